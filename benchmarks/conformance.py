@@ -1,0 +1,472 @@
+"""Claim: every scheduler and update rule of torch's equals torch, as docs/conformance.md says.
+
+Runs torch, jaxsched and the closest function of plain Optax side by side on seeded random
+settings. ``python -m benchmarks.conformance --write`` writes the table anew, with the raw
+figures in benchmarks/results/conformance.json; without ``--write`` it prints them and exits 1
+where a figure of ours breaks its bound.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "parity_tests"))
+
+import optimizer_settings as rules  # noqa: E402
+import plateau_settings as plateaus  # noqa: E402
+import scheduler_settings as schedulers  # noqa: E402
+
+from jaxsched.optimizers.muon import adjustment  # noqa: E402
+from jaxsched.parity import ulps  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "conformance.json"
+TABLE = ROOT / "docs" / "conformance.md"
+SETTINGS, NESTINGS, NESTED_STEPS = 500, 200, 200
+DUST = 1e-12, 1e-15  # of the peak: values below the one count as equal within the other
+CLOSED_BOUND = 1e-11
+DRIFT_BOUND, DRIFT_ULP = 1e-10, 1  # over 100,000 steps
+NESTED, PLATEAU = "SequentialLR, ChainedScheduler, nested", "ReduceLROnPlateau"
+
+
+def tally(mine: np.ndarray, torchs: np.ndarray) -> dict[str, Any]:
+    """How a curve compares with torch's: values, those equal in float32, and distances."""
+    peak = np.maximum(np.abs(torchs).max(), 1e-300)  # NaN stays, as Python's max would not have it
+    distance = ulps(mine, torchs)
+    dust = (np.abs(torchs) < DUST[0] * peak) & (np.abs(mine - torchs) < DUST[1] * peak)
+    distance[dust] = 0
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(np.asarray(mine, np.float64) - torchs).max() / peak
+    return {
+        "steps": torchs.size,
+        "equal": int((distance == 0).sum()),
+        "ulp": int(distance.max()),
+        "gap": float(gap),
+    }
+
+
+def optax_curve(schedule: Callable[[Any], Any] | None, steps: int) -> np.ndarray | None:
+    """A schedule of plain Optax in its own float32."""
+    if schedule is None:
+        return None
+    counts = jnp.arange(steps + 1)
+    return np.broadcast_to(np.asarray(jax.vmap(schedule)(counts), np.float32), steps + 1)
+
+
+def drawn(name: str, n: int) -> list[schedulers.Setting]:
+    """The first ``n`` settings of a class, always the same."""
+    rng = np.random.default_rng([2026, list(schedulers.CASES).index(name)])
+    return [schedulers.CASES[name].sample(rng) for _ in range(n)]
+
+
+def scheduler(name: str, n: int) -> dict[str, list[dict[str, Any]]]:
+    """Tallies of a class's first ``n`` settings: replayed, in closed form, and by Optax."""
+    case, settings = schedulers.CASES[name], drawn(name, n)
+    torchs = [
+        schedulers.run_torch(
+            lambda o, s=setting: case.torch(o, s), setting.arguments["base_lr"], setting.steps
+        )[0]
+        for setting in settings
+    ]
+    rows: dict[str, list[dict[str, Any]]] = {"replayed": [], "closed": [], "optax": []}
+    for setting, reference in zip(settings, torchs, strict=True):
+        rows["replayed"].append(tally(case.replayed(setting).rates(setting.steps), reference))
+        schedule = case.optax and case.optax(setting.arguments)
+        curve = optax_curve(schedule, setting.steps)
+        if curve is not None:
+            rows["optax"].append(tally(curve, reference))
+    if case.closed:
+        curves = schedulers.run_closed(case, settings)
+        rows["closed"] = [tally(mine, ref) for mine, ref in zip(curves, torchs, strict=True)]
+    return rows
+
+
+def drift(name: str) -> dict[str, Any] | None:
+    """The tally of a class's closed form over 100,000 steps."""
+    case, setting = schedulers.CASES[name], schedulers.LONG[name]
+    if not case.closed:
+        return None
+    reference, _ = schedulers.run_torch(
+        lambda o: case.torch(o, setting), setting.arguments["base_lr"], setting.steps
+    )
+    (mine,) = schedulers.run_closed(case, [setting])
+    return tally(mine, reference)
+
+
+def nestings(n: int) -> dict[str, list[dict[str, Any]]]:
+    """Tallies of random compositions, replayed."""
+    rng, rows = np.random.default_rng(2026), []
+    for _ in range(n):
+        base_lr = 10 ** rng.uniform(-5, 1)
+        nesting = schedulers.compose(rng, base_lr)
+        reference, _ = schedulers.run_torch(nesting.torch, base_lr, NESTED_STEPS)
+        rows.append(tally(nesting.ours(steps=NESTED_STEPS).rates(NESTED_STEPS), reference))
+    return {"replayed": rows, "closed": [], "optax": []}
+
+
+def plateau(n: int) -> dict[str, list[dict[str, Any]]]:
+    """Tallies of ReduceLROnPlateau over series of metrics."""
+    rng = np.random.default_rng(2026)
+    settings = [plateaus.sample_plateau(rng) for _ in range(n)]
+    rows: dict[str, list[dict[str, Any]]] = {"replayed": [], "closed": [], "optax": []}
+    for setting, mine in zip(settings, plateaus.run_plateau(settings), strict=True):
+        reference = plateaus.run_torch_plateau(setting)
+        rows["closed"].append(tally(mine.ravel(), reference.ravel()))
+        # Optax has no other mode, and refuses a threshold of 0 and a factor of 0.
+        if setting.arguments["mode"] == "min" and all(
+            setting.arguments[name] for name in ("threshold", "factor")
+        ):
+            rows["optax"].append(tally(optax_plateau_curve(setting), reference[:, 0]))
+    return rows
+
+
+def optax_plateau_curve(setting: plateaus.PlateauSetting) -> np.ndarray:
+    """The first group's rate after each metric, by ``optax.contrib.reduce_on_plateau``."""
+    tx = plateaus.optax_plateau(setting)
+    params = {"w": jnp.zeros(1)}
+
+    def step(state: Any, metric: jax.Array) -> tuple[Any, jax.Array]:
+        _, state = tx.update(params, state, value=metric)
+        return state, state.scale
+
+    _, scales = jax.jit(lambda s, m: jax.lax.scan(step, s, m))(
+        tx.init(params), jnp.asarray(setting.metrics)
+    )
+    return np.asarray(scales) * np.float32(setting.base_lrs[0])
+
+
+def rule(name: str, first: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Distances after 200 updates, ours and Optax's, in both precisions, of settings from ``first``."""
+    case, rows = rules.RULES[name], {"ours": [], "optax": []}
+    for setting in case.settings()[first:]:
+        # No function of Optax ascends; it is tried where the rest of the arguments fit.
+        descending = {k: v for k, v in setting.items() if k != "maximize"}
+        row: dict[str, dict[str, Any]] = {"ours": {}, "optax": {}}
+        for dtype in (np.float64, np.float32):
+            with jax.enable_x64(dtype == np.float64), torch_default(dtype):
+                problem = rules.problem(case.shapes, dtype)
+                theirs = rules.torch_run(case, setting, *problem)
+                ours = rules.our_run(case.ours(**rules.our_arguments(setting)), *problem)
+                row["ours"] |= distances(ours, theirs, dtype, state=True)
+                closest = rules.closest_run(case, descending, *problem)
+                if closest is not None:
+                    if descending != setting:
+                        theirs = rules.torch_run(case, descending, *problem)
+                    row["optax"] |= distances(closest, theirs, dtype, state=False)
+        for who, found in row.items():
+            if found:
+                rows[who].append(found)
+    return rows
+
+
+def distances(run: rules.Run, theirs: rules.Run, dtype: Any, *, state: bool) -> dict[str, Any]:
+    """Of the parameters after every update; and, of ours, of each entry of torch's state."""
+    if dtype == np.float64:
+        far = rules.worst(
+            run if state else rules.Run(run.params, {}),
+            theirs if state else rules.Run(theirs.params, {}),
+        )
+        return {"params": far.pop("params"), "state": float(np.max([0.0, *far.values()]))}
+    apart = [rules.ulps(run.params[leaf], theirs.params[leaf]).ravel() for leaf in theirs.params]
+    # An entry near zero is far in its own spacings: the worst is told in those of its leaf.
+    spacing = np.spacing(np.float32(1))
+    worst = rules.worst(rules.Run(run.params, {}), rules.Run(theirs.params, {}))["params"]
+    return {"median": float(np.median(np.concatenate(apart))), "worst": float(worst / spacing)}
+
+
+class torch_default:
+    """torch's default dtype, for a while."""
+
+    def __init__(self, dtype: Any):
+        self.dtype = {np.float64: rules.torch.float64, np.float32: rules.torch.float32}[dtype]
+
+    def __enter__(self) -> None:
+        self.before = rules.torch.get_default_dtype()
+        rules.torch.set_default_dtype(self.dtype)
+
+    def __exit__(self, *exception: object) -> None:
+        rules.torch.set_default_dtype(self.before)
+
+
+def run(n: int, nested: int, show: Callable[[Iterable[str], str], Iterable[str]]) -> dict[str, Any]:
+    """All raw figures, with versions."""
+    names = ("jax", "jaxlib", "optax", "numpy", "torch")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            **{k: metadata.version(k) for k in names},
+        },
+        "schedulers": {
+            **{name: scheduler(name, n) for name in show(schedulers.CASES, "schedulers")},
+            NESTED: nestings(nested),
+            PLATEAU: plateau(n),
+        },
+        "drift": {name: drift(name) for name in show(schedulers.LONG, "100,000 steps")},
+        "optimizers": {name: rule(name) for name in show(rules.RULES, "optimizers")},
+    }
+
+
+OPTAX = {
+    "StepLR": "exponential_decay, staircase",
+    "MultiStepLR": "piecewise_constant_schedule",
+    "ConstantLR": "piecewise_constant_schedule",
+    "LinearLR": "linear_schedule",
+    "ExponentialLR": "exponential_decay",
+    "PolynomialLR": "polynomial_schedule",
+    "CosineAnnealingLR": "cosine_decay_schedule",
+    "CosineAnnealingWarmRestarts": "sgdr_schedule",
+    "OneCycleLR": "cosine_onecycle_schedule, linear_onecycle_schedule",
+    "SWALR": "cosine_decay_schedule, linear_schedule",
+    "ReduceLROnPlateau": "contrib.reduce_on_plateau",
+}
+"""The closest functions of plain Optax, which ``scheduler_settings`` calls."""
+
+
+def summed(rows: list[dict[str, Any]]) -> str:
+    """Settings that are equal at every step, share of steps, ULP and float64 distance."""
+    if not rows:
+        return "none | | | |"
+    whole = sum(row["equal"] == row["steps"] for row in rows)
+    share = sum(row["equal"] for row in rows) / sum(row["steps"] for row in rows)
+    gap = max(row["gap"] for row in rows)
+    return f"{whole} of {len(rows)} | {percent(share)} | {ulp(max(r['ulp'] for r in rows))} | {gap:.1g}"
+
+
+def percent(share: float) -> str:
+    """A share; 100 % only where it is all."""
+    return "100 %" if share == 1 else f"{np.floor(share * 1e4) / 1e2:.2f} %"
+
+
+def ulp(distance: float) -> str:
+    """A distance in float32 steps, in round figures where it is large."""
+    return f"{distance:.0f}" if distance < 1000 else f"{distance:.0e}"
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """docs/conformance.md."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    steps = sum(
+        row["steps"]
+        for rows in results["schedulers"].values()
+        for kind in rows.values()
+        for row in kind
+    )
+    lines = [
+        "# Conformance",
+        "",
+        "Written by `python -m benchmarks.conformance --write`, which runs torch, jaxsched and the",
+        "closest function of plain Optax side by side; a test holds this table against a fresh run.",
+        "",
+        f"{results['date']}; {versions}; on a CPU.",
+        "",
+        "## torch.optim.lr_scheduler",
+        "",
+        "Each setting is drawn at random, with rates from 1e-5 to 10, and run past its end. *Equal* is a",
+        "setting whose every step gives the same float32 as torch; then the share of steps, the largest",
+        "distance in float32 steps (ULP), and the largest in float64, relative to the curve's peak.",
+        "Values below 1e-12 of the peak, where torch's recursion leaves dust, count as equal within",
+        f"1e-15 of it. {steps:,} values in all.",
+        "",
+        "| class | form | equal | steps | ULP | float64 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, rows in results["schedulers"].items():
+        forms = [("closed form", rows["closed"]), ("replayed", rows["replayed"])]
+        if name == "ReduceLROnPlateau":
+            forms = [("`step(state, metric)`", rows["closed"])]
+        forms = [(form, found) for form, found in forms if found]
+        if name in schedulers.CASES or rows["optax"]:
+            forms.append((f"Optax: {OPTAX.get(name, 'none')}", rows["optax"]))
+        for form, found in forms:
+            lines.append(f"| {name} | {form} | {summed(found)} |".replace("| |  |", "| |"))
+    lines += [
+        "",
+        "Beyond that horizon closed forms part from torch's recursion here and there; over 100,000",
+        "steps of one setting each:",
+        "",
+        "| class | values that are not equal | ULP | float64 |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in results["drift"].items():
+        if row:
+            apart = row["steps"] - row["equal"]
+            lines.append(
+                f"| {name} | {apart:,} of {row['steps']:,} | {ulp(row['ulp'])} | {row['gap']:.1g} |"
+            )
+    lines += [
+        "",
+        "`steps=n` replays torch's recursion and is equal to the bit there too.",
+        "",
+        "## torch.optim",
+        "",
+        f"{rules.UPDATES} updates under a moving rate, on the same gradients, for each crossing of the",
+        "options; the largest distance after any of them, relative to the largest entry, with torch's",
+        "default dtype set to float64; in float32 the median entry (median over settings), in ULP, and the",
+        "worst, in ULP of the largest entry. For Optax, over the settings whose arguments it has, largest",
+        "and smallest distance of the parameters.",
+        "",
+        "| rule | settings | parameters | state | float32 median | worst | Optax settings | parameters | at best | float32 median |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, rows in results["optimizers"].items():
+        ours, optaxs = rows["ours"], rows["optax"]
+        cells = [
+            name,
+            len(ours),
+            f"{max(r['params'] for r in ours):.1g}",
+            f"{max(r['state'] for r in ours):.1g}",
+            f"{statistics.median(r['median'] for r in ours):.3g}",
+            ulp(max(r["worst"] for r in ours)),
+            *(
+                [
+                    len(optaxs),
+                    f"{max(r['params'] for r in optaxs):.1g}",
+                    f"{min(r['params'] for r in optaxs):.1g}",
+                    f"{statistics.median(r['median'] for r in optaxs):.3g}",
+                ]
+                if optaxs
+                else ["none", "", "", ""]
+            ),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += [
+        "",
+        "Muon iterates in bfloat16, and a rounding that falls on the other side moves an entry by some",
+        "hundredths: its figures are held to a bound, not to equality. LBFGS and SparseAdam are not there:",
+        "the one calls the loss again within a step, the other is for sparse gradients, which JAX has not.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def expected(n: int, nested: int) -> dict[str, dict[str, int]]:
+    """How many rows of ours each table has: ``{part: {name: rows}}``."""
+    return {
+        "schedulers": {
+            **{f"{name}, replayed": n for name in schedulers.CASES},
+            **{f"{name}, closed": n for name, case in schedulers.CASES.items() if case.closed},
+            f"{NESTED}, replayed": nested,
+            f"{PLATEAU}, closed": n,
+        },
+        "drift": {name: 1 for name, case in schedulers.CASES.items() if case.closed},
+        "optimizers": {name: len(case.settings()) for name, case in rules.RULES.items()},
+    }
+
+
+def counted(results: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """The rows of ours that are there, as ``expected`` names them; none is no entry."""
+    return {
+        "schedulers": {
+            f"{name}, {kind}": len(rows[kind])
+            for name, rows in results["schedulers"].items()
+            for kind in ("replayed", "closed")
+            if rows[kind]
+        },
+        "drift": {name: 1 for name, row in results["drift"].items() if row},
+        "optimizers": {name: len(rows["ours"]) for name, rows in results["optimizers"].items()},
+    }
+
+
+def muon_bound(setting: dict[str, Any]) -> float:
+    """``MUON_BOUND`` of the path, by the largest entry.
+
+    The path is the rates summed up, times the adjustment. Until it is longer than the
+    largest entry at the start, that entry is what the distance is divided by; from there
+    on the entries grow with the path.
+    """
+    shapes = rules.RULES["muon"].shapes
+    start, _ = rules.problem(shapes, np.float64)
+    longest = max(
+        np.sum(setting["learning_rate"])
+        * adjustment(shape, setting.get("adjust_lr_fn"))
+        / np.abs(start[leaf]).max()
+        for leaf, shape in shapes.items()
+    )
+    return rules.MUON_BOUND * min(1.0, float(longest))
+
+
+def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
+    """What each figure of ours may be."""
+    if name == "muon":
+        # In float32 as in float64, in the spacings that float32's figures are told in.
+        bound = muon_bound(setting)
+        return {
+            "params": bound,
+            "state": rules.BOUND,
+            "worst": bound / float(np.spacing(np.float32(1))),
+        }
+    exact = dict.fromkeys(("params", "state"), rules.BOUND)
+    return exact | dict.fromkeys(("median", "worst"), rules.FLOAT32_BOUND)
+
+
+def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -> list[str]:
+    """What of ours is missing or breaks its bound; NaN keeps none."""
+    found = []
+    there = counted(results)
+    for part, rows in expected(n, nested).items():
+        for name in rows | there[part]:
+            count, wanted = there[part].get(name, 0), rows.get(name, 0)
+            if count != wanted:
+                found.append(f"{part}, {name}: {count} rows, not {wanted}")
+    for name, rows in results["schedulers"].items():
+        for kind in ("replayed", "closed"):
+            bound = 0.0 if kind == "replayed" else CLOSED_BOUND
+            for k, row in enumerate(rows[kind]):
+                if not (row["equal"] == row["steps"] and row["gap"] <= bound):
+                    found.append(f"{name}, {kind}, setting {k}: {row}")
+    for name, row in results["drift"].items():
+        if row and not (
+            row["steps"] == schedulers.LONG[name].steps + 1
+            and row["ulp"] <= DRIFT_ULP
+            and row["gap"] <= DRIFT_BOUND
+        ):
+            found.append(f"{name}, drift: {row}")
+    for name, rows in results["optimizers"].items():
+        for k, (row, setting) in enumerate(
+            zip(rows["ours"], rules.RULES[name].settings(), strict=False)
+        ):
+            bounds = rule_bounds(name, setting)
+            if not all(row[figure] <= bound for figure, bound in bounds.items()):
+                found.append(f"{name}, setting {k}: {row}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the table and its raw figures")
+    parser.add_argument("--settings", type=int, default=SETTINGS, help="settings a class")
+    options = parser.parse_args()
+    from rich.progress import track
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = run(
+            options.settings,
+            min(NESTINGS, options.settings),
+            lambda names, what: track(list(names), what),
+        )
+    if options.write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, separators=(",", ":")) + "\n")
+        TABLE.write_text(markdown(results))
+    print(markdown(results))
+    failures = broken(results, options.settings, min(NESTINGS, options.settings))
+    print("\n".join(failures) or "holds: all of ours is within its bound")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training loops of a user, one file each, run as they stand: ``python -m jaxsched.examples.train_nnx``."""

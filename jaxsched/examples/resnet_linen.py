@@ -1,0 +1,78 @@
+"""torchvision's ResNet-18 in Flax Linen, as ``resnet`` has it in NNX. Nothing here counts."""
+
+import functools
+
+import jax
+from flax import linen as nn
+
+from jaxsched.examples import resnet
+
+
+class TorchBatchNorm(nn.BatchNorm):
+    """``torch.nn.BatchNorm2d``: Flax's, but for the running variance, which is unbiased."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore
+        """``x`` normalised; in training the running statistics move on."""
+        old = self.get_variable("batch_stats", "var")
+        y = super().__call__(x)
+        if not self.use_running_average and not self.is_initializing():
+            new = self.get_variable("batch_stats", "var")
+            self.put_variable("batch_stats", "var", resnet.unbiased(new, old, x))
+        return y
+
+
+def conv(outputs: int, size: int, stride: int) -> nn.Conv:
+    """``torch.nn.Conv2d(…, outputs, size, stride, padding=size // 2, bias=False)``."""
+    return nn.Conv(
+        outputs,
+        (size, size),
+        stride,
+        padding=size // 2,
+        use_bias=False,
+        kernel_init=resnet.conv_init,
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut."""
+
+    outputs: int
+    stride: int
+    train: bool
+
+    def setup(self) -> None:
+        """Names as torchvision has them."""
+        batch_norm = functools.partial(TorchBatchNorm, not self.train, **resnet.BATCH_NORM)
+        self.conv1, self.bn1 = conv(self.outputs, 3, self.stride), batch_norm()
+        self.conv2, self.bn2 = conv(self.outputs, 3, 1), batch_norm()
+        self.downsample = (
+            [conv(self.outputs, 1, self.stride), batch_norm()] if self.stride != 1 else []
+        )
+
+    __call__ = resnet.block_forward
+
+
+class ResNet18(nn.Module):
+    """torchvision's ``resnet18(num_classes=classes)``, on images (n, height, width, 3).
+
+    Attributes:
+      classes: how many logits.
+      train: whether batches are normalised by their own statistics.
+    """
+
+    classes: int
+    train: bool = True
+
+    def setup(self) -> None:
+        """Names as torchvision has them, ``layer1_0`` for ``layer1.0``."""
+        self.conv1 = conv(64, 7, 2)
+        self.bn1 = TorchBatchNorm(not self.train, **resnet.BATCH_NORM)
+        for number, (outputs, stride) in enumerate(resnet.STAGES, start=1):
+            blocks = [BasicBlock(outputs, s, self.train) for s in (stride, 1)]
+            setattr(self, f"layer{number}", blocks)
+        self.fc = nn.Dense(
+            self.classes, kernel_init=resnet.dense_init, bias_init=resnet.dense_bias_init
+        )
+
+    __call__ = resnet.forward

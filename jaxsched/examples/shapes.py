@@ -1,0 +1,78 @@
+"""Images that the example draws: one to three filled shapes on a noisy background.
+
+An epoch is 40 batches of 16; iteration 0 is the first batch of epoch 0.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+SIZE, MOST = 64, 3
+"""Pixels a side, and the most shapes in an image."""
+
+TRAINING, TEST, BATCH = 640, 200, 16
+STEPS_PER_EPOCH = TRAINING // BATCH
+
+# What is inside, where a shape's box reaches from -1 to 1 in u and v; v points down.
+CLASSES = {
+    "ellipse": lambda u, v: u**2 + v**2 <= 1,
+    "rectangle": lambda u, v: np.maximum(abs(u), abs(v)) <= 1,
+    "triangle": lambda u, v: (abs(v) <= 1) & (2 * abs(u) <= v + 1),
+}
+
+
+class Shapes(NamedTuple):
+    """Images (n, 64, 64, 3) from 0 to 1, and what is in them.
+
+    Attributes:
+      images: float32.
+      boxes: (n, 3, 4), centre, width and height in pixels; zeros where there is no shape.
+      labels: (n, 3), places in ``CLASSES``; -1 where there is no shape.
+    """
+
+    images: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+
+def draw(n: int, *, seed: int = 0) -> Shapes:
+    """``n`` images with shapes of random number, kind, colour, size and place."""
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(0, 0.5, (n, 1, 1, 1)) + rng.normal(0, 0.08, (n, SIZE, SIZE, 3))
+    boxes = np.zeros((n, MOST, 4), np.float32)
+    labels = np.full((n, MOST), -1, np.int32)
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    for image, box, label in zip(images, boxes, labels, strict=True):
+        for k in range(rng.integers(1, MOST + 1)):
+            box[k], label[k] = _place(rng, box[:k]), rng.integers(len(CLASSES))
+            inside = list(CLASSES.values())[label[k]]
+            colour = rng.uniform(size=3)
+            colour[rng.integers(3)] = 1.0  # so that it stands out from any background
+            centre, half = box[k, :2], box[k, 2:] / 2
+            image[inside((x - centre[0]) / half[0], (y - centre[1]) / half[1])] = colour
+    return Shapes(images.clip(0, 1).astype(np.float32), boxes, labels)
+
+
+def _place(rng: np.random.Generator, others: np.ndarray) -> np.ndarray:
+    """A box within the image, apart from the others."""
+    while True:  # It ends: two boxes of at most 26 leave two of the image's corners free.
+        size = rng.uniform(12, 26, 2)
+        box = np.concatenate([rng.uniform(size / 2, SIZE - size / 2), size])
+        apart = 2 * abs(others[:, :2] - box[:2]) >= others[:, 2:] + box[2:]
+        if apart.any(1).all():
+            return box
+
+
+def load(*, seed: int = 0) -> tuple[Shapes, Shapes]:
+    """640 images for training and 200 for testing."""
+    drawn = draw(TRAINING + TEST, seed=seed)
+    return Shapes(*(a[:TRAINING] for a in drawn)), Shapes(*(a[TRAINING:] for a in drawn))
+
+
+def batches(data: Shapes, epochs: int, *, seed: int = 0) -> Iterator[Shapes]:
+    """``epochs`` times all of ``data`` in batches of 16, shuffled anew in each epoch."""
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        for rows in rng.permutation(len(data.labels)).reshape(-1, BATCH):
+            yield Shapes(*(a[rows] for a in data))

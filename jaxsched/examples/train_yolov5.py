@@ -1,0 +1,203 @@
+"""YOLOv5's recipe whole, accumulation and average with it, on a detector of drawn shapes.
+
+Run it: ``python -m jaxsched.examples.train_yolov5 [FOLDER]``; with a folder it also
+draws ``boxes.png`` there. A row of the trace is an iteration; 0 is the first batch.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import jaxsched
+from jaxsched import optimizers, param_groups, recipes
+from jaxsched.examples import boxes, shapes
+from jaxsched.examples.boxes import Detections
+from jaxsched.examples.detector import Detector
+from jaxsched.examples.shapes import Shapes
+
+EPOCHS = 30
+LEARNT = (nnx.Param, nnx.BatchStat)
+
+
+def learnt(model: nnx.Module) -> dict[str, Any]:
+    """Parameters and batch statistics, as plain arrays."""
+    return nnx.to_pure_dict(nnx.state(model, LEARNT))
+
+
+class Optimizer(nnx.Optimizer):
+    """NNX's, with the recipe's average of parameters and batch statistics kept beside."""
+
+    def __init__(self, model: Detector, recipe: jaxsched.Recipe):
+        if recipe.ema is None:
+            raise ValueError("recipe must keep an average, got ema=None. Take recipes.yolov5.")
+        super().__init__(model, recipe.optimizer(param_groups.by_leaf_name), wrt=nnx.Param)
+        self.ema = recipe.ema
+        self.average = nnx.Variable(self.ema.init(learnt(model)))
+
+    def update(self, model: Detector, gradients: Any, /) -> None:  # pyright: ignore
+        """One iteration; the average moves where the optimizer made an update."""
+        super().update(model, gradients)
+        state, stepped = self.average.value, optimizers.stepped(self)
+        self.average.value = self.ema.update(state, learnt(model), stepped)
+
+
+class Iteration(NamedTuple):
+    """What one batch told, and what the optimizer's state held after it.
+
+    Attributes:
+      loss: before the update.
+      accuracy: share of shapes that a predictor matched to them fits.
+      hyperparameters: those in force.
+      run: ``stepped`` and ``ema_updates``, as a Trace names them.
+    """
+
+    loss: float
+    accuracy: float
+    hyperparameters: dict[str, dict[str, Any]]
+    run: dict[str, float]
+
+
+def create(recipe: jaxsched.Recipe, *, seed: int = 0) -> tuple[Detector, Optimizer]:
+    """A new network and its optimizer, for a recipe with an average such as ``recipes.yolov5``."""
+    model = Detector(rngs=nnx.Rngs(seed))
+    return model, Optimizer(model, recipe)
+
+
+@nnx.jit
+def step(model: Detector, optimizer: Optimizer, batch: Shapes) -> tuple[jax.Array, jax.Array]:
+    """One iteration: the batch's loss and accuracy, before the update."""
+
+    def loss_of(model: Detector) -> tuple[jax.Array, jax.Array]:
+        return boxes.loss(model(jnp.asarray(batch.images)), batch)
+
+    (loss, accuracy), gradients = nnx.value_and_grad(loss_of, has_aux=True)(model)
+    optimizer.update(model, gradients)
+    return loss, accuracy
+
+
+def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> Iterator[Iteration]:
+    """Trains as far as it is iterated over."""
+    model.train()
+    for batch in batches:
+        loss, accuracy = step(model, optimizer, batch)
+        in_force = jax.device_get(jaxsched.hyperparameters(optimizer))
+        run = {
+            "stepped": float(optimizers.stepped(optimizer)),
+            "ema_updates": float(optimizer.average.value.updates),
+        }
+        yield Iteration(float(loss), float(accuracy), in_force, run)
+
+
+def averaged(model: Detector, optimizer: Optimizer) -> Detector:
+    """The network of the average, which is the one to evaluate and to keep."""
+    graph, state, rest = nnx.split(model, LEARNT, ...)
+    nnx.replace_by_pure_dict(state, optimizer.average.value.average)
+    return nnx.merge(graph, state, rest)
+
+
+@nnx.jit
+def _detect(model: Detector, images: jax.typing.ArrayLike) -> Detections:
+    return boxes.kept(model(jnp.asarray(images)))
+
+
+def detect(model: Detector, images: np.ndarray) -> Detections:
+    """What the network finds in images, with its running statistics."""
+    model.eval()
+    return jax.device_get(_detect(model, images))
+
+
+class Fit(NamedTuple):
+    """How well boxes fit.
+
+    Attributes:
+      iou: of the best box of each shape with it, mean over all shapes; 0 where there is none.
+      found: share of shapes that a box of their class overlaps by more than half.
+      right: share of boxes that so overlap a shape of their class.
+    """
+
+    iou: float
+    found: float
+    right: float
+
+
+def fit(model: Detector, data: Shapes) -> Fit:
+    """The fit of what the network finds."""
+    found = detect(model, data.images)
+    drawn, kept = data.labels >= 0, found.scores > 0
+    overlap = np.asarray(boxes.iou(data.boxes[:, :, None], found.boxes[:, None]))
+    overlap = np.where(drawn[:, :, None] & kept[:, None], overlap, 0)
+    fits = (overlap > 0.5) & (data.labels[:, :, None] == found.labels[:, None])
+    return Fit(
+        float(overlap.max(2)[drawn].mean()),
+        float(fits.any(2)[drawn].mean()),
+        float(fits.any(1).sum() / max(kept.sum(), 1)),
+    )
+
+
+def accuracy(model: Detector, data: Shapes) -> float:
+    """The share of shapes found; pass the network that ``averaged`` returns."""
+    return fit(model, data).found
+
+
+def proof(run: Sequence[Iteration], recipe: jaxsched.Recipe) -> jaxsched.parity.Report:
+    """What the optimizer's state held after each iteration, against the recipe."""
+    names = run[0].run
+    mine = jaxsched.Trace.stack([row.hyperparameters for row in run], start=recipe.start)
+    mine = dataclasses.replace(mine, run={k: np.array([row.run[k] for row in run]) for k in names})
+    theirs = recipe.trace(len(run))
+    theirs = dataclasses.replace(theirs, run={k: theirs.run[k] for k in names})
+    return jaxsched.compare(mine, theirs)
+
+
+def picture(model: Detector, data: Shapes, path: Path) -> None:
+    """The first 12 images: the boxes of the shapes in white, those that are found in red."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    found = detect(model, data.images[:12])
+    figure = Figure((12, 4.5), dpi=120, layout="constrained", facecolor="white")
+    for k, ax in enumerate(figure.subplots(2, 6).flat):
+        ax.imshow(data.images[k], extent=(0, shapes.SIZE, shapes.SIZE, 0))
+        ax.set_axis_off()
+        labels = found.labels[k][found.scores[k] > 0]
+        ax.set_title(", ".join(list(shapes.CLASSES)[label] for label in labels), fontsize=9)
+        for rows, colour, width in (
+            (data.boxes[k][data.labels[k] >= 0], "white", 2.5),
+            (found.boxes[k][found.scores[k] > 0], "red", 1.2),
+        ):
+            for x, y, w, h in rows:
+                corner = (x - w / 2, y - h / 2)
+                ax.add_patch(Rectangle(corner, w, h, fill=False, color=colour, linewidth=width))
+    figure.savefig(path)
+
+
+def main(folder: str | None = None) -> None:
+    """Thirty epochs, a few minutes on two cores."""
+    recipe = recipes.yolov5(
+        epochs=EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
+    )
+    training, test = shapes.load()
+    model, optimizer = create(recipe)
+    run = list(train(model, optimizer, shapes.batches(training, EPOCHS)))
+    print(f"loss {run[0].loss:.1f} at first, {run[-1].loss:.1f} after {len(run)} iterations")
+    model = averaged(model, optimizer)
+    iou, found, right = fit(model, test)
+    print(f"found {found:.1%} of {(test.labels >= 0).sum()} shapes, mean IoU {iou:.2f}")
+    print(f"of the boxes {right:.1%} are right")
+    print(f"compilations of the step: {step.jitted_fn._cache_size()}")  # pyright: ignore
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        picture(model, test, Path(folder) / "boxes.png")
+        print(f"wrote {Path(folder) / 'boxes.png'}")
+    print(proof(run, recipe))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

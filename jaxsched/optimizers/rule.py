@@ -1,0 +1,191 @@
+"""The shape that torch's update rules share: scalars once, leaves walked once, rounded once.
+
+The count is that of updates: torch's ``step`` is 1 at the first.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsched.optimizers.arithmetic import (
+    as_leaf,
+    is_zero,
+    leafwise,
+    round_to,
+    scalars_by_dtype,
+)
+from jaxsched.schedules import as_float64, require, require_nonnegative
+
+Scalars = Mapping[str, Any]
+
+
+class RuleState(NamedTuple):
+    """State of an update rule, under the names of torch's ``state_dict``.
+
+    Attributes:
+      step: updates made, int32.
+      scalars: ``{name: number}``, what torch keeps as one number a parameter
+        and what is the same for all of them. float32, or float64 with x64: as
+        torch, which keeps them in its default dtype.
+      trees: ``{name: tree}``, a moment or buffer of each parameter, in the
+        parameter's dtype.
+    """
+
+    step: jax.Array
+    scalars: dict[str, jax.Array]
+    trees: dict[str, optax.Updates]
+
+
+def update_rule(
+    leaf: Callable[..., tuple[jax.Array, Mapping[str, Any]]],
+    scalars: Callable[..., Scalars],
+    *,
+    numbers: Scalars,
+    trees: Mapping[str, Callable[[jax.Array], Any]],
+    kept: Mapping[str, float] | None = None,
+    weight_decay: Any = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    reads_params: str = "",
+) -> optax.GradientTransformationExtraArgs:
+    """An update rule from what happens to its scalars and what happens to one leaf.
+
+    Args:
+      leaf: ``leaf(c, g, p, **trees)``, from the scalars c, the gradient, the
+        parameter and the state's leaves to what is added to the parameter and
+        the leaves as they are after it. All in the dtype of the arithmetic: the
+        parameter's, float32 for half precision.
+      scalars: ``scalars(step, **numbers, **kept)``, in float64, once an update:
+        what c holds, each value rounded once. A value named like one of
+        ``kept`` is what the next update finds there.
+      numbers: the hyperparameters that ``scalars`` takes; ``learning_rate``
+        among them.
+      trees: ``{name: from a parameter to its leaf before the first update}``.
+      kept: ``{name: number or bool before the first update}``.
+      weight_decay: coupled, so that the leaf's gradient has it already; or
+        decoupled, so that the parameter shrinks by ``learning_rate`` times it.
+      decoupled_weight_decay: which of the two.
+      maximize: ascends, with -g for g.
+      reads_params: what makes ``update`` need the parameters, for its error.
+    """
+    kept = kept or {}
+    decays = not is_zero(weight_decay)
+    reads_params = "weight_decay" if decays else reads_params
+
+    def init(params: optax.Params) -> Any:
+        return RuleState(
+            jnp.zeros([], jnp.int32),
+            {
+                name: jnp.asarray(
+                    value, bool if isinstance(value, bool) else jnp.result_type(float)
+                )
+                for name, value in kept.items()
+            },
+            {
+                name: jax.tree.map(lambda p, fresh=fresh: fresh(as_leaf(p)), params)
+                for name, fresh in trees.items()
+            },
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, Any]:
+        del extra_args
+        if params is None:
+            if reads_params:
+                raise ValueError(
+                    f"{reads_params} needs the parameters, got None. Pass params to update."
+                )
+            params = updates
+        with jax.enable_x64(True):
+            known = {name: as_float64(value) for name, value in numbers.items()}
+            derived = scalars(state.step.astype(jnp.float64) + 1, **known, **state.scalars)
+            decay = as_float64(weight_decay)
+            by_dtype = scalars_by_dtype(
+                **derived, decay=decay, shrink=1 - known["learning_rate"] * decay
+            )
+            next_scalars = {
+                name: jnp.asarray(derived[name]).astype(old.dtype)
+                for name, old in state.scalars.items()
+            }
+
+        def row(g: jax.Array, p: jax.Array, *old: Any) -> tuple[Any, ...]:
+            g, p = as_leaf(g), as_leaf(p)
+            if p.size == 0:
+                return jnp.zeros_like(p), *old
+            c = by_dtype(p.dtype)
+            wide = c["decay"].dtype
+            g, x = (-g if maximize else g).astype(wide), p.astype(wide)
+            if decays and not decoupled_weight_decay:
+                g = g + c["decay"] * x
+            before = {
+                name: None if value is None else value.astype(wide)
+                for name, value in zip(state.trees, old, strict=True)
+            }
+            added, after = leaf(c, g, x, **before)
+            if decays and decoupled_weight_decay:
+                added = scaled(x, c["shrink"]) + added
+            return round_to(added, p), *(
+                None if value is None else round_to(after[name], value)
+                for name, value in zip(state.trees, old, strict=True)
+            )
+
+        updates, *after = leafwise(row, updates, params, *state.trees.values())
+        step: Any = optax.safe_increment(state.step)
+        return updates, RuleState(step, next_scalars, dict(zip(state.trees, after, strict=True)))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scaled(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """What a multiplication by ``factor`` adds to x.
+
+    torch multiplies in place by a factor that it has rounded: in float32
+    1 - 1e-8 is 1, and nothing decays. Near 1 the difference is exact.
+    """
+    # The select keeps XLA from making one fused multiply-add, which would not round
+    # the product as torch does: AdamW in float32 would drift by 19 ULP in 200 updates.
+    product = jnp.where(x != 0, x * factor, x)
+    # Infinity stays, as it does in place; the difference would be NaN.
+    return jnp.where(product == x, 0, product - x)
+
+
+def lerp(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
+    """``torch.lerp``: from the nearer end, so that a weight of 1 gives ``end``."""
+    near = jnp.abs(weight) < 0.5
+    return jnp.where(near, start, end) + jnp.where(near, weight, weight - 1) * (end - start)
+
+
+def mean_of_squares(v: jax.Array, g: jax.Array, keep: jax.Array, add: jax.Array) -> jax.Array:
+    """``keep`` times v, and ``add`` times the square of g."""
+    return v * keep + add * g * g
+
+
+def require_rule(*, learning_rate: Any, **nonnegative: Any) -> None:
+    """Refuses what no rule takes: a rate that is no scalar, a number below 0."""
+    shape = getattr(learning_rate, "shape", ())
+    if shape:
+        raise ValueError(f"learning_rate must be a scalar, got shape {tuple(shape)}.")
+    require_nonnegative(learning_rate=learning_rate, **nonnegative)
+
+
+def require_eps(eps: Any) -> None:
+    """Refuses what XLA flushes to 0 in float32: 0 / 0 would be NaN where torch divides."""
+    require(
+        "eps",
+        eps,
+        "0 or at least 1.1754944e-38, below which XLA takes float32 for 0",
+        lambda v: v == 0 or v >= float(jnp.finfo(jnp.float32).tiny),
+    )
+
+
+def require_beta(**values: Any) -> None:
+    """Refuses moments' decay rates outside [0, 1)."""
+    for name, value in values.items():
+        require(name, value, "at least 0 and below 1", lambda v: 0 <= v < 1)

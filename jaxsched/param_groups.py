@@ -1,0 +1,243 @@
+"""Leaf path to label, with a check that every leaf has one.
+
+A label names the group that a parameter is trained in: ``"weight"``, ``"bias"``
+and ``"norm"`` in the recipes here, ``"frozen"`` for what is not trained. The
+functions that take ``params`` and return a tree of labels are what
+``recipe.optimizer`` and ``optax.multi_transform`` take as they stand. Nothing
+here counts.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+FROZEN = "frozen"
+"""Label of parameters that get no update and no decay."""
+
+Path = tuple[str, ...]
+Labels = Any
+"""A tree of labels, or a function of the parameters that returns one."""
+
+
+def leaf_path(keys: tuple[Any, ...]) -> Path:
+    """The names along a key path of ``jax.tree_util``, outermost first."""
+    # The leaf inside an nnx.Variable is its attribute `value`, which names nothing.
+    if len(keys) > 1 and str(keys[-1]) in (".value", ".raw_value") and hasattr(keys[-2], "key"):
+        keys = keys[:-1]
+    return tuple(
+        str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in keys
+    )
+
+
+def leaf_paths(tree: Any) -> list[Path]:
+    """The path of each leaf, in the order of ``jax.tree.leaves``.
+
+    >>> leaf_paths({"head": {"kernel": 0.0, "bias": 0.0}})
+    [('head', 'bias'), ('head', 'kernel')]
+    """
+    return [leaf_path(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def torch_name(path: Path) -> str:
+    """The dotted name that torch would give a Flax parameter.
+
+    ``kernel`` and ``scale`` are ``weight`` in torch; the rest keeps its name.
+
+    >>> torch_name(("layer1", "0", "bn1", "scale"))
+    'layer1.0.bn1.weight'
+    """
+    leaf = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(path[-1], path[-1])
+    return ".".join((*path[:-1], leaf))
+
+
+def torch_names(path: Path) -> tuple[str, ...]:
+    """The names that torch may have: ``torch_name``, and that for Linen's numbered modules.
+
+    >>> torch_names(("layer1_0", "kernel"))
+    ('layer1_0.weight', 'layer1.0.weight')
+    """
+    name = torch_name(path)
+    return tuple(dict.fromkeys((name, re.sub(r"_(\d+)\.", r".\1.", name))))
+
+
+def by_rule(
+    rule: Callable[[Path], str | None], *, default: str | None = None
+) -> Callable[[Any], Any]:
+    """Labels from a function of each leaf's path.
+
+    Args:
+      rule: from a path, ``("head", "kernel")``, to a label, or ``None`` where it
+        has none.
+      default: the label of leaves that ``rule`` has none for; without it they
+        are an error.
+
+    Returns:
+      A function of the parameters, for ``recipe.optimizer``.
+
+    Raises:
+      ValueError: on being called, when leaves have no label; it names them.
+
+    >>> by_rule(lambda path: "bias" if path[-1] == "bias" else None)({"w": 1.0, "bias": 0.0})
+    Traceback (most recent call last):
+    ...
+    ValueError: 1 of 2 parameters has no group: w. Add a rule, or pass default="weight".
+    """
+
+    def labels(params: Any) -> Any:
+        paths = leaf_paths(params)
+        found = [rule(path) or default for path in paths]
+        missing = ["/".join(path) for path, label in zip(paths, found, strict=True) if not label]
+        if missing:
+            raise ValueError(_uncovered(missing, len(paths)))
+        return jax.tree.unflatten(jax.tree.structure(params), found)
+
+    return labels
+
+
+def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> Callable[[Any], Any]:
+    """Labels from regular expressions on each leaf's path, ``"head/kernel"``.
+
+    Args:
+      patterns: from a pattern, searched for anywhere in the path, to a label; the
+        first that is found counts.
+      default: as in ``by_rule``.
+
+    >>> by_pattern({"bias$": "bias"}, default="weight")({"w": 1.0, "bias": 0.0})
+    {'bias': 'bias', 'w': 'weight'}
+    """
+    compiled = [(re.compile(pattern), label) for pattern, label in patterns.items()]
+
+    def rule(path: Path) -> str | None:
+        name = "/".join(path)
+        return next((label for pattern, label in compiled if pattern.search(name)), None)
+
+    return by_rule(rule, default=default)
+
+
+def by_leaf_name(params: Any) -> Any:
+    """Flax's rule: ``bias`` to ``"bias"``, ``scale`` to ``"norm"``, the rest to ``"weight"``.
+
+    The name is the last in the path that is no number, so a list of arrays
+    called ``bias`` counts as biases.
+
+    Raises:
+      ValueError: a leaf has no name at all (a bare array, a list of arrays).
+
+    >>> by_leaf_name({"bn": {"scale": 1.0, "bias": 0.0}, "conv": {"kernel": 1.0}})
+    {'bn': {'bias': 'bias', 'scale': 'norm'}, 'conv': {'kernel': 'weight'}}
+    """
+
+    def rule(path: Path) -> str | None:
+        name = next((name for name in reversed(path) if not name.isdigit()), None)
+        return None if name is None else {"bias": "bias", "scale": "norm"}.get(name, "weight")
+
+    return by_rule(rule)(params)
+
+
+def by_dotted_name(params: Any) -> Any:
+    """The article's rule, on torch's dotted names.
+
+    ``.bias`` in the name: ``"bias"``; else ``.weight`` in it and ``.bn`` not:
+    ``"weight"``, which is decayed; else ``"norm"``. So a BatchNorm that is not
+    called ``.bn…`` is decayed: of ResNet-18 the stem's ``bn1.weight`` and the
+    three ``downsample.1.weight``, 16 / 25 / 21 parameters in ``norm``,
+    ``weight`` and ``bias``. Paths of a Flax tree are read as the names that
+    torch would give them.
+
+    Source: the parameter groups of the article.
+
+    >>> by_dotted_name({"bn1.weight": 1.0, "layer1.0.bn1.weight": 1.0})
+    {'bn1.weight': 'weight', 'layer1.0.bn1.weight': 'norm'}
+    """
+
+    def rule(path: Path) -> str:
+        name = torch_name(path)
+        if ".bias" in name:
+            return "bias"
+        return "weight" if ".weight" in name and ".bn" not in name else "norm"
+
+    return by_rule(rule)(params)
+
+
+def freeze(labels: Labels, pattern: str) -> Callable[[Any], Any]:
+    """``labels``, with the leaves whose path matches ``pattern`` as ``"frozen"``.
+
+    Args:
+      labels: a tree of labels, or a function of the parameters.
+      pattern: a regular expression, searched for in ``"head/kernel"``.
+
+    >>> freeze(by_leaf_name, "^stem/")({"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}})
+    {'head': {'kernel': 'weight'}, 'stem': {'kernel': 'frozen'}}
+    """
+    compiled = re.compile(pattern)
+
+    def frozen(params: Any) -> Any:
+        found = jax.tree.leaves(fit(labels, params))
+        paths = leaf_paths(params)
+        return jax.tree.unflatten(
+            jax.tree.structure(params),
+            [
+                FROZEN if compiled.search("/".join(path)) else label
+                for path, label in zip(paths, found, strict=True)
+            ],
+        )
+
+    return frozen
+
+
+def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
+    """The label of each leaf of ``params``, as a tree of the same structure.
+
+    Args:
+      labels: a tree of labels, or a function of the parameters that returns
+        one. A tree may be a prefix, one label for a whole branch, and is matched
+        by path, so that the labels of an ``nnx.State`` fit its plain arrays. It
+        may be flat: by ``"head/kernel"``, or by torch's ``"head.weight"``.
+      params: the parameters, or their gradients.
+      known: the labels that there are; any, if not given.
+
+    Raises:
+      ValueError: a leaf of ``params`` has no label, a label has no leaf, or a
+        label is not known.
+    """
+    # An Equinox module of labels is a tree, though it can be called.
+    is_tree = any(isinstance(leaf, str) for leaf in jax.tree.leaves(labels))
+    tree = labels if is_tree or not callable(labels) else labels(params)
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    by_path = {leaf_path(keys): label for keys, label in flat}
+    paths = leaf_paths(params)
+    found, used = [], set()
+    for path in paths:
+        prefixes = (path[:length] for length in range(len(path), -1, -1))
+        names = ((name,) for name in ("/".join(path), *torch_names(path)))
+        match = next((known for known in (*prefixes, *names) if known in by_path), None)
+        used.add(match)
+        found.append(None if match is None else by_path[match])
+    missing = ["/".join(path) for path, label in zip(paths, found, strict=True) if label is None]
+    if missing:
+        raise ValueError(_uncovered(missing, len(paths)))
+    unused = ["/".join(path) for path in by_path if path not in used]
+    if unused:
+        raise ValueError(
+            f"labels must fit the parameters, got {len(unused)} that none has: "
+            f"{', '.join(unused[:5])}. Label the tree that the optimizer is given."
+        )
+    unknown = sorted({str(label) for label in found} - set(known or found))
+    if unknown:
+        raise ValueError(
+            f"labels must be among {', '.join(sorted(known))}, got {', '.join(unknown)}. "
+            f'Give the recipe such a group, or use "{FROZEN}".'
+        )
+    return jax.tree.unflatten(jax.tree.structure(params), found)
+
+
+def _uncovered(missing: list[str], total: int) -> str:
+    shown = ", ".join(name or "(the tree itself)" for name in missing[:5])
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    verb = "has" if len(missing) == 1 else "have"
+    return (
+        f"{len(missing)} of {total} parameters {verb} no group: {shown}{more}. "
+        'Add a rule, or pass default="weight".'
+    )

@@ -1,0 +1,142 @@
+"""The picture of a run: learning rates and momentum by iteration; 0 is the first."""
+
+import itertools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from jaxsched.recipe import Recipe
+from jaxsched.schedules import require_count
+from jaxsched.trace import Trace
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "jaxsched.plot needs matplotlib: pip install 'jaxsched[train]'", name="matplotlib"
+    ) from error
+
+SUFFIXES = (".png", ".svg")
+
+# Okabe and Ito's colours, told apart by the colour-blind too. Groups often coincide, so later
+# lines are thinner and dashed: what lies beneath shows.
+STYLES = (
+    {"color": "#0072B2", "linewidth": 4.5, "linestyle": "-"},
+    {"color": "#E69F00", "linewidth": 2.5, "linestyle": "-"},
+    {"color": "#000000", "linewidth": 1.2, "linestyle": (0, (6, 4))},
+    {"color": "#CC79A7", "linewidth": 1.2, "linestyle": ":"},
+)
+
+
+def require_suffix(path: str | os.PathLike[str], suffixes: Iterable[str]) -> None:
+    """Refuses a file whose name ends in none of ``suffixes``."""
+    if Path(path).suffix not in suffixes:
+        raise ValueError(f"the file must end in {' or '.join(suffixes)}, got {os.fspath(path)}")
+
+
+def warmup_end(trace: Trace) -> int | None:
+    """The first iteration at which the groups share one rate for good and momentum has risen.
+
+    ``None`` where nothing warms up, or does so until the trace's end.
+
+    >>> rates = {"weight": [0.0, 0.5, 1.0, 1.0], "bias": [2.0, 1.5, 1.0, 1.0]}
+    >>> warmup_end(Trace({label: {"learning_rate": rate} for label, rate in rates.items()}))
+    2
+    """
+    rates = [g["learning_rate"] for g in trace.groups.values() if "learning_rate" in g]
+    warming = np.zeros(len(trace), bool)
+    for rate in rates[1:]:
+        warming |= rate != rates[0]
+    for momentum in (g["momentum"] for g in trace.groups.values() if "momentum" in g):
+        # A momentum that falls is cycled, not warmed up.
+        if (np.diff(momentum) >= 0).all():
+            warming |= momentum != momentum[-1]
+    rows = np.flatnonzero(warming)
+    return None if not rows.size or rows[-1] == len(trace) - 1 else trace.start + int(rows[-1]) + 1
+
+
+def rows_of(run: Recipe | Trace, iterations: int | None = None) -> Trace:
+    """The trace to show of a run.
+
+    Args:
+      run: a trace, or a recipe.
+      iterations: how many; if not given all there are, a recipe's from its start
+        to the end of its last epoch.
+
+    Raises:
+      ValueError: a recipe whose factory knows no epochs, without ``iterations``.
+    """
+    if isinstance(run, Trace):
+        return run if iterations is None else run.head(iterations)
+    if iterations is not None:
+        require_count("iterations", iterations, at_least=1)
+        return run.trace(iterations)
+    if run.iterations is None:
+        raise ValueError(
+            "iterations must be given for a recipe without epochs, got None. Pass a number."
+        )
+    return run.trace(run.iterations)
+
+
+def plot(
+    run: Recipe | Trace, path: str | os.PathLike[str], *, iterations: int | None = None
+) -> None:
+    """Draws the learning rate and the momentum of each group, by iteration.
+
+    Args:
+      run: a trace, or a recipe.
+      path: the picture, ``.png`` or ``.svg``.
+      iterations: how many, as ``rows_of`` has it.
+
+    Raises:
+      ValueError: another suffix; a recipe that tells no length, without ``iterations``.
+    """
+    require_suffix(path, SUFFIXES)
+    trace = rows_of(run, iterations)
+    names = [
+        name
+        for name in ("learning_rate", "momentum", "b1")
+        if any(name in group for group in trace.groups.values())
+    ]
+    figure = Figure((8, 1 + 3 * len(names)), dpi=150, layout="constrained", facecolor="white")
+    end = warmup_end(trace)
+    axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for ax, name in zip(axes, names, strict=True):
+        _curves(ax, trace, name)
+        if end is not None:
+            ax.axvline(end, color="#555555", linewidth=1, linestyle="--")
+    if end is not None:
+        axes[0].annotate(
+            f"warm-up ends at iteration {end}",
+            (end, 1),
+            (4, -4),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            verticalalignment="top",
+            color="#333333",
+        )
+    axes[-1].set_xlabel("iteration")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(labels),
+        frameon=False,
+        handlelength=4,
+    )
+    figure.savefig(path)
+
+
+def _curves(axes: Axes, trace: Trace, name: str) -> None:
+    iterations = trace.start + np.arange(len(trace))
+    for (label, group), style in zip(sorted(trace.groups.items()), itertools.cycle(STYLES)):
+        if name in group:
+            axes.plot(iterations, group[name], label=label, **style)
+    axes.set_title(name.replace("_", " ").capitalize(), loc="left", fontweight="bold")
+    axes.set_ylabel(name.replace("_", " "))
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.margins(x=0.01)

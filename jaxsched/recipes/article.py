@@ -1,0 +1,98 @@
+"""YOLOv5's policy as the article simulates it on ResNet-18. Counts iterations; 0 is the first."""
+
+from jaxsched import schedules
+from jaxsched.recipe import Recipe
+from jaxsched.recipes import policy
+from jaxsched.schedules import require_nonnegative
+
+
+def yolov5_resnet18(
+    *,
+    epochs: int = 100,
+    steps_per_epoch: int = 30,
+    warmup_iterations: int = 1000,
+    lr0: float = 0.01,
+    lrf: float = 0.2,
+    momentum: float = 0.937,
+    weight_decay: float = 5e-4,
+    warmup_bias_lr: float = 0.1,
+    warmup_momentum: float = 0.8,
+    start_epoch: int = 0,
+    resumed: bool = False,
+) -> Recipe:
+    r"""The article's run: SGD with Nesterov momentum in three groups, warm-up, lagging cosine.
+
+    With i the iteration, n ``steps_per_epoch``, e = i // n, w ``warmup_iterations`` and
+    f the cosine factor ``schedules.cosine(epochs, lrf)``:
+
+    .. math::
+        \gamma_i &= \operatorname{interp}(i, [0, w], [\gamma_{\mathrm{start}}, \mathrm{lr0} f(e)])
+                    && i \le w \\
+        \gamma_i &= \mathrm{lr0} f(e) \text{ while } e = w // n, \text{ then } \mathrm{lr0} f(e - 1)
+                    && i > w \\
+        \mu_i &= \operatorname{interp}(i, [0, w], [\mathrm{warmup\_momentum}, \mathrm{momentum}])
+
+    γ starts from ``warmup_bias_lr`` in ``"bias"`` and from 0 in ``"weight"`` and
+    ``"norm"``. Only ``"weight"`` decays. Past the last epoch the curves go on as
+    torch's would.
+
+    Args:
+      epochs: epochs of the cosine, E.
+      steps_per_epoch: iterations in an epoch.
+      warmup_iterations: length of the warm-up, in iterations; 0 for none.
+      lr0: base rate of every group.
+      lrf: the last rate, as a factor of ``lr0``.
+      momentum: momentum after the warm-up.
+      weight_decay: coupled decay of the group "weight".
+      warmup_bias_lr: rate at which the biases' warm-up starts.
+      warmup_momentum: momentum at which the warm-up starts.
+      start_epoch: the epoch in which this process starts. A process that starts
+        after the warm-up runs its first epoch at the full ``lr0``.
+      resumed: whether it starts with its predecessor's optimizer state; then
+        that epoch runs at the rate where the predecessor stopped.
+
+    Returns:
+      A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``.
+
+    Raises:
+      ValueError: epochs or steps below 1, a negative or non-finite number,
+        ``start_epoch`` at or past ``epochs``.
+
+    Source: the article's loop around ``torch.optim.lr_scheduler.LambdaLR``.
+
+    >>> recipe = yolov5_resnet18(epochs=100, steps_per_epoch=30)
+    >>> round(float(recipe.at(0)["bias"]["learning_rate"]), 6)
+    0.1
+    """
+    arguments = dict(locals())
+    policy.require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
+    require_nonnegative(
+        warmup_iterations=warmup_iterations,
+        lr0=lr0,
+        lrf=lrf,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        warmup_bias_lr=warmup_bias_lr,
+        warmup_momentum=warmup_momentum,
+    )
+    rate = policy.lagging_rate(
+        lr0,
+        schedules.cosine(epochs, lrf=lrf),
+        steps_per_epoch=steps_per_epoch,
+        warmup_iterations=warmup_iterations,
+        start_epoch=start_epoch,
+        resumed=resumed,
+    )
+    return Recipe(
+        policy.groups(
+            rate,
+            optimizer="SGD",
+            warmup_iterations=warmup_iterations,
+            bias_rate=warmup_bias_lr,
+            momentum=momentum,
+            warmup_momentum=warmup_momentum,
+            weight_decay=weight_decay,
+        ),
+        start=start_epoch * steps_per_epoch,
+        origin=(yolov5_resnet18, arguments),
+    )

@@ -1,0 +1,291 @@
+"""The command: what it writes, what it refuses, and how it ends."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxsched import Recipe, Trace, cli, recipes
+from jaxsched.examples import train_nnx
+from jaxsched.plot import plot, warmup_end
+
+PARITY = "parity: 30 iterations × 3 groups × learning rate, momentum, weight decay: 0 ULP"
+ARGUMENTS = {"epochs": 3, "steps_per_epoch": 5, "warmup_iterations": 4, "lr0": 0.02}
+OPTIONS = ["--epochs", "3", "--steps-per-epoch", "5", "--warmup-iterations", "4", "--lr0", "0.02"]
+
+
+def refused(capsys, *words):
+    """The one sentence that a command is refused with."""
+    assert cli.main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    return told.err.strip()
+
+
+def kept(trace):
+    return {
+        f"{label}/{name}": values.tolist()
+        for label, group in trace.groups.items()
+        for name, values in group.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One short run: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("train") / "new" / "run"
+    command = [sys.executable, "-m", "jaxsched.cli", "train", "--epochs", "1", "--out", folder]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_train_ends_with_parity(run):
+    lines = run[1].splitlines()
+    assert lines[-1] == PARITY
+    assert lines[-2].startswith("test accuracy: ")
+    assert lines[-2].endswith("% of 1197 images")
+
+
+def test_train_writes_the_trace_of_its_run(run):
+    trace = Trace.load(run[0] / "trace.npz")
+    assert kept(trace) == kept(recipes.yolov5_resnet18().trace(30))
+    assert kept(Recipe.from_trace(trace).trace(30)) == kept(trace)
+
+
+def test_train_draws_the_run(run):
+    assert (run[0] / "lr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def rows(n, wrong_at=None):
+    """What a training of n iterations would tell, without training."""
+    trace = recipes.yolov5_resnet18().trace(n)
+    for k in range(n):
+        values = {
+            label: {name: column[k] for name, column in group.items()}
+            for label, group in trace.groups.items()
+        }
+        if k == wrong_at:
+            values["bias"]["learning_rate"] = np.float32(0.5)
+        yield train_nnx.Iteration(1.0, 0.5, values)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    monkeypatch.setattr(train_nnx, "create", lambda *_, **__: (None, None))
+    monkeypatch.setattr(train_nnx, "accuracy", lambda *_: 0.5)
+
+    def told(iterations):
+        monkeypatch.setattr(train_nnx, "train", lambda *_: iterations)
+
+    return told
+
+
+def test_train_tells_where_parity_breaks(untrained, tmp_path, capsys):
+    untrained(rows(30, wrong_at=7))
+    assert cli.main(["train", "--epochs", "1", "--out", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "bias/learning_rate: 29 of 30 equal" in out
+    assert "first at iteration 7: 0.5 for " in out
+
+
+def test_train_keeps_what_was_recorded_when_interrupted(untrained, tmp_path, capsys):
+    def interrupted():
+        yield from rows(12)
+        raise KeyboardInterrupt
+
+    untrained(interrupted())
+    assert cli.main(["train", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "stopped after 12 iterations\n"
+    assert len(Trace.load(tmp_path / "trace.npz")) == 12
+
+
+def test_train_interrupted_before_the_first_iteration_writes_nothing(untrained, tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+        yield
+
+    untrained(interrupted())
+    assert cli.main(["train", "--out", str(tmp_path)]) == 130
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("epochs", ["0", "101", "-3"])
+def test_train_refuses_epochs(epochs, capsys):
+    sentence = f"jaxsched train: epochs must be from 1 to 100, got {epochs}"
+    assert refused(capsys, "train", "--epochs", epochs) == sentence
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--out", "{file}/run"],
+        ["plot", "yolov5_resnet18", "--out", "{file}/lr.png"],
+        ["export", "yolov5_resnet18", "--out", "{file}/curves.csv"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_that_cannot_be_written_is_refused(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train_nnx, "create", None)  # before training
+    file = tmp_path / "file"
+    file.touch()
+    sentence = refused(capsys, *(word.format(file=file) for word in words))
+    assert "out must be in a folder that can be written, got " + str(file) in sentence
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert "(Permission denied)" in refused(capsys, "train", "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize(("n", "given"), [(15, []), (4, ["--iterations", "4"])])
+def test_export_csv(n, given, tmp_path, capsys):
+    out = tmp_path / "new" / "curves.csv"
+    words = ["export", "yolov5-resnet18", *OPTIONS, *given, "--out", str(out)]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    header, *lines = csv.reader(out.open())
+    columns = dict(zip(header, zip(*lines, strict=True), strict=True))
+    assert list(map(int, columns.pop("iteration"))) == list(range(n))
+    exact = {name: list(map(float, values)) for name, values in columns.items()}
+    assert exact == kept(recipes.yolov5_resnet18(**ARGUMENTS).trace(n))
+
+
+def test_export_json(tmp_path):
+    out = tmp_path / "curves.json"
+    words = ["export", "yolov5_resnet18", *OPTIONS, "--start-epoch", "1", "--out", str(out)]
+    assert cli.main(words) == 0
+    content = json.loads(out.read_text())
+    trace = recipes.yolov5_resnet18(**ARGUMENTS, start_epoch=1).trace(10)
+    assert content["start"] == 5
+    assert kept(
+        Trace({g: {k: np.array(v) for k, v in c.items()} for g, c in content["groups"].items()})
+    ) == kept(trace)
+
+
+def test_export_npz(tmp_path):
+    out = tmp_path / "curves.npz"
+    assert cli.main(["export", "yolov5_resnet18", *OPTIONS, "--resumed", "--out", str(out)]) == 0
+    assert kept(Trace.load(out)) == kept(recipes.yolov5_resnet18(**ARGUMENTS).trace(15))
+
+
+def test_plot_png_and_svg(tmp_path):
+    for name, begins in [("lr.png", b"\x89PNG"), ("lr.svg", b"<?xml")]:
+        assert cli.main(["plot", "yolov5_resnet18", "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    svg = (tmp_path / "lr.svg").read_text()
+    for text in ("weight", "bias", "norm", "iteration", "Learning rate", "Momentum"):
+        assert f"<!-- {text} -->" in svg
+    assert "<!-- warm-up ends at iteration 1000 -->" in svg
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10, 40, 60, 100])
+def test_warmup_end_is_read_off_the_curves(warmup):
+    recipe = recipes.yolov5_resnet18(epochs=2, warmup_iterations=warmup)
+    assert warmup_end(recipe.trace(60)) == (warmup if 0 < warmup < 60 else None)
+
+
+def test_a_momentum_that_cycles_is_no_warmup(tmp_path):
+    momentum = np.array([0.95, 0.9, 0.85, 0.9, 0.95, 0.95])
+    assert warmup_end(Trace({"all": {"momentum": momentum}})) is None
+    assert warmup_end(Trace({"all": {"momentum": np.sort(momentum)}})) == 3
+    plot(Trace({"all": {"learning_rate": momentum}}), tmp_path / "no-momentum.png")
+
+
+def test_plot_needs_to_know_how_many_iterations(tmp_path):
+    recipe = Recipe({"all": {"learning_rate": 0.1}})
+    with pytest.raises(ValueError, match=r"^iterations must be given for a recipe without epochs"):
+        plot(recipe, tmp_path / "lr.png")
+    plot(recipe, tmp_path / "lr.png", iterations=3)
+
+
+PLOT = "jaxsched plot yolov5_resnet18"
+REFUSED = [
+    ("", "jaxsched: command must be one of train, plot, export, record, got none. See jaxsched --help."),
+    ("trian", "jaxsched: command must be one of train, plot, export, record, got trian. Did you mean train?"),
+    ("plot", "jaxsched plot: recipe must be one of {recipes}, got none. See jaxsched plot --help."),
+    ("plot yolov5_resnet", "jaxsched plot: recipe must be one of {recipes}, got yolov5_resnet. Did you mean yolov5_resnet18?"),
+    ("plot yolov5_resnet18 --out lr.gif", f"{PLOT}: the file must end in .png or .svg, got lr.gif"),
+    ("export yolov5_resnet18 --out curves", "jaxsched export yolov5_resnet18: the file must end in .csv or .json or .npz, got curves"),
+    ("plot yolov5_resnet18 --epochs 0", f"{PLOT}: epochs must be an integer of at least 1, got 0"),
+    ("plot yolov5_resnet18 --lr0 -1", f"{PLOT}: lr0 must be a finite number of at least 0, got -1.0"),
+    ("plot yolov5_resnet18 --start-epoch 100", f"{PLOT}: start_epoch must be below epochs, 100, got 100"),
+    ("plot yolov5_resnet18 --iterations 0", f"{PLOT}: iterations must be an integer of at least 1, got 0"),
+    ("plot yolov5_resnet18 --epoch 3", f"{PLOT}: Unrecognized options: --epoch"),
+    ("plot yolov5_resnet18 --epochs x", f"{PLOT}: Error parsing --epochs: invalid literal for int() with base 10: 'x'. See {PLOT} --help."),
+    ("plot yolov5_resnet18 --epochs", f"{PLOT}: Missing value for argument"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED)
+def test_what_cannot_be_followed_is_refused_in_a_sentence(words, sentence, capsys):
+    sentence = sentence.format(recipes=", ".join(cli.factories()))
+    assert refused(capsys, *words.split()).startswith(sentence)
+
+
+@pytest.mark.parametrize("name", ["tyro", "rich", "matplotlib", "flax", "sklearn"])
+def test_a_missing_package_is_named(name, tmp_path, capsys, monkeypatch):
+    for module in list(sys.modules):
+        if (
+            module.split(".")[0] == name
+            or module in ("jaxsched.plot", "jaxsched.flax")
+            or module.startswith("jaxsched.examples")
+        ):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    sentence = refused(capsys, "train", "--out", str(tmp_path))
+    assert sentence == f"jaxsched train needs {name}: pip install 'jaxsched[train]'"
+
+
+def helped(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--help"])
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
+def test_help_tells_the_commands_and_recipes(capsys):
+    told = helped(capsys)
+    assert all(f"  {command} " in told for command in ("train", "plot", "export"))
+    assert "yolov5_resnet18" in helped(capsys, "plot")
+    assert "100 epochs" in helped(capsys, "train")
+
+
+def test_a_recipes_arguments_are_options_with_its_own_words(capsys):
+    told = helped(capsys, "plot", "yolov5_resnet18")
+    for parameter in recipes.yolov5_resnet18.__kwdefaults__:
+        assert f"--{parameter.replace('_', '-')}" in told
+    assert "length of the warm-up, in iterations; 0 for none." in told
+
+
+def later(
+    *, epochs: int, hyp: dict[str, float] | str | None = None, cos_lr: bool = False
+) -> Recipe:
+    """A recipe of later.
+
+    Args:
+      epochs: how many.
+      hyp: a mapping, or a file.
+      cos_lr: whether.
+    """
+    assert (hyp, cos_lr) == ("hyp.yaml", True)
+    return Recipe(
+        {"all": {"learning_rate": 0.5}}, origin=(later, {"epochs": epochs, "steps_per_epoch": 2})
+    )
+
+
+def test_a_new_factory_needs_no_line_here(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(recipes, "later", later, raising=False)
+    monkeypatch.setattr(recipes, "__all__", [*recipes.__all__, "later"])
+    out = str(tmp_path / "x.csv")
+    words = ["export", "later", "--epochs", "2", "--hyp", "hyp.yaml", "--cos-lr", "--out", out]
+    assert cli.main(words) == 0
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 1 + 4
+    capsys.readouterr()
+    assert "--epochs" in refused(capsys, "export", "later", "--hyp", "hyp.yaml", "--out", out)

@@ -1,0 +1,139 @@
+"""The committed conformance table against a fresh run of a part of it."""
+
+import copy
+import functools
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the reference is live torch")
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import conformance  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
+COMMITTED = json.loads(conformance.RESULTS.read_text())
+FIRST = 8  # settings of each class that are run again
+
+
+def test_the_table_is_what_the_raw_figures_say():
+    assert conformance.TABLE.read_text() == conformance.markdown(COMMITTED)
+
+
+def test_the_table_is_whole():
+    assert list(COMMITTED["schedulers"]) == [
+        *conformance.schedulers.CASES,
+        conformance.NESTED,
+        conformance.PLATEAU,
+    ]
+    assert list(COMMITTED["drift"]) == list(conformance.schedulers.LONG)
+    assert list(COMMITTED["optimizers"]) == list(conformance.rules.RULES)
+    assert conformance.broken(COMMITTED) == []
+
+
+def emptied(results):
+    """Lists within the results, each of which may be cut; and drift's entries."""
+    for part, kinds in (("schedulers", ("replayed", "closed")), ("optimizers", ("ours",))):
+        for name, rows in results[part].items():
+            yield from ((name, rows, kind) for kind in kinds if rows[kind])
+    yield from ((name, results["drift"], name) for name, row in results["drift"].items() if row)
+
+
+def test_a_row_that_is_missing_is_seen():
+    results = copy.deepcopy(COMMITTED)
+    for name, rows, kind in list(emptied(results)):
+        whole = rows[kind]
+        for cut in [None] if isinstance(whole, dict) else [[], whole[:1], whole[:-1]]:
+            rows[kind] = cut
+            found = conformance.broken(results)
+            assert len(found) == 1, f"{name}, {kind}"
+            assert name in found[0]
+        rows[kind] = whole
+
+
+BREAKING = {
+    # A figure's place in the results, and by how much it is too large.
+    "replayed": (("schedulers", "StepLR", "replayed", 0, "gap"), 1e-16),
+    "closed": (("schedulers", "StepLR", "closed", 3, "gap"), 1.1 * conformance.CLOSED_BOUND),
+    "plateau": (("schedulers", conformance.PLATEAU, "closed", -1, "equal"), 1),
+    "drift": (("drift", "LinearLR", "gap"), 1.1 * conformance.DRIFT_BOUND),
+    "drift in float32": (("drift", "LinearLR", "ulp"), 2),
+    "float64": (("optimizers", "adam", "ours", -1, "params"), 2e-14),
+    "state": (("optimizers", "adam", "ours", -1, "state"), 2e-14),
+    "float32": (("optimizers", "adam", "ours", 0, "worst"), 9.0),
+    "median": (("optimizers", "adam", "ours", 0, "median"), 9.0),
+    "muon, small": (("optimizers", "muon", "ours", 0, "params"), 0.1),
+    "muon, large": (("optimizers", "muon", "ours", 1, "params"), 0.2),
+    "muon, state": (("optimizers", "muon", "ours", 1, "state"), 2e-14),
+    "muon, float32": (("optimizers", "muon", "ours", 1, "worst"), 2e6),
+}
+
+
+@pytest.mark.parametrize("value", ["large", "nan"])
+@pytest.mark.parametrize("what", BREAKING)
+def test_a_figure_that_breaks_its_bound_is_seen(what, value):
+    results = copy.deepcopy(COMMITTED)
+    (*path, last), large = BREAKING[what]
+    row = functools.reduce(lambda node, key: node[key], path, results)
+    row[last] = large if value == "large" else math.nan
+    assert len(conformance.broken(results)) == 1
+
+
+def assert_agree(fresh, committed, what):
+    """Ours to the setting; Optax's float32 may round otherwise on another processor."""
+    for kind, rows in fresh.items():
+        assert len(rows) <= len(committed[kind]), f"{what}, {kind}"
+        for k, (row, old) in enumerate(zip(rows, committed[kind], strict=False)):
+            where = f"{what}, {kind}, setting {k}: {row} against {old}"
+            assert row["steps"] == old["steps"], where
+            slack = 0.1 * row["steps"] + 2 if kind == "optax" else 0
+            assert abs(row["equal"] - old["equal"]) <= slack, where
+            if kind != "optax":
+                assert row["gap"] <= max(10 * old["gap"], 1e-14), where
+
+
+@pytest.mark.parametrize("name", conformance.schedulers.CASES)
+def test_a_fresh_run_of_a_scheduler_agrees(name):
+    fresh = conformance.scheduler(name, FIRST)
+    assert_agree(fresh, COMMITTED["schedulers"][name], name)
+
+
+def test_a_figure_that_is_off_is_seen():
+    rows = COMMITTED["schedulers"]["StepLR"]
+    fresh = {"replayed": [{**rows["replayed"][0], "equal": rows["replayed"][0]["equal"] - 1}]}
+    with pytest.raises(AssertionError, match="StepLR, replayed, setting 0"):
+        assert_agree(fresh, rows, "StepLR")
+
+
+def test_nan_has_a_gap():
+    torchs = np.ones(3)
+    assert not conformance.tally(np.array([1.0, np.nan, 1.0]), torchs)["gap"] <= np.inf
+    assert not conformance.tally(torchs, np.array([1.0, np.nan, 1.0]))["gap"] <= np.inf
+
+
+def test_fresh_nestings_and_plateaus_agree():
+    assert_agree(conformance.nestings(4), COMMITTED["schedulers"][conformance.NESTED], "nestings")
+    fresh = conformance.plateau(FIRST)
+    assert_agree(fresh, COMMITTED["schedulers"][conformance.PLATEAU], "plateau")
+
+
+@pytest.mark.parametrize("name", conformance.rules.RULES)
+def test_a_fresh_run_of_a_rule_agrees(name):
+    """The last setting, of the most arguments."""
+    fresh, committed = conformance.rule(name, -1)["ours"], COMMITTED["optimizers"][name]["ours"]
+    assert len(fresh) == 1
+    setting = conformance.rules.RULES[name].settings()[-1]
+    bounds = conformance.rule_bounds(name, setting)
+    assert all(fresh[0][figure] <= bound for figure, bound in bounds.items()), fresh
+    if name == "muon":  # whose bfloat16 another processor may round otherwise
+        return
+    for quantity, value in fresh[0].items():
+        bound = {"median": 1.0, "worst": 4.0}.get(quantity, 3e-15)
+        far = abs(value - committed[-1][quantity])
+        assert far <= bound, f"{name}: {fresh[0]} against {committed[-1]}"

@@ -1,0 +1,163 @@
+"""Labels: the article's and Flax's rules, patterns, frozen leaves, errors that name leaves."""
+
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from conftest import DATA
+
+import jaxsched
+from jaxsched import param_groups
+from jaxsched.recipes import yolov5_resnet18
+
+PARTITION = json.loads((DATA / "partition.json").read_text())
+MODELS = [name for name, model in PARTITION.items() if "article_pg0" in model]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_by_dotted_name_is_the_articles_rule(model):
+    groups = {
+        "norm": PARTITION[model]["article_pg0"],
+        "weight": PARTITION[model]["article_pg1"],
+        "bias": PARTITION[model]["article_pg2"],
+    }
+    expected = {name: label for label, names in groups.items() for name in names}
+    assert param_groups.by_dotted_name(dict.fromkeys(expected, 0.0)) == expected
+
+
+def test_resnet18_by_name_is_16_25_21():
+    names = [
+        n
+        for g in ("article_pg0", "article_pg1", "article_pg2")
+        for n in PARTITION["resnet18_nc10"][g]
+    ]
+    labels = list(param_groups.by_dotted_name(dict.fromkeys(names, 0.0)).values())
+    assert [labels.count(label) for label in ("norm", "weight", "bias")] == [16, 25, 21]
+
+
+def nested(names):
+    """Torch's dotted names as the nested tree of a Flax model."""
+    tree = {}
+    for name in names:
+        *path, leaf = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        norm = any(key.startswith("bn") for key in path) or (
+            path[-2:-1] == ["downsample"] and path[-1] == "1"
+        )
+        node[{"weight": "scale" if norm else "kernel"}.get(leaf, leaf)] = 0.0
+    return tree
+
+
+def test_the_rules_differ_in_four_batchnorm_weights():
+    resnet = PARTITION["resnet18_nc10"]
+    tree = nested(resnet["smart_bias"] + resnet["smart_decay"] + resnet["smart_norm"])
+    by_name = jax.tree.leaves(param_groups.by_dotted_name(tree))
+    by_leaf = jax.tree.leaves(param_groups.by_leaf_name(tree))
+    assert [by_leaf.count(label) for label in ("norm", "weight", "bias")] == [20, 21, 21]
+    differing = [
+        param_groups.torch_name(path)
+        for path, a, b in zip(param_groups.leaf_paths(tree), by_name, by_leaf, strict=True)
+        if a != b
+    ]
+    assert sorted(differing) == sorted(resnet["module_type_vs_article_name_rule"])
+
+
+def test_other_trees_with_named_leaves():
+    class Layer:
+        def __init__(self, weight, bias):
+            self.weight, self.bias = weight, bias
+
+    jax.tree_util.register_pytree_with_keys(
+        Layer,
+        lambda n: (
+            [(jax.tree_util.GetAttrKey(k), getattr(n, k)) for k in ("weight", "bias")],
+            None,
+        ),
+        lambda _, children: Layer(*children),
+    )
+    labels = param_groups.by_leaf_name([Layer(1.0, 0.0), {"scale": 1.0}])
+    assert jax.tree.leaves(labels) == ["weight", "bias", "norm"]
+
+
+def test_equinox_modules():
+    eqx = pytest.importorskip("equinox", reason="another tree with named leaves, in the test extra")
+    model = eqx.filter(eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0)), eqx.is_inexact_array)
+    tx = yolov5_resnet18().optimizer(param_groups.by_leaf_name)
+    updates, _ = tx.update(model, tx.init(model), model)
+    assert float(jnp.abs(updates.layers[0].bias).max()) > 0
+    labels = param_groups.by_leaf_name(model)
+    assert jax.tree.leaves(labels) == ["weight", "bias"] * 2
+    yolov5_resnet18().optimizer(labels).init(model)  # a tree, though an MLP can be called
+
+
+def test_frozen_leaves_get_no_update_and_no_decay():
+    params = {"stem": {"kernel": jnp.ones(3)}, "head": {"kernel": jnp.ones(3)}}
+    labels = param_groups.freeze(param_groups.by_leaf_name, "^stem/")
+    tx = yolov5_resnet18(warmup_iterations=0).optimizer(labels)
+    gradients = {"stem": {"kernel": jnp.full(3, jnp.nan)}, "head": {"kernel": jnp.ones(3)}}
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    assert (updates["stem"]["kernel"] == 0).all()
+    assert (updates["head"]["kernel"] < 0).all()
+
+
+def test_labels_may_be_a_prefix_of_the_tree():
+    params = {"stem": {"a": 1.0, "b": 2.0}, "head": {"a": 1.0}}
+    labels = param_groups.fit({"stem": "frozen", "head": {"a": "weight"}}, params)
+    assert labels == {"stem": {"a": "frozen", "b": "frozen"}, "head": {"a": "weight"}}
+    assert param_groups.fit("weight", params)["head"]["a"] == "weight"
+
+
+TREE = {"head": {"kernel": 1.0, "scale": 1.0}, "stem": {"bias": 0.0}}
+ERRORS = {
+    "uncovered": (
+        lambda: param_groups.by_pattern({"bias": "bias"})(TREE),
+        "2 of 3 parameters have no group: head/kernel, head/scale. "
+        'Add a rule, or pass default="weight".',
+    ),
+    "unnamed": (
+        lambda: param_groups.by_leaf_name(1.0),
+        '1 of 1 parameters has no group: (the tree itself). Add a rule, or pass default="weight".',
+    ),
+    "labels-lack-a-leaf": (
+        lambda: param_groups.fit({"head": "weight"}, TREE),
+        '1 of 3 parameters has no group: stem/bias. Add a rule, or pass default="weight".',
+    ),
+    "labels-have-another-leaf": (
+        lambda: param_groups.fit({**TREE, "neck": "weight"}, TREE),
+        "labels must fit the parameters, got 1 that none has: neck. "
+        "Label the tree that the optimizer is given.",
+    ),
+    "unknown-label": (
+        lambda: yolov5_resnet18().optimizer(lambda p: {"w": "wieght"}).init({"w": jnp.ones(2)}),
+        "labels must be among bias, frozen, norm, weight, got wieght. "
+        'Give the recipe such a group, or use "frozen".',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_name_what_is_wrong(name):
+    call, message = ERRORS[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_many_uncovered_leaves_are_cut_short():
+    with pytest.raises(
+        ValueError, match=r"7 of 7 parameters have no group: a0, a1, a2, a3, a4 and 2 more\."
+    ):
+        param_groups.by_pattern({})({f"a{k}": 0.0 for k in range(7)})
+
+
+def test_labels_are_ordinary_optax_labels():
+    tx = optax.multi_transform(
+        {label: optax.sgd(1.0) for label in ("weight", "bias", "norm")}, param_groups.by_leaf_name
+    )
+    params = {"kernel": jnp.ones(2)}
+    tx.update(params, tx.init(params), params)
+    assert jaxsched.param_groups.FROZEN == "frozen"

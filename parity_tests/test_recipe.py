@@ -1,0 +1,255 @@
+"""The hub: hyperparameters in the state, traces out, errors before any work is lost."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxsched
+from jaxsched import Recipe, Trace, optimizers, param_groups, schedules
+from jaxsched.recipes import recorded, yolov5_resnet18
+
+PARAMS = {"conv": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}, "bn": {"scale": jnp.ones(4)}}
+SHORT = {"epochs": 10, "steps_per_epoch": 5, "warmup_iterations": 12}
+
+
+def trained(tx, n, params=PARAMS):
+    """The state after each of ``n`` jitted updates, in one compilation."""
+    state = tx.init(params)
+    step = jax.jit(tx.update)
+    for _ in range(n):
+        _, state = step(params, state, params)
+        yield state
+    assert step._cache_size() == 1
+
+
+WRAPPED = {
+    "bare": lambda tx: tx,
+    "chain": lambda tx: optax.chain(optax.clip(1.0), tx),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "masked": lambda tx: optax.masked(tx, True),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_the_state_tells_what_was_in_force(name):
+    recipe = yolov5_resnet18(**SHORT)
+    states = trained(WRAPPED[name](recipe.optimizer(param_groups.by_leaf_name)), 50)
+    trace = Trace.stack(map(jaxsched.hyperparameters, states))
+    report = jaxsched.compare(trace, recipe)
+    assert report, str(report)
+    late = Trace(recipe.trace(50, 1).groups)
+    assert not jaxsched.compare(trace, late)
+
+
+def test_1000_iterations_one_compilation():
+    recipe = yolov5_resnet18()
+    trace = Trace.stack(
+        map(jaxsched.hyperparameters, trained(recipe.optimizer(param_groups.by_leaf_name), 1000))
+    )
+    assert jaxsched.compare(trace, recorded("yolov5_resnet18").head(1000))
+
+
+def test_before_the_first_update_the_state_tells_the_first_values():
+    recipe = yolov5_resnet18(**SHORT, start_epoch=4)
+    state = recipe.optimizer(param_groups.by_leaf_name).init(PARAMS)
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: a == b, jaxsched.hyperparameters(state), recipe.at(20))
+    )
+    assert int(state.iteration) == recipe.start == 20
+
+
+def test_scan_over_an_epoch_is_the_loop():
+    recipe = yolov5_resnet18(**SHORT)
+    tx = recipe.optimizer(param_groups.by_leaf_name)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(params, state, params)
+        return (optax.apply_updates(params, updates), state), jaxsched.hyperparameters(state)
+
+    (params, _), told = jax.jit(lambda carry: jax.lax.scan(step, carry, length=50))(
+        (PARAMS, tx.init(PARAMS))
+    )
+    assert jaxsched.compare(Trace(jax.tree.map(np.asarray, told)), recipe)
+    assert np.isfinite(params["conv"]["kernel"]).all()
+
+
+def test_each_group_is_updated_by_its_own_values():
+    recipe = Recipe(
+        {
+            "weight": {"learning_rate": 0.5, "weight_decay": 1.0},
+            "bias": {"learning_rate": schedules.table([0.25, 0.125])},
+            "norm": {"learning_rate": 0.0},
+        }
+    )
+    tx = recipe.optimizer(param_groups.by_leaf_name)
+    state = tx.init(PARAMS)
+    gradients = jax.tree.map(lambda p: 2 * p, PARAMS)
+    for rate in (0.25, 0.125):
+        updates, state = jax.jit(tx.update)(gradients, state, PARAMS)
+        assert (updates["conv"]["kernel"] == -1.5).all()
+        assert (updates["conv"]["bias"] == -2 * rate).all()
+        assert (updates["bn"]["scale"] == 0).all()
+
+
+def test_replay_of_a_trace_is_the_trace():
+    recipe = yolov5_resnet18(**SHORT, start_epoch=1)
+    trace = recipe.trace(45)
+    replayed = Recipe.from_trace(trace)
+    assert replayed.start == 5
+    assert jaxsched.compare(replayed, trace)
+    assert replayed.groups["weight"]["nesterov"] is True
+    assert replayed.groups["weight"]["weight_decay"] == np.float32(5e-4)
+    mine = jax.tree.leaves(
+        list(trained(replayed.optimizer(param_groups.by_leaf_name), 3))[-1].inner
+    )
+    theirs = jax.tree.leaves(
+        list(trained(recipe.optimizer(param_groups.by_leaf_name), 3))[-1].inner
+    )
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_any_optax_rule_may_be_the_update_rule():
+    recipe = Recipe({"all": {"learning_rate": lambda i: 0.1 / (1 + i), "b1": 0.8}}, optax.adam)
+    tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
+    *_, state = trained(tx, 3)
+    assert float(jaxsched.hyperparameters(state)["all"]["learning_rate"]) == np.float32(0.1 / 3)
+
+
+def test_at_shows_numbers_only_and_the_rules_defaults():
+    values = Recipe({"all": {"learning_rate": 0.1}}).at(jnp.int32(3))["all"]
+    assert set(values) == {"learning_rate", "momentum", "dampening", "weight_decay"}
+    assert all(value.dtype == np.float32 for value in values.values())
+
+
+def test_origin_tells_the_factory_and_its_arguments():
+    factory, arguments = yolov5_resnet18(epochs=7).origin
+    assert factory is yolov5_resnet18
+    assert factory(**arguments).trace(9).groups["bias"]["momentum"].shape == (9,)
+    assert arguments["epochs"] == 7
+
+
+ERRORS = {
+    "epochs": (
+        lambda: yolov5_resnet18(epochs=0),
+        "epochs must be an integer of at least 1, got 0",
+    ),
+    "epochs-fraction": (
+        lambda: yolov5_resnet18(epochs=1.5),
+        "epochs must be an integer of at least 1, got 1.5",
+    ),
+    "steps": (
+        lambda: yolov5_resnet18(steps_per_epoch=-1),
+        "steps_per_epoch must be an integer of at least 1, got -1",
+    ),
+    "rate": (
+        lambda: yolov5_resnet18(lr0=-0.01),
+        "lr0 must be a finite number of at least 0, got -0.01",
+    ),
+    "rate-nan": (
+        lambda: yolov5_resnet18(warmup_bias_lr=float("nan")),
+        "warmup_bias_lr must be a finite number of at least 0, got nan",
+    ),
+    "rate-word": (
+        lambda: yolov5_resnet18(lr0="0.01"),
+        "lr0 must be a finite number of at least 0, got '0.01'",
+    ),
+    "warmup": (
+        lambda: yolov5_resnet18(warmup_iterations=-3),
+        "warmup_iterations must be a finite number of at least 0, got -3",
+    ),
+    "start": (
+        lambda: yolov5_resnet18(epochs=5, start_epoch=5),
+        "start_epoch must be below epochs, 5, got 5",
+    ),
+    "no-group": (lambda: Recipe({}), "groups must hold at least 1 group, got none."),
+    "accumulation": (
+        lambda: Recipe({"all": {"learning_rate": 0.1}}, accumulation=4),
+        "accumulation must be an optimizers.Accumulation or None, got 4.",
+    ),
+    "rule": (
+        lambda: Recipe({"all": {"learning_rate": 0.1}}, "sgd"),
+        "update_rule must be a function such as optimizers.sgd, got 'sgd'.",
+    ),
+    "group-kind": (
+        lambda: Recipe({"all": 0.1}),
+        "groups must be a mapping of label to {argument: value}.",
+    ),
+    "far": (
+        lambda: yolov5_resnet18().trace(10, start=2**31 - 5),
+        "start + n must be below 2**31, where int32 counts end, got 2147483653",
+    ),
+    "frozen-group": (
+        lambda: Recipe({"frozen": {"learning_rate": 0.1}}),
+        "labels of groups must be strings other than \"frozen\", got 'frozen'. "
+        "What is frozen needs no group.",
+    ),
+    "unknown-argument": (
+        lambda: Recipe({"all": {"lr": 0.1}}),
+        "arguments of sgd must be among learning_rate, momentum, dampening, weight_decay, "
+        "nesterov, maximize, got lr in group all.",
+    ),
+    "missing-argument": (
+        lambda: Recipe({"all": {"momentum": 0.1}}),
+        "group all must have learning_rate, which sgd needs.",
+    ),
+    "bad-number": (
+        lambda: Recipe({"all": {"learning_rate": -1.0}}),
+        "learning_rate must be a finite number of at least 0, got -1.0",
+    ),
+    "no-rows": (
+        lambda: yolov5_resnet18().trace(0),
+        "n must be an integer of at least 1, got 0",
+    ),
+    "empty-trace": (
+        lambda: Recipe.from_trace(Trace({})),
+        "trace must have at least 1 row, got 0.",
+    ),
+    "trace-of-epochs": (
+        lambda: Recipe.from_trace(
+            Trace({"a": {"learning_rate": np.ones(2)}}, meta={"clock": "epoch"})
+        ),
+        "trace must count iterations or updates, got one that counts epochs. "
+        "Record it with its batches.",
+    ),
+    "trace-of-an-unknown-rule": (
+        lambda: Recipe.from_trace(
+            Trace({"a": {"learning_rate": np.ones(2)}}, meta={"update_rule": "lion9"})
+        ),
+        "trace must name a rule of jaxsched.optimizers, got 'lion9'. Pass update_rule.",
+    ),
+    "state-of-another": (
+        lambda: jaxsched.hyperparameters(optax.sgd(0.1).init(PARAMS)),
+        "opt_state must hold the state of a jaxsched optimizer, got tuple without one. "
+        "Pass the state of recipe.optimizer(labels).",
+    ),
+    "two-states": (
+        lambda: jaxsched.hyperparameters(
+            [optimizers.sgd(schedules.constant(0.1)).init(PARAMS)] * 2
+        ),
+        "labels must be unique within opt_state, got 'all' twice. "
+        "Pass one optimizer's state at a time.",
+    ),
+    "decay-without-parameters": (
+        lambda: optimizers.sgd(0.1, weight_decay=0.1).update(
+            PARAMS, optimizers.sgd(0.1).init(PARAMS)
+        ),
+        "weight_decay needs the parameters, got None. Pass params to update.",
+    ),
+    "unknown-recording": (
+        lambda: recorded("yolov9"),
+        "name must be one of yolov5_resnet18, got 'yolov9'.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_bad_input_gets_one_sentence(name):
+    call, message = ERRORS[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

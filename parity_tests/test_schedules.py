@@ -1,0 +1,214 @@
+"""Schedules on their own: the article's figures, counts of all kinds, tables, errors."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import recorded_article
+
+import jaxsched
+from jaxsched import lr_scheduler, schedules
+from jaxsched.recipes import recorded, yolov5_resnet18
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("article_01_base", {}), ("article_03_start40_fresh", {"start_epoch": 40})],
+)
+def test_equal_to_the_recorded_runs(name, arguments):
+    recipe, reference = yolov5_resnet18(**arguments), recorded_article(name)
+    report = jaxsched.compare(recipe, reference)
+    assert report, str(report)
+    assert recipe.start == reference.start
+    late = recipe.trace(len(reference), reference.start + 1)
+    assert not jaxsched.compare(jaxsched.Trace(late.groups, start=reference.start), reference)
+
+
+def test_the_packaged_trace_is_the_recorded_run():
+    packaged, reference = recorded("yolov5_resnet18"), recorded_article("article_01_base")
+    for label, group in reference.groups.items():
+        for name, values in group.items():
+            np.testing.assert_array_equal(packaged.groups[label][name], values)
+
+
+def test_interp_examples_of_the_article():
+    x = jnp.interp(2.5, jnp.array([1.0, 2.0, 3.0]), jnp.array([3.0, 2.0, 0.0]))
+    assert float(x) == 1.0
+    points, dense = np.linspace(0, 2 * np.pi, 10), np.linspace(0, 2 * np.pi, 50)
+    expected = np.interp(dense, points, np.sin(points))
+    with jax.enable_x64(True):
+        mine = np.asarray(jnp.interp(dense, points, jnp.sin(points)))
+    # One sine and one product are rounded otherwise: two roundings of values up to 1.
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=2 * np.finfo(np.float64).eps)
+    assert np.abs(np.roll(mine, 1) - expected).max() > 0.1
+
+
+CURVES = [
+    # The article's cosine taken apart, for T_max 200, initial_lr 1 and eta_min 0.2.
+    ("cos", lambda c: jnp.cos(c / 200 * math.pi), lambda c: math.cos(c / 200 * math.pi)),
+    (
+        "1 + cos",
+        lambda c: 1 + jnp.cos(c / 200 * math.pi),
+        lambda c: 1 + math.cos(c / 200 * math.pi),
+    ),
+    (
+        "halved",
+        lambda c: (1 + jnp.cos(c / 200 * math.pi)) / 2,
+        lambda c: (1 + math.cos(c / 200 * math.pi)) / 2,
+    ),
+    (
+        "scaled",
+        lambda c: (1 - 0.2) * ((1 + jnp.cos(c / 200 * math.pi)) / 2),
+        lambda c: (1 - 0.2) * ((1 + math.cos(c / 200 * math.pi)) / 2),
+    ),
+    (
+        "shifted",
+        lambda c: 0.2 + (1 - 0.2) * ((1 + jnp.cos(c / 200 * math.pi)) / 2),
+        lambda c: 0.2 + (1 - 0.2) * ((1 + math.cos(c / 200 * math.pi)) / 2),
+    ),
+]
+
+
+@pytest.mark.parametrize(("formula", "python"), [c[1:] for c in CURVES], ids=[c[0] for c in CURVES])
+def test_the_articles_five_curves(formula, python):
+    expected = np.array([python(c) for c in range(201)], np.float32)
+    mine = np.array(jax.jit(schedules.exact(formula))(jnp.arange(201)))
+    if abs(expected[100]) < 1e-15:
+        # Where the cosine crosses zero both hold dust: one rounding of the argument, pi / 2.
+        assert abs(mine[100]) < 2 * np.finfo(np.float64).eps
+        mine[100] = expected[100]
+    np.testing.assert_array_equal(mine, expected)
+    assert (np.roll(mine, 1) != expected).any()
+
+
+def test_annealing_figure_of_the_article():
+    """initial_lr 0.01, eta_min 0.002, T_max 200: lrf is eta_min / initial_lr."""
+    rate = lr_scheduler.lambda_lr(0.01, schedules.cosine(200, lrf=0.2))
+    assert [float(rate(c)) for c in (0, 100, 200)] == [
+        float(np.float32(v)) for v in (0.01, 0.006, 0.002)
+    ]
+
+
+COUNTS = [5, 5.0, np.int64(5), np.float32(5), np.uint8(5), jnp.int32(5), jnp.uint32(5)]
+
+
+@pytest.mark.parametrize("count", COUNTS, ids=lambda c: type(c).__name__)
+def test_any_count_gives_the_same_bits_and_dtype(count):
+    schedule = lr_scheduler.lambda_lr(0.01, schedules.cosine(100, lrf=0.2))
+    value = schedule(count)
+    assert value.dtype == np.float32
+    expected = 0.01 * (((1 + math.cos(5 * math.pi / 100)) / 2) * 0.8 + 0.2)
+    assert float(value) == np.float32(expected)
+
+
+def test_strict_promotion_leaves_the_bits():
+    reference = recorded("yolov5_resnet18").groups["bias"]["learning_rate"].astype(np.float32)
+    rate = yolov5_resnet18().groups["bias"]["learning_rate"]
+    with jax.numpy_dtype_promotion("strict"):
+        np.testing.assert_array_equal(jax.jit(rate)(jnp.arange(3000)), reference)
+
+
+def test_float32_formula_would_not_do():
+    """The reason for the float64 scope: the same formula in float32 misses many values."""
+    counts = jnp.arange(100, dtype=jnp.float32)
+    plain = 0.01 * (((1 + jnp.cos(counts * math.pi / 100)) / 2) * 0.8 + 0.2)
+    exact = lr_scheduler.lambda_lr(0.01, schedules.cosine(100, lrf=0.2))(jnp.arange(100))
+    assert 5 < int((plain != exact).sum()) < 100
+
+
+def test_far_counts_keep_their_bits():
+    """At and past 2**24, where float32 counts stop, and near 2**31."""
+    schedule = schedules.per_epoch(schedules.exact(lambda e: e % 1000), 3)
+    for count in (2**24 - 1, 2**24, 2**24 + 1, 2**24 + 3, 2**31 - 2, 2**31 - 1):
+        assert float(jax.jit(schedule)(jnp.int32(count))) == (count // 3) % 1000
+
+
+def test_tabulate_runs_a_function_that_cannot_be_traced():
+    def factor(epoch):
+        return 0.5 if epoch < 3 else math.cos(epoch) ** 2
+
+    schedule = schedules.tabulate(factor, 10)
+    expected = np.array([factor(c) for c in range(10)], np.float32)
+    np.testing.assert_array_equal(jax.jit(schedule)(jnp.arange(10)), expected)
+    assert float(jax.jit(schedule)(25)) == expected[-1]
+    with pytest.raises(ValueError, match=r"the table holds counts 0 to 9, got 10\. Tabulate more"):
+        schedule(10)
+    with pytest.raises(TypeError):
+        jax.jit(lambda c: factor(c))(3)
+
+
+def test_tables_start_where_they_are_told():
+    schedule = schedules.table([0.5, 0.25], start=7)
+    assert [float(schedule(c)) for c in (7, 8)] == [0.5, 0.25]
+    assert [float(jax.jit(schedule)(c)) for c in (0, 100)] == [0.5, 0.25]
+    with pytest.raises(ValueError, match="the table holds counts 7 to 8, got 6"):
+        schedule(6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: schedules.per_epoch(schedules.constant(1.0), 0),
+            "steps_per_epoch must be an integer of at least 1, got 0",
+        ),
+        (
+            lambda: schedules.warmup(schedules.constant(1.0), -3, start=0.0),
+            "iterations must be a finite number of at least 0, got -3",
+        ),
+        (
+            lambda: schedules.tabulate(lambda c: 1.0, 0),
+            "steps must be an integer of at least 1, got 0",
+        ),
+        (
+            lambda: schedules.tabulate(lambda c: math.nan, 2),
+            r"function\(0\) must be a finite number, got nan",
+        ),
+        (
+            lambda: schedules.table([]),
+            r"values must be a sequence of at least 1 number, got shape \(0,\)",
+        ),
+        (
+            lambda: schedules.cosine(0, lrf=0.1),
+            "epochs must be a finite number above 0, got 0",
+        ),
+    ],
+)
+def test_bad_arguments_get_a_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("mapped", [lambda f: f, jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))])
+def test_the_warmup_is_np_interp_to_the_bit(mapped):
+    """In float64: a value one rounding off meets ties of float32 that torch's value misses."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        for n in (1, 49, 107, 900, 1000, 1234, 2999):
+            start, end = (float(np.float32(rng.uniform(0, 0.2))) for _ in range(2))
+            counts = np.arange(n + 3)
+            mine = mapped(schedules.warmup(schedules.constant(end), n, start=start))(counts)
+            np.testing.assert_array_equal(mine, np.interp(counts, [0, n], [start, end]))
+            shifted = np.interp(counts + 1, [0, n], [start, end])
+            assert (np.asarray(mine) != shifted).any()
+
+
+TIE = {"lr0": 0.0010969899594783783, "warmup_bias_lr": float(np.float32(0.1))}
+
+
+def test_a_value_near_a_tie_of_float32():
+    recipe = yolov5_resnet18(**TIE, warmup_iterations=1000, steps_per_epoch=5000)
+    expected = np.float32(np.interp(540, [0, 1000], [TIE["warmup_bias_lr"], TIE["lr0"]]))
+    for at in (recipe.at, jax.jit(recipe.at)):
+        assert float(at(540)["bias"]["learning_rate"]) == expected
+
+
+@pytest.mark.parametrize("epochs", [5, 7, 12, 98])
+def test_a_line_to_zero_ends_in_zero(epochs):
+    """Not in dust, of either sign: XLA must not divide by way of a reciprocal."""
+    line = schedules.linear(epochs, lrf=0.0)
+    for mapped in (line, jax.jit(line), jax.vmap(line), jax.jit(jax.vmap(line))):
+        assert float(mapped(jnp.array([epochs]))[0]) == 0.0
+    assert float(line(epochs)) == float(jax.jit(line)(epochs)) == 0.0

@@ -1,0 +1,196 @@
+"""Traces and their files; compare's own errors and arithmetic."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxsched
+from jaxsched import Recipe, Trace
+from jaxsched.parity import ulps
+from jaxsched.recipes import recorded, yolov5_resnet18
+
+TRACE = Trace(
+    {
+        "a/b": {"learning_rate": np.array([0.1, 0.2, 0.3])},
+        "c": {"momentum": np.ones(3, np.float32)},
+    },
+    {"stepped": np.array([1.0, 0.0, 1.0])},
+    start=7,
+    meta={"clock": "iteration", "note": "×"},
+)
+
+
+def test_saved_and_loaded_is_the_same(tmp_path):
+    TRACE.save(tmp_path / "run.npz")
+    loaded = Trace.load(tmp_path / "run.npz")
+    assert loaded.start == 7
+    assert loaded.meta == TRACE.meta
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.npz"]
+    for label, group in TRACE.groups.items():
+        for name, values in group.items():
+            np.testing.assert_array_equal(loaded.groups[label][name], values)
+            assert loaded.groups[label][name].dtype == values.dtype
+    np.testing.assert_array_equal(loaded.run["stepped"], TRACE.run["stepped"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_file_cut_short_or_changed_is_refused_or_whole(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    TRACE.save(folder / "run.npz")
+    content = bytearray((folder / "run.npz").read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at] ^= data.draw(st.integers(1, 255))
+    (folder / "run.npz").write_bytes(content)
+    try:
+        loaded = Trace.load(folder / "run.npz")
+    except ValueError as error:
+        assert "must be" in str(error)  # noqa: PT017
+    else:  # a byte that nobody reads
+        for label, group in loaded.groups.items():
+            for name, values in group.items():
+                np.testing.assert_array_equal(values, TRACE.groups[label][name])
+
+
+def test_a_pickle_is_never_loaded(tmp_path):
+    np.savez(tmp_path / "evil.npz", format=np.array("jaxsched.Trace 1"), start=np.array([{}]))
+    with pytest.raises(ValueError, match=r"must be a whole trace file"):
+        Trace.load(tmp_path / "evil.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"no trace", b"PK\x03\x04"])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.npz must be a whole trace file, got one that does"):
+        Trace.load(path)
+
+
+def test_an_npz_of_something_else_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", weights=np.ones(3))
+    with pytest.raises(ValueError, match=r"Record or export it again\."):
+        Trace.load(tmp_path / "x.npz")
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Trace.load(tmp_path / "none.npz")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    TRACE.save(tmp_path / "run.npz")
+    broken = Trace(TRACE.groups, TRACE.run, 7, {"note": object()})
+    with pytest.raises(TypeError):
+        broken.save(tmp_path / "run.npz")
+    assert Trace.load(tmp_path / "run.npz").meta == TRACE.meta
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_relabel_renames_and_swaps():
+    swapped = TRACE.relabel({"a/b": "c", "c": "a/b"})
+    assert list(swapped.groups["c"]) == ["learning_rate"]
+    assert swapped.start == 7
+
+
+def traces(n=3, label="a", start=0, **meta):
+    return Trace({label: {"learning_rate": np.linspace(0, 1, n)}}, start=start, meta=meta)
+
+
+ERRORS = {
+    "lengths-within": (
+        lambda: Trace({"a": {"x": np.ones(3), "y": np.ones(2)}}),
+        "all columns of a trace must have one length, got 3 rows of a/x and 2 of a/y. "
+        "Cut all to one.",
+    ),
+    "words": (
+        lambda: Trace({"a": {"x": np.array(["0.1"])}}),
+        "a/x must be a row of real numbers, one an iteration, got shape (1,) of <U3.",
+    ),
+    "table": (
+        lambda: Trace({"a": {"x": np.ones((2, 2))}}),
+        "a/x must be a row of real numbers, one an iteration, got shape (2, 2) of float64.",
+    ),
+    "relabel-unknown": (
+        lambda: TRACE.relabel({"d": "e"}),
+        "labels must be among a/b, c, got d.",
+    ),
+    "relabel-collision": (
+        lambda: TRACE.relabel({"c": "a/b"}),
+        "labels must stay unique, got a/b, a/b.",
+    ),
+    "lengths": (
+        lambda: jaxsched.compare(traces(3), traces(4)),
+        "traces must have the same length, got 3 against 4. Compare the same stretch.",
+    ),
+    "starts": (
+        lambda: jaxsched.compare(traces(start=1), traces()),
+        "traces must have the same start, got 1 against 0. Compare the same stretch.",
+    ),
+    "groups": (
+        lambda: jaxsched.compare(traces(label="0"), traces()),
+        "traces must have the same groups, got 0 against a. Rename groups with relabel.",
+    ),
+    "clocks": (
+        lambda: jaxsched.compare(traces(clock="update"), traces()),
+        "traces must have the same clock, got update against iteration. Compare the same stretch.",
+    ),
+    "empty": (
+        lambda: jaxsched.compare(Trace({}), Trace({})),
+        "traces must have at least 1 row, got 0.",
+    ),
+    "horizon": (
+        lambda: jaxsched.compare(*[Recipe({"a": {"learning_rate": 0.1}})] * 2),
+        "one of two recipes must tell how long its run is, got a reference without epochs in its "
+        "origin. Compare with recipe.trace(n).",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_bad_input_gets_one_sentence(name):
+    call, message = ERRORS[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_ulps_count_float32_steps():
+    one = np.float32(1)
+    assert ulps(np.array([1.0]), np.array([np.nextafter(one, 2)])) == [1]
+    assert ulps(np.array([-0.0]), np.array([0.0])) == [0]
+    assert ulps(np.array([-1e-45]), np.array([1e-45])) == [2]
+    assert ulps(np.array([np.nan]), np.array([np.nan])) == [0]
+    assert ulps(np.array([np.nan]), np.array([1.0])) > 1e9
+
+
+def test_float64_on_both_sides_is_held_to_float64():
+    exact = Trace({"a": {"learning_rate": np.array([0.1, 0.2])}})
+    rounded = Trace({"a": {"learning_rate": np.array([0.1, 0.2], np.float32).astype(np.float64)}})
+    single = Trace({"a": {"learning_rate": np.array([0.1, 0.2], np.float32)}})
+    assert not jaxsched.compare(rounded, exact)
+    assert jaxsched.compare(single, exact)
+
+
+def test_a_quantity_that_is_missing_differs():
+    reference = Trace({"a": {"learning_rate": np.ones(2), "momentum": np.ones(2)}})
+    report = jaxsched.compare(Trace({"a": {"learning_rate": np.ones(2)}}), reference)
+    assert not report
+    assert report.first.name == "momentum"
+
+
+def test_what_only_mine_has_is_named():
+    report = jaxsched.compare(yolov5_resnet18(), recorded("yolov5_resnet18"))
+    assert report
+    assert report.not_compared == ("dampening",)
+
+
+def test_two_recipes_are_compared_over_the_run():
+    report = jaxsched.compare(yolov5_resnet18(epochs=20), yolov5_resnet18(epochs=20, lrf=0.3))
+    assert not report
+    assert report.quantities[0].n == 600
+    assert jaxsched.compare(yolov5_resnet18(epochs=20), yolov5_resnet18(epochs=20))

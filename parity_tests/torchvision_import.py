@@ -1,0 +1,23 @@
+"""torchvision, also where its wheel is built for another device than torch's."""
+
+import torch
+
+
+def imported():
+    """``torchvision.models``; timm imports torchvision, too, and does after this."""
+    try:
+        from torchvision import models
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        # The wheel's operators did not load; their schemas are all that the import needs.
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        from torchvision import models
+    return models
+
+
+def resnet18(**arguments):
+    """``torchvision.models.resnet18``."""
+    return imported().resnet18(**arguments)
