@@ -1,0 +1,30 @@
+"""Live PyTorch objects: converted, recorded, their state carried over, updates side by side.
+
+Only here is torch imported. Recipes made here count iterations from the live
+objects' next batch, which is 0; recordings say what they count.
+"""
+
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "jaxsched.torch needs PyTorch: pip install 'jaxsched[torch]'", name="torch"
+    ) from error
+
+from jaxsched.torch.convert import from_torch, parameter_labels
+from jaxsched.torch.recording import Recording, record
+from jaxsched.torch.side_by_side import assert_optimizer_matches
+from jaxsched.torch.state import export_state, import_state, load, match_names, numbers
+
+__all__ = [
+    "Recording",
+    "assert_optimizer_matches",
+    "export_state",
+    "from_torch",
+    "import_state",
+    "load",
+    "match_names",
+    "numbers",
+    "parameter_labels",
+    "record",
+]

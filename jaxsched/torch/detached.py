@@ -1,0 +1,193 @@
+"""A scheduler and its optimizer, copied to be run apart from the live ones.
+
+It counts steps of the scheduler; 0 is where the live one stands.
+"""
+
+import collections
+import inspect
+import io
+import pickle
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+Copies = tuple[Any, torch.optim.Optimizer]
+
+
+def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
+    """Copies of both, in which nothing is shared with the live ones that a step could change.
+
+    The copied optimizer has the groups and no state; its parameters are on the
+    meta device, which takes no memory. Functions keep their globals, and
+    get copies of what they close over.
+
+    Raises:
+      ValueError: the scheduler holds what cannot be copied.
+    """
+    stand_in = object.__new__(type(optimizer))
+    replaced: dict[int, Any] = {id(optimizer): stand_in}
+
+    def replace(live: Any, copy: Any) -> Any:
+        replaced[id(live)] = copy
+        return copy
+
+    def meta(parameter: torch.Tensor) -> torch.Tensor:
+        return replace(parameter, torch.empty_like(parameter, device="meta"))
+
+    def own(value: Any) -> Any:
+        return replace(value, value.clone()) if isinstance(value, torch.Tensor) else value
+
+    groups = [
+        replace(
+            group,
+            {
+                key: replace(value, list(map(meta, value))) if key == "params" else own(value)
+                for key, value in group.items()
+            },
+        )
+        for group in optimizer.param_groups
+    ]
+    state = {
+        "defaults": dict(optimizer.defaults),
+        "state": collections.defaultdict(dict),
+        "param_groups": replace(optimizer.param_groups, groups),
+    }
+    torch.optim.Optimizer.__setstate__(stand_in, state)
+    file = io.BytesIO()
+    copier = _Copier(file, replaced)
+    try:
+        copier.dump(scheduler)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise ValueError(
+            f"scheduler must be one that can be copied, to be run apart, got "
+            f"{type(scheduler).__name__} ({error}). Record its run with jaxsched.torch.record."
+        ) from error
+    file.seek(0)
+    return _Loader(file, copier.kept).load(), stand_in
+
+
+class _Copier(pickle.Pickler):
+    """Writes a copy; what is replaced, and what needs no copy, by its identity.
+
+    ``copy.deepcopy`` would take functions as they are, and a closure of the
+    user's would then step the live optimizer.
+    """
+
+    def __init__(self, file: io.BytesIO, replaced: dict[int, Any]) -> None:
+        super().__init__(file, protocol=5)
+        self.kept = replaced
+
+    def persistent_id(self, obj: Any) -> int | None:
+        plain = isinstance(obj, types.FunctionType) and not obj.__closure__
+        if plain or isinstance(obj, type | types.ModuleType | types.CodeType):
+            self.kept.setdefault(id(obj), obj)
+        return id(obj) if id(obj) in self.kept else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.CellType):
+            contents = obj.cell_contents
+            return types.CellType, (), (contents,), None, None, _fill
+        if isinstance(obj, types.FunctionType):
+            self.kept[id(obj.__globals__)] = obj.__globals__
+            made = (obj.__code__, obj.__globals__, obj.__name__, obj.__defaults__, obj.__closure__)
+            return types.FunctionType, made, (obj.__kwdefaults__,), None, None, _complete
+        return NotImplemented
+
+
+def _fill(cell: types.CellType, state: tuple[Any]) -> None:
+    (cell.cell_contents,) = state
+
+
+def _complete(function: types.FunctionType, state: tuple[Any]) -> None:
+    (function.__kwdefaults__,) = state
+
+
+class _Loader(pickle.Unpickler):
+    """Reads what ``_Copier`` wrote."""
+
+    def __init__(self, file: io.BytesIO, kept: dict[int, Any]) -> None:
+        super().__init__(file)
+        self.kept = kept
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self.kept[pid]
+
+
+class Ended(Exception):
+    """A scheduler that steps no further; its cause is what it raised."""
+
+
+def rows(
+    scheduler: Any, optimizer: torch.optim.Optimizer, read: Callable[[Any], Any]
+) -> Iterator[Any]:
+    """What ``read`` finds in the optimizer's groups after 0, 1, 2, … further steps.
+
+    Raises:
+      Ended: the scheduler raised an error.
+      ValueError: the live optimizer moves with the copy; or the scheduler's step
+        is to be told a count, and it cannot be found where it stands.
+    """
+    copy, stand_in = detached(scheduler, optimizer)
+    live = read(optimizer.param_groups)
+    step, row = _stepper(copy), lambda: read(stand_in.param_groups)
+    told = _is_told(step)
+    count = _standing(detached(scheduler, optimizer), live, read) if told else 0
+    before = [dict(group) for group in optimizer.param_groups]
+    while True:
+        yield row()
+        count += 1
+        failure = None
+        try:
+            step(*((count,) if told else ()))
+        except Exception as error:  # a user's lr_lambda may raise anything past its end
+            failure = error
+        if read(optimizer.param_groups) != live:
+            for group, kept in zip(optimizer.param_groups, before, strict=True):
+                group.update(kept)
+            raise ValueError(
+                f"scheduler must reach its optimizer by its own attributes, got "
+                f"{type(scheduler).__name__}, whose copy moved the live one. "
+                "Record its run with jaxsched.torch.record."
+            )
+        if failure is not None:
+            raise Ended(f"{type(failure).__name__}: {failure}") from failure
+
+
+SOUGHT = 10_000
+"""Counts within which a scheduler that is told its count is looked for."""
+
+
+def _stepper(scheduler: Any) -> Callable[..., Any]:
+    """The method that steps: timm's scheduler counts updates unless ``t_in_epochs``."""
+    by_update = getattr(scheduler, "t_in_epochs", True) is False
+    return scheduler.step_update if by_update else scheduler.step
+
+
+def _is_told(step: Callable[..., Any]) -> bool:
+    """Whether ``step`` must be given the count."""
+    empty = inspect.Parameter.empty
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(
+        p.default is empty and p.kind in positional
+        for p in inspect.signature(step).parameters.values()
+    )
+
+
+def _standing(copies: Copies, live: Any, read: Callable[[Any], Any]) -> int:
+    """The count at which a scheduler that does not keep its own has left the groups."""
+    copy, stand_in = copies
+    step, run = _stepper(copy), []
+    for count in range(SOUGHT):
+        step(count)
+        run.append(read(stand_in.param_groups))
+    found = [count for count, row in enumerate(run) if row == live]
+    futures = {str(run[count + 1 : count + SOUGHT - found[-1]]) for count in found}
+    if len(futures) != 1:
+        raise ValueError(
+            "scheduler must stand where its rates tell its count, got "
+            f"{type(copy).__name__}, which has those of {len(found)} of its first {SOUGHT} counts. "
+            "Pass an object whose step() takes no count."
+        )
+    return found[0]

@@ -1,0 +1,98 @@
+"""What a parameter group of torch's says, in the names of ``jaxsched.optimizers``.
+
+Nothing here counts.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from jaxsched import optimizers
+
+RULES: dict[type, Callable[..., Any]] = {
+    getattr(torch.optim, name): getattr(optimizers, name.lower())
+    for name in (
+        *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax"),
+        *("Muon", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"),
+    )
+    if hasattr(torch.optim, name)  # Muon came with torch 2.9
+}
+
+USUAL = ("learning_rate", "momentum", "b1", "b2", "weight_decay")
+"""What is looked for in the groups of an optimizer that is not known."""
+
+NAMES = {
+    "lr": ("learning_rate",),
+    "betas": ("b1", "b2"),
+    "etas": ("eta_minus", "eta_plus"),
+    "step_sizes": ("step_size_min", "step_size_max"),
+    "eps": ("eps1", "eps2"),
+}
+"""Torch's names that are others here; where there are two, torch has a pair."""
+
+HOW = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+"""Options that do not change what is computed; AdamW's decay is always decoupled."""
+
+Place = tuple[str, int | None]
+"""A key of a parameter group, and an index where a pair stands there."""
+
+
+def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
+    """The update rule of an optimizer.
+
+    Raises:
+      ValueError: it is of no class of torch.optim that is known, or has an
+        option that the rule does not.
+    """
+    rule = RULES.get(type(optimizer))
+    if rule is None:
+        raise ValueError(
+            f"optimizer must be one of torch.optim's {', '.join(cls.__name__ for cls in RULES)}, "
+            f"got {type(optimizer).__module__}.{type(optimizer).__qualname__}. "
+            "Record its run with jaxsched.torch.record."
+        )
+    for group in optimizer.param_groups:
+        known = {key for key, _ in places(group, rule).values()}
+        unknown = set(optimizer.defaults) - known - HOW
+        if unknown:
+            raise ValueError(
+                f"options of {type(optimizer).__name__} must be known to "
+                f"jaxsched.optimizers.{rule.__name__}, got {', '.join(sorted(unknown))}."
+            )
+    return rule
+
+
+def places(group: Mapping[str, Any], rule: Callable[..., Any] | None) -> dict[str, Place]:
+    """Where a group has each argument of its rule, ``{name: (key, index)}``."""
+    wanted = USUAL if rule is None else inspect.signature(rule).parameters
+    found: dict[str, Place] = {}
+    for key, value in group.items():
+        names = NAMES.get(key, (key,))
+        if len(names) == 2 and not isinstance(value, tuple | list):
+            names = (key,)  # everyone's eps but Adafactor's
+        pair = len(names) == 2
+        found |= {name: (key, index if pair else None) for index, name in enumerate(names)}
+    return {name: found[name] for name in wanted if name in found}
+
+
+def read(group: Mapping[str, Any], place: Place) -> Any:
+    """What stands there; a tensor as a Python number."""
+    key, index = place
+    value = group[key] if index is None else group[key][index]
+    return value.item() if isinstance(value, torch.Tensor) else value
+
+
+def labelled(
+    optimizer: torch.optim.Optimizer, labels: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    """The optimizer's groups by label: ``"0"``, ``"1"``, … unless given."""
+    groups = optimizer.param_groups
+    names = [str(k) for k in range(len(groups))] if labels is None else list(labels)
+    if len(names) != len(groups) or len(set(names)) < len(names) or isinstance(labels, str):
+        raise ValueError(
+            f"labels must name each of {len(groups)} groups once, got {labels!r}. "
+            "Pass a list, in the order of optimizer.param_groups."
+        )
+    return dict(zip(names, groups, strict=True))

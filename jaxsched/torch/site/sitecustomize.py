@@ -1,0 +1,49 @@
+"""On the path of a script that ``jaxsched record`` runs: hooks torch when it is imported."""
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+
+MODULE = "torch.optim.optimizer"
+
+
+class Finder:
+    """Finds torch's optimizers as they are found without it, and hooks them."""
+
+    def find_spec(self, name, path=None, target=None):
+        """The spec of ``MODULE``, whose loader registers the hook; of others None."""
+        if name != MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            module.register_optimizer_step_pre_hook(note)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def note(optimizer, *_):
+    """The hook: torch is whole by now, and can be imported by what notes."""
+    from jaxsched.torch import script
+
+    script.note(optimizer)
+
+
+def others(here):
+    """Runs the sitecustomize that this one hides."""
+    found = [path for path in sys.path if os.path.abspath(path or ".") != here]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", found)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+if os.environ.get("JAXSCHED_RECORD"):
+    sys.meta_path.insert(0, Finder())
+    others(os.path.dirname(os.path.abspath(__file__)))

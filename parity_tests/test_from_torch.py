@@ -1,0 +1,377 @@
+"""jaxsched.torch.from_torch against the live objects that it was made of, run afterwards."""
+
+import math
+import os
+import re
+import types
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the reference is live torch")
+
+from flax import nnx  # noqa: E402
+from scheduler_settings import CASES, compose  # noqa: E402
+from torch.optim import lr_scheduler as reference  # noqa: E402
+from torchvision_import import imported, resnet18  # noqa: E402
+
+from jaxsched import param_groups  # noqa: E402
+from jaxsched.examples.resnet import ResNet18  # noqa: E402
+from jaxsched.torch import from_torch, match_names, parameter_labels  # noqa: E402
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning"),
+]
+
+DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "8"))  # 50 for the whole proof, some minutes
+
+
+def parameters(n=1):
+    return [torch.nn.Parameter(torch.ones(2, 3)) for _ in range(n)]
+
+
+def sgd(lr=0.1, n=1):
+    return torch.optim.SGD([{"params": [p]} for p in parameters(n)], lr=lr, momentum=0.9)
+
+
+def of_live(optimizer, advance, iterations, steps_per_epoch=1, done=0):
+    """What the live objects set for each iteration: {(group, key): array}, in float64."""
+    rows = []
+    for iteration in range(iterations):
+        if iteration and (iteration + done) % steps_per_epoch == 0:
+            advance()
+        rows.append(
+            [
+                (float(group["lr"]), *map(float, group.get("betas", (group.get("momentum"),))))
+                for group in optimizer.param_groups
+            ]
+        )
+    return np.array(rows)
+
+
+def of_recipe(recipe, iterations):
+    with jax.enable_x64(True):
+        trace = recipe.trace(iterations)
+    names = [
+        name for name in ("learning_rate", "momentum", "b1", "b2") if name in trace.groups["0"]
+    ]
+    columns = [[group[name] for name in names] for group in trace.groups.values()]
+    return np.array(columns).transpose(2, 0, 1)
+
+
+def first_difference(ours, theirs):
+    """Where two runs part; empty where they are equal to the bit."""
+    assert ours.shape == theirs.shape
+    wrong = np.argwhere(ours != theirs)
+    return f"(iteration, group, quantity) {wrong[0]}: {ours[*wrong[0]]!r}" if wrong.size else ""
+
+
+def check(optimizer, scheduler, iterations, *, steps_per_epoch=1, done=0, advance=None):
+    recipe = from_torch(
+        optimizer,
+        scheduler,
+        steps_per_epoch=steps_per_epoch,
+        batches_done=done,
+        iterations=iterations,
+    )
+    ours = of_recipe(recipe, iterations)
+    # Only now, and from the same objects: they were not disturbed.
+    theirs = of_live(optimizer, advance or scheduler.step, iterations, steps_per_epoch, done)
+    difference = first_difference(ours, theirs)
+    assert not difference, f"{type(scheduler).__name__}: {difference}"
+    moving = (theirs[1:] != theirs[:-1]).any()
+    assert not moving or first_difference(ours[1:], theirs[:-1]), "the twin passes"
+    return recipe
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_scheduler_from_anywhere(name):
+    rng = np.random.default_rng([*name.encode(), 1])
+    case = CASES[name]
+    for draw in range(DRAWS):
+        setting = case.sample(rng)
+        optimizer = sgd(setting.arguments["base_lr"])
+        scheduler = case.torch(optimizer, setting)
+        stands = int(rng.integers(0, setting.steps)) if draw else 0
+        for _ in range(stands):
+            scheduler.step()
+        k = int(rng.integers(1, 4))
+        done = int(rng.integers(0, k))
+        steps = setting.steps - stands
+        check(optimizer, scheduler, min(60, (steps + 1) * k - done), steps_per_epoch=k, done=done)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.closed])
+def test_what_is_known_goes_on_past_the_table(name):
+    case = CASES[name]
+    setting = case.sample(np.random.default_rng(3))
+    optimizer = sgd(setting.arguments["base_lr"])
+    scheduler = case.torch(optimizer, setting)
+    recipe = from_torch(optimizer, scheduler, steps_per_epoch=1, iterations=2)
+    n = setting.steps
+    ours, theirs = of_recipe(recipe, n), of_live(optimizer, scheduler.step, n)
+    peak = np.abs(theirs).max(0)
+    assert (np.abs(ours - theirs) <= 1e-11 * peak).all()
+
+
+@pytest.mark.parametrize("seed", range(DRAWS))
+def test_nested(seed):
+    rng = np.random.default_rng(seed)
+    composition = compose(rng, 0.1)
+    optimizer = sgd(0.1)
+    scheduler = composition.torch(optimizer)
+    for _ in range(int(rng.integers(0, 30))):
+        scheduler.step()
+    check(optimizer, scheduler, 60)
+
+
+def lambdas(optimizer):
+    return reference.LambdaLR(
+        optimizer, [lambda e: 0.9**e, lambda e: 1 / (1 + e), lambda e: math.cos(e) + 1.5]
+    )
+
+
+GROUPS = {
+    "a list of lambdas": lambdas,
+    "a list of cycles": lambda o: reference.OneCycleLR(o, [0.1, 0.2, 0.3], total_steps=70),
+    "a list of triangles": lambda o: reference.CyclicLR(o, [0.01, 0.02, 0.03], 0.1, 7),
+    "branches": lambda o: reference.LambdaLR(o, lambda e: e / 9 if e < 9 else 0.5 ** (e // 20)),
+    "one for all": lambda o: reference.CosineAnnealingLR(o, 50),
+}
+OPTIMIZERS = {
+    "SGD": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True),
+    "Adam": lambda groups: torch.optim.Adam(groups, lr=0.1, betas=(0.8, 0.99), amsgrad=True),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("case", GROUPS)
+def test_three_groups(case, kind):
+    rates = (0.1, 0.02, 3.0)
+    groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters(3), rates, strict=True)]
+    groups[1]["weight_decay"] = 0.25
+    optimizer = OPTIMIZERS[kind](groups)
+    scheduler = GROUPS[case](optimizer)
+    for _ in range(5):
+        scheduler.step()
+    recipe = check(optimizer, scheduler, 60)
+    assert [group["weight_decay"] for group in recipe.groups.values()] == [0, 0.25, 0]
+
+
+def test_rate_as_a_tensor():
+    optimizer = torch.optim.Adam(parameters(), lr=torch.tensor(0.1))
+    check(optimizer, reference.ExponentialLR(optimizer, 0.9), 40)
+    before = optimizer.param_groups[0]["lr"].item()
+    from_torch(optimizer, reference.ExponentialLR(optimizer, 0.9), steps_per_epoch=1, iterations=9)
+    assert optimizer.param_groups[0]["lr"].item() == before
+
+
+def halving(optimizer):
+    """A closure that keeps its own count and reaches the optimizer through a cell."""
+    calls = 0
+
+    def step():
+        nonlocal calls
+        calls += 1
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 * 0.5 ** (calls // 3)
+            group["weight_decay"] = 0.01 * calls
+
+    return types.SimpleNamespace(step=step)
+
+
+def test_a_closure_of_the_users_own():
+    optimizer = sgd()
+    scheduler = halving(optimizer)
+    scheduler.step()
+    recipe = check(optimizer, scheduler, 40)
+    with jax.enable_x64(True):
+        assert float(recipe.at(5)["0"]["weight_decay"]) == 0.01 * 6
+
+
+@pytest.mark.parametrize("by_update", [False, True])
+@pytest.mark.parametrize("stands", [0, 3, 20, 55])
+def test_timm_cosine_with_warmup(stands, by_update):
+    imported()
+    scheduler = pytest.importorskip("timm.scheduler", reason="timm is of the extra peers")
+    optimizer = sgd(0.5, n=2)
+    cosine = scheduler.CosineLRScheduler(
+        optimizer, 40, lr_min=1e-5, warmup_t=5, warmup_lr_init=1e-6, t_in_epochs=not by_update
+    )
+    step = cosine.step_update if by_update else cosine.step
+    counts = iter(range(1, 1000))
+    for _ in range(stands):
+        step(next(counts))
+    k = 1 if by_update else 3
+    check(optimizer, cosine, 90, steps_per_epoch=k, advance=lambda: step(next(counts)))
+
+
+@pytest.mark.parametrize("stands", [0, 7, 30])
+def test_transformers_cosine_with_warmup(stands):
+    transformers = pytest.importorskip(
+        "transformers.optimization", reason="transformers is of the extra peers"
+    )
+    optimizer = torch.optim.AdamW(parameters(), lr=5e-5)
+    scheduler = transformers.get_cosine_schedule_with_warmup(optimizer, 10, 100)
+    for _ in range(stands):
+        scheduler.step()
+    check(optimizer, scheduler, 100 - stands)
+
+
+def test_without_a_scheduler_the_rates_stay():
+    recipe = from_torch(torch.optim.RMSprop(parameters(), lr=0.3, centered=True, alpha=0.9))
+    assert recipe.update_rule.__name__ == "rmsprop"
+    assert recipe.groups["0"]["learning_rate"] == 0.3
+    assert recipe.groups["0"]["centered"] is True
+    assert recipe.origin[1]["torch"] == torch.__version__
+
+
+OPTIONS = {
+    "ASGD": {"lambd": 0.1, "t0": 3.0},
+    "Adadelta": {"rho": 0.5},
+    "Adafactor": {"eps": (None, 0.1), "d": 2.0},
+    "Adagrad": {"lr_decay": 0.1, "initial_accumulator_value": 0.5},
+    "Adam": {"betas": (0.5, 0.6), "amsgrad": True, "maximize": True},
+    "AdamW": {"betas": (0.5, 0.6), "weight_decay": 0.3},
+    "Adamax": {"betas": (0.5, 0.6), "eps": 1e-3},
+    "Muon": {"momentum": 0.5, "ns_steps": 3, "adjust_lr_fn": "match_rms_adamw"},
+    "NAdam": {"momentum_decay": 0.1, "decoupled_weight_decay": True},
+    "RAdam": {"betas": (0.5, 0.6)},
+    "RMSprop": {"momentum": 0.5, "centered": True},
+    "Rprop": {"etas": (0.4, 1.3), "step_sizes": (1e-3, 2.0)},
+    "SGD": {"momentum": 0.5, "nesterov": True},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_optimizer_with_its_options(name):
+    optimizer = getattr(torch.optim, name)(parameters(), lr=0.25, **OPTIONS[name])
+    group = from_torch(optimizer, labels=["all"]).groups["all"]
+    names = {"betas": ("b1", "b2"), "etas": ("eta_minus", "eta_plus")}
+    names |= {"step_sizes": ("step_size_min", "step_size_max"), "eps": ("eps1", "eps2")}
+    for option, value in {"lr": 0.25, **OPTIONS[name]}.items():
+        ours = {"lr": ("learning_rate",)}.get(option, names.get(option, (option,)))
+        if not isinstance(value, tuple):
+            ours, value = (ours[0] if len(ours) == 1 else option,), (value,)
+        assert tuple(group[one] for one in ours) == value
+
+
+def frozen_resnet():
+    model = resnet18(num_classes=10)
+    for parameter in model.layer1.parameters():
+        parameter.requires_grad_(False)
+    trained = [p for name, p in model.named_parameters() if name != "fc.bias"]
+    groups = [{"params": [p for p in trained if p.ndim > 1]}]
+    groups.append({"params": [p for p in trained if p.ndim == 1], "lr": 0.5})
+    return model, torch.optim.SGD(groups, lr=0.1)
+
+
+def test_labels_of_a_model_fit_the_flax_tree():
+    model, optimizer = frozen_resnet()
+    recipe = from_torch(optimizer, model=model, labels=["weight", "rest"])
+    by_name = recipe.origin[1]["labels"]
+    assert by_name == parameter_labels(model, optimizer, ["weight", "rest"])
+    flax_model = nnx.eval_shape(lambda: ResNet18(10, rngs=nnx.Rngs(0)))
+    params = nnx.as_pure(nnx.state(flax_model, nnx.Param))
+    ours = {
+        param_groups.torch_name(param_groups.leaf_path(keys)): label
+        for keys, label in jax.tree_util.tree_leaves_with_path(param_groups.fit(by_name, params))
+    }
+    assert ours == by_name
+    assert ours["layer1.0.conv1.weight"] == ours["fc.bias"] == "frozen"
+    assert (ours["conv1.weight"], ours["bn1.weight"]) == ("weight", "rest")
+    mapping, unplaced = match_names(params, dict(model.named_parameters()))
+    assert not unplaced
+    by_path = {path: by_name[name] for path, name in mapping.items()}
+    assert param_groups.fit(by_path, params) == param_groups.fit(by_name, params)
+    jax.eval_shape(recipe.optimizer(by_name).init, params)
+
+
+class Lookahead(torch.optim.SGD):
+    pass
+
+
+LIVE = sgd()
+
+
+def moving_a_global():
+    return types.SimpleNamespace(step=lambda: LIVE.param_groups[0].update(lr=7.0))
+
+
+ERRORS = {
+    "optimizer": (
+        lambda: from_torch(Lookahead(parameters(), lr=0.1)),
+        "Adam, AdamW, Adamax, Muon, NAdam, RAdam, RMSprop, Rprop, SGD, got "
+        f"{Lookahead.__module__}.Lookahead. "
+        "Record its run with jaxsched.torch.record.",
+    ),
+    "plateau": (
+        lambda: from_torch(LIVE, reference.ReduceLROnPlateau(LIVE), steps_per_epoch=1),
+        "scheduler must not depend on a metric, got ReduceLROnPlateau. "
+        "Use jaxsched.lr_scheduler.reduce_lr_on_plateau.",
+    ),
+    "no-steps": (
+        lambda: from_torch(LIVE, lambdas(sgd(n=3))),
+        "steps_per_epoch must be given with a scheduler, got None. "
+        "Pass the batches between two of its steps, 1 where it steps after every update.",
+    ),
+    "no-scheduler": (
+        lambda: from_torch(LIVE, math.cos, steps_per_epoch=1),
+        "scheduler must have a step(), got builtin_function_or_method.",
+    ),
+    "batches": (
+        lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, batches_done=3),
+        "batches_done must be below steps_per_epoch, got 3 of 3.",
+    ),
+    "labels": (
+        lambda: from_torch(sgd(n=2), labels=["a"]),
+        "labels must name each of 2 groups once, got ['a']. "
+        "Pass a list, in the order of optimizer.param_groups.",
+    ),
+    "past-the-end": (
+        lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).at(9),
+        "iteration must be below 9, where what was recorded ends, got 9. "
+        "Pass more iterations to from_torch.",
+    ),
+    "too-far": (
+        lambda: from_torch(
+            LIVE, reference.OneCycleLR(LIVE, 0.1, 10), steps_per_epoch=1, iterations=20
+        ),
+        "scheduler must make 19 steps for these iterations, got one that ends at step 11 (ValueError: "
+        "Tried to step 11 times. The specified number of total steps is 10). Pass fewer iterations.",
+    ),
+    "global": (
+        lambda: from_torch(LIVE, moving_a_global(), steps_per_epoch=1),
+        "scheduler must reach its optimizer by its own attributes, got SimpleNamespace, whose copy "
+        "moved the live one. Record its run with jaxsched.torch.record.",
+    ),
+    "generator": (
+        lambda: from_torch(
+            LIVE, types.SimpleNamespace(step=(x for x in ()).__next__), steps_per_epoch=1
+        ),
+        "scheduler must be one that can be copied, to be run apart, got SimpleNamespace "
+        "(cannot pickle 'generator' object). Record its run with jaxsched.torch.record.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_bad_input_gets_one_sentence(name):
+    call, message = ERRORS[name]
+    LIVE.param_groups[0]["lr"] = 0.1
+    with pytest.raises(ValueError, match=re.escape(message) + "$"):
+        call()
+    assert LIVE.param_groups[0]["lr"] <= 0.1
+
+
+def test_without_iterations_the_table_ends_where_the_scheduler_does():
+    optimizer = sgd()
+    values = [1.0, 0.5, 0.25]
+    recipe = from_torch(
+        optimizer, reference.LambdaLR(optimizer, lambda e: values[e]), steps_per_epoch=2
+    )
+    assert float(recipe.at(5)["0"]["learning_rate"]) == np.float32(0.025)
+    with pytest.raises(ValueError, match="iteration must be below 6, "):
+        recipe.at(6)

@@ -1,0 +1,284 @@
+"""What is recorded of a loop equals what the loop set, to the bit."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="what is recorded is live torch")
+
+import article_loop  # noqa: E402
+
+import jaxsched  # noqa: E402
+from jaxsched import Recipe, Trace, cli  # noqa: E402
+from jaxsched.recipes import yolov5_resnet18  # noqa: E402
+from jaxsched.torch import from_torch, record  # noqa: E402
+from jaxsched.torch.script import Writer  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+NAMES = ("learning_rate", "momentum", "weight_decay")
+SHORT = {"epochs": 4, "steps_per_epoch": 30, "warmup_iterations": 70}
+
+
+def article_optimizer():
+    parameters = {label: [torch.zeros(1, requires_grad=True)] for label in article_loop.ORDER}
+    for (parameter,) in parameters.values():
+        parameter.grad = torch.ones(1)
+    return article_loop.sgd(parameters)
+
+
+def differences(trace, reference):
+    return [
+        f"{label}/{name}"
+        for label, group in reference.groups.items()
+        for name in NAMES
+        if not np.array_equal(trace.groups[label][name], group[name])
+    ]
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
+    optimizer = article_optimizer()
+    with record(optimizer, article_loop.ORDER) as trace:
+        loop = article_loop.iterations(optimizer, **SHORT)
+        next(loop)  # at the yield the step is yet to come
+        for _ in loop:
+            if by_batch:
+                trace.batch()
+    if by_batch:
+        trace.batch()
+    reference = article_loop.article_trace(**SHORT)
+    assert len(trace) == 120
+    assert trace.meta["clock"] == ("iteration" if by_batch else "update")
+    assert not differences(trace, reference)
+    if by_batch:  # a Trace like any other
+        assert (trace.run["stepped"] == 1).all()
+        assert jaxsched.compare(yolov5_resnet18(**SHORT), trace)
+    late = {k: {n: v[1:] for n, v in group.items()} for k, group in trace.groups.items()}
+    assert differences(Trace(late), reference.head(119)), "the twin passes"
+    trace.save(tmp_path / "run.npz")
+    recipe = Recipe.from_trace(Trace.load(tmp_path / "run.npz"))
+    with jax.enable_x64(True):
+        again = recipe.trace(120)
+    assert again.meta["clock"] == trace.meta["clock"]
+    assert not differences(again, reference)
+    assert recipe.groups["bias"]["nesterov"] is True
+    optimizer.step()
+    assert len(trace) == 120  # what comes after the block is not noted
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_accumulation_and_a_scaler_that_skips(fused):
+    """Every 3rd batch steps; the gradient of one of those is infinite."""
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    rates, stepped = [], []
+    with record(optimizer) as trace:
+        for batch in range(18):
+            x = torch.ones(3, 4) * (np.inf if batch == 7 else 1.0)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(x).float().square().mean()
+            scaler.scale(loss).backward()
+            rates.append(optimizer.param_groups[0]["lr"])
+            steps = batch % 3 == 2
+            if steps:
+                before = [p.detach().clone() for p in model.parameters()]
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+                scheduler.step()
+                moved = [(a != b).any() for a, b in zip(before, model.parameters(), strict=True)]
+                stepped.append(any(moved))
+            else:
+                stepped.append(False)
+            trace.batch()
+    # A batch that makes no update has the rate at its end.
+    assert trace.run["stepped"].tolist() == stepped
+    assert sum(stepped) == 5
+    expected = [
+        rate if s else after
+        for rate, s, after in zip(
+            rates, stepped, [*rates[1:], scheduler.get_last_lr()[0]], strict=True
+        )
+    ]
+    assert trace.groups["0"]["learning_rate"].tolist() == expected
+    assert trace.groups["0"]["learning_rate"].tolist() != expected[1:] + expected[:1]
+
+
+def test_groups_that_come_later_and_states_that_are_loaded():
+    parameters = [torch.ones(1, requires_grad=True) for _ in range(2)]
+    optimizer = torch.optim.Adam(parameters[:1], lr=0.1)
+    with record(optimizer, ["old"]) as trace:
+        optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.param_groups[0]["lr"] = 0.5
+        optimizer.step()
+        optimizer.add_param_group({"params": parameters[1:], "lr": 0.25, "betas": (0.5, 0.6)})
+        optimizer.step()
+    assert trace.groups["old"]["learning_rate"].tolist() == [0.1, 0.5, 0.5]
+    np.testing.assert_array_equal(trace.groups["1"]["b1"], [np.nan, np.nan, 0.5])
+
+
+class Lion(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1, "betas": (0.9, 0.99), "weight_decay": 0.5, "x": 1})
+
+    def step(self, closure=None):
+        pass
+
+
+def test_an_optimizer_that_is_not_known():
+    optimizer = Lion([torch.ones(1, requires_grad=True)])
+    with record(optimizer) as trace:
+        optimizer.step()
+    assert {name: float(v[0]) for name, v in trace.groups["0"].items()} == {
+        "learning_rate": 0.1,
+        "b1": 0.9,
+        "b2": 0.99,
+        "weight_decay": 0.5,
+    }
+    with pytest.raises(ValueError, match=r"got 'Lion'. Pass update_rule\.$"):
+        Recipe.from_trace(trace)
+
+
+def test_two_updates_are_no_batch():
+    optimizer = article_optimizer()
+    with record(optimizer) as trace:
+        optimizer.step()
+        optimizer.step()
+        sentence = (
+            "batch() must follow each batch, in which there is at most 1 update, got 2 updates "
+            "since the last. Leave it out: rows are updates then."
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            trace.batch()
+    assert len(trace) == 2
+
+
+def test_the_recording_is_what_from_torch_foretells():
+    optimizer = article_optimizer()
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+    recipe = from_torch(
+        optimizer, scheduler, labels=article_loop.ORDER, steps_per_epoch=1, iterations=50
+    )
+    with record(optimizer, article_loop.ORDER) as trace:
+        for _ in range(50):
+            optimizer.step()
+            scheduler.step()
+            trace.batch()
+    assert jaxsched.compare(recipe, trace)
+
+
+SCRIPT = """
+import sys, time
+import torch
+
+EPOCHS, STATUS, PAUSE = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+parameter = torch.ones(2, requires_grad=True)
+first = torch.optim.Adam([parameter], lr=0.1)
+second = torch.optim.SGD([parameter], lr=0.3)
+scheduler = torch.optim.lr_scheduler.ExponentialLR(first, 0.9)
+for epoch in range(EPOCHS):
+    parameter.grad = torch.ones(2)
+    first.step()
+    scheduler.step()
+    if epoch % 2:
+        second.step()
+    time.sleep(PAUSE)
+    print(epoch, flush=True)
+sys.exit(STATUS)
+"""
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(jaxsched.__file__).parents[1]))
+    (tmp_path / "train.py").write_text(SCRIPT)
+
+    def words(epochs, status, pause):
+        command = [sys.executable, str(tmp_path / "train.py"), epochs, status, pause]
+        return ["record", "-o", str(tmp_path / "run.npz"), "--", *map(str, command)]
+
+    return words
+
+
+def rates_of_the_script(n):
+    """The script's own arithmetic, torch's: a rate times 0.9 at each step."""
+    rates = [0.1]
+    for _ in range(n - 1):
+        rates.append(rates[-1] * 0.9)
+    return rates
+
+
+def test_a_script_with_two_optimizers_that_fails_late(script, tmp_path, capfd):
+    assert cli.main(script(30, 3, 0)) == 3
+    first, second = (Trace.load(tmp_path / name) for name in ("run.npz", "run-1.npz"))
+    assert first.groups["0"]["learning_rate"].tolist() == rates_of_the_script(30)
+    assert second.groups["0"]["learning_rate"].tolist() == [0.3] * 15
+    assert (first.meta["update_rule"], second.meta["update_rule"]) == ("adam", "sgd")
+    assert Recipe.from_trace(first).update_rule is jaxsched.optimizers.adam
+    err = capfd.readouterr().err
+    assert err == f"wrote {tmp_path / 'run.npz'}, {tmp_path / 'run-1.npz'}\n"
+
+
+def test_a_killed_script_leaves_a_whole_trace(script, tmp_path):
+    command = [sys.executable, "-m", "jaxsched.cli", *script(10_000, 0, 0.01)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
+        for line in child.stdout:
+            if int(line) == 150:
+                os.killpg(child.pid, signal.SIGKILL)  # the recorder, too
+                break
+    trace = Trace.load(tmp_path / "run.npz")
+    assert 20 <= len(trace) <= 153
+    assert trace.groups["0"]["learning_rate"].tolist() == rates_of_the_script(len(trace))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--", sys.executable, "-c", "raise SystemExit(7)"],
+            "the script must make an update to be recorded, got none before "
+            f"{sys.executable} -c raise SystemExit(7) ended with status 7.",
+        ),
+        (
+            ["--", sys.executable, "no_such.py"],
+            "the script must exist, got no_such.py, which is not found.",
+        ),
+        (
+            ["--", "no-such-python", "train.py"],
+            "the command must be a program, got no-such-python, which is not found.",
+        ),
+        ([], "the script must follow --, got none: record -o run.npz -- python train.py"),
+    ],
+    ids=["fails-early", "no-script", "no-program", "no-command"],
+)
+def test_a_script_that_cannot_be_recorded(words, sentence, tmp_path, capfd):
+    assert cli.main(["record", "-o", str(tmp_path / "run.npz"), *words]) == 2
+    assert capfd.readouterr().err == f"jaxsched record: {sentence}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_flushes_are_few_where_they_are_slow(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    saves = []
+    monkeypatch.setattr(
+        Trace, "save", lambda self, path: (saves.append(len(self)), now.__setitem__(0, now[0] + 1))
+    )
+    writer = Writer(tmp_path / "run.npz")
+    optimizer = article_optimizer()
+    for _ in range(200):
+        now[0] += 1
+        writer.note(optimizer)
+    assert saves == [1, 51, 101, 151]
