@@ -1,0 +1,151 @@
+"""The command ``jaxsched``: train, plot, export, record. Its counts are iterations; 0 is the first.
+
+A command is a function and its options are that function's arguments; ``plot`` and
+``export`` take those of the recipe too. A new factory in ``recipes.__all__`` needs
+no line here.
+"""
+
+import contextlib
+import difflib
+import functools
+import inspect
+import io
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+
+from jaxsched import recipes
+from jaxsched.cli.curves import export, plot
+from jaxsched.cli.record import record
+from jaxsched.cli.train import train
+from jaxsched.recipe import Recipe
+
+COMMANDS = {"train": train, "plot": plot, "export": export, "record": record}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that ``arguments`` (the process's, if not given) name.
+
+    Returns:
+      The exit status: 2 where they cannot be followed, with a sentence on stderr.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    prog = "jaxsched"
+    try:
+        name = _chosen("command", COMMANDS, words, prog)
+        prog, command, factory = f"{prog} {name}", COMMANDS[name], None
+        if typing.get_type_hints(command).get("recipe") is Recipe:
+            name = _chosen("recipe", factories(), words, prog)
+            prog, factory = f"{prog} {name}", factories()[name]
+        return _bound(command, factory, words, prog)() or 0
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = "torch" if package == "torch" else "train"
+        print(f"{prog} needs {package}: pip install 'jaxsched[{extra}]'", file=sys.stderr)
+    except (MemoryError, OverflowError, jax.errors.JaxRuntimeError):
+        print(f"{prog}: the run is too long for this machine's memory", file=sys.stderr)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+    return 2
+
+
+def factories() -> dict[str, Callable[..., Recipe]]:
+    """The functions in ``recipes.__all__`` that return a recipe."""
+    public = {name: getattr(recipes, name) for name in recipes.__all__}
+    return {
+        name: function
+        for name, function in public.items()
+        if inspect.isfunction(function) and typing.get_type_hints(function)["return"] is Recipe
+    }
+
+
+def _chosen(what: str, choices: Mapping[str, Callable], words: list[str], prog: str) -> str:
+    """The choice that the first of ``words`` names, which is taken off."""
+    word = words.pop(0) if words else "none"
+    if word in ("-h", "--help"):
+        print(f"usage: {prog} {what.upper()} …\n")
+        for name, choice in choices.items():
+            print(f"  {name:18}{(inspect.getdoc(choice) or '').splitlines()[0]}")
+        print(f"\n{prog} {what.upper()} --help tells the rest.")
+        sys.exit(0)
+    name = word.replace("-", "_")
+    if name not in choices:
+        close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]}?" if close else f"See {prog} --help."
+        raise ValueError(f"{what} must be one of {', '.join(choices)}, got {word}. {hint}")
+    return name
+
+
+def _bound(
+    command: Callable, factory: Callable[..., Recipe] | None, words: list[str], prog: str
+) -> Callable[[], int | None]:
+    """``command`` with the options in ``words``, its recipe made of those of ``factory``."""
+    import tyro
+
+    hints = {}
+    takes_script = "script" in inspect.signature(command).parameters
+    end = words.index("--") if takes_script and "--" in words else len(words)
+    words, script = words[:end], words[end + 1 :]
+    if "out" in inspect.signature(command).parameters:
+        hints["out"] = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    if factory:
+        hints["recipe"] = Annotated[Any, tyro.conf.arg(constructor=_binder(factory))]
+    refusal = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refusal):
+            bound = tyro.cli(
+                _binder(command, **hints),
+                prog=prog,
+                args=words,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # tyro draws a box with rules in it; what is wrong stands between the first two.
+        sections = [*re.split(r".*(?:─{3}|-{3}).*", refusal.getvalue()), ""]
+        sentence = " ".join(sections[1].replace("│", " ").split()).rstrip(".")
+        raise ValueError(f"{sentence}. See {prog} --help.") from None
+    if factory:
+        # Only what was typed: what args.yaml holds stands for the rest.
+        typed = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
+        options = bound.keywords["recipe"].keywords
+        chosen = {k: v for k, v in options.items() if {k, f"no_{k}"} & typed}
+        bound.keywords["recipe"] = factory(**chosen)
+    if takes_script:
+        bound.keywords["script"] = script
+    return bound
+
+
+def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial]:
+    """``function`` as tyro reads it, with other type hints; called, it is bound, not run."""
+    hints = {**typing.get_type_hints(function), **hints}
+
+    # Not functools.wraps: tyro would follow it to the function's own type hints.
+    def binder(**options: Any) -> functools.partial:
+        return functools.partial(function, **options)
+
+    signature = inspect.signature(function)
+    parameters = [
+        p.replace(annotation=_option(hints[p.name]), kind=p.KEYWORD_ONLY)
+        for p in signature.parameters.values()
+        if p.name != "script"  # what follows --
+    ]
+    binder.__doc__ = inspect.getdoc(function)
+    binder.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore
+    binder.__annotations__ = {p.name: p.annotation for p in parameters}
+    return binder
+
+
+def _option(hint: Any) -> Any:
+    """Of a union, what can be written on a command line: no mapping, no array."""
+    if not isinstance(hint, types.UnionType) and typing.get_origin(hint) is not typing.Union:
+        return hint
+    plain = (bool, int, float, str, Path, type(None))
+    return typing.Union[tuple(h for h in typing.get_args(hint) if h in plain)]  # noqa: UP007

@@ -1,0 +1,83 @@
+"""``jaxsched plot`` and ``export``: a recipe's curves without a training.
+
+A row is an iteration; 0 is the first.
+"""
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxsched.recipe import Recipe
+from jaxsched.trace import Trace
+
+
+def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None = None) -> None:
+    """Draws a recipe's learning rates and momentum, by iteration.
+
+    Args:
+      recipe: the arguments of the recipe.
+      out: the picture, .png or .svg.
+      iterations: how many; if not given, to the end of the last epoch.
+    """
+    from jaxsched import plot as pictures
+
+    pictures.require_suffix(out, pictures.SUFFIXES)
+    writable(out.parent)
+    pictures.plot(recipe, out, iterations=iterations)
+    print(f"wrote {out}")
+
+
+def export(
+    recipe: Recipe, *, out: Path = Path("curves.csv"), iterations: int | None = None
+) -> None:
+    """Writes a recipe's hyperparameters, a row an iteration.
+
+    Args:
+      recipe: the arguments of the recipe.
+      out: the file, .csv, .json, or .npz, which jaxsched.Trace.load reads.
+      iterations: how many; if not given, to the end of the last epoch.
+    """
+    from jaxsched.plot import require_suffix, rows_of
+
+    writers = {".csv": write_csv, ".json": write_json, ".npz": Trace.save}
+    require_suffix(out, writers)
+    writable(out.parent)
+    writers[out.suffix](rows_of(recipe, iterations), out)
+    print(f"wrote {out}")
+
+
+def writable(folder: Path) -> None:
+    """Makes the folder; refuses one that cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"out must be in a folder that can be written, got {folder} ({error.strerror})"
+        ) from error
+
+
+def write_csv(trace: Trace, path: Path) -> None:
+    """A column for the iteration, one for each label/name, and those of no group."""
+    columns = {
+        "iteration": np.arange(trace.start, trace.start + len(trace)),
+        **{
+            f"{label}/{name}": v
+            for label, group in trace.groups.items()
+            for name, v in group.items()
+        },
+        **trace.run,
+    }
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+
+
+def write_json(trace: Trace, path: Path) -> None:
+    """``start``, ``groups`` and ``run`` as a Trace has them."""
+    content = {"start": trace.start, "groups": trace.groups, "run": trace.run}
+    path.write_text(json.dumps(content, default=np.ndarray.tolist) + "\n")

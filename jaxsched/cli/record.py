@@ -1,0 +1,30 @@
+"""``jaxsched record``: what is done with PyTorch scripts. A row is an update; 0 is the first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxsched.cli.curves import writable
+
+
+def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
+    """Runs a PyTorch script as it stands and records its optimizers: record -o run.npz -- python train.py.
+
+    The script runs in the Python that the command names, which must have jaxsched. A
+    row is an update; a second optimizer goes to run-1.npz, and so on. The exit status
+    is the script's.
+
+    Args:
+      script: the command and its arguments.
+      out: the file, .npz, written anew about each second.
+    """
+    from jaxsched.plot import require_suffix
+
+    require_suffix(out, (".npz",))
+    writable(out.parent)
+    if not script:
+        raise ValueError(
+            "the script must follow --, got none: record -o run.npz -- python train.py"
+        )
+    from jaxsched.torch import script as scripts
+
+    return scripts.run(script, out)
