@@ -190,11 +190,13 @@ def _columns(mine: Trace, reference: Trace) -> Iterator[tuple[str, str, np.ndarr
     for label, group in reference.groups.items():
         for name, values in group.items():
             yield label, name, mine.groups[label].get(name, missing), values
-    # A recipe's own trace (it names its rule) without a run makes no such update; what was read
-    # out of a state may not tell.
+    # Who names a rule and no run, as a recipe's own trace does, updates at every batch and keeps
+    # no average; what was read out of a state may not tell.
     if reference.run and (mine.run or mine.meta.get("update_rule")):
+        ones = np.ones(len(reference))
+        every: dict[str, np.ndarray] = {"accumulate": ones, "stepped": ones, "micro_batches": ones}
         for name, values in reference.run.items():
-            yield "", name, mine.run.get(name, missing), values
+            yield "", name, mine.run.get(name, every.get(name, missing)), values
 
 
 def _equal(mine: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """``jaxsched train``: a network trained on the spot. Its counts are iterations; 0 is the first."""
 
+import importlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,7 +32,7 @@ def train(
     Args:
       recipe: yolov5_resnet18 is the article's, a ResNet-18 on handwritten digits; yolov5 is
         YOLOv5's own with accumulation and average, a small detector on drawn shapes.
-      epochs: stop after this many of the curve's epochs, 100 and 30.
+      epochs: stop after this many of the curve's 100 epochs, or 30 of yolov5.
       out: folder for lr.png, trace.npz and, of the detector, boxes.png; if not given,
         runs/ and the recipe's name.
       seed: of the data, its order, and the network.
@@ -42,6 +43,7 @@ def train(
         raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
     out = Path("runs") / recipe if out is None else out
     writable(out)
+    importlib.import_module("jaxsched.plot")  # what is missing is told before the training
     run = _classifier if recipe == "yolov5_resnet18" else _detector
     return run(epochs, out, seed)
 
