@@ -11,11 +11,13 @@ its formula is evaluated in float64 inside the graph and rounded once. With
 ``jax_enable_x64`` the float64 itself is returned.
 """
 
+import functools
+import inspect
 import math
 import numbers
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,34 @@ from jax.typing import ArrayLike
 Schedule = Callable[[ArrayLike], jax.Array]
 Hyperparameter = float | jax.Array
 """A number, or a traced scalar (``jax.vmap`` over recipes)."""
+
+P = ParamSpec("P")
+S = TypeVar("S")
+
+
+def remembered(factory: Callable[P, S]) -> Callable[P, S]:
+    """A factory whose schedules know how they were made.
+
+    ``schedule.origin`` is ``(factory, arguments)``, as a ``Recipe`` has it: so a
+    schedule can be made anew with one thing changed, which is how
+    ``jaxsched.parity`` looks for the mistake that leads from one curve to another.
+
+    >>> factory, arguments = cosine(100, lrf=0.2).origin
+    >>> factory is cosine, arguments["epochs"]
+    (True, 100)
+    """
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def remembering(*args: P.args, **kwargs: P.kwargs) -> S:
+        schedule = factory(*args, **kwargs)
+        if callable(schedule):
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            schedule.__dict__["origin"] = (remembering, bound.arguments)
+        return schedule
+
+    return remembering
 
 
 def is_number(value: Any) -> bool:
@@ -140,6 +170,7 @@ def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
     return jnp.where(x >= 0, product, product * product) + start
 
 
+@remembered
 def constant(value: Hyperparameter) -> Schedule:
     """``s(count) = value``.
 
@@ -149,6 +180,7 @@ def constant(value: Hyperparameter) -> Schedule:
     return exact(jnp.full_like, value)
 
 
+@remembered
 def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     r"""Cosine factor from 1 to ``lrf``, in the article's order of operations.
 
@@ -176,6 +208,7 @@ def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     )
 
 
+@remembered
 def linear(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     r"""Linear factor from 1 to ``lrf``.
 
@@ -200,6 +233,7 @@ def linear(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     )
 
 
+@remembered
 def one_cycle(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     r"""Cosine factor from 1 to ``lrf``, in YOLOv5's order of operations.
 
@@ -226,6 +260,7 @@ def one_cycle(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     )
 
 
+@remembered
 def per_epoch(schedule: Schedule, steps_per_epoch: int | jax.Array) -> Schedule:
     """``s(iteration) = schedule(iteration // steps_per_epoch)``.
 
@@ -248,6 +283,7 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int | jax.Array) -> Schedule:
     )
 
 
+@remembered
 def lagged(schedule: Schedule, *, after: int | jax.Array) -> Schedule:
     r"""``schedule``, one count late from ``after`` on.
 
@@ -275,6 +311,7 @@ def lagged(schedule: Schedule, *, after: int | jax.Array) -> Schedule:
     )
 
 
+@remembered
 def warmup(
     schedule: Schedule, iterations: int | float | jax.Array, *, start: Hyperparameter
 ) -> Schedule:

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from jaxsched.lr_scheduler.replay import Group, Recursion, TorchSchedule, require_start
-from jaxsched.schedules import Hyperparameter, is_number, require
+from jaxsched.schedules import Hyperparameter, is_number, remembered, require
 
 
 class _Composition:
@@ -62,6 +62,7 @@ class _Chain(_Composition):
             member.step()
 
 
+@remembered
 def sequential_lr(
     schedulers: Sequence[TorchSchedule],
     milestones: Sequence[int],
@@ -123,6 +124,7 @@ def sequential_lr(
     return TorchSchedule("sequential_lr", None, recursion, _base_lr(members)).replayed(steps)
 
 
+@remembered
 def chained_scheduler(
     schedulers: Sequence[TorchSchedule], *, steps: int | None = None
 ) -> TorchSchedule:

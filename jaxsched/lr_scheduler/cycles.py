@@ -23,9 +23,10 @@ from jaxsched.lr_scheduler.replay import (
     require_start,
     torch_schedule,
 )
-from jaxsched.schedules import Hyperparameter, Schedule, exact, is_number, require
+from jaxsched.schedules import Hyperparameter, Schedule, exact, is_number, remembered, require
 
 
+@remembered
 def cosine_annealing_warm_restarts(
     base_lr: Hyperparameter,
     T_0: int,
@@ -134,6 +135,7 @@ def _borders_by_logarithm(T_0: int, T_mult: int, starts: Sequence[float]) -> lis
     return borders
 
 
+@remembered
 def cyclic_lr(
     base_lr: Hyperparameter,
     max_lr: Hyperparameter,

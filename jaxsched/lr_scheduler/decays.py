@@ -19,9 +19,10 @@ from jaxsched.lr_scheduler.replay import (
     require_start,
     torch_schedule,
 )
-from jaxsched.schedules import Hyperparameter, as_float64, require, require_count
+from jaxsched.schedules import Hyperparameter, as_float64, remembered, require, require_count
 
 
+@remembered
 def step_lr(
     base_lr: Hyperparameter,
     step_size: int | jax.Array,
@@ -59,6 +60,7 @@ def step_lr(
     )
 
 
+@remembered
 def multi_step_lr(
     base_lr: Hyperparameter,
     milestones: Iterable[int] | jax.Array,
@@ -117,6 +119,7 @@ def multi_step_lr(
     )
 
 
+@remembered
 def constant_lr(
     base_lr: Hyperparameter,
     factor: Hyperparameter = 1.0 / 3,
@@ -167,6 +170,7 @@ def constant_lr(
     )
 
 
+@remembered
 def linear_lr(
     base_lr: Hyperparameter,
     start_factor: Hyperparameter = 1.0 / 3,
@@ -220,6 +224,7 @@ def linear_lr(
     )
 
 
+@remembered
 def exponential_lr(
     base_lr: Hyperparameter,
     gamma: Hyperparameter,
@@ -254,6 +259,7 @@ def exponential_lr(
     )
 
 
+@remembered
 def polynomial_lr(
     base_lr: Hyperparameter,
     total_iters: int | jax.Array = 5,
@@ -303,6 +309,7 @@ def polynomial_lr(
     )
 
 
+@remembered
 def cosine_annealing_lr(
     base_lr: Hyperparameter,
     T_max: int | jax.Array,
@@ -357,6 +364,7 @@ def cosine_annealing_lr(
     )
 
 
+@remembered
 def swa_lr(
     base_lr: Hyperparameter,
     swa_lr: Hyperparameter,

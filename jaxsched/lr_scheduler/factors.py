@@ -13,7 +13,7 @@ from jaxsched.lr_scheduler.replay import (
     require_start,
     torch_schedule,
 )
-from jaxsched.schedules import Hyperparameter
+from jaxsched.schedules import Hyperparameter, remembered
 
 Factor = Callable[[Any], Any]
 """A function of the count that returns a factor: an ``lr_lambda``."""
@@ -31,6 +31,7 @@ def lambda_lr(
     *,
     steps: int | None = None,
 ) -> list[TorchSchedule]: ...
+@remembered
 def lambda_lr(
     base_lr: Any, lr_lambda: Any, last_epoch: int = -1, *, steps: int | None = None
 ) -> Any:
@@ -82,6 +83,7 @@ def multiplicative_lr(
     *,
     steps: int | None = None,
 ) -> list[TorchSchedule]: ...
+@remembered
 def multiplicative_lr(
     base_lr: Any, lr_lambda: Any, last_epoch: int = -1, *, steps: int | None = None
 ) -> Any:

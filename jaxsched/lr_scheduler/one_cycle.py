@@ -23,9 +23,10 @@ from jaxsched.lr_scheduler.replay import (
     require_start,
     torch_schedule,
 )
-from jaxsched.schedules import Hyperparameter, Schedule, require
+from jaxsched.schedules import Hyperparameter, Schedule, remembered, require
 
 
+@remembered
 def one_cycle_lr(
     max_lr: Hyperparameter,
     total_steps: int | jax.Array | None = None,

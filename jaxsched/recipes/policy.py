@@ -67,6 +67,7 @@ def lagging_rate(
     return schedules.per_epoch(lagging, steps_per_epoch)
 
 
+@schedules.remembered
 def _fresh(lagging: Schedule, rate: Schedule, start_epoch: int, late: ArrayLike) -> Schedule:
     """``lagging``, but for the first epoch of a process whose optimizer is new.
 
