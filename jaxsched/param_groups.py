@@ -43,13 +43,14 @@ def leaf_paths(tree: Any) -> list[Path]:
 def torch_name(path: Path) -> str:
     """The dotted name that torch would give a Flax parameter.
 
-    ``kernel`` and ``scale`` are ``weight`` in torch; the rest keeps its name.
+    ``kernel`` and ``scale`` are ``weight`` in torch; the rest keeps its name, and a
+    tree that is one array has none.
 
     >>> torch_name(("layer1", "0", "bn1", "scale"))
     'layer1.0.bn1.weight'
     """
-    leaf = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(path[-1], path[-1])
-    return ".".join((*path[:-1], leaf))
+    torchs = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+    return ".".join((*path[:-1], *(torchs.get(leaf, leaf) for leaf in path[-1:])))
 
 
 def torch_names(path: Path) -> tuple[str, ...]:
@@ -146,14 +147,19 @@ def by_dotted_name(params: Any) -> Any:
     ``weight`` and ``bias``. Paths of a Flax tree are read as the names that
     torch would give them.
 
+    Raises:
+      ValueError: the tree is one array, which has no name.
+
     Source: the parameter groups of the article.
 
     >>> by_dotted_name({"bn1.weight": 1.0, "layer1.0.bn1.weight": 1.0})
     {'bn1.weight': 'weight', 'layer1.0.bn1.weight': 'norm'}
     """
 
-    def rule(path: Path) -> str:
+    def rule(path: Path) -> str | None:
         name = torch_name(path)
+        if not name:
+            return None
         if ".bias" in name:
             return "bias"
         return "weight" if ".weight" in name and ".bn" not in name else "norm"

@@ -112,6 +112,20 @@ def test_labels_may_be_a_prefix_of_the_tree():
     assert param_groups.fit("weight", params)["head"]["a"] == "weight"
 
 
+@pytest.mark.parametrize(
+    "labels",
+    ["bias", lambda _: "bias", param_groups.by_pattern({}, default="bias")],
+    ids=["label", "function", "default"],
+)
+def test_the_parameters_may_be_one_array(labels):
+    params = jnp.ones(3)
+    tx = yolov5_resnet18().optimizer(labels)
+    updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
+    assert (updates < 0).all()
+    frozen = yolov5_resnet18().optimizer(param_groups.freeze(labels, ""))
+    assert not frozen.update(params, frozen.init(params), params)[0].any()
+
+
 TREE = {"head": {"kernel": 1.0, "scale": 1.0}, "stem": {"bias": 0.0}}
 ERRORS = {
     "uncovered": (
@@ -121,6 +135,14 @@ ERRORS = {
     ),
     "unnamed": (
         lambda: param_groups.by_leaf_name(1.0),
+        '1 of 1 parameters has no group: (the tree itself). Add a rule, or pass default="weight".',
+    ),
+    "unnamed-by-dotted-name": (
+        lambda: param_groups.by_dotted_name(1.0),
+        '1 of 1 parameters has no group: (the tree itself). Add a rule, or pass default="weight".',
+    ),
+    "labels-for-another-tree": (
+        lambda: param_groups.fit({"head": "weight"}, 1.0),
         '1 of 1 parameters has no group: (the tree itself). Add a rule, or pass default="weight".',
     ),
     "labels-lack-a-leaf": (
