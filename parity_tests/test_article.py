@@ -26,6 +26,7 @@ RUNS = [
     pytest.param({"warmup_iterations": 1}, id="warmup-1"),
     pytest.param({"warmup_iterations": 899}, id="warmup-899"),
     pytest.param({"warmup_iterations": 900}, id="warmup-900"),
+    pytest.param({"warmup_iterations": 900.0}, id="warmup-900-as-a-float"),
     pytest.param({"warmup_iterations": 901}, id="warmup-901"),
     pytest.param({"warmup_iterations": 4000}, id="warmup-past-the-run"),
     pytest.param({"steps_per_epoch": 7}, id="7-iterations-an-epoch"),

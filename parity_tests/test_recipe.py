@@ -161,7 +161,19 @@ ERRORS = {
     ),
     "warmup": (
         lambda: yolov5_resnet18(warmup_iterations=-3),
-        "warmup_iterations must be a finite number of at least 0, got -3",
+        "warmup_iterations must be a whole number of at least 0, got -3",
+    ),
+    "warmup-fraction": (
+        lambda: yolov5_resnet18(warmup_iterations=1000.5),
+        "warmup_iterations must be a whole number of at least 0, got 1000.5",
+    ),
+    "warmup-infinite": (
+        lambda: yolov5_resnet18(warmup_iterations=float("inf")),
+        "warmup_iterations must be a whole number of at least 0, got inf",
+    ),
+    "resumed": (
+        lambda: yolov5_resnet18(resumed="no"),
+        "resumed must be True or False, got 'no'",
     ),
     "start": (
         lambda: yolov5_resnet18(epochs=5, start_epoch=5),

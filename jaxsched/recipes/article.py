@@ -3,7 +3,7 @@
 from jaxsched import schedules
 from jaxsched.recipe import Recipe
 from jaxsched.recipes import policy
-from jaxsched.schedules import require_nonnegative
+from jaxsched.schedules import require, require_nonnegative
 
 
 def yolov5_resnet18(
@@ -55,8 +55,8 @@ def yolov5_resnet18(
       A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``.
 
     Raises:
-      ValueError: epochs or steps below 1, a negative or non-finite number,
-        ``start_epoch`` at or past ``epochs``.
+      ValueError: epochs or steps below 1, a negative or non-finite number, a
+        warm-up of no whole number, ``start_epoch`` at or past ``epochs``.
 
     Source: the article's loop around ``torch.optim.lr_scheduler.LambdaLR``.
 
@@ -66,8 +66,15 @@ def yolov5_resnet18(
     """
     arguments = dict(locals())
     policy.require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
+    policy.require_switches(resumed=resumed)
+    # Between two iterations it would end on neither: torch keeps the last value it wrote.
+    require(
+        "warmup_iterations",
+        warmup_iterations,
+        "a whole number of at least 0",
+        lambda v: v >= 0 and v == int(v),
+    )
     require_nonnegative(
-        warmup_iterations=warmup_iterations,
         lr0=lr0,
         lrf=lrf,
         momentum=momentum,
