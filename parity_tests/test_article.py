@@ -126,6 +126,38 @@ def test_hyperparameters_may_be_traced():
         assert jaxsched.compare(jaxsched.Trace(mine), reference)
 
 
+@pytest.mark.parametrize(
+    "swept",
+    [
+        {"epochs": [100, 40]},
+        {"steps_per_epoch": [30, 7]},
+        {"start_epoch": [0, 33, 34]},
+        {"start_epoch": [0, 33, 34], "resumed": True},
+        {"momentum": [0.9, 0.5], "warmup_momentum": [0.0, 0.8], "warmup_bias_lr": [0.1, 0.0]},
+    ],
+    ids=str,
+)
+def test_counts_of_epochs_may_be_traced_too(swept):
+    traced = {k: v for k, v in swept.items() if isinstance(v, list)}
+    fixed = {k: v for k, v in swept.items() if k not in traced}
+
+    def curve(arguments):
+        recipe = yolov5_resnet18(**arguments, **fixed)
+        return jax.vmap(recipe.at)(recipe.start + jnp.arange(200))
+
+    with jax.enable_x64(True):
+        kinds = {int: jnp.int32, float: jnp.float64}
+        rows = {name: jnp.array(v, kinds[type(v[0])]) for name, v in traced.items()}
+    curves = jax.jit(jax.vmap(curve))(rows)
+    for k, values in enumerate(zip(*traced.values(), strict=True)):
+        reference = article_trace(**dict(zip(traced, values, strict=True)), **fixed).head(200)
+        mine = jax.tree.map(lambda v, k=k: np.asarray(v[k]), curves)
+        report = jaxsched.compare(jaxsched.Trace(mine, start=reference.start), reference)
+        assert report, report
+        late = {g: {n: np.roll(v, 1) for n, v in c.items()} for g, c in mine.items()}
+        assert not jaxsched.compare(jaxsched.Trace(late, start=reference.start), reference)
+
+
 def test_gradient_with_respect_to_a_hyperparameter():
     """Through the float64 scope, also jitted and scanned."""
 

@@ -6,6 +6,7 @@ The article's simulation of the policy is built of it too.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -13,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxsched import optimizers, schedules
 from jaxsched.lr_scheduler import lambda_lr
 from jaxsched.optimizers import Accumulation
+from jaxsched.optimizers.arithmetic import is_zero
 from jaxsched.schedules import Hyperparameter, Schedule, require, require_count
 
 UPDATE_RULES: Mapping[str, Callable[..., Any]] = {
@@ -30,7 +32,8 @@ def require_run(*, epochs: Any, steps_per_epoch: Any, start_epoch: Any) -> None:
     require_count("epochs", epochs, at_least=1)
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
     require_count("start_epoch", start_epoch)
-    require("start_epoch", start_epoch, f"below epochs, {epochs}", lambda v: v < epochs)
+    if not isinstance(epochs, jax.Array):
+        require("start_epoch", start_epoch, f"below epochs, {epochs}", lambda v: v < epochs)
     require(
         "epochs * steps_per_epoch",
         epochs * steps_per_epoch,
@@ -61,7 +64,7 @@ def lagging_rate(
     """
     rate = lambda_lr(lr0, factor)
     lagging = schedules.lagged(rate, after=warmup_iterations // steps_per_epoch)
-    if start_epoch and not resumed:
+    if not (resumed or is_zero(start_epoch)):
         late = start_epoch * steps_per_epoch > warmup_iterations
         lagging = _fresh(lagging, rate, start_epoch, late)
     return schedules.per_epoch(lagging, steps_per_epoch)
