@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,18 @@ def test_train_tells_where_parity_breaks(untrained, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "bias/learning_rate: 29 of 30 equal" in out
     assert "first at iteration 7: 0.5 for " in out
+
+
+def test_80_columns_show_how_far_the_run_is_and_its_numbers(
+    untrained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    untrained(rows(30))
+    assert cli.main(["train", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    bar, numbers = capsys.readouterr().out.strip().splitlines()[:2]
+    assert re.fullmatch(r"30/30 ━+ 0:00:00", bar.strip())
+    told = "loss 1.0000  accuracy 50%  rates: weight 0.00029  bias 0.09739  norm 0.00029"
+    assert numbers.strip() == told
 
 
 def test_train_keeps_what_was_recorded_when_interrupted(untrained, tmp_path, capsys):

@@ -99,10 +99,17 @@ def _shown(iterations: Iterable[Any], total: int) -> _Rows:
     """Runs a training behind a progress bar; Ctrl-C ends it, with what there is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    class TwoLines(Progress):
+        """80 columns hold the bar or the numbers, not both."""
+
+        def get_renderables(self) -> Iterable[Any]:
+            yield self.make_tasks_table(self.tasks)
+            yield from (task.description for task in self.tasks)
+
     told = []
-    columns = (MofNCompleteColumn(), BarColumn(20), TimeRemainingColumn(), "{task.description}")
+    columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns) as progress:
+        with TwoLines(*columns) as progress:
             bar = progress.add_task("compiling", total=total)
             for iteration in iterations:
                 told.append(iteration)
