@@ -134,6 +134,12 @@ def test_train_refuses_epochs(epochs, capsys):
     assert refused(capsys, "train", "--epochs", epochs) == sentence
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**63)])
+def test_train_refuses_seeds(seed, capsys, tmp_path):
+    sentence = f"jaxsched train: seed must be from 0 to 2**63 - 1, got {seed}"
+    assert refused(capsys, "train", "--seed", seed, "--out", str(tmp_path)) == sentence
+
+
 @pytest.mark.parametrize(
     "words",
     [

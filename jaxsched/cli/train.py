@@ -10,6 +10,7 @@ import jaxsched
 from jaxsched import recipes
 from jaxsched.cli.curves import writable
 from jaxsched.recipe import Recipe
+from jaxsched.schedules import require
 from jaxsched.trace import Trace
 
 RUN = {"epochs": 100, "steps_per_epoch": 30}
@@ -41,6 +42,7 @@ def train(
     epochs = whole if epochs is None else epochs
     if not 1 <= epochs <= whole:
         raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
+    require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
     writable(out)
     importlib.import_module("jaxsched.plot")  # what is missing is told before the training
