@@ -133,7 +133,8 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
         ``origin`` describes.
 
     Raises:
-      ValueError: traces of other lengths, starts, clocks or groups.
+      ValueError: neither recipes nor traces; traces of other lengths, starts, clocks
+        or groups, or with nothing to compare.
 
     >>> from jaxsched.recipes import yolov5_resnet18
     >>> recipe = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=2)
@@ -142,6 +143,11 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
     """
     a, b = _traces(mine, reference)
     columns = list(_columns(a, b))
+    if not columns:
+        raise ValueError(
+            "traces must have at least 1 quantity to compare, got none in the reference's groups. "
+            "Pass one that tells its hyperparameters."
+        )
     quantities = tuple(_quantity(label, name, b.start, x, y) for label, name, x, y in columns)
     shared = {(label, name) for label, name, _, _ in columns}
     extra = dict.fromkeys(
@@ -152,6 +158,12 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
 
 
 def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Trace]:
+    for run in (mine, reference):
+        if not isinstance(run, Recipe | Trace):
+            raise ValueError(
+                f"compare takes recipes and traces, got {type(run).__name__}. "
+                "Read a trace's file with Trace.load."
+            )
     if isinstance(reference, Recipe):
         if isinstance(mine, Trace):
             reference = reference.trace(len(mine), mine.start)

@@ -144,6 +144,19 @@ ERRORS = {
         lambda: jaxsched.compare(Trace({}), Trace({})),
         "traces must have at least 1 row, got 0.",
     ),
+    "nothing-to-compare": (
+        lambda: jaxsched.compare(traces(), Trace({"a": {}}, {"stepped": np.ones(3)})),
+        "traces must have at least 1 quantity to compare, got none in the reference's groups. "
+        "Pass one that tells its hyperparameters.",
+    ),
+    "a-path": (
+        lambda: jaxsched.compare("run.npz", traces()),
+        "compare takes recipes and traces, got str. Read a trace's file with Trace.load.",
+    ),
+    "none": (
+        lambda: jaxsched.compare(yolov5_resnet18(), None),
+        "compare takes recipes and traces, got NoneType. Read a trace's file with Trace.load.",
+    ),
     "horizon": (
         lambda: jaxsched.compare(*[Recipe({"a": {"learning_rate": 0.1}})] * 2),
         "one of two recipes must tell how long its run is, got a reference without epochs in its "
