@@ -30,7 +30,7 @@ class Trace:
 
     Raises:
       ValueError: arrays of different lengths, of more than one dimension, or of
-        no real numbers.
+        no real numbers; a hyperparameter with / in its name.
 
     >>> trace = Trace({"weight": {"learning_rate": np.array([0.1, 0.2])}})
     >>> len(trace), trace.relabel({"weight": "w"}).groups["w"]["learning_rate"][1]
@@ -57,6 +57,14 @@ class Trace:
             },
             **run,
         }
+        for label, group in groups.items():
+            for name in group:
+                # In a file the last / ends the label.
+                if "/" in name:
+                    raise ValueError(
+                        f"names of hyperparameters must have no /, got {name} in group {label}. "
+                        "Put it into the label."
+                    )
         first = next(iter(columns), None)
         for name, values in columns.items():
             if len(values) != len(self):

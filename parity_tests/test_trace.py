@@ -116,6 +116,10 @@ ERRORS = {
         lambda: Trace({"a": {"x": np.ones((2, 2))}}),
         "a/x must be a row of real numbers, one an iteration, got shape (2, 2) of float64.",
     ),
+    "slash": (
+        lambda: Trace({"a": {"x/y": np.ones(3)}}),
+        "names of hyperparameters must have no /, got x/y in group a. Put it into the label.",
+    ),
     "relabel-unknown": (
         lambda: TRACE.relabel({"d": "e"}),
         "labels must be among a/b, c, got d.",
