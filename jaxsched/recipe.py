@@ -189,21 +189,26 @@ class Recipe:
             },
             **({} if self.clip_norm is None else {"clip_norm": float(self.clip_norm)}),
         }
-        return Trace(groups, self._run(n, start, meta), start, meta)
+        if self.accumulation is not None:
+            meta["accumulation"] = {"steps_per_epoch": self.accumulation.steps_per_epoch}
+        if self.ema is not None:
+            meta["ema"] = dataclasses.asdict(self.ema)
+        return Trace(groups, self.run(n, start), start, meta)
 
-    def _run(self, n: int, start: int, meta: dict[str, Any]) -> dict[str, np.ndarray]:
-        """What belongs to no group, simulated from ``self.start``; noted in ``meta``."""
+    def run(self, n: int, start: int | None = None) -> dict[str, np.ndarray]:
+        """What belongs to no group, over the iterations of ``trace``: its ``run``.
+
+        It is simulated from ``self.start``; empty without accumulation and average.
+        """
+        start = self.start if start is None else start
         if self.accumulation is None and self.ema is None:
             return {}
         first = min(self.start, start)
         run = (self.accumulation or optimizers.Accumulation(constant(1))).simulate(
             first, start - first + n
         )
-        if self.accumulation is not None:
-            meta["accumulation"] = {"steps_per_epoch": self.accumulation.steps_per_epoch}
         if self.ema is not None:
             run |= self.ema.simulate(run["stepped"])
-            meta["ema"] = dataclasses.asdict(self.ema)
         return {name: values[start - first :] for name, values in run.items()}
 
     def optimizer(self, labels: param_groups.Labels) -> optax.GradientTransformationExtraArgs:

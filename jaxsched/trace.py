@@ -188,6 +188,27 @@ class Trace:
             ) from error
 
 
+def warmup_end(trace: Trace) -> int | None:
+    """The first iteration at which the groups share one rate for good and momentum has risen.
+
+    ``None`` where nothing warms up, or does so until the trace's end.
+
+    >>> rates = {"weight": [0.0, 0.5, 1.0, 1.0], "bias": [2.0, 1.5, 1.0, 1.0]}
+    >>> warmup_end(Trace({label: {"learning_rate": rate} for label, rate in rates.items()}))
+    2
+    """
+    rates = [g["learning_rate"] for g in trace.groups.values() if "learning_rate" in g]
+    warming = np.zeros(len(trace), bool)
+    for rate in rates[1:]:
+        warming |= rate != rates[0]
+    for momentum in (g["momentum"] for g in trace.groups.values() if "momentum" in g):
+        # A momentum that falls is cycled, not warmed up.
+        if (np.diff(momentum) >= 0).all():
+            warming |= momentum != momentum[-1]
+    rows = np.flatnonzero(warming)
+    return None if not rows.size or rows[-1] == len(trace) - 1 else trace.start + int(rows[-1]) + 1
+
+
 def _column(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "biuf":

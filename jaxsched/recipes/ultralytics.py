@@ -178,6 +178,7 @@ def ultralytics(
     # "optimize" is a setting of the exporter, not a typo.
     settings.refuse_typos("args", read, [*ARGUMENTS.values(), "optimize"])
     a = settings.numbers("args", read, DEFAULTS)
+    arguments["args"] = dict(a)
     require(
         "args['nbs']", a["nbs"], "a whole number of at least 1", lambda v: v >= 1 and v % 1 == 0
     )

@@ -144,5 +144,5 @@ def yolov5(
         accumulation=accumulation,
         ema=EMA(updates=policy.updates_before(accumulation, start) if resumed else 0),
         start=start,
-        origin=(yolov5, arguments),
+        origin=(yolov5, {**arguments, "hyp": h}),
     )

@@ -1,41 +1,19 @@
-"""Compare: where two runs part, by how much, and why.
-
-Rows are iterations; the first is that of the reference's ``start``.
-"""
+"""Two runs side by side, and the report of it. Rows are those of the reference's clock."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
 
 import numpy as np
 
+from jaxsched.parity import arguments, curves, structure
+from jaxsched.parity.causes import Case, causes
+from jaxsched.parity.rows import equal, ulps
 from jaxsched.recipe import Recipe
 from jaxsched.trace import Trace
-
-FLOAT64_BOUND = 1e-11
-"""Distance that two float64 curves may have, relative to the peak.
-
-A closed form and torch's recursion are as far apart as that; a curve that was
-rounded to float32 on its way is 6e-8 away.
-"""
-
-
-def ulps(mine: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Distance in float32 steps, elementwise: 0 where the nearest float32 are the same.
-
-    >>> ulps(np.array([1.0, 1.0]), np.array([1.0, 1.0 + 2**-23]))
-    array([0, 1])
-    """
-
-    def ordered(values: np.ndarray) -> np.ndarray:
-        bits = np.asarray(values, np.float32).view(np.int32).astype(np.int64)
-        return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-
-    distance = np.abs(ordered(mine) - ordered(reference))
-    nan_mine, nan_reference = np.isnan(mine), np.isnan(reference)
-    distance[nan_mine & nan_reference] = 0
-    distance[nan_mine ^ nan_reference] = np.iinfo(np.int32).max
-    return distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +58,35 @@ class Report:
       quantities: one for each that the reference has.
       not_compared: names that only the other side has.
       causes: sentences, each a usual mistake that turns the reference into the
-        other curve exactly; none where none does.
+        other curve, the simplest first; none where none does.
+      mine: the trace that was held against the other.
+      reference: the other.
     """
 
     quantities: tuple[Quantity, ...]
     not_compared: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
+    mine: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
+    reference: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
 
     def __bool__(self) -> bool:
         return all(quantity.first is None for quantity in self.quantities)
+
+    def evidence(self) -> dict[str, Any]:
+        """Every figure, the versions, and a hash of each side, as JSON has it."""
+        names = ("jaxsched", "jax", "jaxlib", "optax", "numpy")
+        return {
+            "parity": bool(self),
+            "quantities": [dataclasses.asdict(quantity) for quantity in self.quantities],
+            "not_compared": list(self.not_compared),
+            "causes": list(self.causes),
+            "mine": _side(self.mine),
+            "reference": _side(self.reference),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in names},
+            },
+        }
 
     @property
     def first(self) -> Quantity | None:
@@ -103,10 +101,8 @@ class Report:
             labels = {q.label for q in self.quantities if q.label}
             names = dict.fromkeys(q.name.replace("_", " ") for q in self.quantities)
             worst = max(q.max_ulp for q in self.quantities)
-            line = (
-                f"parity: {n} iterations × {len(labels)} groups × {', '.join(names)}: {worst} ULP"
-            )
-            return line
+            clock = self.reference.meta.get("clock", "iteration")
+            return f"parity: {n} {clock}s × {len(labels)} groups × {', '.join(names)}: {worst} ULP"
         lines = [str(q) for q in self.quantities if q.first is not None]
         equal = sum(q.first is None for q in self.quantities)
         causes = [f"likely cause: {cause}" for cause in self.causes] or [
@@ -126,11 +122,16 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
     acts on float32 parameters; where both sides are float64 they must also lie
     within ``FLOAT64_BOUND`` of the reference's peak.
 
+    Where they part, the usual mistakes are tried, on the reference where it is a recipe
+    or a trace of any origin, the other way round where only ``mine`` is a recipe;
+    those that reproduce the other curve are the report's causes. What only an
+    update shows is for ``jaxsched.torch.assert_optimizer_matches``.
+
     Args:
       mine: a recipe or a trace.
       reference: a recipe or a trace. A recipe is evaluated over the other
-        side's trace; of two recipes, over the run that the reference's
-        ``origin`` describes.
+        side's trace, and where that counts updates at the iterations at which it makes one;
+        of two recipes, over the run that the reference's ``origin`` describes.
 
     Raises:
       ValueError: neither recipes nor traces; traces of other lengths, starts, clocks
@@ -140,6 +141,9 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
     >>> recipe = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=2)
     >>> print(compare(recipe, recipe.trace(6)))
     parity: 6 iterations × 3 groups × learning rate, momentum, dampening, weight decay: 0 ULP
+    >>> other = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=3)
+    >>> compare(other, recipe).causes[0]
+    'warm-up too long: 3 iterations for 2'
     """
     a, b = _traces(mine, reference)
     columns = list(_columns(a, b))
@@ -153,8 +157,29 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
     extra = dict.fromkeys(
         name for label, group in a.groups.items() for name in group if (label, name) not in shared
     )
-    report = Report(quantities, tuple(extra))
-    return report if report else dataclasses.replace(report, causes=tuple(_causes(a, b)))
+    report = Report(quantities, tuple(extra), (), a, b)
+    if report or any(name not in a.groups[label] for label, name, *_ in columns if label):
+        return report
+    found = [*_causes(a, b, reference, mine)]
+    return dataclasses.replace(report, causes=tuple(dict.fromkeys(found)))
+
+
+def _causes(a: Trace, b: Trace, reference: Recipe | Trace, mine: Recipe | Trace) -> Iterator[str]:
+    sources = (curves, arguments, structure)
+    recipe = _of_iterations(reference, b)
+    case = Case(a, b, recipe)
+    yield from causes(case, (mistake for source in sources for mistake in source.mistakes(case)))
+    made = _of_iterations(mine, a)
+    if recipe is None and made is not None:
+        case = Case(b, a, made, flipped=True)
+        tried = (mistake for source in sources[1:] for mistake in source.mistakes(case))
+        yield from causes(case, tried)
+
+
+def _of_iterations(run: Recipe | Trace, trace: Trace) -> Recipe | None:
+    """A recipe whose rows are iterations, for its schedules to be asked of other ones."""
+    by_update = trace.meta.get("clock", "iteration") != "iteration"
+    return run if isinstance(run, Recipe) and not by_update else None
 
 
 def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Trace]:
@@ -166,7 +191,7 @@ def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Tra
             )
     if isinstance(reference, Recipe):
         if isinstance(mine, Trace):
-            reference = reference.trace(len(mine), mine.start)
+            reference = _told(reference, _beside(reference, mine), mine)
         elif reference.iterations is None:
             raise ValueError(
                 "one of two recipes must tell how long its run is, got a reference without epochs "
@@ -175,7 +200,7 @@ def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Tra
         else:
             reference = reference.trace(reference.iterations)
     if isinstance(mine, Recipe):
-        mine = mine.trace(len(reference), reference.start)
+        mine = _beside(mine, reference)
     clocks = [trace.meta.get("clock", "iteration") for trace in (mine, reference)]
     for what, x, y in (
         ("clock", *clocks),
@@ -197,6 +222,42 @@ def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Tra
     return mine, reference
 
 
+def _told(recipe: Recipe, trace: Trace, other: Trace) -> Trace:
+    """The recipe's trace without defaults of its rule that ``other`` does not tell."""
+    groups = {
+        label: {
+            name: values
+            for name, values in group.items()
+            if name in recipe.groups[label] or name in other.groups.get(label, group)
+        }
+        for label, group in trace.groups.items()
+    }
+    return dataclasses.replace(trace, groups=groups)
+
+
+def _beside(recipe: Recipe, trace: Trace) -> Trace:
+    """The recipe's trace over the rows of another; of its updates, where that counts those."""
+    n = len(trace)
+    if not n:
+        raise ValueError("traces must have at least 1 row, got 0.")
+    own = recipe.trace(1).meta["clock"]
+    if trace.meta.get("clock", "iteration") != "update" or own == "update":
+        return recipe.trace(n, trace.start)
+    if recipe.accumulation is None:
+        whole = recipe.trace(n, recipe.start)
+    else:
+        iterations = n
+        while (made := recipe.run(iterations)["stepped"]).sum() < n:
+            iterations *= 2
+        whole = recipe.trace(int(np.searchsorted(np.cumsum(made), n)) + 1)
+    rows = np.flatnonzero(whole.run["stepped"]) if "stepped" in whole.run else np.arange(n)
+    groups = {
+        label: {name: values[rows] for name, values in group.items()}
+        for label, group in whole.groups.items()
+    }
+    return Trace(groups, start=trace.start, meta={**whole.meta, "clock": "update"})
+
+
 def _columns(mine: Trace, reference: Trace) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     missing = np.full(len(reference), np.nan)
     for label, group in reference.groups.items():
@@ -211,17 +272,10 @@ def _columns(mine: Trace, reference: Trace) -> Iterator[tuple[str, str, np.ndarr
             yield "", name, mine.run.get(name, every.get(name, missing)), values
 
 
-def _equal(mine: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    same = ulps(mine, reference) == 0
-    if mine.dtype == reference.dtype == np.float64:
-        same &= ~(np.abs(mine - reference) > FLOAT64_BOUND * np.abs(reference).max())
-    return same
-
-
 def _quantity(
     label: str, name: str, start: int, mine: np.ndarray, reference: np.ndarray
 ) -> Quantity:
-    same = _equal(mine, reference)
+    same = equal(mine, reference)
     # Rounded to the coarser of the two: a float64 next to a float32 is no distance.
     dtype = np.result_type(np.float32, min(mine.dtype, reference.dtype, key=lambda d: d.itemsize))
     x, y = mine.astype(dtype).astype(np.float64), reference.astype(dtype).astype(np.float64)
@@ -239,31 +293,17 @@ def _quantity(
     )
 
 
-def _causes(mine: Trace, reference: Trace) -> Iterator[str]:
-    """Mistakes that show in the curves alone and reproduce them exactly."""
-    labels = list(reference.groups)
-    for permuted in itertools.permutations(labels) if len(labels) <= 4 else ():
-        names = {old: new for old, new in zip(labels, permuted, strict=True) if old != new}
-        if names and _same(mine, reference.relabel(names)):
-            yield "groups are swapped: " + ", ".join(
-                f"{o} has the values of {n}" for n, o in names.items()
-            )
-    for when, mine_rows, reference_rows in (
-        ("late", (1, None), (0, -1)),
-        ("early", (0, -1), (1, None)),
-    ):
-        if len(mine) > 2 and _same(_rows(mine, *mine_rows), _rows(reference, *reference_rows)):
-            yield f"the run is one iteration {when}"
-
-
-def _rows(trace: Trace, first: int, last: int | None) -> Trace:
-    return Trace(
-        {
-            label: {name: values[first:last] for name, values in group.items()}
-            for label, group in trace.groups.items()
-        }
-    )
-
-
-def _same(mine: Trace, reference: Trace) -> bool:
-    return all(_equal(x, y).all() for _, _, x, y in _columns(mine, reference))
+def _side(trace: Trace) -> dict[str, Any]:
+    """A trace by its hash, with what it says of itself."""
+    digest = hashlib.sha256()
+    columns: Mapping[str, Mapping[str, np.ndarray]] = {**trace.groups, "": trace.run}
+    for label, group in sorted(columns.items()):
+        for name, values in sorted(group.items()):
+            digest.update(f"{label}/{name} {values.dtype} {len(values)}\n".encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return {
+        "sha256": digest.hexdigest(),
+        "rows": len(trace),
+        "start": trace.start,
+        "meta": dict(trace.meta),
+    }

@@ -1,0 +1,301 @@
+"""Mistakes in how a recipe is put together: each makes its schedules anew with one piece changed.
+
+Counts are iterations.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsched import lr_scheduler, schedules
+from jaxsched.parity.causes import Case, Key, Mistake, evaluated
+from jaxsched.schedules import Schedule, as_float64, exact, is_number
+
+Arguments = Mapping[str, Any]
+Edit = Callable[[Callable[..., Any], Arguments], Schedule | None]
+"""From a factory and its arguments to the schedule in its place; ``None`` leaves it."""
+
+FACTORS = (schedules.cosine, schedules.linear, schedules.one_cycle)
+
+
+def mistakes(case: Case) -> Iterator[Mistake]:
+    """All of this file's, on every schedule of a quantity that differs."""
+    seen: set[tuple[Any, ...]] = set()
+    lengths = [
+        arguments["iterations"]
+        for key in case.differing
+        for factory, arguments in _nodes(case.schedule(key))
+        if factory is schedules.warmup and is_number(arguments["iterations"])
+    ]
+    for key in case.differing:
+        for factory, arguments in _nodes(case.schedule(key)):
+            plain = {k: v for k, v in arguments.items() if not callable(v)}
+            known = (factory, key[1], *map(str, plain.items()))
+            if known in seen:
+                continue
+            seen.add(known)
+            for sentence, edit in _edits(case, key, factory, arguments, lengths):
+                yield Mistake(sentence, _edited(case, edit))
+
+
+def _edited(case: Case, edit: Edit) -> Callable[[Key, np.ndarray], np.ndarray | None]:
+    @functools.cache
+    def made(old: Any) -> Any:
+        new = _made_anew(old, edit)
+        return None if new is old else new
+
+    def curve(key: Key, counts: np.ndarray) -> np.ndarray | None:
+        schedule = made(case.schedule(key))
+        return None if schedule is None else evaluated(schedule, counts)
+
+    return curve
+
+
+def _nodes(schedule: Any) -> Iterator[tuple[Callable[..., Any], Arguments]]:
+    """The origins within a schedule, its own first."""
+    origin = getattr(schedule, "origin", None)
+    if origin is not None:
+        yield origin
+        for part in origin[1].values():
+            yield from _nodes(part)
+
+
+def _made_anew(schedule: Any, edit: Edit) -> Any:
+    """The schedule with ``edit`` made wherever it applies."""
+    origin = getattr(schedule, "origin", None)
+    if origin is None:
+        return schedule
+    factory, arguments = origin
+    parts = {name: _made_anew(part, edit) for name, part in arguments.items()}
+    replaced = edit(factory, parts)
+    if replaced is not None:
+        return replaced
+    same = all(parts[name] is part for name, part in arguments.items())
+    return schedule if same else factory(**parts)
+
+
+def _at(factory: Any, arguments: Arguments, change: Callable[[Arguments], Any]) -> Edit:
+    """An edit of the nodes of a factory that have these numbers."""
+    numbers = {name: value for name, value in arguments.items() if is_number(value)}
+
+    def edit(other: Any, parts: Arguments) -> Schedule | None:
+        here = other is factory and all(parts[name] == value for name, value in numbers.items())
+        return change(parts) if here else None
+
+    return edit
+
+
+def _with(factory: Any, arguments: Arguments, **changed: Any) -> Edit:
+    return _at(factory, arguments, lambda parts: factory(**{**parts, **changed}))
+
+
+def _edits(
+    case: Case, key: Key, factory: Any, arguments: Arguments, lengths: list[Any]
+) -> Iterator[tuple[str, Edit]]:
+    """The mistakes that can be made at one node."""
+    if factory is schedules.warmup:
+        yield from _warmup(case, key, arguments)
+    elif factory is schedules.lagged:
+        yield from _lag(case, arguments)
+    elif factory is schedules.per_epoch:
+        yield from _epochs(case, arguments, lengths)
+    elif factory in FACTORS:
+        yield from _factor(case, key, factory, arguments)
+    elif factory.__name__ in lr_scheduler.__all__:
+        yield from _scheduler(case, factory, arguments)
+
+
+def _warmup(case: Case, key: Key, arguments: Arguments) -> Iterator[tuple[str, Edit]]:
+    make, n, start = schedules.warmup, arguments["iterations"], arguments["start"]
+    what = key[1].replace("_", " ")
+    if not is_number(n) or not is_number(start):
+        return
+    usual = [n - 1, n + 1, *_read_off(case, key, arguments)]
+    if case.steps_per_epoch:
+        usual += [n - case.steps_per_epoch, n + case.steps_per_epoch]
+    for length in dict.fromkeys(length for length in usual if length >= 0 and length != n):
+        too = "long" if (length > n) != case.flipped else "short"
+        text = f"warm-up too {too}: {{ours}} iterations for {{theirs}}"
+        yield case.say(text, length, n), _with(make, arguments, iterations=length)
+    if n:
+        fate = "warmed up" if case.flipped else "not warmed up"
+        yield (
+            f"{what} {fate}: no warm-up against one",
+            _at(make, arguments, lambda p: p["schedule"]),
+        )
+    starts = [0.0]
+    if case.reference.start == 0:
+        starts.insert(0, float(case.columns[key][0][0]))
+    text = f"warm-up start: the {what} starts from {{ours}} for {{theirs}}"
+    if key[0] == "bias" and what == "learning rate":
+        text += " (bias rate)"
+    for value in dict.fromkeys(value for value in starts if value >= 0 and value != start):
+        value = _short(value)
+        yield case.say(text, value, start), _with(make, arguments, start=value)
+    for count, told in ((n, "its value at the end"), (0, "its value at 0")):
+
+        def toward(parts: Arguments, count: Any = count) -> Schedule:
+            target = parts["schedule"]
+            with_end = exact(lambda i: 0 * i + as_float64(target(jnp.asarray(count))))
+            rising = make(with_end, n, start=start)
+            return exact(lambda i: jnp.where(i < n, rising(i), as_float64(target(i))))
+
+        yield f"warm-up target fixed: toward {told}", _at(make, arguments, toward)
+
+
+def _read_off(case: Case, key: Key, arguments: Arguments) -> Iterator[int]:
+    """Where mine's warm-up ends: from there on it is the target itself."""
+    target = evaluated(arguments["schedule"], case.counts).astype(np.float32)
+    apart = np.flatnonzero(target != case.columns[key][0].astype(np.float32))
+    if apart.size and apart[-1] + 1 < len(case.counts):
+        yield int(case.counts[apart[-1]]) + 1
+
+
+def _lag(case: Case, arguments: Arguments) -> Iterator[tuple[str, Edit]]:
+    make, after = schedules.lagged, arguments["after"]
+    does = ("lags", "does not lag") if case.flipped else ("does not lag", "lags")
+    yield (
+        f"off by one epoch: the schedule {does[0]} after the warm-up where the reference {does[1]}",
+        _at(make, arguments, lambda p: p["schedule"]),
+    )
+    if not is_number(after):
+        return
+    if after:
+        yield "off by one epoch: lag in the warm-up too", _with(make, arguments, after=0)
+    for other in (after - 1, after + 1):
+        text = "off by one epoch: the lag begins after epoch {ours} for {theirs}"
+        yield case.say(text, other, after), _with(make, arguments, after=other)
+    yield (
+        "off by one epoch: a lag of two epochs",
+        _at(make, arguments, lambda p: make(make(p["schedule"], after=after), after=after + 1)),
+    )
+
+
+def _epochs(case: Case, arguments: Arguments, lengths: list[Any]) -> Iterator[tuple[str, Edit]]:
+    make, n = schedules.per_epoch, arguments["steps_per_epoch"]
+    if not is_number(n):
+        return
+    for other in (n - 1, n + 1):
+        if other >= 1:
+            text = "epoch of another length: {ours} iterations for {theirs}"
+            yield case.say(text, other, n), _with(make, arguments, steps_per_epoch=other)
+    if n == 1:
+        return
+    way = "per-epoch for per-iteration" if case.flipped else "per-iteration for per-epoch"
+
+    def of(change: Callable[[Any], Any], lag: Any, late: int) -> Edit:
+        """The epoch's schedule at every iteration, ``late`` iterations late after ``lag``."""
+
+        def made(parts: Arguments) -> Schedule:
+            inner = _unlagged(parts["schedule"])
+            return exact(lambda i: as_float64(inner(change(jnp.where(i > lag, i - late, i)))))
+
+        return _at(make, arguments, made)
+
+    lags = dict.fromkeys([*lengths, *(n * (after + 1) - 1 for after in _afters(arguments))])
+    for lag in (np.inf, *lags):
+        yield f"{way}: the curve moves at every iteration", of(lambda i: i / n, lag, n)
+        yield f"{way}: the scheduler steps at every iteration", of(_each, lag, 1)
+
+
+def _each(iteration: Any) -> Any:
+    return iteration.astype(jnp.int64)
+
+
+def _afters(arguments: Arguments) -> Iterator[Any]:
+    for factory, inner in _nodes(arguments["schedule"]):
+        if factory is schedules.lagged and is_number(inner["after"]):
+            yield inner["after"]
+
+
+def _unlagged(schedule: Any) -> Any:
+    factory, arguments = getattr(schedule, "origin", (None, {}))
+    return arguments["schedule"] if factory is schedules.lagged else schedule
+
+
+def _factor(case: Case, key: Key, factory: Any, arguments: Arguments) -> Iterator[tuple[str, Edit]]:
+    epochs, name = arguments["epochs"], "cosine" if factory is not schedules.linear else "line"
+    if not is_number(epochs):
+        return
+    ends = [epochs - 1, epochs + 1]
+    if case.steps_per_epoch:
+        warm = [
+            inner["iterations"] // case.steps_per_epoch
+            for node, inner in _nodes(case.schedule(key))
+            if node is schedules.warmup and is_number(inner["iterations"])
+        ]
+        ends += [epochs - w for w in warm] + [epochs - w - 1 for w in warm]
+        ends += [epochs * case.steps_per_epoch]
+    ends += _denominators(case, key, factory, arguments)
+    for other in dict.fromkeys(end for end in ends if end > 0 and end != epochs):
+        text = f"{name} with another denominator: {{ours}} epochs for {{theirs}}"
+        yield case.say(text, other, epochs), _with(factory, arguments, epochs=other)
+    if not case.flipped:
+
+        def clamped(parts: Arguments) -> Schedule:
+            whole = factory(**parts)
+            return exact(lambda e: as_float64(whole(jnp.minimum(e, epochs))))
+
+        yield f"{name} clamped at its end, {epochs} epochs", _at(factory, arguments, clamped)
+    for other in FACTORS:
+        if (other is schedules.linear) != (factory is schedules.linear):
+            kind = "line" if other is schedules.linear else "cosine"
+            pair = (name, kind) if case.flipped else (kind, name)
+            yield (
+                f"a {pair[0]} for a {pair[1]}",
+                _at(factory, arguments, lambda p, other=other: other(**p)),
+            )
+
+
+def _denominators(case: Case, key: Key, factory: Any, arguments: Arguments) -> list[Any]:
+    """Whole numbers of epochs that lead to mine's last value."""
+    schedule = case.schedule(key)
+    epochs = arguments["epochs"]
+    tried = np.arange(1, min(4 * int(epochs) + 2, 2000))
+    last = np.array([case.counts[-1]])
+    few = np.unique(np.linspace(0, len(tried) - 1, 24).astype(int))
+    # The curve's last value is monotonic enough in the number of epochs to be bracketed.
+    values = np.array(
+        [
+            evaluated(_made_anew(schedule, _with(factory, arguments, epochs=int(n))), last)[0]
+            for n in tried[few]
+        ]
+    )
+    mine = float(case.columns[key][0][-1])
+    found: list[Any] = []
+    for low, high, a, b in zip(few[:-1], few[1:], values[:-1], values[1:], strict=True):
+        if (a - mine) * (b - mine) <= 0:
+            lo, hi, up = int(tried[low]), int(tried[high]), b > a
+            while hi - lo > 1:
+                middle = (lo + hi) // 2
+                edit = _with(factory, arguments, epochs=middle)
+                value = evaluated(_made_anew(schedule, edit), last)[0]
+                lo, hi = (lo, middle) if (value > mine) == up else (middle, hi)
+            found += [lo, hi]
+    return found[:6]
+
+
+def _scheduler(case: Case, factory: Any, arguments: Arguments) -> Iterator[tuple[str, Edit]]:
+    """Arguments of torch's schedulers that are off by one, switched, or left at their default."""
+    title = factory.__name__
+    for name, value in arguments.items():
+        if name in ("steps", "last_epoch"):
+            continue
+        others: list[Any] = []
+        if isinstance(value, bool):
+            others = [not value]
+        elif isinstance(value, int):
+            others = [v for v in (value - 1, value + 1) if v > 0]
+        for other in others:
+            text = f"{title} with another {name}: {{ours}} for {{theirs}}"
+            if name in ("T_max", "total_iters", "total_steps"):
+                text = f"{title} with another denominator, {name}: {{ours}} for {{theirs}}"
+            yield case.say(text, other, value), _with(factory, arguments, **{name: other})
+
+
+def _short(value: float) -> float:
+    """The number that one would have written: a float32 read off a curve, shortened."""
+    return float(str(np.float32(value)))
