@@ -714,6 +714,51 @@ def test_an_empty_leaf_stays(rule):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((updates, state)))
 
 
+REAL_ONLY = (
+    "parameters and gradients must be real, got complex64. Wrap the transformation in "
+    "optax.contrib.split_real_and_imaginary."
+)
+
+
+def complex_problem():
+    start, gradients = problem({"z": (3, 4, 2)}, np.float32)
+    return tuple(z["z"].view(np.complex64)[..., 0] for z in (start, gradients))
+
+
+@by_rule
+def test_complex_parameters_are_refused_or_split(rule):
+    start, gradients = complex_problem()
+    tx = rule.ours(0.01)
+    with pytest.raises(ValueError, match=exactly(REAL_ONLY)):
+        tx.update(gradients[0], tx.init(start), start)
+    if rule.name in ("muon", "adafactor"):  # which torch refuses, too
+        return
+    theirs = torch.tensor(start)
+    optimizer = rule.theirs([theirs], lr=0.01)
+    tx, params = optax.contrib.split_real_and_imaginary(tx), jnp.asarray(start)
+    state = tx.init(params)
+    for gradient in gradients[:5]:
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        updates, state = tx.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+    far = relative(np.asarray(params).view(np.float32)[None], theirs.numpy().view("f")[None])
+    assert far <= FLOAT32_BOUND * 2**-23
+
+
+def test_complex_gradients_are_clipped_by_their_parts():
+    _, gradients = complex_problem()
+    tx = optimizers.clip_grad_norm(0.5)
+    with pytest.raises(ValueError, match=exactly(REAL_ONLY)):
+        tx.update(gradients[0], optax.EmptyState())
+    split = optax.contrib.split_real_and_imaginary(tx)
+    clipped, _ = split.update(jnp.asarray(gradients[0]), split.init(jnp.asarray(gradients[0])))
+    theirs = torch.zeros(gradients[0].shape, dtype=torch.complex64)
+    theirs.grad = torch.tensor(gradients[0])
+    torch.nn.utils.clip_grad_norm_([theirs], 0.5)
+    np.testing.assert_allclose(clipped, theirs.grad.numpy(), rtol=CLIP_BOUND[np.float32])
+
+
 @by_exact_rule
 def test_a_python_number_is_a_parameter(rule):
     tx = rule.ours(0.1)

@@ -8,6 +8,10 @@ number may be a schedule; the values in force are read out of the state by
 All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and
 again, which no transformation of gradients can; and ``SparseAdam``, for JAX
 has no sparse gradients.
+
+Complex parameters are refused. Inside ``optax.contrib.split_real_and_imaginary`` they
+are what torch makes of them, two real ones; JAX's gradient of one is the conjugate of
+torch's.
 """
 
 from jaxsched.optimizers.accumulation import Accumulation, accumulated, stepped

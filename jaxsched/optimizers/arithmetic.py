@@ -42,8 +42,14 @@ def scalars_by_dtype(**scalars: Any) -> Callable[[Any], dict[str, jax.Array]]:
 def widened(dtype: Any) -> Any:
     """What is computed in: float32 for what is narrower or an integer, else the dtype itself.
 
-    ``jnp.promote_types`` refuses to choose under strict dtype promotion.
+    ``jnp.promote_types`` refuses to choose under strict dtype promotion. Complex is
+    refused: torch's rules square and compare the real and the imaginary part each.
     """
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(
+            f"parameters and gradients must be real, got {jnp.dtype(dtype)}. Wrap the "
+            "transformation in optax.contrib.split_real_and_imaginary."
+        )
     is_wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32
     return jnp.dtype(dtype if is_wide else jnp.float32)
 
