@@ -359,11 +359,11 @@ def table(values: Any, *, start: int = 0) -> Schedule:
     Returns:
       A schedule of integer counts. Past its end it refuses concrete counts and
       holds its last value for traced ones; before ``start`` likewise, holding
-      its first.
+      its first. A fraction is refused, and cut off where it is traced.
 
     Raises:
       ValueError: the table is empty or not one-dimensional, or a concrete count
-        lies outside it.
+        lies outside it or between two.
 
     >>> float(table([0.5, 0.25])(1))
     0.25
@@ -387,12 +387,18 @@ def table(values: Any, *, start: int = 0) -> Schedule:
 
     def schedule(count: ArrayLike) -> jax.Array:
         if not isinstance(count, Tracer):
-            outside = np.asarray(count)
-            outside = outside[(outside < start) | (outside > start + last)]
+            counts = np.asarray(count)
+            outside = counts[(counts < start) | (counts > start + last)]
             if outside.size:
                 raise ValueError(
                     f"the table holds counts {start} to {start + last}, got {outside.flat[0]}. "
                     "Tabulate more steps."
+                )
+            between = counts[counts != np.floor(counts)]
+            if between.size:
+                raise ValueError(
+                    f"the table holds whole counts, got {between.flat[0]}. Only a formula has "
+                    "values between them."
                 )
         return lookup(count)
 

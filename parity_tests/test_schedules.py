@@ -147,6 +147,16 @@ def test_tables_start_where_they_are_told():
         schedule(6)
 
 
+@pytest.mark.parametrize("count", [1.5, np.asarray([1.0, 2.5], np.float32), math.nan])
+def test_a_table_has_nothing_between_its_counts(count) -> None:
+    curve = schedules.table([0.1, 0.2, 0.3, 0.4])
+    assert float(curve(2.0)) == np.float32(0.3)
+    with pytest.raises(
+        ValueError, match=r"the table holds whole counts, got (1\.5|2\.5|nan)\. Only"
+    ):
+        curve(count)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
