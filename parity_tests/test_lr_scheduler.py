@@ -385,6 +385,11 @@ REFUSED = [
         "T_max must be above 0, to be divided by, got 0",
     ),
     (
+        lambda m, o: m.cosine_annealing_lr(o, 5 / 3),
+        ZeroDivisionError,
+        "T_max must be an integer, or such .*, got 1.66.*: torch divides by zero after count 5. Or",
+    ),
+    (
         lambda m, o: m.cosine_annealing_warm_restarts(o, 0),
         ValueError,
         "T_0 must be an integer of at least 1, got 0",

@@ -348,9 +348,13 @@ def cosine_annealing_lr(
             return now.lr
         if (now.epoch - 1 - T_max) % (2 * T_max) == 0:  # at the minimum the quotient is 0 / 0
             return now.lr + (now.base_lr - eta_min) * (1 - math.cos(math.pi / T_max)) / 2
-        quotient = (1 + math.cos(math.pi * now.epoch / T_max)) / (
-            1 + math.cos(math.pi * (now.epoch - 1) / T_max)
-        )
+        before = 1 + math.cos(math.pi * (now.epoch - 1) / T_max)
+        if before == 0:
+            raise ValueError(
+                f"T_max must be an integer, or such that no count is at the lowest rate, got {T_max!r}: "
+                f"torch divides by zero after count {now.epoch - 1}. Or leave steps out."
+            )
+        quotient = (1 + math.cos(math.pi * now.epoch / T_max)) / before
         return quotient * (now.lr - eta_min) + eta_min
 
     return torch_schedule(
