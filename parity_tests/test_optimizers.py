@@ -759,6 +759,81 @@ def test_complex_gradients_are_clipped_by_their_parts():
     np.testing.assert_allclose(clipped, theirs.grad.numpy(), rtol=CLIP_BOUND[np.float32])
 
 
+def test_a_moving_rho_is_what_optax_gets_wrong():
+    """Why Optax's Adadelta is not called."""
+    _, gradients = problem({"v": (5,)}, np.float32)
+    p = torch.zeros(5)
+    theirs = torch.optim.Adadelta([p], lr=1.0, rho=0.999)
+
+    def rho(count):
+        return 0.999 + 0.0 * count
+
+    ours = optimizers.adadelta(1.0, rho=rho)
+    closest = optax.inject_hyperparams(optax.adadelta)(1.0, rho, 1e-6)
+    rules = {
+        "ours": (ours, lambda state: state.inner.trees["square_avg"]),
+        "optax": (closest, lambda state: state.inner_state[1].e_g),
+    }
+    states = {who: tx.init(jnp.zeros(5)) for who, (tx, _) in rules.items()}
+    far = {who: np.zeros(2) for who in rules}
+    for gradient in gradients["v"][:20]:
+        p.zero_()
+        p.grad = torch.tensor(gradient)
+        theirs.step()
+        expected = p.numpy(), theirs.state[p]["square_avg"].numpy()
+        for who, (tx, average) in rules.items():
+            updates, states[who] = tx.update(gradient, states[who], jnp.zeros(5))
+            found = updates, average(states[who])
+            pairs = zip(found, expected, strict=True)
+            now = [relative(np.asarray(a)[None], b[None])[0] for a, b in pairs]
+            far[who] = np.maximum(far[who], now)
+    assert far["ours"].max() <= FLOAT32_BOUND * 2**-23
+    assert (far["optax"] > [5e-6, 1e-5]).all()
+
+
+def test_adamaxs_bias_correction_is_what_optax_gets_wrong():
+    _, gradients = problem({"v": (5,)}, np.float32)
+    p = torch.zeros(5)
+    theirs = torch.optim.Adamax([p], lr=1.0, betas=(0.999, 0.999))
+    rules = {"ours": optimizers.adamax(1.0, b1=0.999), "optax": optax.adamax(1.0, 0.999)}
+    states = {who: tx.init(jnp.zeros(5)) for who, tx in rules.items()}
+    far = dict.fromkeys(rules, 0.0)
+    for gradient in gradients["v"][:20]:
+        p.zero_()
+        p.grad = torch.tensor(gradient)
+        theirs.step()
+        for who, tx in rules.items():
+            updates, states[who] = tx.update(gradient, states[who], jnp.zeros(5))
+            far[who] = max(far[who], relative(np.asarray(updates)[None], p.numpy()[None])[0])
+    assert far["ours"] <= FLOAT32_BOUND * 2**-23
+    assert far["optax"] > 1e-5
+
+    half = jnp.ones(3, jnp.bfloat16)
+
+    def near_one(count):
+        return 0.9985 + 0.0 * count
+
+    closest = optax.inject_hyperparams(optax.adamax)(1.0, near_one)
+    for tx, finite in ((optimizers.adamax(1.0, b1=near_one), True), (closest, False)):
+        updates, _ = tx.update(half, tx.init(half), half)
+        assert np.isfinite(np.asarray(updates, np.float32)).all() == finite
+
+
+def test_half_precision_is_clipped_by_a_float32_norm():
+    gradient = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    half = jnp.asarray(gradient, jnp.bfloat16)
+    wide = half.astype(jnp.float32)
+    tx = optimizers.clip_grad_norm(1.0)
+    clipped = tx.update(half, optax.EmptyState())[0]
+    exact = tx.update(wide, optax.EmptyState())[0]
+    np.testing.assert_array_equal(clipped, exact.astype(jnp.bfloat16))
+    p = torch.zeros(1000, dtype=torch.bfloat16)
+    p.grad = torch.tensor(gradient).to(torch.bfloat16)
+    norm = float(torch.nn.utils.clip_grad_norm_([p], 1.0))
+    true = float(np.linalg.norm(np.asarray(wide, np.float64)))
+    assert 1e-4 < abs(norm - true) / true <= 2**-8
+
+
 @by_exact_rule
 def test_a_python_number_is_a_parameter(rule):
     tx = rule.ours(0.1)

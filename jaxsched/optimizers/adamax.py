@@ -44,7 +44,9 @@ def adamax(
       ValueError: a number out of its range; weight decay without ``params``.
 
     Source: ``torch.optim.Adamax``, torch 2.13. ``optax.adamax`` has the formula,
-    with the bias correction in float32 and without weight decay.
+    with the bias correction in float32, which puts its updates with β₁ = 0.999 off by
+    2e-5 of them; under bfloat16 parameters a moving β₁ becomes bfloat16, and near 1
+    divides by 0. It does not decay.
 
     >>> tx = adamax(0.5)
     >>> params = jnp.ones(2)
