@@ -179,11 +179,17 @@ def distances(run: rules.Run, theirs: rules.Run, dtype: Any, *, state: bool) -> 
             theirs if state else rules.Run(theirs.params, {}),
         )
         return {"params": far.pop("params"), "state": float(np.max([0.0, *far.values()]))}
-    apart = [rules.ulps(run.params[leaf], theirs.params[leaf]).ravel() for leaf in theirs.params]
+    apart = np.concatenate(
+        [rules.ulps(run.params[leaf], theirs.params[leaf]).ravel() for leaf in theirs.params]
+    )
     # An entry near zero is far in its own spacings: the worst is told in those of its leaf.
     spacing = np.spacing(np.float32(1))
     worst = rules.worst(rules.Run(run.params, {}), rules.Run(theirs.params, {}))["params"]
-    return {"median": float(np.median(np.concatenate(apart))), "worst": float(worst / spacing)}
+    return {
+        "equal": float(np.mean(apart == 0)),
+        "median": float(np.median(apart)),
+        "worst": float(worst / spacing),
+    }
 
 
 class torch_default:
@@ -255,6 +261,15 @@ def ulp(distance: float) -> str:
     return f"{distance:.0f}" if distance < 1000 else f"{distance:.0e}"
 
 
+def in_float32(rows: list[dict[str, Any]]) -> list[str]:
+    """A rule's float32 figures: share of equal entries, median and worst ULP."""
+    return [
+        percent(statistics.fmean(row["equal"] for row in rows)),
+        f"{statistics.median(row['median'] for row in rows):.3g}",
+        ulp(max(row["worst"] for row in rows)),
+    ]
+
+
 def markdown(results: dict[str, Any]) -> str:
     """docs/conformance.md."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
@@ -314,12 +329,14 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{rules.UPDATES} updates under a moving rate, on the same gradients, for each crossing of the",
         "options; the largest distance after any of them, relative to the largest entry, with torch's",
-        "default dtype set to float64; in float32 the median entry (median over settings), in ULP, and the",
-        "worst, in ULP of the largest entry. For Optax, over the settings whose arguments it has, largest",
-        "and smallest distance of the parameters.",
+        "default dtype set to float64; in float32 the share of entries that are equal after an update, over",
+        "all of them, the median entry (median over settings), in ULP, and the worst, in ULP of the largest",
+        "entry. For Optax, over the settings whose arguments it has, largest and smallest distance of the",
+        "parameters.",
         "",
-        "| rule | settings | parameters | state | float32 median | worst | Optax settings | parameters | at best | float32 median |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| rule | settings | parameters | state | float32 equal | median | worst "
+        "| Optax settings | parameters | at best | float32 equal | median | worst |",
+        "|" + " --- |" * 13,
     ]
     for name, rows in results["optimizers"].items():
         ours, optaxs = rows["ours"], rows["optax"]
@@ -328,17 +345,16 @@ def markdown(results: dict[str, Any]) -> str:
             len(ours),
             f"{max(r['params'] for r in ours):.1g}",
             f"{max(r['state'] for r in ours):.1g}",
-            f"{statistics.median(r['median'] for r in ours):.3g}",
-            ulp(max(r["worst"] for r in ours)),
+            *in_float32(ours),
             *(
                 [
                     len(optaxs),
                     f"{max(r['params'] for r in optaxs):.1g}",
                     f"{min(r['params'] for r in optaxs):.1g}",
-                    f"{statistics.median(r['median'] for r in optaxs):.3g}",
+                    *in_float32(optaxs),
                 ]
                 if optaxs
-                else ["none", "", "", ""]
+                else ["none", *[""] * 5]
             ),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")

@@ -134,6 +134,7 @@ def test_a_fresh_run_of_a_rule_agrees(name):
     if name == "muon":  # whose bfloat16 another processor may round otherwise
         return
     for quantity, value in fresh[0].items():
-        bound = {"median": 1.0, "worst": 4.0}.get(quantity, 3e-15)
+        # Another processor fuses other products and sums.
+        bound = {"equal": 0.2, "median": 1.0, "worst": 4.0}.get(quantity, 3e-15)
         far = abs(value - committed[-1][quantity])
         assert far <= bound, f"{name}: {fresh[0]} against {committed[-1]}"
