@@ -172,9 +172,9 @@ RULES = {
             optimizers.adadelta,
             torch.optim.Adadelta,
             (({}, {"rho": moving(0.99, 0.5, 70)}), COUPLED),
-            lambda learning_rate, rho=0.9: optax.inject_hyperparams(optax.adadelta)(
-                learning_rate, rho, 1e-6
-            ),
+            lambda learning_rate, rho=0.9, weight_decay=0.0: optax.inject_hyperparams(
+                optax.adadelta
+            )(learning_rate, rho, 1e-6, weight_decay),
         ),
         Rule(
             optimizers.adamax,

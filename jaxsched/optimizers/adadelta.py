@@ -45,7 +45,7 @@ def adadelta(
     Source: ``torch.optim.Adadelta``, torch 2.13. ``optax.adadelta`` has the
     formula, but once ρ is a schedule its 1 - ρ is float32: at ρ = 0.999 both averages,
     which are torch's state, are off by 1.3e-5 of them and the first updates by 7e-6.
-    A weight decay that moves and ``maximize`` are other transformations there.
+    ``maximize`` is another transformation there.
 
     >>> tx = adadelta(1.0, eps=0.0625, rho=0.0)
     >>> params = jnp.ones(2)
