@@ -24,11 +24,9 @@ from jaxsched.examples.shapes import Shapes
 from jaxsched.flax import by_module
 from jaxsched.param_groups import leaf_path
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(nnx.Variable, "get_value"),
-    reason="on Flax 0.12.0 the detector's average in a Variable is not confirmed",
+pytestmark = pytest.mark.filterwarnings(
+    "error:'.value' access is now deprecated:DeprecationWarning"
 )
-
 
 ITERATIONS = 50  # of 120 of warm-up: an update every batch at first, then every second one
 DEVICES = 8

@@ -31,6 +31,10 @@ def learnt(model: nnx.Module) -> dict[str, Any]:
     return nnx.to_pure_dict(nnx.state(model, LEARNT))
 
 
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
+
+
 class Optimizer(nnx.Optimizer):
     """NNX's, with the recipe's average of parameters and batch statistics kept beside."""
 
@@ -39,13 +43,21 @@ class Optimizer(nnx.Optimizer):
             raise ValueError("recipe must keep an average, got ema=None. Take recipes.yolov5.")
         super().__init__(model, recipe.optimizer(param_groups.by_leaf_name), wrt=nnx.Param)
         self.ema = recipe.ema
-        self.average = nnx.Variable(self.ema.init(learnt(model)))
+        # A Variable a leaf, as NNX keeps the state of the transformation: its `[...]` is on every Flax.
+        self._average = nnx.data(jax.tree.map(nnx.Variable, self.ema.init(learnt(model))))
+
+    @property
+    def average(self) -> optimizers.EMAState:
+        """The average and its updates, as plain arrays."""
+        return jax.tree.map(lambda kept: kept[...], self._average, is_leaf=_is_variable)
 
     def update(self, model: Detector, gradients: Any, /) -> None:  # pyright: ignore
         """One iteration; the average moves where the optimizer made an update."""
         super().update(model, gradients)
-        state, stepped = self.average.value, optimizers.stepped(self)
-        self.average.value = self.ema.update(state, learnt(model), stepped)
+        new = self.ema.update(self.average, learnt(model), optimizers.stepped(self))
+        kept = jax.tree.leaves(self._average, is_leaf=_is_variable)
+        for variable, value in zip(kept, jax.tree.leaves(new), strict=True):
+            variable[...] = value
 
 
 class Iteration(NamedTuple):
@@ -90,7 +102,7 @@ def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> I
         in_force = jax.device_get(jaxsched.hyperparameters(optimizer))
         run = {
             "stepped": float(optimizers.stepped(optimizer)),
-            "ema_updates": float(optimizer.average.value.updates),
+            "ema_updates": float(optimizer.average.updates),
         }
         yield Iteration(float(loss), float(accuracy), in_force, run)
 
@@ -98,7 +110,7 @@ def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> I
 def averaged(model: Detector, optimizer: Optimizer) -> Detector:
     """The network of the average, which is the one to evaluate and to keep."""
     graph, state, rest = nnx.split(model, LEARNT, ...)
-    nnx.replace_by_pure_dict(state, optimizer.average.value.average)
+    nnx.replace_by_pure_dict(state, optimizer.average.average)
     return nnx.merge(graph, state, rest)
 
 
