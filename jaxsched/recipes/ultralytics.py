@@ -187,8 +187,7 @@ def ultralytics(
         optimizer, a["lr0"], momentum = _auto(
             release, version, epochs, batch_size, a["nbs"], classes, images
         )
-        if optimizer == "AdamW":
-            a["warmup_bias_lr"] = 0.0
+        a["warmup_bias_lr"] = 0.0  # whichever optimizer was chosen
     policy.require_choice("optimizer", optimizer, [*policy.UPDATE_RULES, "auto"])
 
     start = start_epoch * steps_per_epoch
