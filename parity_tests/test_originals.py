@@ -290,6 +290,10 @@ ERRORS = {
         lambda: yolov5(**SIZE, batch_size=0),
         "batch_size must be an integer of at least 1, got 0",
     ),
+    "batch-bool": (
+        lambda: yolov5(**SIZE, batch_size=True),
+        "batch_size must be an integer of at least 1, got True",
+    ),
     "epochs": (
         lambda: yolov5(epochs=0, steps_per_epoch=1),
         "epochs must be an integer of at least 1, got 0",

@@ -7,7 +7,7 @@ from jaxsched.optimizers import EMA
 from jaxsched.recipe import Recipe
 from jaxsched.recipes import policy, settings
 from jaxsched.recipes.settings import Settings
-from jaxsched.schedules import require
+from jaxsched.schedules import require_count
 
 DEFAULTS = {
     "lr0": 0.01,
@@ -109,7 +109,7 @@ def yolov5(
     policy.require_choice("optimizer", optimizer, policy.UPDATE_RULES)
     release = VERSIONS[version]
     h = settings.numbers("hyp", settings.read("hyp", hyp), DEFAULTS)
-    require("batch_size", batch_size, "an integer of at least 1", lambda v: v >= 1 and int(v) == v)
+    require_count("batch_size", batch_size, at_least=1)
 
     warmup = max(round(h["warmup_epochs"] * steps_per_epoch), release.warmup_floor)
     factor = (schedules.one_cycle if cos_lr else schedules.linear)(epochs, lrf=h["lrf"])
