@@ -13,12 +13,14 @@ import numpy as np
 import optax
 import original_rules
 import pytest
+from flax import linen as nn
 from flax import nnx
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
 from jaxsched import optimizers, param_groups  # noqa: E402
-from jaxsched.examples.resnet import torch_batch_norm  # noqa: E402
+from jaxsched.examples.resnet import BATCH_NORM, torch_batch_norm  # noqa: E402
+from jaxsched.examples.resnet_linen import TorchBatchNorm  # noqa: E402
 from jaxsched.recipes import ultralytics, yolov5  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -44,6 +46,19 @@ class Net(nnx.Module):
         x = jax.nn.silu(self.bn1(self.conv1(x)))
         x = jax.nn.silu(self.bn2(self.conv2(x)))
         return self.head(x.mean((1, 2)))
+
+
+class LinenNet(nn.Module):
+    """``Net`` in Flax Linen."""
+
+    @nn.compact
+    def __call__(self, x):
+        wide = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+        for k, (features, bias) in enumerate([(4, False), (5, True)], start=1):
+            conv = nn.Conv(features, (3, 3), padding=1, use_bias=bias, name=f"conv{k}", **wide)
+            norm = TorchBatchNorm(use_running_average=False, name=f"bn{k}", **BATCH_NORM)
+            x = jax.nn.silu(norm(conv(x)))
+        return nn.Dense(3, name="head", **wide)(x.mean((1, 2)))
 
 
 class TorchNet(torch.nn.Module):
@@ -145,24 +160,51 @@ def torch_loop(recipe, batch_size, iterations, *, drops, clips):
         yield model, average
 
 
-def our_loop(recipe, batch_size, iterations, start):
-    model = Net()
-    graph, state = nnx.split(model)
+def nnx_net(start):
+    """``Net`` with the values of ``start``: its parameters and statistics, and a call in training."""
+    graph, state = nnx.split(Net())
     state = jax.tree.unflatten(
         jax.tree.structure(state),
         [jnp.asarray(start[path]) for path in param_groups.leaf_paths(state)],
     )
     graph, params, stats = nnx.split(nnx.merge(graph, state), nnx.Param, ...)
-    params, stats = nnx.as_pure(params), nnx.as_pure(stats)
+
+    def call(params, stats, images):
+        model = nnx.merge(graph, params, stats)
+        model.train()
+        return model(images), nnx.as_pure(nnx.state(model, nnx.BatchStat))
+
+    return nnx.as_pure(params), nnx.as_pure(stats), call
+
+
+def linen_net(start):
+    """``nnx_net`` in Linen."""
+    net = LinenNet()
+    variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones((1, 6, 6, 3)))
+    params, stats = (
+        jax.tree_util.tree_map_with_path(
+            lambda keys, _: jnp.asarray(start[param_groups.leaf_path(keys)]), variables[collection]
+        )
+        for collection in ("params", "batch_stats")
+    )
+
+    def call(params, stats, images):
+        variables = {"params": params, "batch_stats": stats}
+        logits, new = net.apply(variables, images, mutable=["batch_stats"])
+        return logits, new["batch_stats"]
+
+    return params, stats, call
+
+
+def our_loop(recipe, batch_size, iterations, params, stats, call):
     tx = recipe.optimizer(param_groups.by_leaf_name)
 
     @jax.jit
     def step(params, stats, opt_state, average, images, labels):
         def loss_of(params):
-            model = nnx.merge(graph, params, stats)
-            model.train()
-            losses = optax.softmax_cross_entropy_with_integer_labels(model(images), labels)
-            return losses.mean() * batch_size, nnx.as_pure(nnx.state(model, nnx.BatchStat))
+            logits, stats_ = call(params, stats, images)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean() * batch_size, stats_
 
         (_, stats_), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
         updates, opt_state = tx.update(gradients, opt_state, params)
@@ -181,12 +223,12 @@ def our_loop(recipe, batch_size, iterations, start):
     assert step._cache_size() == 1
 
 
-def worst(recipe, batch_size, *, ours=our_loop, drops=True, clips=True, iterations=ITERATIONS):
+def worst(recipe, batch_size, *, net=nnx_net, drops=True, clips=True, iterations=ITERATIONS):
     """The largest distance at any iteration, of parameters, buffers and average."""
     loop = torch_loop(recipe, batch_size, iterations, drops=drops, clips=clips)
     model, _ = next(loop)
     distance = 0.0
-    ours = ours(recipe, batch_size, iterations, as_flax(model.state_dict()))
+    ours = our_loop(recipe, batch_size, iterations, *net(as_flax(model.state_dict())))
     for mine, theirs in zip(ours, loop, strict=True):
         for values, module in zip(mine, theirs, strict=True):
             for path, value in as_flax(module.state_dict()).items():
@@ -204,6 +246,13 @@ SIZE = {"epochs": EPOCHS, "steps_per_epoch": STEPS}
 @pytest.mark.parametrize("batch_size", [2, 10, 16, 128])
 def test_yolov5_200_iterations(batch_size, x64):
     assert worst(yolov5(**SIZE, batch_size=batch_size, hyp=HYP), batch_size) <= BOUND
+
+
+def test_linen_as_nnx(x64):
+    recipe = yolov5(**SIZE, batch_size=10, hyp=HYP)
+    assert worst(recipe, 10, net=linen_net) <= BOUND
+    late = dataclasses.replace(recipe, ema=optimizers.EMA(updates=1))
+    assert worst(late, 10, net=linen_net, iterations=20) > 1e-6
 
 
 def test_versions_that_keep_what_is_pending(x64):
