@@ -168,6 +168,16 @@ def proof(run: Sequence[Iteration], recipe: jaxsched.Recipe) -> jaxsched.parity.
     return jaxsched.compare(mine, theirs)
 
 
+def counted(labels: np.ndarray) -> str:
+    """How many of each class, short enough for a title however many there are.
+
+    >>> counted(np.array([0, 1, 0])) == ", ".join(f"{n} {c}" for n, c in zip((2, 1), shapes.CLASSES))
+    True
+    """
+    counts = np.bincount(labels, minlength=len(shapes.CLASSES))
+    return ", ".join(f"{n} {name}" for n, name in zip(counts, shapes.CLASSES, strict=True) if n)
+
+
 def picture(model: Detector, data: Shapes, path: Path) -> None:
     """The first 12 images: the boxes of the shapes in white, those that are found in red."""
     from matplotlib.figure import Figure
@@ -179,7 +189,7 @@ def picture(model: Detector, data: Shapes, path: Path) -> None:
         ax.imshow(data.images[k], extent=(0, shapes.SIZE, shapes.SIZE, 0))
         ax.set_axis_off()
         labels = found.labels[k][found.scores[k] > 0]
-        ax.set_title(", ".join(list(shapes.CLASSES)[label] for label in labels), fontsize=9)
+        ax.set_title(counted(np.asarray(labels)), fontsize=8)
         for rows, colour, width in (
             (data.boxes[k][data.labels[k] >= 0], "white", 2.5),
             (found.boxes[k][found.scores[k] > 0], "red", 1.2),
