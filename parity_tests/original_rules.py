@@ -22,7 +22,7 @@ HYP = {
 YOLOV5 = {"6.1": {"floor": 1000}, "7.0": {"floor": 100}}
 ULTRALYTICS = {
     "8.0.227": {"at_end": True, "clears": True},
-    "8.1.24": {"at_end": True, "clears": True},
+    "8.1.24": {"at_end": True, "clears": True, "saves_first": True},
     "8.3.250": {"at_end": False, "clears": False},
     "8.4.0": {"at_end": False, "clears": False},
     "8.4.190": {"at_end": False, "clears": False},
@@ -47,6 +47,7 @@ def run(
     nb, nbs = steps_per_epoch, 64
     yolov5 = family == "yolov5"
     at_end = yolov5 or ULTRALYTICS[version]["at_end"]
+    saves_first = not yolov5 and ULTRALYTICS[version].get("saves_first", False)
     clears = yolov5 or ULTRALYTICS[version]["clears"]
     newest = version == "8.4.190"
 
@@ -77,6 +78,7 @@ def run(
 
     def process(begin, end, recorded):
         nonlocal updates
+        saved = None
         accumulate = min(whole, nb * epochs) if newest else whole
         ramp_to = accumulate if newest else nbs / batch_size
         last_epoch, last_step, pending = begin - 1, -1, 0
@@ -111,12 +113,15 @@ def run(
                     micros.append(micro)
                     emas.append(updates)
             if at_end:
+                saved = {label: dict(group) for label, group in groups.items()}
                 last_epoch += 1
                 for group in groups.values():
                     group["lr"] = h["lr0"] * lf(last_epoch)
 
+        return saved if saves_first else groups
+
     if resumed and start_epoch:
-        process(0, start_epoch, False)
+        groups = process(0, start_epoch, False)
     process(start_epoch, epochs, True)
     moment = "momentum" if optimizer == "SGD" else "b1"
     emas = np.array(emas, float)

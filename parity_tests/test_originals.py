@@ -168,6 +168,21 @@ def test_replayed_from_its_trace(family, version):
     np.testing.assert_array_equal(run["stepped"], trace.run["stepped"])
 
 
+# What runs of the originals had after a stop at epoch 3 of 5, at lr0 0.01 and lrf 0.01 without
+# a warm-up: the rates of epochs 3 and 4. 8.1.24 saves before its scheduler steps.
+RESUMED = {"8.0.227": (0.00604, 0.00406), "8.1.24": (0.008020000000000001, 0.00406)}
+
+
+@pytest.mark.parametrize("version", RESUMED)
+def test_a_resumed_run_starts_at_the_rate_that_was_saved(version, x64):
+    recipe = ultralytics(
+        **{"epochs": 5, "steps_per_epoch": 2, "batch_size": 2, "version": version},
+        **{"start_epoch": 3, "resumed": True, "args": {"warmup_epochs": 0, "nbs": 2}},
+    )
+    rates = recipe.trace(4).groups["norm"]["learning_rate"]
+    np.testing.assert_allclose(rates[::2], RESUMED[version], rtol=1e-14)
+
+
 AUTO = [
     # version, images, classes -> optimizer, rate and moment after the warm-up
     ("8.3.250", 1000, 80, "adamw", round(0.01 / 84, 6), 0.9),

@@ -3,6 +3,7 @@
 The article's simulation of the policy is built of it too.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ def lagging_rate(
     warmup_iterations: Any,
     start_epoch: int,
     resumed: bool,
+    saves_first: bool = False,
 ) -> Schedule:
     """The rate of an iteration where the scheduler steps at each epoch's end, and so lags.
 
@@ -61,24 +63,30 @@ def lagging_rate(
         epoch's; the lag shows from the epoch after.
       start_epoch: the epoch in which this process starts.
       resumed: whether it starts with its predecessor's optimizer state.
+      saves_first: whether that state was saved before the scheduler stepped.
     """
     rate = lambda_lr(lr0, factor)
     lagging = schedules.lagged(rate, after=warmup_iterations // steps_per_epoch)
+    late = start_epoch * steps_per_epoch > warmup_iterations
     if not (resumed or is_zero(start_epoch)):
-        late = start_epoch * steps_per_epoch > warmup_iterations
-        lagging = _fresh(lagging, rate, start_epoch, late)
+        # LambdaLR has set the rate of epoch 0 in a new optimizer.
+        lagging = _starting(lagging, lambda: rate(0), start_epoch, late)
+    elif saves_first and not is_zero(start_epoch):
+        before = functools.partial(lagging, start_epoch - 1)
+        lagging = _starting(lagging, before, start_epoch, late)
     return schedules.per_epoch(lagging, steps_per_epoch)
 
 
 @schedules.remembered
-def _fresh(lagging: Schedule, rate: Schedule, start_epoch: int, late: ArrayLike) -> Schedule:
-    """``lagging``, but for the first epoch of a process whose optimizer is new.
+def _starting(
+    lagging: Schedule, first: Callable[[], jax.Array], start_epoch: int, late: ArrayLike
+) -> Schedule:
+    """``lagging``, but for the first epoch, which runs at the rate that its optimizer came with.
 
-    ``LambdaLR`` has set the rate of epoch 0 there, and where the process starts
-    ``late``, after the warm-up, nothing overwrites it.
+    Where the process starts ``late``, after the warm-up, nothing overwrites it.
     """
     return schedules.exact(
-        lambda epoch: jnp.where((epoch == start_epoch) & late, rate(0), lagging(epoch))
+        lambda epoch: jnp.where((epoch == start_epoch) & late, first(), lagging(epoch))
     )
 
 

@@ -41,6 +41,8 @@ class Version:
 
     Attributes:
       lags: the scheduler steps at an epoch's end, so that rates lag by an epoch.
+      saves_first: where it lags, a checkpoint is saved before the scheduler steps, so that a
+        resumed process repeats the rate of its predecessor's last epoch.
       drops: pending gradients are dropped at an epoch's start.
       warmup_floor: iterations that a warm-up lasts at least.
       short_runs: the warm-up is no longer than the run without its last epoch, and the
@@ -51,6 +53,7 @@ class Version:
     """
 
     lags: bool
+    saves_first: bool
     drops: bool
     warmup_floor: int
     short_runs: bool
@@ -61,6 +64,7 @@ class Version:
 
 _OLD = Version(
     lags=True,
+    saves_first=False,
     drops=True,
     warmup_floor=100,
     short_runs=False,
@@ -72,7 +76,7 @@ _KEEPS = dataclasses.replace(_OLD, lags=False, drops=False)
 
 VERSIONS = {
     "8.0.227": _OLD,
-    "8.1.24": _OLD,
+    "8.1.24": dataclasses.replace(_OLD, saves_first=True),
     "8.3.250": _KEEPS,
     # That release put the weights first and went on warming up group 0 as the biases.
     "8.4.0": dataclasses.replace(_KEEPS, biased="weight", auto_short="MuSGD"),
@@ -204,6 +208,7 @@ def ultralytics(
             warmup_iterations=warmup,
             start_epoch=start_epoch,
             resumed=resumed,
+            saves_first=release.saves_first,
         )
     else:
         rate = schedules.per_epoch(lambda_lr(a["lr0"], factor), steps_per_epoch)
