@@ -3,7 +3,10 @@
 Recipes and schedules count iterations, one a batch; 0 is the first.
 """
 
-from jaxsched import lr_scheduler, optimizers, param_groups, parity, recipes, schedules
+import importlib
+from typing import Any
+
+from jaxsched import lr_scheduler, optimizers, param_groups, parity, recipes, schedules, testing
 from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare
 from jaxsched.recipe import Recipe
@@ -22,4 +25,15 @@ __all__ = [
     "parity",
     "recipes",
     "schedules",
+    "testing",
 ]
+
+_ON_DEMAND = ("flax", "plot", "torch")
+"""Modules of their own that need a package which ``import jaxsched`` does not import."""
+
+
+def __getattr__(name: str) -> Any:
+    """``jaxsched.torch`` and the like, imported when they are first asked for."""
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'jaxsched' has no attribute {name!r}")
+    return importlib.import_module(f"jaxsched.{name}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxsched.parity import Quantity, Report
 from jaxsched.recipe import Recipe
 from jaxsched.schedules import require_count
 from jaxsched.trace import Trace, warmup_end
@@ -108,6 +109,57 @@ def plot(
         handlelength=4,
     )
     figure.savefig(path)
+
+
+def parting(report: Report, path: str | os.PathLike[str]) -> None:
+    """Draws both curves of what differs, from some rows before they part.
+
+    Args:
+      report: of two runs that differ.
+      path: the picture, ``.png`` or ``.svg``.
+    """
+    require_suffix(path, SUFFIXES)
+    # Groups often part alike: of each name the group that is off most.
+    worst: dict[str, Quantity] = {}
+    for quantity in report.quantities:
+        known = worst.get(quantity.name)
+        if quantity.first and (known is None or quantity.max_relative > known.max_relative):
+            worst[quantity.name] = quantity
+    figure = Figure((8, 1 + 3.4 * len(worst)), dpi=150, layout="constrained", facecolor="white")
+    axes = figure.subplots(2 * len(worst), height_ratios=[2, 1] * len(worst), squeeze=False)[:, 0]
+    for pair, quantity in zip(axes.reshape(-1, 2), worst.values(), strict=True):
+        _parting(pair, report, quantity)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper right", ncols=2, frameon=False)
+    figure.savefig(path)
+
+
+def _parting(axes: np.ndarray, report: Report, quantity: Quantity) -> None:
+    """Both curves of a quantity, and under them how far they are apart."""
+    clock = report.reference.meta.get("clock", "iteration")
+    columns = (
+        (side.groups[quantity.label] if quantity.label else side.run).get(quantity.name)
+        for side in (report.mine, report.reference)
+    )
+    mine, reference = (np.full(quantity.n, np.nan) if c is None else c for c in columns)
+    at = (quantity.first or (0,))[0]
+    counts = report.reference.start + np.arange(quantity.n)
+    seen = counts >= at - max(10, quantity.n // 50)
+    peak = np.abs(reference).max() or 1.0
+    axes[0].plot(counts[seen], reference[seen], color="#E69F00", linewidth=4, label="reference")
+    axes[0].plot(counts[seen], mine[seen], color="#0072B2", linewidth=1.4, label="mine")
+    away = 100 * (mine.astype(np.float64) - reference) / peak
+    axes[1].plot(counts[seen], away[seen], color="#0072B2", linewidth=1.4)
+    name = quantity.name.replace("_", " ")
+    where = f"{quantity.label}: " if quantity.label else ""
+    axes[0].set_title(f"{where}{name}, parting at {clock} {at}", loc="left", fontweight="bold")
+    axes[0].set_ylabel(name)
+    axes[1].set_ylabel("distance\n(% of peak)")
+    axes[1].set_xlabel(clock)
+    for ax in axes:
+        ax.axvline(at, color="#555555", linewidth=1, linestyle="--")
+        ax.grid(color="#DDDDDD", linewidth=0.6)
+        ax.margins(x=0.01)
 
 
 def _curves(axes: Axes, trace: Trace, name: str) -> None:

@@ -226,8 +226,8 @@ def test_plot_needs_to_know_how_many_iterations(tmp_path):
 
 PLOT = "jaxsched plot yolov5_resnet18"
 REFUSED = [
-    ("", "jaxsched: command must be one of train, plot, export, record, got none. See jaxsched --help."),
-    ("trian", "jaxsched: command must be one of train, plot, export, record, got trian. Did you mean train?"),
+    ("", "jaxsched: command must be one of train, plot, export, record, verify, got none. See jaxsched --help."),
+    ("trian", "jaxsched: command must be one of train, plot, export, record, verify, got trian. Did you mean train?"),
     ("plot", "jaxsched plot: recipe must be one of {recipes}, got none. See jaxsched plot --help."),
     ("plot yolov5_resnet", "jaxsched plot: recipe must be one of {recipes}, got yolov5_resnet. Did you mean yolov5_resnet18?"),
     ("plot yolov5_resnet18 --out lr.gif", f"{PLOT}: the file must end in .png or .svg, got lr.gif"),

@@ -1,4 +1,4 @@
-"""The command ``jaxsched``: train, plot, export, record. Its counts are iterations; 0 is the first.
+"""The command ``jaxsched``: train, plot, export, record, verify. Its counts are iterations; 0 is the first.
 
 A command is a function and its options are that function's arguments; ``plot`` and
 ``export`` take those of the recipe too. A new factory in ``recipes.__all__`` needs
@@ -24,9 +24,16 @@ from jaxsched import recipes
 from jaxsched.cli.curves import export, plot
 from jaxsched.cli.record import record
 from jaxsched.cli.train import train
+from jaxsched.cli.verify import verify
 from jaxsched.recipe import Recipe
 
-COMMANDS = {"train": train, "plot": plot, "export": export, "record": record}
+COMMANDS = {
+    "train": train,
+    "plot": plot,
+    "export": export,
+    "record": record,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,12 +135,15 @@ def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial
     hints = {**typing.get_type_hints(function), **hints}
 
     # Not functools.wraps: tyro would follow it to the function's own type hints.
-    def binder(**options: Any) -> functools.partial:
-        return functools.partial(function, **options)
+    def binder(*given: Any, **options: Any) -> functools.partial:
+        return functools.partial(function, *given, **options)
 
     signature = inspect.signature(function)
     parameters = [
-        p.replace(annotation=_option(hints[p.name]), kind=p.KEYWORD_ONLY)
+        p.replace(
+            annotation=_option(hints[p.name]),
+            kind=p.kind if p.kind is p.POSITIONAL_ONLY else p.KEYWORD_ONLY,
+        )
         for p in signature.parameters.values()
         if p.name != "script"  # what follows --
     ]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxsched.schedules import as_float64, is_number
@@ -150,11 +151,13 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     Args:
       opt_state: the state of ``recipe.optimizer(...)`` or of a rule with a
         schedule, however wrapped: inside ``optax.chain`` or
-        ``optax.apply_if_finite``, as an ``nnx.Optimizer`` or a ``TrainState``.
+        ``optax.apply_if_finite``, as an ``nnx.Optimizer`` or a ``TrainState``. Or,
+        where there is none of ours, that of ``optax.inject_hyperparams``.
 
     Returns:
       ``{label: {name: value}}``, float32 scalars (float64 with x64). Before the
-      first update, the values of the first.
+      first update, the values of the first. What ``optax.inject_hyperparams``
+      tells has the label of ``optax.multi_transform`` around it, else ``"all"``.
 
     Raises:
       ValueError: the state holds no such hyperparameters, or a label twice.
@@ -166,23 +169,45 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     0.5
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
-    found = [
-        node
-        for node in jax.tree.leaves(opt_state, is_leaf=lambda n: isinstance(n, ScheduledState))
-        if isinstance(node, ScheduledState)
-    ]
+    found = _ours(opt_state) or _injected(opt_state)
     if not found:
         raise ValueError(
             f"opt_state must hold the state of a jaxsched optimizer, got {type(opt_state).__name__} "
             "without one. Pass the state of recipe.optimizer(labels)."
         )
     values: dict[str, dict[str, jax.Array]] = {}
-    for state in found:
-        for label, group in state.hyperparameters.items():
-            if label in values:
-                raise ValueError(
-                    f"labels must be unique within opt_state, got {label!r} twice. "
-                    "Pass one optimizer's state at a time."
-                )
-            values[label] = {name: jnp.asarray(value) for name, value in group.items()}
+    for label, group in found:
+        if label in values:
+            raise ValueError(
+                f"labels must be unique within opt_state, got {label!r} twice. "
+                "Pass one optimizer's state at a time."
+            )
+        values[label] = {name: jnp.asarray(value) for name, value in group.items()}
     return values
+
+
+def _ours(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda n: isinstance(n, ScheduledState))
+    states = [leaf for leaf in leaves if isinstance(leaf, ScheduledState)]
+    return [entry for state in states for entry in state.hyperparameters.items()]
+
+
+def _injected(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """What ``optax.inject_hyperparams`` tells: its states are those with ``hyperparams``."""
+
+    def tells(node: Any) -> bool:
+        return isinstance(getattr(node, "hyperparams", None), Mapping)
+
+    nodes = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=tells)[0]
+    return [
+        (
+            next((str(key.key) for key in reversed(path) if hasattr(key, "key")), "all"),
+            {
+                name: value
+                for name, value in node.hyperparams.items()
+                if is_number(value) or isinstance(value, jax.Array | np.ndarray)
+            },
+        )
+        for path, node in nodes
+        if tells(node)
+    ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import platform
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -14,6 +15,9 @@ from jaxsched.parity.causes import Case, causes
 from jaxsched.parity.rows import equal, ulps
 from jaxsched.recipe import Recipe
 from jaxsched.trace import Trace
+
+MOST = 6
+"""Groups of which every renaming is tried."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +119,9 @@ class Report:
         )
 
 
-def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
+def compare(
+    mine: Recipe | Trace, reference: Recipe | Trace, *, iterations: int | None = None
+) -> Report:
     """Holds two runs against each other, iteration by iteration.
 
     Values are equal where the nearest float32 are the same, for those are what
@@ -131,7 +137,8 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
       mine: a recipe or a trace.
       reference: a recipe or a trace. A recipe is evaluated over the other
         side's trace, and where that counts updates at the iterations at which it makes one;
-        of two recipes, over the run that the reference's ``origin`` describes.
+        of two recipes, over the run that an ``origin`` describes, the reference's first.
+      iterations: of two recipes, how many; if not given, to that run's end.
 
     Raises:
       ValueError: neither recipes nor traces; traces of other lengths, starts, clocks
@@ -145,7 +152,7 @@ def compare(mine: Recipe | Trace, reference: Recipe | Trace) -> Report:
     >>> compare(other, recipe).causes[0]
     'warm-up too long: 3 iterations for 2'
     """
-    a, b = _traces(mine, reference)
+    a, b = _traces(mine, reference, iterations)
     columns = list(_columns(a, b))
     if not columns:
         raise ValueError(
@@ -168,9 +175,10 @@ def _causes(a: Trace, b: Trace, reference: Recipe | Trace, mine: Recipe | Trace)
     sources = (curves, arguments, structure)
     recipe = _of_iterations(reference, b)
     case = Case(a, b, recipe)
-    yield from causes(case, (mistake for source in sources for mistake in source.mistakes(case)))
+    told = list(causes(case, (m for source in sources for m in source.mistakes(case))))
+    yield from told
     made = _of_iterations(mine, a)
-    if recipe is None and made is not None:
+    if made is not None and (recipe is None or not told):
         case = Case(b, a, made, flipped=True)
         tried = (mistake for source in sources[1:] for mistake in source.mistakes(case))
         yield from causes(case, tried)
@@ -182,7 +190,9 @@ def _of_iterations(run: Recipe | Trace, trace: Trace) -> Recipe | None:
     return run if isinstance(run, Recipe) and not by_update else None
 
 
-def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Trace]:
+def _traces(
+    mine: Recipe | Trace, reference: Recipe | Trace, iterations: int | None
+) -> tuple[Trace, Trace]:
     for run in (mine, reference):
         if not isinstance(run, Recipe | Trace):
             raise ValueError(
@@ -192,13 +202,14 @@ def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Tra
     if isinstance(reference, Recipe):
         if isinstance(mine, Trace):
             reference = _told(reference, _beside(reference, mine), mine)
-        elif reference.iterations is None:
-            raise ValueError(
-                "one of two recipes must tell how long its run is, got a reference without epochs "
-                "in its origin. Compare with recipe.trace(n)."
-            )
         else:
-            reference = reference.trace(reference.iterations)
+            n = iterations or reference.iterations or mine.iterations
+            if n is None:
+                raise ValueError(
+                    "one of two recipes must tell how long its run is, got a reference without "
+                    "epochs in its origin. Compare with recipe.trace(n)."
+                )
+            reference = reference.trace(n)
     if isinstance(mine, Recipe):
         mine = _beside(mine, reference)
     clocks = [trace.meta.get("clock", "iteration") for trace in (mine, reference)]
@@ -209,17 +220,30 @@ def _traces(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[Trace, Tra
         ("groups", ", ".join(sorted(mine.groups)), ", ".join(sorted(reference.groups))),
     ):
         if x != y:
-            raise ValueError(
-                f"traces must have the same {what}, got {x} against {y}. "
-                + (
-                    "Rename groups with relabel."
-                    if what == "groups"
-                    else "Compare the same stretch."
-                )
-            )
+            remedy = _renaming(mine, reference) if what == "groups" else "Compare the same stretch."
+            raise ValueError(f"traces must have the same {what}, got {x} against {y}. {remedy}")
     if not len(reference):
         raise ValueError("traces must have at least 1 row, got 0.")
     return mine, reference
+
+
+def _renaming(mine: Trace, reference: Trace) -> str:
+    """How groups of other names are to be renamed: as makes all equal, where one way does."""
+    labels = list(mine.groups)
+    ways = [
+        dict(zip(labels, names, strict=True))
+        for names in itertools.permutations(reference.groups)
+        if len(labels) == len(names) <= MOST
+    ]
+    equal_ways = [
+        way
+        for way in ways
+        if all(equal(x, y).all() for _, _, x, y in _columns(mine.relabel(way), reference))
+    ]
+    if len(equal_ways) != 1:
+        return "Rename groups with relabel."
+    told = ",".join(f"{old}={new}" for old, new in equal_ways[0].items())
+    return f"Rename groups with relabel: {told} makes all equal."
 
 
 def _told(recipe: Recipe, trace: Trace, other: Trace) -> Trace:

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import SWALR
 from jaxsched import lr_scheduler
 from jaxsched.param_groups import FROZEN
 from jaxsched.recipe import Recipe
-from jaxsched.schedules import Schedule, as_float64, exact, is_number, require_count
+from jaxsched.schedules import Schedule, as_float64, exact, is_number, per_epoch, require_count
 from jaxsched.torch.detached import Ended, detached, rows
 from jaxsched.torch.groups import labelled, places, read, rule_of
 
@@ -111,7 +111,10 @@ def from_torch(
             return column[0]
         table = np.array(column, np.float64)
         closed = closed if closed and _agrees(closed, table) else None
-        return _of_iterations(table, closed, every, batches_done)
+        schedule = _of_iterations(table, closed, every, batches_done)
+        if closed is not None and hasattr(closed, "origin") and not batches_done:
+            schedule.__dict__["origin"] = per_epoch(closed, every).__dict__["origin"]
+        return schedule
 
     return Recipe(
         {
@@ -330,4 +333,6 @@ def _closed_form(scheduler: Any, index: int, name: str) -> Schedule | None:
     except (ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError):
         return None
     curve = found if name == "learning_rate" else found.momentum
-    return None if curve is None else lambda count: curve(first + count)
+    if curve is None or not first:
+        return curve
+    return lambda count: curve(first + count)

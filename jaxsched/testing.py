@@ -1,0 +1,41 @@
+"""What a user's own pytest calls. Rows are iterations, or what the reference counts; no torch.
+
+``jaxsched.torch.assert_optimizer_matches`` is its like for updates.
+"""
+
+import os
+
+from jaxsched.parity import compare
+from jaxsched.recipe import Recipe
+from jaxsched.trace import Trace
+
+Run = Recipe | Trace | str | os.PathLike[str]
+"""A recipe, a trace, or a trace's file."""
+
+
+def assert_matches(mine: Run, reference: Run) -> None:
+    """Fails where two runs part; the message is the report, with the likely causes.
+
+    Args:
+      mine: a recipe, a trace, or the path of a trace's file.
+      reference: likewise; ``compare`` says over which rows a recipe is evaluated.
+
+    Raises:
+      AssertionError: they part.
+      ValueError: they cannot be compared, or a file is no trace.
+
+    >>> from jaxsched.recipes import recorded, yolov5_resnet18
+    >>> assert_matches(yolov5_resnet18(), recorded("yolov5_resnet18"))
+    >>> assert_matches(yolov5_resnet18(momentum=0.9), recorded("yolov5_resnet18"))
+    Traceback (most recent call last):
+    ...
+    AssertionError: no parity: 3 of 9 quantities differ
+    ...
+    likely cause: another momentum: momentum 0.9 for 0.937
+    """
+    mine, reference = (
+        run if isinstance(run, Recipe | Trace) else Trace.load(run) for run in (mine, reference)
+    )
+    report = compare(mine, reference)
+    if not report:
+        raise AssertionError(str(report))

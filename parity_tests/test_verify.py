@@ -1,0 +1,227 @@
+"""``jaxsched verify`` and what pytest calls: told equal, told why not, or refused in a sentence."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jaxsched
+from jaxsched import Trace, cli, testing
+from jaxsched.recipes import recorded, yolov5, yolov5_resnet18
+
+MINE = """
+import optax
+import jaxsched
+from jaxsched import Recipe, lr_scheduler, param_groups, recipes, schedules
+
+recipe = recipes.yolov5_resnet18()
+transformation = recipe.optimizer(param_groups.by_leaf_name)
+pair = (recipe.optimizer(param_groups.by_dotted_name), {"bn.bn.weight": 1.0, "a.weight": 1.0, "a.bias": 1.0})
+
+
+def function():
+    return recipes.yolov5_resnet18()
+
+
+def short():
+    return recipes.yolov5_resnet18(warmup_iterations=999)
+
+
+def injected():
+    rules = {
+        label: optax.inject_hyperparams(optax.sgd)(group["learning_rate"], group["momentum"])
+        for label, group in recipe.groups.items()
+    }
+    return optax.multi_transform(rules, param_groups.by_leaf_name)
+
+
+def port():
+    rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, 9), 5)
+    return Recipe({"0": {"learning_rate": rate, "momentum": 0.9}})
+
+
+plain = optax.sgd(0.1)
+number = 3
+
+
+def needs(x):
+    return x
+
+
+def fails():
+    return 1 / 0
+"""
+
+LIVE = """
+import torch
+
+parameter = torch.nn.Parameter(torch.ones(2))
+optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+live = (optimizer, scheduler)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "live.py").write_text(LIVE)
+    (tmp_path / "broken.py").write_text("import does_not_exist")
+    (tmp_path / "stops.py").write_text("import sys; sys.exit('no')")
+    trace = recorded("yolov5_resnet18")
+    trace.save("run.npz")
+    trace.relabel({"norm": "0", "weight": "1", "bias": "2"}).save("numbered.npz")
+    rates = {k: {n: g[n] for n in ("learning_rate", "momentum")} for k, g in trace.groups.items()}
+    Trace(rates).save("rates.npz")
+    (tmp_path / "damaged.npz").write_bytes((tmp_path / "run.npz").read_bytes()[:5000])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    return tmp_path
+
+
+EQUAL = [
+    "mine.py:recipe --against run.npz",
+    "mine.py:function --against run.npz",
+    "mine.py:transformation --against run.npz",
+    "mine.py:pair --against run.npz",
+    "run.npz --against run.npz",
+    "run.npz --against mine.py:recipe",
+    "mine.py:recipe --against mine.py:function",
+    "mine.py:recipe --against run.npz --iterations 100",
+    "mine.py:recipe --against numbered.npz --labels 0=norm,1=weight,2=bias",
+    "numbered.npz --against mine.py:recipe --labels 0=norm,1=weight,2=bias",
+]
+
+
+@pytest.mark.parametrize("words", EQUAL)
+def test_equal_runs_exit_with_0(words, folder, capsys):
+    assert cli.main(["verify", *words.split()]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    n = 100 if "100" in words else 3000
+    assert last.startswith(f"parity: {n} iterations × 3 groups × learning rate, momentum")
+    assert last.endswith(": 0 ULP")
+    assert not (folder / "parity.png").exists()
+
+
+def test_what_differs_is_told_with_its_cause_and_a_picture(folder, capsys):
+    words = ["verify", "mine.py:short", "--against", "run.npz", "--report", "out/report.json"]
+    assert cli.main(words) == 1
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("bias    learning rate"))
+    assert re.search(r"3,000 +66\.70 % +98,746 +0\.00092 +1: 0\.0999099091 for 0\.09991$", row)
+    assert "likely cause: warm-up too short: warmup_iterations 999 for 1000" in out
+    assert (folder / "parity.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["parity"] is False
+    assert report["compared"] == {"mine": "mine.py:short", "against": "run.npz"}
+    assert report["causes"] == ["warm-up too short: warmup_iterations 999 for 1000"]
+    assert report["versions"]["jax"] == jax.__version__
+    assert report["reference"]["sha256"] != report["mine"]["sha256"]
+    assert len(report["quantities"]) == 9
+
+
+def test_a_hash_tells_sides_apart_and_alike():
+    recipe = yolov5_resnet18(epochs=2)
+    same, other = recipe.trace(60), yolov5_resnet18(epochs=2, lr0=0.02).trace(60)
+    one, two = (jaxsched.compare(t, recipe).evidence()["mine"]["sha256"] for t in (same, other))
+    assert one == jaxsched.compare(same, same).evidence()["reference"]["sha256"] != two
+
+
+def test_injected_hyperparameters_are_read(folder, capsys):
+    words = ["verify", "mine.py:injected", "--against", "rates.npz", "--iterations", "50"]
+    status = cli.main(words)
+    out = capsys.readouterr().out
+    assert re.search(r"weight +learning rate +50", out)
+    assert status == 0, out
+
+
+@pytest.mark.torch
+def test_live_torch_is_a_reference(folder, capsys):
+    pytest.importorskip("torch", reason="what is compared is live torch")
+    words = "verify mine.py:port --against live.py:live --steps-per-epoch 5 --iterations 100"
+    assert cli.main(words.split()) == 1
+    out = capsys.readouterr().out
+    assert "cosine_annealing_lr with another denominator, T_max: 9 for 10" in out
+    words = "verify live.py:live --against live.py:live --steps-per-epoch 5 --iterations 100"
+    assert cli.main(words.split()) == 0
+
+
+REFUSED = [
+    ("nothing.npz --against run.npz", "nothing.npz must be a trace's file or file.py:name, got no such file."),
+    ("nothing.py:x --against run.npz", "nothing.py must be a Python file, got no such file."),
+    ("mine.py --against run.npz", "mine.py must be followed by a name, as in mine.py:recipe."),
+    ("mine.py:recipes --against run.npz", "mine.py:recipes must be a Recipe, a Trace, an Optax transformation, or torch's (optimizer, scheduler), got module."),
+    ("mine.py:recip --against run.npz", "mine.py must define recip, got none. It has recipe."),
+    ("mine.py:needs --against run.npz", "mine.py must have a needs() without arguments, got one that needs x."),
+    ("mine.py:fails --against run.npz", "mine.py must run, got ZeroDivisionError: division by zero"),
+    ("mine.py:number --against run.npz", "mine.py:number must be a Recipe, a Trace, an Optax transformation, or torch's (optimizer, scheduler), got int."),
+    ("mine.py:plain --against run.npz", "mine.py:plain must tell its hyperparameters in its state, as ours and optax.inject_hyperparams do, got one that does not. Compare its updates with jaxsched.torch.assert_optimizer_matches."),
+    ("broken.py:x --against run.npz", "broken.py must run, got ModuleNotFoundError: No module named 'does_not_exist'"),
+    ("stops.py:x --against run.npz", "stops.py must run, got SystemExit: no"),
+    ("damaged.npz --against run.npz", "damaged.npz must be a whole trace file, got one that does not read as such (BadZipFile). Record or export it again."),
+    ("empty.npz --against run.npz", "empty.npz must be a whole trace file, got one that does not read as such (EOFError). Record or export it again."),
+    ("mine.py:recipe --against numbered.npz", "traces must have the same groups, got bias, norm, weight against 0, 1, 2. Rename groups with relabel: weight=1,bias=2,norm=0 makes all equal."),
+    ("mine.py:port --against run.npz", "traces must have the same groups, got 0 against bias, norm, weight. Rename groups with relabel."),
+    ("mine.py:port --against mine.py:port", "--iterations must be given where neither side tells how long its run is, got none."),
+    ("run.npz --against run.npz --labels norm", "--labels must be old=new,old=new, got norm"),
+    ("run.npz --against run.npz --out parity.gif", "the file must end in .png or .svg, got parity.gif"),
+    ("run.npz --against run.npz --iterations 0", "iterations must be an integer of at least 1, got 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED)
+def test_what_cannot_be_compared_is_refused_in_a_sentence(words, sentence, folder, capsys):
+    assert cli.main(["verify", *words.split()]) == 2
+    told = capsys.readouterr()
+    assert told.err == f"jaxsched verify: {sentence}\n"
+    assert told.out == ""
+
+
+def test_assert_matches_takes_files_and_fails_with_the_report(tmp_path):
+    trace = recorded("yolov5_resnet18")
+    trace.save(tmp_path / "run.npz")
+    testing.assert_matches(yolov5_resnet18(), tmp_path / "run.npz")
+    with pytest.raises(AssertionError) as failure:
+        testing.assert_matches(yolov5_resnet18(momentum=0.9), trace)
+    assert str(failure.value).endswith("likely cause: another momentum: momentum 0.9 for 0.937")
+
+
+def test_a_recording_of_updates_is_held_against_the_recipes_updates():
+    """A script that is recorded from outside tells of updates only."""
+    recipe = yolov5(epochs=10, steps_per_epoch=20, batch_size=16)
+    whole = recipe.trace(200)
+    stepped = np.flatnonzero(whole.run["stepped"])
+    groups = {k: {n: v[stepped] for n, v in g.items()} for k, g in whole.groups.items()}
+    updates = Trace(groups, meta={"clock": "update"})
+    assert len(stepped) < 200
+    report = jaxsched.compare(recipe, updates)
+    assert report, str(report)
+    assert str(report).startswith(f"parity: {len(stepped)} updates × 3 groups")
+    late = Trace(
+        {k: {n: v[1:] for n, v in g.items()} for k, g in groups.items()}, meta=updates.meta
+    )
+    assert not jaxsched.compare(recipe, late)
+    alone = yolov5_resnet18(epochs=2)
+    assert jaxsched.compare(alone, Trace(alone.trace(60).groups, meta={"clock": "update"}))
+
+
+def test_a_default_that_only_the_recipe_tells_is_no_difference():
+    assert jaxsched.compare(recorded("yolov5_resnet18"), yolov5_resnet18())
+    reference = Trace(yolov5_resnet18(epochs=1).trace(30).groups)
+    assert not jaxsched.compare(recorded("yolov5_resnet18").head(30), reference)
+
+
+def test_modules_that_need_a_package_come_when_asked_for():
+    assert jaxsched.flax.by_module
+    with pytest.raises(AttributeError, match="has no attribute 'tensorflow'"):
+        jaxsched.tensorflow  # noqa: B018
+
+
+def test_a_transformation_under_another_is_told_by_its_label():
+    tx = optax.chain(optax.inject_hyperparams(optax.adam)(lambda count: 0.1 / (1 + count)))
+    state = tx.init({"w": np.ones(2)})
+    told = jaxsched.hyperparameters(state)
+    assert float(told["all"]["learning_rate"]) == np.float32(0.1)
