@@ -1,10 +1,18 @@
 """``jaxsched train``: a network trained on the spot. Its counts are iterations; 0 is the first."""
 
+import contextlib
+import functools
 import importlib
+import os
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import jax
 
 import jaxsched
 from jaxsched import recipes
@@ -17,12 +25,25 @@ RUN = {"epochs": 100, "steps_per_epoch": 30}
 """The article's run, as the package carries its trace."""
 
 
+class _Options(NamedTuple):
+    """What both trainings are asked for."""
+
+    epochs: int
+    out: Path
+    seed: int
+    resume: bool
+    mesh: str | None
+
+
 def train(
     *,
     recipe: Literal["yolov5_resnet18", "yolov5"] = "yolov5_resnet18",
     epochs: int | None = None,
     out: Path | None = None,
     seed: int = 0,
+    resume: bool = False,
+    mesh: str | None = None,
+    distributed: bool = False,
 ) -> int:
     """Trains a network with a recipe on the spot, and proves the recipe.
 
@@ -34,9 +55,18 @@ def train(
       recipe: yolov5_resnet18 is the article's, a ResNet-18 on handwritten digits; yolov5 is
         YOLOv5's own with accumulation and average, a small detector on drawn shapes.
       epochs: stop after this many of the curve's 100 epochs, or 30 of yolov5.
-      out: folder for lr.png, trace.npz and, of the detector, boxes.png; if not given,
-        runs/ and the recipe's name.
+      out: folder for lr.png, trace.npz, checkpoints and, of the detector, boxes.png; if not
+        given, runs/ and the recipe's name.
       seed: of the data, its order, and the network.
+      resume: go on from the last checkpoint in the folder, to the bits in which a run that
+        was never stopped ends; from the start where there is none yet. With more epochs a
+        run that is done goes on too.
+      mesh: train on several devices: data=8 splits the batch, fsdp=8 the batch and all that
+        is learnt, data=2,fsdp=4 both. Where the devices do not divide the batch, several
+        compute the same share.
+      distributed: this process is one of several of one run, each started with the same
+        words by a cluster's launcher, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+        JAX_PROCESS_ID set; the folder is to be one that all of them see.
     """
     whole = {"yolov5_resnet18": RUN["epochs"], "yolov5": 30}[recipe]
     epochs = whole if epochs is None else epochs
@@ -46,20 +76,35 @@ def train(
     out = Path("runs") / recipe if out is None else out
     writable(out)
     importlib.import_module("jaxsched.plot")  # what is missing is told before the training
+    if distributed:
+        from jaxsched.examples import meshes
+
+        meshes.join()
+        mesh = f"data={jax.device_count()}" if mesh is None else mesh
     run = _classifier if recipe == "yolov5_resnet18" else _detector
-    return run(epochs, out, seed)
+    with contextlib.ExitStack() as stack:
+        if jax.process_index():  # the first process tells for all
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        return run(_Options(epochs, out, seed, resume, mesh))
 
 
-def _classifier(epochs: int, out: Path, seed: int) -> int:
+def _classifier(options: _Options) -> int:
     """The article's run."""
     from jaxsched.examples import digits, train_nnx
 
     recipe = recipes.yolov5_resnet18(epochs=RUN["epochs"], steps_per_epoch=RUN["steps_per_epoch"])
-    training, test = digits.load(seed=seed)
-    model, optimizer = train_nnx.create(recipe, seed=seed)
-    batches = digits.batches(training, epochs, seed=seed)
-    rows = _shown(train_nnx.train(model, optimizer, batches), epochs * RUN["steps_per_epoch"])
-    trace = _written(rows, recipe, out)
+    training, test = digits.load(seed=options.seed)
+    run = _Run(
+        create=functools.partial(train_nnx.create, recipe, seed=options.seed),
+        train=train_nnx.train,
+        batches=functools.partial(digits.batches, training, options.epochs, seed=options.seed),
+        row=train_nnx.Iteration,
+        batch_size=digits.BATCH,
+        steps_per_epoch=digits.STEPS_PER_EPOCH,
+    )
+    rows, (model, _) = _trained(run, recipe, options)
+    trace = _written(rows, recipe, options.out)
     if trace is None:
         return 130
     print(f"test accuracy: {train_nnx.accuracy(model, test):.2%} of {len(test.labels)} images")
@@ -68,26 +113,53 @@ def _classifier(epochs: int, out: Path, seed: int) -> int:
     return 0 if report else 1
 
 
-def _detector(epochs: int, out: Path, seed: int) -> int:
+def _detector(options: _Options) -> int:
     """YOLOv5's recipe whole, on a detector of drawn shapes."""
     from jaxsched.examples import shapes, train_yolov5
 
     recipe = recipes.yolov5(
         epochs=train_yolov5.EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
     )
-    training, test = shapes.load(seed=seed)
-    model, optimizer = train_yolov5.create(recipe, seed=seed)
-    batches = shapes.batches(training, epochs, seed=seed)
-    rows = _shown(train_yolov5.train(model, optimizer, batches), epochs * shapes.STEPS_PER_EPOCH)
-    if _written(rows, recipe, out) is None:
+    training, test = shapes.load(seed=options.seed)
+    run = _Run(
+        create=functools.partial(train_yolov5.create, recipe, seed=options.seed),
+        train=train_yolov5.train,
+        batches=functools.partial(shapes.batches, training, options.epochs, seed=options.seed),
+        row=train_yolov5.Iteration,
+        batch_size=shapes.BATCH,
+        steps_per_epoch=shapes.STEPS_PER_EPOCH,
+    )
+    rows, (model, optimizer) = _trained(run, recipe, options)
+    if _written(rows, recipe, options.out) is None:
         return 130
     model = train_yolov5.averaged(model, optimizer)
-    train_yolov5.picture(model, test, out / "boxes.png")
+    if not jax.process_index():
+        train_yolov5.picture(model, test, options.out / "boxes.png")
     fit = train_yolov5.fit(model, test)
-    print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {out / 'boxes.png'}")
+    print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {options.out / 'boxes.png'}")
     report = train_yolov5.proof(rows.told, recipe)
     print(report)
     return 0 if report else 1
+
+
+class _Run(NamedTuple):
+    """An example, as far as it differs from the other.
+
+    Attributes:
+      create: the new model and its optimizer.
+      train: from them and the batches to what each iteration tells.
+      batches: those from iteration ``start`` on.
+      row: the class of what an iteration tells.
+      batch_size: images in a batch.
+      steps_per_epoch: batches in an epoch, after each of which a checkpoint is written.
+    """
+
+    create: Callable[[], tuple[Any, Any]]
+    train: Callable[..., Iterator[Any]]
+    batches: Callable[..., Iterable[Any]]
+    row: Callable[..., Any]
+    batch_size: int
+    steps_per_epoch: int
 
 
 class _Rows(NamedTuple):
@@ -97,8 +169,80 @@ class _Rows(NamedTuple):
     stopped: bool
 
 
-def _shown(iterations: Iterable[Any], total: int) -> _Rows:
-    """Runs a training behind a progress bar; Ctrl-C ends it, with what there is."""
+def _trained(run: _Run, recipe: Recipe, options: _Options) -> tuple[_Rows, tuple[Any, Any]]:
+    """Trains, on from the last checkpoint where it is to, with a checkpoint an epoch.
+
+    Returns:
+      What was told, before it was resumed too, and model and optimizer after it.
+    """
+    from flax import nnx
+
+    from jaxsched.examples import meshes
+    from jaxsched.examples.checkpoints import Checkpoints
+
+    factory, arguments = recipe.origin or ("recipe", {})
+    identity = {"recipe": getattr(factory, "__name__", ""), "seed": options.seed, **arguments}
+    checkpoints = Checkpoints(options.out / "checkpoints", identity)
+    if checkpoints.last is not None and not options.resume:
+        raise ValueError(
+            f"out must be a folder without another run's checkpoints, got {options.out}, which has "
+            f"one of iteration {checkpoints.last}. Pass --resume to go on from it, or another --out."
+        )
+    where = None
+    if options.mesh is not None:
+        where = meshes.layout(options.mesh, batch_size=run.batch_size)
+        n = meshes.shares(where)
+        print(f"{where.mesh.size} devices, {n} shares of {run.batch_size // n} images")
+    both = run.create()
+    if where is not None:
+        nnx.update(both, meshes.place(nnx.state(both), where))
+    done, total = 0, options.epochs * run.steps_per_epoch
+    told = []
+    if options.resume and checkpoints.last is None:
+        print(f"no checkpoint in {checkpoints.folder} yet: the run starts at iteration 0")
+    elif options.resume:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            done, state, before = checkpoints.restore(nnx.state(both))
+        for warning in caught:
+            print(f"jaxsched train: {warning.message}", file=sys.stderr)
+        if done > total:
+            raise ValueError(
+                f"epochs must be at least {-(-done // run.steps_per_epoch)}, for the checkpoint is of "
+                f"iteration {done}, got {options.epochs}"
+            )
+        nnx.update(both, state)
+        told = [run.row(**row) for row in before]
+        print(f"resumed at iteration {done}")
+
+    def save() -> None:
+        checkpoints.save(len(told), nnx.state(both), [row._asdict() for row in told])
+
+    batches = run.batches(start=done)
+    if where is not None:
+        batches = meshes.spread(batches, where)
+    try:
+        stopped = False
+        for stopping in _shown(run.train(*both, batches), told, total):
+            if stopping or len(told) == total or len(told) % run.steps_per_epoch == 0:
+                save()
+            if stopping:
+                stopped = True
+                break
+    except KeyboardInterrupt:  # a second one: what the devices hold may be half a step
+        stopped = True
+    checkpoints.close()
+    if where is not None:
+        nnx.update(both, meshes.whole(nnx.state(both), where))
+    return _Rows(told, stopped), both
+
+
+def _shown(iterations: Iterable[Any], told: list[Any], total: int) -> Iterator[bool]:
+    """Runs a training behind a progress bar, appending to ``told``.
+
+    Yields:
+      After each iteration whether Ctrl-C was pressed, so that a run is stopped between two.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     class TwoLines(Progress):
@@ -108,17 +252,26 @@ def _shown(iterations: Iterable[Any], total: int) -> _Rows:
             yield self.make_tasks_table(self.tasks)
             yield from (task.description for task in self.tasks)
 
-    told = []
+    pressed = []
+
+    def note(*_: Any) -> None:
+        pressed.append(True)
+        signal.signal(signal.SIGINT, usual)  # a second one stops at once
+
     columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    # Several processes would see it at different iterations, and wait for each other.
+    alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    usual = signal.signal(signal.SIGINT, note) if alone else None
     try:
         with TwoLines(*columns) as progress:
-            bar = progress.add_task("compiling", total=total)
+            bar = progress.add_task("compiling", total=total, completed=len(told))
             for iteration in iterations:
                 told.append(iteration)
                 progress.update(bar, advance=1, description=_told(iteration))
-    except KeyboardInterrupt:
-        return _Rows(told, stopped=True)
-    return _Rows(told, stopped=False)
+                yield bool(pressed)
+    finally:
+        if usual is not None:
+            signal.signal(signal.SIGINT, usual)
 
 
 def _written(rows: _Rows, recipe: Recipe, out: Path) -> Trace | None:
@@ -126,7 +279,7 @@ def _written(rows: _Rows, recipe: Recipe, out: Path) -> Trace | None:
     from jaxsched.plot import plot
 
     trace = Trace.stack([row.hyperparameters for row in rows.told], meta=recipe.trace(1).meta)
-    if rows.told:
+    if rows.told and not jax.process_index():
         trace.save(out / "trace.npz")
         plot(trace, out / "lr.png")
         print(f"wrote {out / 'lr.png'} and {out / 'trace.npz'}")

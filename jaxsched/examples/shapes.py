@@ -70,9 +70,18 @@ def load(*, seed: int = 0) -> tuple[Shapes, Shapes]:
     return Shapes(*(a[:TRAINING] for a in drawn)), Shapes(*(a[TRAINING:] for a in drawn))
 
 
-def batches(data: Shapes, epochs: int, *, seed: int = 0) -> Iterator[Shapes]:
-    """``epochs`` times all of ``data`` in batches of 16, shuffled anew in each epoch."""
-    rng = np.random.default_rng(seed)
-    for _ in range(epochs):
-        for rows in rng.permutation(len(data.labels)).reshape(-1, BATCH):
+def batches(data: Shapes, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[Shapes]:
+    """``epochs`` times all of ``data`` in batches of 16, shuffled anew in each epoch.
+
+    Args:
+      data: the images.
+      epochs: up to which.
+      seed: with the epoch's number it alone makes the epoch's order, so that a run
+        can go on anywhere.
+      start: the iteration to begin with.
+    """
+    for epoch in range(start // STEPS_PER_EPOCH, epochs):
+        order = np.random.default_rng((seed, epoch)).permutation(len(data.labels))
+        done = max(start - epoch * STEPS_PER_EPOCH, 0)
+        for rows in order.reshape(-1, BATCH)[done:]:
             yield Shapes(*(a[rows] for a in data))
