@@ -218,6 +218,12 @@ class Recipe:
         runs inside ``optax.multi_transform``. ``jaxsched.hyperparameters`` reads
         the values in force out of the state.
 
+        Gradients that are no numbers do what they do in torch: they reach parameters
+        and buffers, and the counter goes on. Inside ``optax.apply_if_finite`` such a
+        call changes nothing, and the counter stands still too: the next good batch
+        gets the values that the bad one had, and n bad ones shift the schedule by n
+        batches. The counter is int32 and stays at 2**31 - 1.
+
         Args:
           labels: a tree of labels, or a function of the parameters that returns
             one, such as ``param_groups.by_leaf_name``. Parameters labelled

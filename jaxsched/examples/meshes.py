@@ -44,9 +44,10 @@ def join() -> None:
     try:
         processes, process = (None if text is None else int(text) for text in numbers)
         jax.distributed.initialize(address, processes, process)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") + "."
         raise ValueError(
-            f"distributed must be told the other processes: {error} "
+            f"distributed must be told the other processes: {reason} "
             f"Start it with srun or mpirun, or set {', '.join(names)}."
         ) from error
 

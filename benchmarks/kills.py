@@ -1,0 +1,125 @@
+"""Claim: a run killed at 25 random moments ends in the bits of one that never was.
+
+``jaxsched train --recipe yolov5``, accumulation, average and batch statistics with it, is
+killed by SIGKILL and resumed: every second time at a random moment of its life, the
+others inside a save, told by the folder that is not yet renamed. All arrays of the last
+checkpoint, parameters, statistics, optimizer's state and average, and the rows of the
+trace are then held against those of a run that was left alone. Both take their compiled
+step from one cache, to be quick.
+"""
+
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+KILLS, EPOCHS, STEPS_PER_EPOCH = 25, 15, 40
+RESULT = Path(__file__).parent / "results" / "kills.json"
+
+
+def command(out: Path) -> list[str]:
+    words = ["train", "--recipe", "yolov5", "--epochs", str(EPOCHS), "--resume", "--out", str(out)]
+    return [sys.executable, "-m", "jaxsched.cli", *words]
+
+
+def whole(out: Path) -> int:
+    names = [path.name for path in (out / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def begun(path: Path) -> float:
+    """When a file was made, or 0 where it is gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def killed(out: Path, environment: dict[str, str], inside: bool, rng: random.Random) -> dict:
+    """One life of the run: when it ended, and what it left."""
+    before, begin, started = whole(out), time.monotonic(), time.time()
+    life = rng.uniform(2.0, 25.0)
+    with subprocess.Popen(command(out), env=environment, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            time.sleep(0.001)
+            partial = (out / "checkpoints").glob("*.partial/arrays*")
+            saving = any(begun(path) > started for path in partial)
+            if saving and inside and whole(out) + STEPS_PER_EPOCH < EPOCHS * STEPS_PER_EPOCH:
+                time.sleep(rng.uniform(0, 0.05))
+                break
+            if not inside and time.monotonic() - begin > life:
+                break
+        process.send_signal(signal.SIGKILL)
+        status = process.wait()
+    return {
+        "seconds": round(time.monotonic() - begin, 2),
+        "inside a save": any(
+            begun(path) > started for path in (out / "checkpoints").glob("*.partial")
+        ),
+        "checkpoint before": before,
+        "checkpoint after": whole(out),
+        "status": status,
+    }
+
+
+def arrays_of(out: Path) -> list[np.ndarray]:
+    with ocp.StandardCheckpointer() as reader:
+        held = reader.restore((out / "checkpoints" / str(whole(out)) / "arrays").absolute())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(held)]
+
+
+def main() -> int:
+    rng = random.Random(0)
+    folder = Path(tempfile.mkdtemp())
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    alone, often = folder / "alone", folder / "often"
+    subprocess.run(command(alone), env=environment, check=True)
+    lives = []
+    while len(lives) < KILLS:
+        lives.append(killed(often, environment, len(lives) % 2 == 1, rng))
+        print(len(lives), lives[-1], flush=True)
+        if lives[-1]["status"] == 0:
+            sys.exit("the run ended before it was killed often enough; take more epochs")
+    subprocess.run(command(often), env=environment, check=True)
+    mine, theirs = arrays_of(often), arrays_of(alone)
+    equal = sum(a.tobytes() == b.tobytes() for a, b in zip(mine, theirs, strict=True))
+    traces = [(out / "trace.npz").read_bytes() for out in (often, alone)]
+    result = {
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: metadata.version(name)
+                for name in ("jax", "jaxlib", "flax", "orbax-checkpoint")
+            },
+        },
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "iterations": EPOCHS * STEPS_PER_EPOCH,
+        "kills": len(lives),
+        "kills inside a save": sum(life["inside a save"] for life in lives),
+        "arrays": len(theirs),
+        "arrays equal to the bit": equal,
+        "trace equal to the byte": traces[0] == traces[1],
+        "lives": lives,
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    holds = equal == len(theirs) and traces[0] == traces[1]
+    print(f"{'holds' if holds else 'FAILS'}: {equal} of {len(theirs)} arrays equal to the bit")
+    return not holds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""Over devices and processes: the same hyperparameters, nothing gathered, the state where its parameters are.
+
+Run as a script this file prints what it found: on eight devices, or as one of two processes.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import jaxsched
+from jaxsched import Recipe, cli, optimizers, param_groups, recipes
+from jaxsched.examples import digits, meshes, train_nnx
+
+ITERATIONS = 12
+BATCH = digits.BATCH
+RUN = {
+    "epochs": 4,
+    "steps_per_epoch": 10,
+    "warmup_iterations": 6,
+    "lr0": 1e-3,
+    "warmup_bias_lr": 1e-2,
+}
+
+
+def start(argument, devices, **flags):
+    flags |= {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_X64": "1",
+    }
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, __file__, argument], env=os.environ | flags, **pipes)
+
+
+def found_by(process):
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes():
+    """Eight devices in one process, and two processes of two; they run beside the other tests."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    both = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    started = [
+        start("devices", 8),
+        *(start("processes", 2, **both, JAX_PROCESS_ID=str(k)) for k in range(2)),
+    ]
+    yield started
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def on_eight(processes):
+    return found_by(processes[0])
+
+
+@pytest.fixture(scope="module")
+def on_two_processes(processes):
+    return [found_by(process) for process in processes[1:]]
+
+
+@pytest.fixture(scope="module")
+def on_one():
+    with jax.enable_x64(True):
+        return trained(None)
+
+
+# Of a leaf's largest entry, in float64: sums over the batch are taken in another order.
+BOUND = 1e-12
+
+
+def far(mine, theirs):
+    pairs = zip(mine, theirs, strict=True)
+    return max(np.abs(np.subtract(a, b)).max() / np.abs(b).max() for a, b in pairs)
+
+
+@pytest.mark.parametrize("mesh", ["data=8", "fsdp=8", "data=2,fsdp=4"])
+def test_training_on_eight_devices_is_that_on_one(mesh, on_eight, on_one):
+    found = on_eight[mesh]
+    assert found["rates"] == on_one["rates"]
+    assert far(found["learnt"], on_one["learnt"]) <= BOUND
+
+
+def test_a_share_that_is_computed_twice_is_told_apart(on_eight, on_one):
+    assert far(on_eight["data=8, a share twice"]["learnt"], on_one["learnt"]) > 1e6 * BOUND
+
+
+def test_two_processes_train_as_one(on_two_processes, on_one):
+    for found in on_two_processes:
+        assert found["devices"] == [4, 2]  # of all, and of this process
+        for mesh in ("data=4", "fsdp=4"):
+            assert found[mesh]["rates"] == on_one["rates"]
+            assert far(found[mesh]["learnt"], on_one["learnt"]) <= BOUND
+
+
+@pytest.mark.parametrize("mesh", ["data=8", "fsdp=8"])
+def test_every_device_holds_the_same_hyperparameters(mesh, on_eight):
+    assert on_eight["update"][mesh]["copies"] == 8
+    assert on_eight["update"][mesh]["different"] == 0
+
+
+@pytest.mark.parametrize("mesh", ["data=8", "fsdp=8"])
+def test_the_state_lies_where_its_parameters_do(mesh, on_eight):
+    assert on_eight["update"][mesh]["strays"] == []
+
+
+def test_the_update_gathers_nothing(on_eight):
+    update = on_eight["update"]["fsdp=8"]
+    assert update["gathers"] == []
+    assert update["largest array"] == 64 * 32 // 8
+    assert update["largest array without a mesh"] == 64 * 32
+    assert on_eight["update"]["gathers where they are"]
+
+
+REFUSED = [
+    ("model=2", "mesh must be data=N, fsdp=N or data=N,fsdp=N with N at least 1, got model=2"),
+    ("data=0", "mesh must be data=N, fsdp=N or data=N,fsdp=N with N at least 1, got data=0"),
+    ("data", "mesh must be data=N, fsdp=N or data=N,fsdp=N with N at least 1, got data"),
+    ("data=2,data=2", "mesh must be data=N, fsdp=N or data=N,fsdp=N with N at least 1, got data=2,data=2"),
+    ("data=4096", "mesh must take at most the {n} devices that there are, got 4096."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=[text for text, _ in REFUSED])
+def test_a_mesh_that_cannot_be_is_refused(text, sentence, tmp_path, capsys):
+    assert cli.main(["train", "--mesh", text, "--out", str(tmp_path)]) == 2
+    assert sentence.format(n=jax.device_count()) in capsys.readouterr().err
+
+
+def test_processes_that_know_nothing_of_each_other_are_refused(tmp_path, capsys):
+    assert cli.main(["train", "--distributed", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "distributed must be told the other processes: " in told
+    assert told.count("\n") == 1
+
+
+LAYOUTS = [
+    ("data=8", 20, 4, 1),
+    ("data=8", 16, 8, 1),
+    ("data=8", 7, 1, 1),
+    ("fsdp=8", 20, 4, 8),
+    ("data=2,fsdp=4", 20, 4, 4),
+    ("data=2,fsdp=3", 10, 2, 3),
+    ("data=3,fsdp=2", 15, 3, 2),
+]
+
+
+@pytest.mark.parametrize(("text", "batch", "shares", "split"), LAYOUTS)
+def test_devices_that_do_not_divide_the_batch_share(text, batch, shares, split, monkeypatch):
+    devices = np.array([jax.devices()[0]] * 8, object)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    monkeypatch.setattr(jax, "devices", lambda: list(devices))
+    monkeypatch.setattr(
+        meshes, "Mesh", lambda grid, axes: Grid(dict(zip(axes, grid.shape, strict=True)))
+    )
+    where = meshes.layout(text, batch_size=batch)
+    assert meshes.shares(where) == shares
+    assert np.prod([where.mesh.shape[axis] for axis in where.learnt]) == split
+
+
+class Grid:
+    def __init__(self, shape):
+        self.shape = shape
+
+
+class Net(nnx.Module):
+    """In place of the ResNet: a convolution, a BatchNorm, a head."""
+
+    def __init__(self, *, rngs):
+        self.conv = nnx.Conv(
+            3, 8, (3, 3), 2, use_bias=False, rngs=rngs, param_dtype=jnp.float64
+        )  # the gradient of a bias before a BatchNorm is nothing but rounding
+        self.bn = nnx.BatchNorm(8, rngs=rngs, param_dtype=jnp.float64)
+        self.fc = nnx.Linear(8, 10, rngs=rngs, param_dtype=jnp.float64)
+
+    def __call__(self, x):
+        return self.fc(nnx.relu(self.bn(self.conv(x))).mean((1, 2)))
+
+
+def trained(mesh, twice=False):
+    """What ``train_nnx``'s own loop makes, on a mesh or without one."""
+    recipe = recipes.yolov5_resnet18(**RUN)
+    model = Net(rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, recipe.optimizer(param_groups.by_dotted_name), wrt=nnx.Param)
+    rng = np.random.default_rng(0)
+    batches = [
+        digits.Digits(rng.standard_normal((BATCH, 8, 8, 3)), rng.integers(0, 10, BATCH))
+        for _ in range(ITERATIONS)
+    ]
+    if twice:
+        half = BATCH // 2
+        batches = [digits.Digits(*(np.concatenate([a[:half]] * 2) for a in b)) for b in batches]
+    where = None if mesh is None else meshes.layout(mesh, batch_size=BATCH)
+    if where is not None:
+        nnx.update((model, optimizer), meshes.place(nnx.state((model, optimizer)), where))
+        batches = meshes.spread(batches, where)
+    rows = list(train_nnx.train(model, optimizer, batches))
+    learnt = nnx.state(model, (nnx.Param, nnx.BatchStat))
+    if where is not None:
+        learnt = meshes.whole(learnt, where)
+    rates = [[float(v) for v in jax.tree.leaves(row.hyperparameters)] for row in rows]
+    assert rates == [
+        [float(v[k]) for v in jax.tree.leaves(recipe.trace(ITERATIONS).groups)]
+        for k in range(ITERATIONS)
+    ]
+    return {
+        "losses": [row.loss for row in rows],
+        "rates": rates,
+        "learnt": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(learnt)],
+    }
+
+
+def updated(mesh):
+    """Of one jitted update on a mesh: where its arrays lie, and what crosses devices."""
+    where = meshes.layout(mesh, batch_size=8)
+    params = meshes.place({"kernel": np.ones((64, 32)), "bias": np.ones(32)}, where)
+    recipe = Recipe(
+        {label: {"learning_rate": lambda i: 0.1 / (1 + i)} for label in ("weight", "bias")},
+        optimizers.adamw,
+        clip_norm=1.0,
+        accumulation=optimizers.Accumulation(lambda i: 2 + 0 * i),
+    )
+    tx = recipe.optimizer(param_groups.by_leaf_name)
+    state = meshes.place(tx.init(params), where)
+    update = jax.jit(tx.update)
+    compiled = update.lower(params, state, params).compile().as_text()
+    for _ in range(3):
+        moves, state = update(params, state, params)
+        params = optax.apply_updates(params, moves)
+    leaves = [*jax.tree.leaves(state), *jax.tree.leaves(moves)]
+    place = {p.shape: p.sharding for p in jax.tree.leaves(params)}
+    held = jax.tree.leaves(jaxsched.hyperparameters(state))
+    copies = [[float(shard.data) for shard in value.addressable_shards] for value in held]
+    return compiled, {
+        "strays": [
+            f"{leaf.shape} {leaf.sharding}"
+            for leaf in leaves
+            if leaf.shape in place
+            and not leaf.sharding.is_equivalent_to(place[leaf.shape], leaf.ndim)
+        ],
+        "gathers": gathers(compiled),
+        "largest array": largest(compiled),
+        "copies": min(map(len, copies)),
+        "different": sum(len(set(values)) - 1 for values in copies),
+    }
+
+
+def gathers(compiled):
+    return [
+        line for line in compiled.splitlines() if " all-gather" in line or " all-to-all" in line
+    ]
+
+
+def largest(compiled):
+    shapes = re.findall(r"f(?:32|64)\[([\d,]*)\]", compiled)
+    return max(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
+
+
+def on_devices():
+    found = {mesh: trained(mesh) for mesh in ("data=8", "fsdp=8", "data=2,fsdp=4")}
+    found["data=8, a share twice"] = trained("data=8", twice=True)
+    found["update"] = {mesh: updated(mesh)[1] for mesh in ("data=8", "fsdp=8")}
+    found["update"]["fsdp=8"]["largest array without a mesh"] = largest(updated("data=1")[0])
+    where = meshes.layout("fsdp=8", batch_size=8)
+    x = meshes.place(np.ones((64, 32)), where)
+    gathering = jax.jit(lambda x: x @ x.T).lower(x).compile().as_text()
+    found["update"]["gathers where they are"] = gathers(gathering)
+    return found
+
+
+def on_processes():
+    meshes.join()
+    found = {mesh: trained(mesh) for mesh in ("data=4", "fsdp=4")}
+    return {**found, "devices": [jax.device_count(), jax.local_device_count()]}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"devices": on_devices, "processes": on_processes}[sys.argv[1]]()))

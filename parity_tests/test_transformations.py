@@ -1,0 +1,304 @@
+"""The update under what JAX and Optax wrap around it, far along the count, and without numbers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxsched
+from jaxsched import Recipe, lr_scheduler, optimizers, param_groups, recipes, schedules
+
+RUN = {"epochs": 4, "steps_per_epoch": 10, "warmup_iterations": 15}
+STEPS = 25
+
+
+def params_of(dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    return {
+        "conv": {"kernel": jnp.asarray(rng.normal(size=(3, 4)), dtype), "bias": jnp.ones(4, dtype)},
+        "bn": {"scale": jnp.ones(4, dtype)},
+    }
+
+
+def gradients_of(params, iteration):
+    """Gradients that depend on parameters and iteration."""
+    return jax.tree.map(lambda p: (p * 0.1 + jnp.cos(iteration + p)).astype(p.dtype), params)
+
+
+def step(tx, carry, iteration):
+    params, state = carry
+    updates, state = tx.update(gradients_of(params, iteration), state, params)
+    return (optax.apply_updates(params, updates), state), jaxsched.hyperparameters(state)
+
+
+def one_by_one(tx, params, steps=STEPS):
+    carry, rows = (params, tx.init(params)), []
+    jitted = jax.jit(functools.partial(step, tx))
+    for k in range(steps):
+        carry, row = jitted(carry, k)
+        rows.append(row)
+    return carry, jax.tree.map(lambda *column: np.array(column), *rows)
+
+
+def optimizer(recipe=None, labels=param_groups.by_leaf_name):
+    return (recipe or recipes.yolov5_resnet18(**RUN)).optimizer(labels)
+
+
+def rates_of(rows):
+    return {f"{g}/{k}": np.asarray(v) for g, group in rows.items() for k, v in group.items()}
+
+
+def assert_same(mine, theirs):
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def assert_is_recipe(rows, recipe, steps=STEPS):
+    assert_same(rates_of(rows), rates_of(recipe.trace(steps).groups))
+
+
+# One step's arithmetic is compiled anew inside a scan or a checkpoint, where XLA fuses other
+# products into sums: of a leaf's largest entry, after 25 updates.
+FUSED = 2e-5
+
+
+def assert_near(mine, theirs):
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        assert abs(a - b).max() <= FUSED * abs(b).max()
+
+
+def test_scan_over_an_epoch():
+    recipe, tx = recipes.yolov5_resnet18(**RUN), optimizer()
+    carry, _ = one_by_one(tx, params_of())
+    run = jax.jit(functools.partial(jax.lax.scan, functools.partial(step, tx)))
+    scanned, rows = run((params_of(), tx.init(params_of())), jnp.arange(STEPS))
+    assert_is_recipe(rows, recipe)
+    assert_near(scanned[0], carry[0])
+    later, _ = run((params_of(), tx.init(params_of())), jnp.arange(1, STEPS + 1))
+    assert (
+        max(
+            abs(a - b).max()
+            for a, b in zip(*map(jax.tree.leaves, (later[0], carry[0])), strict=True)
+        )
+        > 0.01
+    )
+
+
+def test_vmap_over_recipes():
+    def last(lr0, lrf):
+        groups = recipes.yolov5_resnet18(**RUN, lr0=lr0, lrf=lrf)
+        tx = optimizer(groups)
+        carry, rows = jax.lax.scan(
+            functools.partial(step, tx), (params_of(), tx.init(params_of())), jnp.arange(STEPS)
+        )
+        return carry[0], rows
+
+    pairs = [(0.01, 0.2), (0.001, 0.1), (0.05, 0.5)]
+    many, rows = jax.jit(jax.vmap(last))(*jnp.asarray(pairs).T)
+    for k, (lr0, lrf) in enumerate(pairs):
+        alone, row = jax.jit(last)(jnp.float32(lr0), jnp.float32(lrf))
+        assert_same(jax.tree.map(lambda a, k=k: a[k], rows), row)
+        assert_near(jax.tree.map(lambda a, k=k: a[k], many), alone)
+
+
+def test_donated_buffers():
+    tx = optimizer()
+    carry, _ = one_by_one(tx, params_of())
+    donating = jax.jit(functools.partial(step, tx), donate_argnums=0)
+    mine = params_of(), tx.init(params_of())
+    for k in range(STEPS):
+        first, (mine, _) = mine, donating(mine, k)
+        assert first[0]["conv"]["kernel"].is_deleted()
+    assert_same(mine, carry)
+
+
+def test_checkpointed_loss_and_update():
+    tx = optimizer()
+
+    def after(params, checkpointed):
+        one = functools.partial(step, tx)
+        one = jax.checkpoint(one) if checkpointed else one
+        carry = params, tx.init(params)
+        for k in range(3):
+            carry, _ = one(carry, k)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry[0]))
+
+    plain, again = (
+        jax.jit(jax.grad(functools.partial(after, checkpointed=c)))(params_of())
+        for c in (False, True)
+    )
+    assert_near(again, plain)
+
+
+@pytest.mark.parametrize("rule", [optimizers.sgd, optimizers.adamw, optimizers.rmsprop])
+def test_bfloat16_parameters(rule):
+    recipe = Recipe(
+        {
+            label: {
+                "learning_rate": schedules.table(np.linspace(0.1, 0.01, STEPS)),
+                "weight_decay": 0.1,
+            }
+            for label in ("weight", "bias", "norm")
+        },
+        rule,
+    )
+    (params, _), rows = one_by_one(optimizer(recipe), params_of(jnp.bfloat16))
+    assert_is_recipe(rows, recipe)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    wide, _ = one_by_one(optimizer(recipe), params_of())
+    # 25 roundings to 8 bits, each of half a unit in 256.
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(wide[0]), strict=True):
+        assert abs(a.astype(jnp.float32) - b).max() <= STEPS / 256 * max(1, abs(b).max())
+
+
+def test_gradient_through_updates():
+    """Meta-learning: the loss after three updates, by the parameters before and by the rate."""
+    with jax.enable_x64(True):
+        target = jnp.arange(3.0)
+
+        def after(start, rate):
+            recipe = Recipe({"all": {"learning_rate": rate, "momentum": 0.9}})
+            tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
+            params, state = start, tx.init(start)
+            for _ in range(3):
+                gradients = jax.grad(lambda p: jnp.sum((p - target) ** 2))(params)
+                updates, state = tx.update(gradients, state, params)
+                params = optax.apply_updates(params, updates)
+            return jnp.sum((params - target) ** 2)
+
+        start, rate, h = jnp.ones(3), jnp.asarray(0.03), 1e-6
+        by_start, by_rate = jax.jit(jax.grad(after, (0, 1)))(start, rate)
+        differences = [
+            (after(start + h * d, rate) - after(start - h * d, rate)) / (2 * h) for d in jnp.eye(3)
+        ]
+        difference = (after(start, rate + h) - after(start, rate - h)) / (2 * h)
+        # A central difference of a polynomial: h² of it, and rounding over h.
+        assert abs(by_start - jnp.array(differences)).max() <= 1e-8
+        assert abs(by_rate - difference) <= 1e-8 * abs(difference)
+        assert by_rate < 0
+
+
+@pytest.mark.parametrize("recipe", ["yolov5_resnet18", "yolov5"])
+def test_export_for_machines_that_are_not_here(recipe):
+    made = {
+        "yolov5_resnet18": lambda: recipes.yolov5_resnet18(**RUN),
+        "yolov5": lambda: recipes.yolov5(epochs=10, steps_per_epoch=40),
+    }[recipe]()
+    tx = optimizer(made)
+    like = jax.eval_shape(lambda: (params_of(), tx.init(params_of()), params_of()))
+    exported = jax.export.export(jax.jit(tx.update), platforms=("cpu", "cuda", "tpu"))(*like)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    for platform in ("cuda", "tpu"):
+        alone = jax.export.export(jax.jit(tx.update), platforms=(platform,))(*like)
+        assert alone.platforms == (platform,)
+    values = params_of(), tx.init(params_of()), params_of()
+    assert_same(exported.call(*values), jax.jit(tx.update)(*values))
+
+
+@pytest.mark.parametrize("first", [2**24 - 3, 2**31 - 12])
+def test_rates_where_counts_grow_large(first):
+    """Past 2**24 a float32 count stands still; int32 ends at 2**31."""
+    steps = 8
+    recipe = Recipe(
+        {
+            "all": {
+                "learning_rate": lambda i: (i % 7 + 1) * 1e-3,
+                "momentum": lr_scheduler.linear_lr(0.9, 1.0, 0.1, total_iters=2**31),
+            }
+        },
+        start=first,
+    )
+    tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
+    _, rows = one_by_one(tx, params_of(), steps)
+    iterations = np.arange(first, first + steps)
+    rates = ((iterations % 7 + 1) * 1e-3).astype(np.float32)
+    assert rows["all"]["learning_rate"].tolist() == rates.tolist()
+    assert (
+        rows["all"]["learning_rate"].tolist()
+        == recipe.trace(steps).groups["all"]["learning_rate"].tolist()
+    )
+    momentum = 0.9 * (1.0 + (0.1 - 1.0) * (iterations / 2**31))
+    assert rows["all"]["momentum"].tolist() == momentum.astype(np.float32).tolist()
+    stands_still = np.float32(first) + np.arange(steps, dtype=np.float32)
+    assert ((stands_still % 7 + 1) * 1e-3).astype(np.float32).tolist() != rates.tolist()
+
+
+@pytest.mark.parametrize("first", [2**24 - 3, 2**31 - 12])
+def test_accumulation_where_counts_grow_large(first):
+    accumulation = optimizers.Accumulation(schedules.constant(3), steps_per_epoch=5)
+    recipe = Recipe({"all": {"learning_rate": 0.1}}, accumulation=accumulation, start=first)
+    tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
+    params, made = params_of(), []
+    state = tx.init(params)
+    for _ in range(9):
+        _, state = jax.jit(tx.update)(params, state, params)
+        made.append(bool(optimizers.stepped(state)))
+    last, due = -1, []
+    for i in range(first, first + 9):
+        due.append(i - last >= 3)
+        last = i if due[-1] else last
+    assert made == due
+
+
+def test_the_count_ends_where_int32_does():
+    recipe = Recipe({"all": {"learning_rate": lambda i: i * 1e-9}}, start=2**31 - 2)
+    tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
+    _, rows = one_by_one(tx, params_of(), 4)
+    # It stays at the last, as Optax's counts do, and never turns negative.
+    last = np.float32((2**31 - 1) * 1e-9)
+    assert rows["all"]["learning_rate"].tolist()[1:] == [last] * 3
+    with pytest.raises(ValueError, match=r"start \+ n must be below 2\*\*31"):
+        recipe.trace(4)
+
+
+def finite(tx, most=100):
+    return optax.apply_if_finite(tx, max_consecutive_errors=most)
+
+
+def test_gradients_that_are_no_numbers_are_left_out_by_apply_if_finite():
+    """The clock stands still meanwhile: the next good batch has the rates of the bad one."""
+    recipe = recipes.yolov5_resnet18(**RUN)
+    tx = finite(optimizer(recipe))
+    params = params_of()
+    state, good = tx.init(params), 0
+    update, rows = jax.jit(tx.update), recipe.trace(STEPS).groups
+    for k in range(10):
+        bad = k in (2, 3, 7)
+        gradients = jax.tree.map(lambda g, bad=bad: jnp.full_like(g, jnp.nan) if bad else g, params)
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        assert bool(optimizers.stepped(state)) is not bad
+        good += not bad
+        held = jaxsched.hyperparameters(state)["bias"]["learning_rate"]
+        assert held == rows["bias"]["learning_rate"][good - 1]
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    clean = optimizer(recipe)
+    other, plain = params_of(), clean.init(params_of())
+    for _ in range(good):
+        updates, plain = jax.jit(clean.update)(other, plain, other)
+        other = optax.apply_updates(other, updates)
+    assert_same((params, state.inner_state), (other, plain))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_gradients_that_are_no_numbers_do_what_they_do_in_torch(momentum):
+    """They reach parameter and buffer, whose clock goes on."""
+    torch = pytest.importorskip("torch", reason="the reference is live torch")
+    p = torch.ones(3, requires_grad=True)
+    theirs = torch.optim.SGD([p], lr=0.1, momentum=momentum)
+    recipe = Recipe({"all": {"learning_rate": 0.1, "momentum": momentum}})
+    tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
+    params = {"p": jnp.ones(3)}
+    state = tx.init(params)
+    for bad in ([1.0, 1.0, 1.0], [np.nan, 1.0, np.inf], [1.0, 1.0, -np.inf]):
+        p.grad = torch.tensor(bad)
+        theirs.step()
+        updates, state = tx.update({"p": jnp.asarray(bad)}, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(params["p"], p.detach().numpy())
+    assert int(state.iteration) == 3
