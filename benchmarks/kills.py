@@ -1,8 +1,8 @@
 """Claim: a run killed at 25 random moments ends in the bits of one that never was.
 
 ``jaxsched train --recipe yolov5``, accumulation, average and batch statistics with it, is
-killed by SIGKILL and resumed: every second time at a random moment of its life, the
-others inside a save, told by the folder that is not yet renamed. All arrays of the last
+killed by SIGKILL and resumed: every second time at a random moment, in its first seconds,
+too, the others inside a save, told by the folder that is not yet renamed. All arrays of the last
 checkpoint, parameters, statistics, optimizer's state and average, and the rows of the
 trace are then held against those of a run that was left alone. Both take their compiled
 step from one cache, to be quick.
@@ -24,7 +24,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-KILLS, EPOCHS, STEPS_PER_EPOCH = 25, 15, 40
+KILLS, EPOCHS, STEPS_PER_EPOCH = 25, 30, 40
+END = EPOCHS * STEPS_PER_EPOCH
 RESULT = Path(__file__).parent / "results" / "kills.json"
 
 
@@ -49,21 +50,24 @@ def begun(path: Path) -> float:
 def killed(out: Path, environment: dict[str, str], inside: bool, rng: random.Random) -> dict:
     """One life of the run: when it ended, and what it left."""
     before, begin, started = whole(out), time.monotonic(), time.time()
-    life = rng.uniform(2.0, 25.0)
+    epochs, late = rng.randrange(2), rng.uniform(0, 15)
     with subprocess.Popen(command(out), env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             time.sleep(0.001)
             partial = (out / "checkpoints").glob("*.partial/arrays*")
             saving = any(begun(path) > started for path in partial)
-            if saving and inside and whole(out) + STEPS_PER_EPOCH < EPOCHS * STEPS_PER_EPOCH:
+            done = whole(out)
+            if done < before + epochs * STEPS_PER_EPOCH or done + STEPS_PER_EPOCH >= END:
+                begin = time.monotonic()
+            elif inside and saving:
                 time.sleep(rng.uniform(0, 0.05))
                 break
-            if not inside and time.monotonic() - begin > life:
+            elif not inside and time.monotonic() - begin > late:
                 break
         process.send_signal(signal.SIGKILL)
         status = process.wait()
     return {
-        "seconds": round(time.monotonic() - begin, 2),
+        "seconds": round(time.time() - started, 2),
         "inside a save": any(
             begun(path) > started for path in (out / "checkpoints").glob("*.partial")
         ),
@@ -107,7 +111,7 @@ def main() -> int:
             },
         },
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "iterations": EPOCHS * STEPS_PER_EPOCH,
+        "iterations": END,
         "kills": len(lives),
         "kills inside a save": sum(life["inside a save"] for life in lives),
         "arrays": len(theirs),

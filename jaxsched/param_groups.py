@@ -230,7 +230,7 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
             f"labels must fit the parameters, got {len(unused)} that none has: "
             f"{', '.join(unused[:5])}. Label the tree that the optimizer is given."
         )
-    unknown = sorted({str(label) for label in found} - set(known or found))
+    unknown = sorted({" ".join(str(label).split()) for label in found} - set(known or found))
     if unknown:
         raise ValueError(
             f"labels must be among {', '.join(sorted(known))}, got {', '.join(unknown)}. "

@@ -49,7 +49,8 @@ class Recipe:
 
     Raises:
       ValueError: an argument that ``update_rule`` does not have, one that it
-        needs and a group lacks, a group called ``"frozen"``.
+        needs and a group lacks, one that is to be a number and is none, a group
+        called ``"frozen"``.
 
     >>> recipe = Recipe({"all": {"learning_rate": lambda i: 0.5 / (1 + i), "momentum": 0.9}})
     >>> float(recipe.at(1)["all"]["learning_rate"])
@@ -108,6 +109,13 @@ class Recipe:
                 raise ValueError(
                     f"group {label} must have {', '.join(missing)}, which {rule} needs."
                 )
+            for name, value in group.items():
+                default = parameters[name].default
+                numeric = default is inspect.Parameter.empty or is_number(default)
+                if numeric and not (callable(value) or is_number(value) or _is_real_array(value)):
+                    raise ValueError(
+                        f"{name} of group {label} must be a number or a schedule, got {value!r}"
+                    )
         # Built once with the first values, so that the rule refuses bad ones now.
         self._rules(self._values(self.start))
 
@@ -232,10 +240,17 @@ class Recipe:
         Raises:
           ValueError: on ``init``, where the labels do not fit the parameters or
             name a group that the recipe does not have.
+          TypeError: a leaf of the parameters is no array.
         """
         known = {*self.groups, param_groups.FROZEN}
 
         def fitted(params: optax.Params) -> Any:
+            for leaf in jax.tree.leaves(params):
+                if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+                    raise TypeError(
+                        f"parameters must be arrays or numbers, got {type(leaf).__name__} among them. "
+                        "Pass what is trained alone."
+                    )
             return param_groups.fit(labels, params, known=known)
 
         def trained(params: optax.Params) -> Any:
@@ -331,3 +346,9 @@ class Recipe:
             start=trace.start,
             origin=(cls.from_trace, {"clock": clock}),
         )
+
+
+def _is_real_array(value: Any) -> bool:
+    """Whether it is an array, or a tracer, of real numbers; a list is none."""
+    kinds = (jnp.floating, jnp.integer)
+    return hasattr(value, "dtype") and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)

@@ -265,3 +265,19 @@ def test_bad_input_gets_one_sentence(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("value", [True, 1j, [], np.array(["a"]), None, "3"], ids=repr)
+@pytest.mark.parametrize("name", ["learning_rate", "momentum"])
+def test_what_is_no_number_is_refused(name, value):
+    """1j acted as 0, True as a switch that no trace tells of."""
+    with pytest.raises(ValueError, match=f"^{name} of group all must be a number or a schedule"):
+        Recipe({"all": {"learning_rate": 0.1, name: value}})
+
+
+def test_what_is_no_parameter_is_refused():
+    tx = Recipe({"weight": {"learning_rate": 0.1}}).optimizer(param_groups.by_leaf_name)
+    with pytest.raises(
+        TypeError, match=r"^parameters must be arrays or numbers, got str among them"
+    ):
+        tx.init({"kernel": jnp.ones(2), "name": "text"})

@@ -1,0 +1,386 @@
+"""Claim: of 10,000 random cases each is answered rightly or refused in one sentence.
+
+Files of traces, checkpoints and settings are cut and changed; trees, labels, dtypes,
+arguments of recipes and words of the command are drawn, good and bad. An answer is held
+against a formula of its own, or against what the file held before. A refusal is a
+``ValueError``, ``TypeError`` or ``OSError`` of one line that this package itself raises:
+a traceback from the depths of a library is none. ``python -m benchmarks.fuzz [CASES]``;
+``[CASES] KIND SEED`` repeats one.
+"""
+
+import collections
+import contextlib
+import io
+import json
+import math
+import random
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import yaml
+
+import jaxsched
+from jaxsched import Recipe, Trace, cli, optimizers, param_groups, recipes, schedules
+from jaxsched.examples.checkpoints import Checkpoints
+
+PACKAGE = Path(jaxsched.__file__).parent
+RESULT = Path(__file__).parent / "results" / "fuzz.json"
+LONGEST = 1000
+"""Characters of a sentence that a user may be expected to read."""
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Bytes cut, changed, put in, taken out or repeated."""
+    data, where = bytearray(data), rng.randrange(len(data) or 1)
+    for _ in range(rng.choice((1, 1, 1, 3, 20))):
+        where = rng.randrange(len(data) or 1)
+        match rng.randrange(6):
+            case 0:
+                data = data[:where]
+            case 1:
+                data[where : where + 1] = bytes([rng.randrange(256)])
+            case 2:
+                data[where:where] = rng.randbytes(rng.randrange(1, 9))
+            case 3:
+                del data[where : where + rng.randrange(1, 99)]
+            case 4:
+                data[where:where] = data[where : where + rng.randrange(1, 99)]
+            case _:
+                data[where : where + 4] = bytes(4)
+    return bytes(data)
+
+
+ODD = [
+    -1,
+    0,
+    1,
+    2,
+    7,
+    0.5,
+    -0.5,
+    1e-30,
+    1e30,
+    math.nan,
+    math.inf,
+    True,
+    None,
+    "3",
+    "",
+    [],
+    {},
+    10**400,
+]
+ODD += [np.float32(0.1), np.int64(3), np.array([1.0, 2.0]), 2**31, 1j, b"1", lambda i: i, object()]
+
+
+def trace(rng: random.Random, folder: Path) -> None:
+    file = folder / "trace.npz"
+    recipe = recipes.yolov5(epochs=2, steps_per_epoch=5) if rng.random() < 0.5 else _ARTICLE
+    held = _traces.setdefault(
+        recipe.update_rule.__name__ + str(recipe.ema is None), recipe.trace(10)
+    )
+    held.save(file)
+    whole = file.read_bytes()
+    file.write_bytes(mutated(whole, rng))
+    read = Trace.load(file)
+    assert _columns(read) == _columns(held), "another trace was read without a word"
+
+
+_ARTICLE = recipes.yolov5_resnet18(epochs=2, steps_per_epoch=5, warmup_iterations=4)
+_traces: dict[str, Trace] = {}
+
+
+def _columns(held: Trace) -> Any:
+    groups = {k: {n: v.tolist() for n, v in g.items()} for k, g in held.groups.items()}
+    return groups, {k: v.tolist() for k, v in held.run.items()}, held.start, held.meta
+
+
+def checkpoint(rng: random.Random, folder: Path) -> None:
+    kept = Checkpoints(folder / "kept", {"seed": 0, "lr0": 0.1})
+    state = {"kernel": jnp.arange(6.0).reshape(2, 3), "count": jnp.asarray(3, jnp.int32)}
+    rows = [{"loss": np.float32(k / 3)} for k in range(4)]
+    if kept.last is None:
+        kept.save(4, state, rows)
+        kept.close()
+    files = sorted(path for path in kept.folder.rglob("*") if path.is_file())
+    file = rng.choice(files)
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(mutated(whole, rng))
+        if rng.random() < 0.1:
+            file.unlink()
+        found = kept.restore(jax.tree.map(jnp.zeros_like, state))
+        assert (found.state["kernel"] == state["kernel"]).all(), "another state was read"
+        assert found.rows == rows
+        assert found.iteration == 4
+    finally:
+        file.write_bytes(whole)
+
+
+HYP = {"lr0": 0.01, "lrf": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "warmup_epochs": 3.0}
+HYP |= {"warmup_momentum": 0.8, "warmup_bias_lr": 0.1, "box": 0.05}
+
+
+def settings(rng: random.Random, folder: Path) -> None:
+    values = {**HYP}
+    if rng.random() < 0.7:
+        values[rng.choice([*HYP, "lr", "", 3])] = rng.choice([v for v in ODD if _dumps(v)])
+    text = yaml.safe_dump(values).encode()
+    file = folder / "hyp.yaml"
+    file.write_bytes(text if rng.random() < 0.5 else mutated(text, rng))
+    factory = rng.choice((recipes.yolov5, recipes.ultralytics))
+    name = "hyp" if factory is recipes.yolov5 else "args"
+    recipe = factory(epochs=3, steps_per_epoch=10, **{name: file})
+    given = yaml.safe_load(file.read_bytes()) or {}
+    first = recipe.at(0)
+    defaults = {"warmup_bias_lr": 0.1, "warmup_momentum": 0.8, "warmup_epochs": 3.0, "lr0": 0.01}
+    given = {**defaults, **given}
+    if name == "hyp" or float(given["warmup_epochs"]) > 0:
+        near(first["bias"]["learning_rate"], given["warmup_bias_lr"])
+        near(first["bias"]["momentum"], given["warmup_momentum"])
+    else:
+        near(first["bias"]["learning_rate"], given["lr0"])
+
+
+def _dumps(value: Any) -> bool:
+    return isinstance(value, int | float | str | list | dict | None) and value != 10**400
+
+
+def near(found: Any, value: Any) -> None:
+    """Equality of the float32 that acts."""
+    expected = np.float32(float(value))
+    assert np.float32(found) == expected, f"{found!r} acts where {expected!r} is right"
+
+
+def article(rng: random.Random, folder: Path) -> None:
+    arguments = {
+        "epochs": rng.choice((1, 2, 5, 100)),
+        "steps_per_epoch": rng.choice((1, 3, 30)),
+        "warmup_iterations": rng.choice((0, 1, 17, 1000)),
+        "lr0": rng.uniform(0, 1),
+        "lrf": rng.uniform(0, 1),
+        "warmup_bias_lr": rng.uniform(0, 1),
+    }
+    if rng.random() < 0.6:
+        arguments[rng.choice([*arguments, "momentum", "weight_decay"])] = rng.choice(ODD)
+    recipe = recipes.yolov5_resnet18(**arguments)
+    run = {**arguments, "epochs": int(arguments["epochs"])}
+    last = max(run["epochs"] * run["steps_per_epoch"] - 1, 0)
+    iteration = rng.randint(0, min(last, 2**31 - 1))
+    for label, first in (("bias", run["warmup_bias_lr"]), ("weight", 0.0)):
+        near(recipe.at(iteration)[label]["learning_rate"], article_rate(iteration, first, **run))
+
+
+def article_rate(i: int, first: float, **run: Any) -> float:
+    """The article's rate, by itself: what its loop would have left in the group."""
+    n, warm = run["steps_per_epoch"], run["warmup_iterations"]
+
+    def at(epoch: int) -> float:
+        factor = (1 + math.cos(epoch * math.pi / run["epochs"])) / 2
+        return run["lr0"] * (factor * (1 - run["lrf"]) + run["lrf"])
+
+    epoch = i // n
+    if i >= warm:
+        return at(epoch if epoch == warm // n or i == warm else epoch - 1)
+    return (at(epoch) - first) / warm * i + first
+
+
+def tree_of(rng: random.Random, depth: int = 0) -> Any:
+    dtypes = (
+        jnp.float32,
+        jnp.float32,
+        jnp.bfloat16,
+        jnp.float16,
+        jnp.int32,
+        jnp.bool_,
+        jnp.complex64,
+    )
+    kind = rng.randrange(4 if depth < 3 else 1)
+    if kind == 0 or rng.random() < 0.1:
+        shape = rng.choice(((), (1,), (3,), (2, 3), (0,), (2, 0, 1)))
+        odd = (None, 1.0, 2, "text", object(), np.ones(2, np.float64))
+        return rng.choice(odd) if rng.random() < 0.1 else jnp.ones(shape, rng.choice(dtypes))
+    if kind == 1:
+        return [tree_of(rng, depth + 1) for _ in range(rng.randrange(3))]
+    names = ("kernel", "bias", "scale", "bn1", "conv", "0", "a/b", "a.b", "", "frozen")
+    return {name: tree_of(rng, depth + 1) for name in rng.sample(names, rng.randrange(1, 4))}
+
+
+def labels(rng: random.Random, folder: Path) -> None:
+    tree = tree_of(rng)
+    odd = {"kernel": "weight", "bias": "bias"}
+    rule = rng.choice(
+        (
+            param_groups.by_leaf_name,
+            param_groups.by_dotted_name,
+            param_groups.by_pattern({"bias$": "bias", "bn|scale": "norm"}, default="weight"),
+            param_groups.by_pattern(
+                {rng.choice(("bias", "x", ".")): rng.choice(("bias", "other"))}
+            ),
+            param_groups.freeze(param_groups.by_leaf_name, rng.choice(("conv", "bn", "0"))),
+            "weight",
+            odd,
+            {},
+            lambda params: rng.choice((params, odd, "bias", None, 3)),
+        )
+    )
+    known = {"weight", "bias", "norm", "frozen"}
+    found = param_groups.fit(rule, tree, known=known)
+    assert jax.tree.structure(found) == jax.tree.structure(tree), "labels of another tree"
+    assert set(jax.tree.leaves(found)) <= known
+
+
+RULES = [
+    getattr(optimizers, name) for name in ("sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam")
+]
+
+
+def update(rng: random.Random, folder: Path) -> None:
+    """Rates in force, and the parameters where the rule is plain descent."""
+    tree = tree_of(rng)
+    top, rule = rng.uniform(0, 1), rng.choice([*RULES, optimizers.sgd, optimizers.sgd])
+    rate: Any = rng.choice((lambda i: top / (1 + i), top))
+    if rng.random() < 0.2:
+        rate = rng.choice(ODD)
+    group: dict[str, Any] = {"learning_rate": rate}
+    if rng.random() < 0.2:
+        group[rng.choice(("momentum", "weight_decay", "b1", "eps", "nesterov", "x"))] = rng.choice(
+            ODD
+        )
+    recipe = Recipe({"all": group}, rule, start=rng.choice((0, 0, 5, 2**24 + 1, 2**31 - 9)))
+    tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
+    state, count = tx.init(tree), recipe.start
+    gradients = jax.tree.map(lambda p: p * 0 + 1 if hasattr(p, "dtype") else p, tree)
+    for _ in range(2):
+        moves, state = tx.update(gradients, state, tree)
+        held = jaxsched.hyperparameters(state)["all"]["learning_rate"]
+        value = rate(count) if callable(rate) else rate
+        near(held, float(value))
+        if rule is optimizers.sgd and set(group) == {"learning_rate"}:
+            for leaf in jax.tree.leaves(moves):
+                expected = jnp.asarray(-np.float32(float(value))).astype(leaf.dtype)
+                assert (leaf == expected).all(), f"a step of {leaf!r} where {expected!r} is right"
+        tree = optax.apply_updates(tree, moves)
+        count += 1
+
+
+def schedule(rng: random.Random, folder: Path) -> None:
+    """A table, good or bad, at counts within and past it."""
+    values = [rng.uniform(0, 1) for _ in range(rng.randrange(0, 5))]
+    if rng.random() < 0.3:
+        values.append(rng.choice(ODD))
+    start = rng.choice((0, 0, 3, -1, 2**24))
+    made = schedules.table(values, start=start)
+    count = start + rng.randrange(-1, 6)
+    near(made(count), values[count - start] if count - start >= 0 else math.nan)
+
+
+def command(rng: random.Random, folder: Path) -> None:
+    options = (
+        "--epochs",
+        "--steps-per-epoch",
+        "--lr0",
+        "--lrf",
+        "--hyp",
+        "--batch-size",
+        "--iterations",
+    )
+    values = ("1", "2", "-1", "0", "x", "nan", "inf", "1e9", "", "--", "hyp.yaml", "0.5")
+    recipe = rng.choice(("yolov5", "yolov5-resnet18", "ultralytics", "yolo", ""))
+    words = ["export", recipe, "--out", str(folder / rng.choice(("x.csv", "x.json", "x.npz", "x")))]
+    words += ["--epochs", "2", "--steps-per-epoch", "3"] if rng.random() < 0.5 else []
+    for _ in range(rng.randrange(4)):
+        words += [rng.choice(options), rng.choice(values)]
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        status = cli.main(words)
+    assert status in (0, 2), status
+    assert told.getvalue().count("\n") == (status == 2), told.getvalue()
+
+
+KINDS: dict[Callable[[random.Random, Path], None], float] = {
+    trace: 0.28,
+    checkpoint: 0.2,
+    settings: 0.17,
+    labels: 0.15,
+    schedule: 0.1,
+    article: 0.066,
+    update: 0.03,
+    command: 0.004,
+}
+"""The share of each kind among the cases; those that JAX computes are dear."""
+
+
+def outcome(kind: Callable[[random.Random, Path], None], seed: int, folder: Path) -> str:
+    """What became of a case: right, refused, or what went wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kind(random.Random(f"{kind.__name__} {seed}"), folder)
+    except AssertionError as error:
+        return f"wrong: {error}"
+    except (ValueError, TypeError, OSError, NotImplementedError) as error:
+        raiser = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        told = str(error)
+        if not raiser.is_relative_to(PACKAGE):
+            return f"from the depths, {raiser.name}: {type(error).__name__}: {told[:300]}"
+        if not told or "\n" in told or len(told) > LONGEST:
+            return f"no sentence: {told[:300]!r}"
+        return "refused"
+    except Exception as error:
+        return f"from the depths: {type(error).__name__}: {str(error)[:300]}"
+    return "right"
+
+
+def run(cases: int) -> dict[str, Any]:
+    """The outcomes of so many cases, in the shares of their kinds."""
+    counts: dict[str, Any] = {}
+    wrong, begin = [], time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        for kind, share in KINDS.items():
+            folder = Path(name) / kind.__name__
+            folder.mkdir()
+            started, found = time.monotonic(), collections.Counter()
+            for seed in range(max(round(cases * share), 1)):
+                what = outcome(kind, seed, folder)
+                found[what.partition(":")[0]] += 1
+                if what not in ("right", "refused"):
+                    wrong.append(f"{kind.__name__} {seed}: {what}")
+            seconds = round(time.monotonic() - started, 1)
+            counts[kind.__name__] = {**found, "seconds": seconds}
+    total = sum(sum(v for k, v in c.items() if k != "seconds") for c in counts.values())
+    return {
+        "cases": total,
+        "seconds": round(time.monotonic() - begin, 1),
+        "kinds": counts,
+        "neither right nor refused": wrong,
+    }
+
+
+def main(cases: str = "10000", kind: str = "", seed: str = "") -> int:
+    if kind:
+        with tempfile.TemporaryDirectory() as name:
+            globals()[kind](random.Random(f"{kind} {seed}"), Path(name))
+        return 0
+    result = run(int(cases))
+    if int(cases) >= 10_000:
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({**result, "neither right nor refused": None}, indent=1))
+    print("\n".join(result["neither right nor refused"]))
+    holds = not result["neither right nor refused"]
+    print(f"{'holds' if holds else 'FAILS'}: {result['cases']} cases in {result['seconds']} s")
+    return not holds
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""Claim: over 20,000 updates memory does not grow and nothing is compiled anew.
+
+YOLOv5's recipe, accumulation, clip and average with it, on three small leaves, as a jitted
+step that is called from Python and read after each; every tenth of the run the live arrays, the
+process's memory and the compilations are noted. ``python -m benchmarks.soak [UPDATES]``.
+"""
+
+import gc
+import json
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxsched
+from jaxsched import optimizers, param_groups, recipes
+
+RESULT = Path(__file__).parent / "results" / "soak.json"
+MOST_MIB = 16
+"""That resident memory may grow after the first tenth; one leaf more an update would be 20 MiB."""
+
+
+def resident() -> float:
+    """MiB of memory that the process holds, where the system tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * 4096 / 2**20
+
+
+def soak(iterations: int) -> list[dict[str, float]]:
+    """Runs so many iterations; what was noted at each tenth."""
+    recipe = recipes.yolov5(epochs=100, steps_per_epoch=max(iterations // 100, 1), batch_size=16)
+    tx = recipe.optimizer(param_groups.by_leaf_name)
+    params = {"kernel": jnp.ones((16, 16)), "bias": jnp.zeros(16), "scale": jnp.ones(16)}
+
+    @jax.jit
+    def step(params, state, average):
+        gradients = jax.tree.map(lambda p: 0.1 * p, params)
+        updates, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        return params, state, recipe.ema.update(average, params, optimizers.stepped(state))
+
+    carry, notes = (params, tx.init(params), recipe.ema.init(params)), []
+    for k in range(1, iterations + 1):
+        carry = step(*carry)
+        rates = jax.device_get(jaxsched.hyperparameters(carry[1]))
+        if k % (iterations // 10) == 0:
+            gc.collect()
+            notes.append(
+                {
+                    "iteration": k,
+                    "live arrays": len(jax.live_arrays()),
+                    "resident MiB": round(resident(), 2),
+                    "compilations": step._cache_size(),
+                    "rate": float(rates["weight"]["learning_rate"]),
+                }
+            )
+    return notes
+
+
+def holds(notes: list[dict[str, float]]) -> bool:
+    """Whether the notes bear the claim out."""
+    arrays, compilations = ({note[k] for note in notes} for k in ("live arrays", "compilations"))
+    grown = max(note["resident MiB"] for note in notes) - notes[0]["resident MiB"]
+    return len(arrays) == 1 and compilations == {1} and grown <= MOST_MIB
+
+
+def main(iterations: str = "20000") -> int:
+    begin = time.monotonic()
+    notes = soak(int(iterations))
+    result = {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("jax", "jaxlib", "optax")},
+        },
+        "seconds": round(time.monotonic() - begin, 1),
+        "notes": notes,
+    }
+    if int(iterations) >= 20_000:
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    for note in notes:
+        print(note)
+    print("holds" if holds(notes) else "FAILS")
+    return not holds(notes)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
