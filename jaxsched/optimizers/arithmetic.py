@@ -4,14 +4,14 @@ Nothing here counts.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsched.schedules import as_float64, is_number
+from jaxsched.schedules import is_number
 
 
 def is_zero(value: Any) -> bool:
@@ -19,7 +19,7 @@ def is_zero(value: Any) -> bool:
     return is_number(value) and value == 0
 
 
-def scalars_by_dtype(**scalars: Any) -> Callable[[Any], dict[str, jax.Array]]:
+def scalars_by_dtype(count: jax.Array, /, **scalars: Any) -> Callable[[Any], dict[str, jax.Array]]:
     """Float64 scalars, each cast once for each dtype of parameters.
 
     Returns:
@@ -29,14 +29,33 @@ def scalars_by_dtype(**scalars: Any) -> Callable[[Any], dict[str, jax.Array]]:
     """
 
     @functools.cache
-    def cast(dtype: Any) -> dict[str, jax.Array]:
+    def in_dtype(dtype: Any) -> dict[str, jax.Array]:
         with jax.enable_x64(True):
             wide = widened(dtype)
-            return {
-                name: jnp.asarray(as_float64(value)).astype(wide) for name, value in scalars.items()
+            # Plain numbers stay constants, which each kernel has in itself.
+            cast = {
+                name: jnp.asarray(value, wide)
+                if is_number(value)
+                else computed_once(jnp.asarray(value).astype(wide), count)
+                for name, value in scalars.items()
             }
+            return jax.lax.optimization_barrier(cast)
 
-    return cast
+    return in_dtype
+
+
+def computed_once(values: Any, count: jax.Array) -> Any:
+    """A tree of scalars, each to be computed in a kernel of its own.
+
+    XLA on a CPU computes a formula anew in every kernel that reads it, and so in each
+    leaf's, but not what ends in a division: here by 1, which it cannot know before
+    ``count``. To be called where x64 is on.
+    """
+    one = 1 + 0.0 * count.astype(jnp.float64)
+    return jax.tree.map(
+        lambda value: value / one.astype(value.dtype) if isinstance(value, jax.Array) else value,
+        values,
+    )
 
 
 def widened(dtype: Any) -> Any:
@@ -65,16 +84,30 @@ def round_to(value: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def leafwise(
-    function: Callable[..., tuple[Any, ...]], tree: optax.Updates, *rest: Any
+    function: Callable[..., tuple[Any, ...]],
+    tree: optax.Updates,
+    read: Iterable[Any],
+    state: Iterable[Any],
 ) -> tuple[Any, ...]:
-    """``function`` mapped over the leaves of trees, a tree for each value that it returns.
+    """``function(leaf, read, state)`` mapped over the leaves of trees.
 
-    It returns one for ``tree``, one for each of ``rest`` but the first. Where one
-    of ``rest`` has None for a leaf, so does the row.
+    Args:
+      function: from the leaf of ``tree`` and those of the other trees to a new leaf
+        for ``tree``, then one for each of ``state``.
+      tree: whose leaves are walked.
+      read: trees that are only read.
+      state: trees that are made anew; a leaf that is None there is None in the row.
+
+    Returns:
+      A tree for each value that ``function`` returns.
     """
+    read, state = list(read), list(state)
     leaves, structure = jax.tree.flatten(tree)
-    columns = [leaves, *(structure.flatten_up_to(other) for other in rest)]
-    rows = [function(*row) for row in zip(*columns, strict=True)]
+    columns = [structure.flatten_up_to(other) for other in (*read, *state)]
+    rows = [
+        function(leaf, others[: len(read)], others[len(read) :])
+        for leaf, *others in zip(leaves, *columns, strict=True)
+    ]
     if not rows:
-        return (tree, *rest[1:])
+        return (tree, *state)
     return tuple(structure.unflatten(column) for column in zip(*rows, strict=True))

@@ -78,7 +78,7 @@ class EMA:
         count = state.updates + 1
         with jax.enable_x64(True):
             decay = self.decay_at(count)
-            scalars = scalars_by_dtype(keep=decay, take=1 - decay)
+            scalars = scalars_by_dtype(count, keep=decay, take=1 - decay)
 
         def leaf(average: jax.Array, new: jax.Array) -> jax.Array:
             if not jnp.issubdtype(average.dtype, jnp.floating):

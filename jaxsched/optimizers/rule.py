@@ -3,12 +3,13 @@
 The count is that of updates: torch's ``step`` is 1 at the first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from jaxsched.optimizers.arithmetic import (
     as_leaf,
@@ -50,6 +51,7 @@ def update_rule(
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
     reads_params: str = "",
+    takes_again: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """An update rule from what happens to its scalars and what happens to one leaf.
 
@@ -70,9 +72,14 @@ def update_rule(
       decoupled_weight_decay: which of the two.
       maximize: ascends, with -g for g.
       reads_params: what makes ``update`` need the parameters, for its error.
+      takes_again: whether ``leaf`` also takes ``again``, the gradient for what is
+        added to the parameter. It equals g, but XLA does not know it: of a decayed
+        gradient that a buffer and the step both read it would keep an array as
+        large as the model.
     """
     kept = kept or {}
     decays = not is_zero(weight_decay)
+    coupled = decays and not decoupled_weight_decay
     reads_params = "weight_decay" if decays else reads_params
 
     def init(params: optax.Params) -> Any:
@@ -108,26 +115,30 @@ def update_rule(
             derived = scalars(state.step.astype(jnp.float64) + 1, **known, **state.scalars)
             decay = as_float64(weight_decay)
             by_dtype = scalars_by_dtype(
-                **derived, decay=decay, shrink=1 - known["learning_rate"] * decay
+                state.step, **derived, decay=decay, shrink=1 - known["learning_rate"] * decay
             )
             next_scalars = {
                 name: jnp.asarray(derived[name]).astype(old.dtype)
                 for name, old in state.scalars.items()
             }
 
-        def row(g: jax.Array, p: jax.Array, *old: Any) -> tuple[Any, ...]:
-            g, p = as_leaf(g), as_leaf(p)
+        def gradient(c: Scalars, g: jax.Array, p: jax.Array) -> jax.Array:
+            wide = c["decay"].dtype
+            g = (-g if maximize else g).astype(wide)
+            return g + c["decay"] * p.astype(wide) if coupled else g
+
+        def row(c: Scalars, g: Any, read: Sequence[Any], old: Sequence[Any]) -> tuple[Any, ...]:
+            g, p, *again = map(as_leaf, (g, *read))
             if p.size == 0:
                 return jnp.zeros_like(p), *old
-            c = by_dtype(p.dtype)
             wide = c["decay"].dtype
-            g, x = (-g if maximize else g).astype(wide), p.astype(wide)
-            if decays and not decoupled_weight_decay:
-                g = g + c["decay"] * x
             before = {
                 name: None if value is None else value.astype(wide)
                 for name, value in zip(state.trees, old, strict=True)
             }
+            g, x = gradient(c, g, p), p.astype(wide)
+            if takes_again:
+                before["again"] = gradient(c, *again) if again else g
             added, after = leaf(c, g, x, **before)
             if decays and decoupled_weight_decay:
                 added = scaled(x, c["shrink"]) + added
@@ -136,7 +147,19 @@ def update_rule(
                 for name, value in zip(state.trees, old, strict=True)
             )
 
-        updates, *after = leafwise(row, updates, params, *state.trees.values())
+        read = [params]
+        if takes_again and coupled:
+            # Over the trees at once: one for each leaf doubles the time to trace.
+            read += jax.lax.optimization_barrier((updates, params))
+        # Leaves of one shape are traced and lowered once; run eagerly it would be compiled anew.
+        traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))
+        shared = jax.jit(row) if traced else row
+        updates, *after = leafwise(
+            lambda g, read, old: shared(by_dtype(as_leaf(read[0]).dtype), g, read, old),
+            updates,
+            read,
+            state.trees.values(),
+        )
         step: Any = optax.safe_increment(state.step)
         return updates, RuleState(step, next_scalars, dict(zip(state.trees, after, strict=True)))
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxsched.optimizers.arithmetic import computed_once
 from jaxsched.schedules import as_float64, is_number
 
 P = ParamSpec("P")
@@ -113,6 +114,8 @@ def scheduled(
         **extra_args: Any,
     ) -> tuple[Any, Any]:
         values = evaluate(groups, state.iteration)
+        with jax.enable_x64(True):
+            values = computed_once(values, state.iteration)
         rules = optax.with_extra_args_support(build(state.iteration, values))
         updates, inner = rules.update(updates, state.inner, params, **extra_args)
         iteration: Any = optax.safe_increment(state.iteration)

@@ -85,11 +85,17 @@ def sgd(
             "started": started | moves,
         }
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, momentum_buffer: jax.Array | None = None) -> Any:
+    def leaf(
+        c: Any,
+        g: jax.Array,
+        p: jax.Array,
+        again: jax.Array,
+        momentum_buffer: jax.Array | None = None,
+    ) -> Any:
         if momentum_buffer is None:
             return c["step"] * g, {}
         b = c["keep"] * momentum_buffer + c["add"] * g
-        ahead = g + c["look_ahead"] * b if nesterov else jnp.where(c["moves"] > 0, b, g)
+        ahead = again + c["look_ahead"] * b if nesterov else jnp.where(c["moves"] > 0, b, again)
         return c["step"] * ahead, {"momentum_buffer": b}
 
     return update_rule(
@@ -100,4 +106,5 @@ def sgd(
         kept={"started": False},
         weight_decay=weight_decay,
         maximize=maximize,
+        takes_again=True,
     )
