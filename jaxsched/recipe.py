@@ -4,6 +4,7 @@ A recipe counts iterations, one a batch; 0 is the first batch of epoch 0.
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -164,6 +165,22 @@ class Recipe:
             return None
         return arguments["epochs"] * arguments["steps_per_epoch"] - self.start
 
+    @functools.cached_property
+    def _curves(self) -> Callable[[jax.Array], dict[int, jax.Array]]:
+        """Every schedule, once, at an array of iterations, by its ``id``; compiled once."""
+        schedules = {
+            str(id(v)): v
+            for group in self._complete().values()
+            for v in group.values()
+            if callable(v)
+        }
+
+        def at(iteration: jax.Array) -> dict[str, jax.Array]:
+            return numbers_only(evaluate({"all": schedules}, iteration))["all"]
+
+        compiled = jax.jit(jax.vmap(at))
+        return lambda iterations: {int(k): v for k, v in compiled(iterations).items()}
+
     def trace(self, n: int, start: int | None = None) -> Trace:
         """The hyperparameters of ``n`` iterations, evaluated jitted.
 
@@ -175,17 +192,30 @@ class Recipe:
         start = self.start if start is None else start
         require_count("start", start)
         require("start + n", start + n, "below 2**31, where int32 counts end", lambda v: v < 2**31)
-        values = jax.jit(jax.vmap(self.at))(start + jnp.arange(n, dtype=jnp.int32))
         switches = {
             label: {name: v for name, v in group.items() if isinstance(v, bool | str)}
             for label, group in self._complete().items()
         }
-        # jax.tree orders keys by name; a trace keeps the order of recipe and rule.
+        complete = self._complete()
+        curves = self._curves(start + jnp.arange(n, dtype=jnp.int32))
+        constants = numbers_only(
+            evaluate(
+                {
+                    label: {name: v for name, v in group.items() if not callable(v)}
+                    for label, group in complete.items()
+                },
+                start,
+            )
+        )
         groups = {
             label: {
-                name: np.asarray(values[label][name]) for name in group if name in values[label]
+                name: np.asarray(curves[id(v)])
+                if callable(v)
+                else np.broadcast_to(np.asarray(constants[label][name]), n)
+                for name, v in group.items()
+                if callable(v) or name in constants[label]
             }
-            for label, group in self._complete().items()
+            for label, group in complete.items()
         }
         meta = {
             "clock": self.origin[1].get("clock", "iteration") if self.origin else "iteration",

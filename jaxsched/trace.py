@@ -47,7 +47,10 @@ class Trace:
             label: {name: _column(f"{label}/{name}", values) for name, values in group.items()}
             for label, group in self.groups.items()
         }
-        run = {name: _column(name, values).astype(np.float64) for name, values in self.run.items()}
+        run = {
+            name: _column(name, values).astype(np.float64, copy=False)
+            for name, values in self.run.items()
+        }
         object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "run", run)
         object.__setattr__(self, "start", int(self.start))

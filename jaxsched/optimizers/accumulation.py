@@ -5,6 +5,7 @@ on counting batches meanwhile.
 """
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -41,52 +42,43 @@ class Accumulation:
         if self.steps_per_epoch is not None:
             require_count("steps_per_epoch", self.steps_per_epoch, at_least=1)
 
-    def drops(self, iteration: jax.Array) -> jax.Array:
-        """Whether what is pending is dropped before a batch."""
-        if self.steps_per_epoch is None:
-            return jnp.zeros(jnp.shape(iteration), bool)
-        return iteration % self.steps_per_epoch == 0
+    def tick(
+        self, iteration: jax.Array, last_update: jax.Array, pending: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """One batch, of ``pending`` counted before it.
 
-    def wait(self, iteration: jax.Array) -> jax.Array:
-        """How many batches an update waits for, int32."""
-        return jnp.asarray(self.batches(iteration)).astype(jnp.int32)
+        Returns:
+          Whether what was pending is dropped, whether an update is due, and how many
+          batches are then in its gradient.
+        """
+        drop = jnp.asarray(False)
+        if self.steps_per_epoch is not None:
+            drop = iteration % self.steps_per_epoch == 0
+        wait = jnp.asarray(self.batches(iteration)).astype(jnp.int32)
+        return drop, iteration - last_update >= wait, jnp.where(drop, 0, pending) + 1
 
     def simulate(self, start: int, n: int) -> dict[str, np.ndarray]:
         """``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations from ``start``."""
-        iterations = start + jnp.arange(n, dtype=jnp.int32)
-        waits = jax.vmap(self.batches)(iterations)
-        due, micro_batches = _simulated(
-            iterations, self.drops(iterations), jnp.asarray(waits).astype(jnp.int32)
-        )
-        columns = (waits, due, jnp.where(due, micro_batches, 0))
-        names = ("accumulate", "stepped", "micro_batches")
-        return {k: np.asarray(v, np.float64) for k, v in zip(names, columns, strict=True)}
-
-
-def tick(
-    iteration: jax.Array, last_update: jax.Array, pending: jax.Array, drop: Any, wait: Any
-) -> tuple[jax.Array, jax.Array]:
-    """One batch, of ``pending`` counted before it.
-
-    Returns:
-      Whether an update is due, and how many batches are then in its gradient.
-    """
-    return iteration - last_update >= wait, jnp.where(drop, 0, pending) + 1
-
-
-@jax.jit
-def _simulated(
-    iterations: jax.Array, drops: jax.Array, waits: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """``tick`` of each iteration, from a process's start."""
-
-    def step(carry: tuple[jax.Array, jax.Array], row: Any) -> Any:
-        due, pending = tick(row[0], *carry, *row[1:])
-        carry = (jnp.where(due, row[0], carry[0]), jnp.where(due, 0, pending))
-        return carry, (due, pending)
-
-    first = (jnp.asarray(-1, jnp.int32), jnp.asarray(0, jnp.int32))
-    return jax.lax.scan(step, first, (iterations, drops, waits))[1]
+        iterations = np.arange(start, start + n)
+        wait = np.asarray(jax.jit(self.batches)(jnp.asarray(iterations, jnp.int32)))
+        # While the number of batches stays, updates are evenly spaced.
+        borders = [0, *(np.flatnonzero(np.diff(wait)) + 1), n] if n else [0]
+        updates, last = [], -1
+        for first, end in itertools.pairwise(borders):
+            every = int(wait[first])
+            due = np.arange(max(start + first, last + every), start + end, max(every, 1))
+            if len(due):
+                updates.append(due)
+                last = int(due[-1])
+        made = np.concatenate(updates) if updates else np.zeros(0, np.int64)
+        # Batches are pending from the update before, or from where the epoch dropped them.
+        since = np.concatenate([[start - 1], made[:-1]])[: len(made)]
+        if self.steps_per_epoch is not None:
+            since = np.maximum(since, made - made % self.steps_per_epoch - 1)
+        columns = {name: np.zeros(n) for name in ("stepped", "micro_batches")}
+        columns["stepped"][made - start] = 1
+        columns["micro_batches"][made - start] = made - since
+        return {"accumulate": wait.astype(np.float64), **columns}
 
 
 class AccumulationState(NamedTuple):
@@ -131,10 +123,7 @@ def accumulated(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, Any]:
         count = jnp.asarray(iteration, jnp.int32)
-        drop = accumulation.drops(count)
-        due, micro_batches = tick(
-            count, state.last_update, state.micro_batches, drop, accumulation.wait(count)
-        )
+        drop, due, micro_batches = accumulation.tick(count, state.last_update, state.micro_batches)
         gradients = jax.tree.map(
             lambda total, new: jnp.where(
                 drop, new.astype(total.dtype), total + new.astype(total.dtype)
