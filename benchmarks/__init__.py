@@ -1,1 +1,1 @@
-"""One script a claim: ``python -m benchmarks.NAME`` prints a table and exits 1 if it fails."""
+"""One script a claim: ``python -m benchmarks`` runs all, ``python -m benchmarks.NAME`` one."""

@@ -13,4 +13,4 @@ def importing(name: str):
 if __name__ == "__main__":
     seconds = interleaved({f"import {n}": importing(n) for n in ("jaxsched", "optax")}, rounds=15)
     measured = ratio(seconds, "import jaxsched", "import optax")
-    report(seconds, {"import jaxsched / import optax": (measured, 1.1)})
+    report("import_time", seconds, {"import jaxsched / import optax": (measured, 1.1)})

@@ -74,8 +74,8 @@ if __name__ == "__main__":
     )
     note = min(seconds["1,000 notes of three groups"]) / 1000
     step = min(seconds["step"])
-    print(f"torch {torch.__version__}")
     report(
+        "recording_cost",
         seconds,
         {
             "a note, in µs": (note * 1e6, 100),

@@ -1,5 +1,7 @@
-"""What the scripts share: runs interleaved in one process, one table, versions beside it."""
+"""What the scripts share: runs interleaved in one process, one table, the raw figures in a file."""
 
+import datetime
+import json
 import os
 import platform
 import statistics
@@ -7,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -33,27 +38,78 @@ def ratio(seconds: Mapping[str, list[float]], mine: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[mine], seconds[other], strict=True))
 
 
-def report(seconds: Mapping[str, list[float]], claims: Mapping[str, tuple[float, float]]) -> None:
+def best(seconds: Mapping[str, list[float]], mine: str, other: str) -> float:
+    """The shortest of mine / the shortest of the other."""
+    return min(seconds[mine]) / min(seconds[other])
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def report(
+    name: str,
+    seconds: Mapping[str, list[float]],
+    claims: Mapping[str, tuple[float, float | None]],
+) -> None:
     """Prints minimum, median and maximum, then each claim; exits 1 where one fails.
 
+    Writes the raw figures to ``benchmarks/results/NAME.json``, with versions and machine.
+
     Args:
+      name: that of the script.
       seconds: raw times by name.
-      claims: from a sentence to (what was measured, at most what).
+      claims: from a sentence to (what was measured, at most what); None where it is
+        only told.
     """
-    versions = [f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax", "numpy")]
-    device = jax.devices()[0].device_kind
-    print(
-        f"Python {platform.python_version()}, {', '.join(versions)}; {os.cpu_count()} cores, {device}"
-    )
-    print("| what | min ms | median ms | max ms | runs |\n| --- | --- | --- | --- | --- |")
-    for name, times in seconds.items():
+    packages = ("jax", "jaxlib", "optax", "numpy", *(["torch"] if "torch" in sys.modules else []))
+    versions = {"python": platform.python_version()}
+    versions |= {package: metadata.version(package) for package in packages}
+    machine = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "load": round(os.getloadavg()[0], 1),
+    }
+    print(", ".join(f"{k} {v}" for k, v in {**versions, **machine}.items()))
+    if seconds:
+        print("| what | min ms | median ms | max ms | runs |\n| --- | --- | --- | --- | --- |")
+    for what, times in seconds.items():
         low, middle, high = min(times), statistics.median(times), max(times)
         print(
-            f"| {name} | {low * 1e3:.3f} | {middle * 1e3:.3f} | {high * 1e3:.3f} | {len(times)} |"
+            f"| {what} | {low * 1e3:.3f} | {middle * 1e3:.3f} | {high * 1e3:.3f} | {len(times)} |"
         )
-    failed = False
-    for sentence, (measured, bound) in claims.items():
-        holds = measured <= bound
-        failed |= not holds
-        print(f"{'holds' if holds else 'FAILS'}: {sentence}: {measured:.4g}, at most {bound:g}")
-    sys.exit(failed)
+    results = {
+        sentence: {
+            "measured": float(f"{measured:.4g}"),
+            "at most": bound,
+            "holds": None if bound is None else bool(measured <= bound),
+        }
+        for sentence, (measured, bound) in claims.items()
+    }
+    for sentence, result in results.items():
+        print(f"{verdict(result)}: {sentence}: {result['measured']:g}{limit(result)}")
+    RESULTS.mkdir(exist_ok=True)
+    figures = {
+        "date": datetime.date.today().isoformat(),
+        "versions": versions,
+        "machine": machine,
+        "claims": results,
+        "seconds": {k: [float(f"{t:.4g}") for t in times] for k, times in seconds.items()},
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    sys.exit(any(result["holds"] is False for result in results.values()))
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """How a claim stands, in a word."""
+    return {True: "holds", False: "FAILS", None: "told"}[result["holds"]]
+
+
+def limit(result: Mapping[str, Any]) -> str:
+    """The bound of a claim that has one."""
+    return "" if result["at most"] is None else f", at most {result['at most']:g}"

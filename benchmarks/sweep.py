@@ -1,0 +1,78 @@
+"""Claim: 1,024 recipes swept with ``vmap`` compile once.
+
+Rate, decay, warm-up and lrf all vary, in 20 updates of a small layer that each recipe trains for
+itself; against the same, compiled once too, called for one recipe after the other. Told beside
+them: a recipe whose numbers are constants, compiled anew for each, as it must be without traced
+arguments.
+"""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.timing import interleaved, ratio, report
+from jaxsched.recipes import yolov5_resnet18
+
+RECIPES, UPDATES = 1024, 20
+
+
+def trained(lr0: Any, weight_decay: Any, warmup: Any, lrf: Any) -> Any:
+    """The layer after its updates."""
+    recipe = yolov5_resnet18(
+        lr0=lr0, weight_decay=weight_decay, warmup_iterations=warmup, lrf=lrf, steps_per_epoch=2
+    )
+    params = {"kernel": jnp.ones((8, 8)), "bias": jnp.zeros(8)}
+    tx = recipe.optimizer({"kernel": "weight", "bias": "bias"})
+
+    def update(carry: Any, _: None) -> Any:
+        params, state = carry
+        gradients = jax.tree.map(lambda p: 0.1 * p + 0.01, params)
+        updates, state = tx.update(gradients, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(update, (params, tx.init(params)), None, length=UPDATES)[0][0]
+
+
+def drawn() -> tuple[jax.Array, ...]:
+    """Rates, decays, warm-ups and lrf's."""
+    rng = np.random.default_rng(0)
+    columns = (
+        10 ** rng.uniform(-3, -1, RECIPES),
+        10 ** rng.uniform(-5, -3, RECIPES),
+        rng.integers(1, UPDATES, RECIPES),
+        rng.uniform(0.01, 1, RECIPES),
+    )
+    return tuple(map(jnp.asarray, columns))
+
+
+if __name__ == "__main__":
+    settings = drawn()
+    rows = [tuple(column[k] for column in settings) for k in range(RECIPES)]
+    swept, single = jax.jit(jax.vmap(trained)), jax.jit(trained)
+    seconds = interleaved(
+        {
+            "1,024 recipes, vmap": lambda: swept(*settings),
+            "1,024 recipes, one at a time": lambda: [single(*row) for row in rows],
+        },
+        rounds=7,
+    )
+    anew = []
+    for row in rows[:3]:
+        values = [float(v) for v in row[:2]], int(row[2]), float(row[3])
+        begin = time.perf_counter()
+        jax.block_until_ready(jax.jit(lambda v=values: trained(*v[0], *v[1:]))())
+        anew.append(time.perf_counter() - begin)
+    seconds["one recipe, compiled anew"] = anew
+    together = ratio(seconds, "1,024 recipes, vmap", "1,024 recipes, one at a time")
+    report(
+        "sweep",
+        seconds,
+        {
+            "compilations of the sweep": (swept._cache_size(), 1.0),
+            "one recipe at a time / sweep": (1 / together, None),
+        },
+    )
