@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -92,10 +91,11 @@ def train(
 def _classifier(options: _Options) -> int:
     """The article's run."""
     from jaxsched.examples import digits, train_nnx
+    from jaxsched.examples.runs import Run
 
     recipe = recipes.yolov5_resnet18(epochs=RUN["epochs"], steps_per_epoch=RUN["steps_per_epoch"])
     training, test = digits.load(seed=options.seed)
-    run = _Run(
+    run = Run(
         create=functools.partial(train_nnx.create, recipe, seed=options.seed),
         train=train_nnx.train,
         batches=functools.partial(digits.batches, training, options.epochs, seed=options.seed),
@@ -116,12 +116,13 @@ def _classifier(options: _Options) -> int:
 def _detector(options: _Options) -> int:
     """YOLOv5's recipe whole, on a detector of drawn shapes."""
     from jaxsched.examples import shapes, train_yolov5
+    from jaxsched.examples.runs import Run
 
     recipe = recipes.yolov5(
         epochs=train_yolov5.EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
     )
     training, test = shapes.load(seed=options.seed)
-    run = _Run(
+    run = Run(
         create=functools.partial(train_yolov5.create, recipe, seed=options.seed),
         train=train_yolov5.train,
         batches=functools.partial(shapes.batches, training, options.epochs, seed=options.seed),
@@ -142,99 +143,20 @@ def _detector(options: _Options) -> int:
     return 0 if report else 1
 
 
-class _Run(NamedTuple):
-    """An example, as far as it differs from the other.
+def _trained(run: Any, recipe: Recipe, options: _Options) -> tuple[Any, tuple[Any, Any]]:
+    """What ``examples.runs`` tells, with model and optimizer after it."""
+    from jaxsched.examples import runs
 
-    Attributes:
-      create: the new model and its optimizer.
-      train: from them and the batches to what each iteration tells.
-      batches: those from iteration ``start`` on.
-      row: the class of what an iteration tells.
-      batch_size: images in a batch.
-      steps_per_epoch: batches in an epoch, after each of which a checkpoint is written.
-    """
-
-    create: Callable[[], tuple[Any, Any]]
-    train: Callable[..., Iterator[Any]]
-    batches: Callable[..., Iterable[Any]]
-    row: Callable[..., Any]
-    batch_size: int
-    steps_per_epoch: int
-
-
-class _Rows(NamedTuple):
-    """What each iteration told, and whether the run was stopped by the user."""
-
-    told: list[Any]
-    stopped: bool
-
-
-def _trained(run: _Run, recipe: Recipe, options: _Options) -> tuple[_Rows, tuple[Any, Any]]:
-    """Trains, on from the last checkpoint where it is to, with a checkpoint an epoch.
-
-    Returns:
-      What was told, before it was resumed too, and model and optimizer after it.
-    """
-    from flax import nnx
-
-    from jaxsched.examples import meshes
-    from jaxsched.examples.checkpoints import Checkpoints
-
-    factory, arguments = recipe.origin or ("recipe", {})
-    identity = {"recipe": getattr(factory, "__name__", ""), "seed": options.seed, **arguments}
-    checkpoints = Checkpoints(options.out / "checkpoints", identity)
-    if checkpoints.last is not None and not options.resume:
-        raise ValueError(
-            f"out must be a folder without another run's checkpoints, got {options.out}, which has "
-            f"one of iteration {checkpoints.last}. Pass --resume to go on from it, or another --out."
-        )
-    where = None
-    if options.mesh is not None:
-        where = meshes.layout(options.mesh, batch_size=run.batch_size)
-        n = meshes.shares(where)
-        print(f"{where.mesh.size} devices, {n} shares of {run.batch_size // n} images")
-    both = run.create()
-    if where is not None:
-        nnx.update(both, meshes.place(nnx.state(both), where))
-    done, total = 0, options.epochs * run.steps_per_epoch
-    told = []
-    if options.resume and checkpoints.last is None:
-        print(f"no checkpoint in {checkpoints.folder} yet: the run starts at iteration 0")
-    elif options.resume:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            done, state, before = checkpoints.restore(nnx.state(both))
-        for warning in caught:
-            print(f"jaxsched train: {warning.message}", file=sys.stderr)
-        if done > total:
-            raise ValueError(
-                f"epochs must be at least {-(-done // run.steps_per_epoch)}, for the checkpoint is of "
-                f"iteration {done}, got {options.epochs}"
-            )
-        nnx.update(both, state)
-        told = [run.row(**row) for row in before]
-        print(f"resumed at iteration {done}")
-
-    def save() -> None:
-        checkpoints.save(len(told), nnx.state(both), [row._asdict() for row in told])
-
-    batches = run.batches(start=done)
-    if where is not None:
-        batches = meshes.spread(batches, where)
-    try:
-        stopped = False
-        for stopping in _shown(run.train(*both, batches), told, total):
-            if stopping or len(told) == total or len(told) % run.steps_per_epoch == 0:
-                save()
-            if stopping:
-                stopped = True
-                break
-    except KeyboardInterrupt:  # a second one: what the devices hold may be half a step
-        stopped = True
-    checkpoints.close()
-    if where is not None:
-        nnx.update(both, meshes.whole(nnx.state(both), where))
-    return _Rows(told, stopped), both
+    return runs.trained(
+        run,
+        recipe,
+        options.out,
+        _shown,
+        epochs=options.epochs,
+        seed=options.seed,
+        resume=options.resume,
+        mesh=options.mesh,
+    )
 
 
 def _shown(iterations: Iterable[Any], told: list[Any], total: int) -> Iterator[bool]:
@@ -274,7 +196,7 @@ def _shown(iterations: Iterable[Any], told: list[Any], total: int) -> Iterator[b
             signal.signal(signal.SIGINT, usual)
 
 
-def _written(rows: _Rows, recipe: Recipe, out: Path) -> Trace | None:
+def _written(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
     """The run's trace, written with its picture; ``None`` where the run was stopped."""
     from jaxsched.plot import plot
 

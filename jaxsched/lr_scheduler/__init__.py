@@ -40,7 +40,6 @@ from jaxsched.lr_scheduler.decays import (
     multi_step_lr,
     polynomial_lr,
     step_lr,
-    swa_lr,
 )
 from jaxsched.lr_scheduler.factors import lambda_lr, multiplicative_lr
 from jaxsched.lr_scheduler.one_cycle import one_cycle_lr
@@ -51,6 +50,7 @@ from jaxsched.lr_scheduler.plateau import (
     scale_on_plateau,
 )
 from jaxsched.lr_scheduler.replay import TorchSchedule
+from jaxsched.lr_scheduler.swa import swa_lr
 
 __all__ = [
     "Plateau",

@@ -14,7 +14,6 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxsched.lr_scheduler.decays import require_anneal_strategy
 from jaxsched.lr_scheduler.replay import (
     HOST,
     TorchSchedule,
@@ -23,6 +22,7 @@ from jaxsched.lr_scheduler.replay import (
     require_start,
     torch_schedule,
 )
+from jaxsched.lr_scheduler.swa import require_anneal_strategy
 from jaxsched.schedules import Hyperparameter, Schedule, remembered, require
 
 

@@ -1,0 +1,135 @@
+"""A training with checkpoints, on one device or many, whatever the example. It counts iterations.
+
+It is what ``jaxsched train`` runs; 0 is the first iteration.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flax import nnx
+
+from jaxsched.examples import meshes
+from jaxsched.examples.checkpoints import Checkpoints
+from jaxsched.recipe import Recipe
+
+
+class Run(NamedTuple):
+    """An example, as far as it differs from the other.
+
+    Attributes:
+      create: the new model and its optimizer.
+      train: from them and the batches to what each iteration tells.
+      batches: those from iteration ``start`` on.
+      row: the class of what an iteration tells.
+      batch_size: images in a batch.
+      steps_per_epoch: batches in an epoch, after each of which a checkpoint is written.
+    """
+
+    create: Callable[[], tuple[Any, Any]]
+    train: Callable[..., Iterator[Any]]
+    batches: Callable[..., Iterable[Any]]
+    row: Callable[..., Any]
+    batch_size: int
+    steps_per_epoch: int
+
+
+class Rows(NamedTuple):
+    """What each iteration told, and whether the run was stopped by the user."""
+
+    told: list[Any]
+    stopped: bool
+
+
+Shown = Callable[[Iterable[Any], list[Any], int], Iterator[bool]]
+"""Runs iterations, appending to a list as long as it will be at the end, and yields after each
+whether to stop there."""
+
+
+def trained(
+    run: Run,
+    recipe: Recipe,
+    folder: Path,
+    shown: Shown,
+    *,
+    epochs: int,
+    seed: int,
+    resume: bool = False,
+    mesh: str | None = None,
+) -> tuple[Rows, tuple[Any, Any]]:
+    """Trains, on from the last checkpoint where it is to, with a checkpoint an epoch.
+
+    Args:
+      run: the example.
+      recipe: what it is trained with; a checkpoint of another is refused.
+      folder: where ``checkpoints`` is, or is to be.
+      shown: what is done at each iteration.
+      epochs: where it stops.
+      seed: of the data, its order and the network.
+      resume: whether it goes on from the last checkpoint.
+      mesh: the devices, as ``meshes.layout`` has it; one, if not given.
+
+    Returns:
+      What was told, before it was resumed too, and model and optimizer after it.
+
+    Raises:
+      ValueError: a folder with another run's checkpoints, a checkpoint that does not
+        fit, a mesh that does not.
+    """
+    factory, arguments = recipe.origin or ("recipe", {})
+    identity = {"recipe": getattr(factory, "__name__", ""), "seed": seed, **arguments}
+    checkpoints = Checkpoints(folder / "checkpoints", identity)
+    if checkpoints.last is not None and not resume:
+        raise ValueError(
+            f"out must be a folder without another run's checkpoints, got {folder}, which has "
+            f"one of iteration {checkpoints.last}. Pass --resume to go on from it, or another --out."
+        )
+    where = None
+    if mesh is not None:
+        where = meshes.layout(mesh, batch_size=run.batch_size)
+        n = meshes.shares(where)
+        print(f"{where.mesh.size} devices, {n} shares of {run.batch_size // n} images")
+    both = run.create()
+    if where is not None:
+        nnx.update(both, meshes.place(nnx.state(both), where))
+    done, total = 0, epochs * run.steps_per_epoch
+    told = []
+    if resume and checkpoints.last is None:
+        print(f"no checkpoint in {checkpoints.folder} yet: the run starts at iteration 0")
+    elif resume:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            done, state, before = checkpoints.restore(nnx.state(both))
+        for warning in caught:
+            print(f"jaxsched train: {warning.message}", file=sys.stderr)
+        if done > total:
+            raise ValueError(
+                f"epochs must be at least {-(-done // run.steps_per_epoch)}, for the checkpoint is of "
+                f"iteration {done}, got {epochs}"
+            )
+        nnx.update(both, state)
+        told = [run.row(**row) for row in before]
+        print(f"resumed at iteration {done}")
+
+    def save() -> None:
+        checkpoints.save(len(told), nnx.state(both), [row._asdict() for row in told])
+
+    batches = run.batches(start=done)
+    if where is not None:
+        batches = meshes.spread(batches, where)
+    try:
+        stopped = False
+        for stopping in shown(run.train(*both, batches), told, total):
+            if stopping or len(told) == total or len(told) % run.steps_per_epoch == 0:
+                save()
+            if stopping:
+                stopped = True
+                break
+    except KeyboardInterrupt:  # a second one: what the devices hold may be half a step
+        stopped = True
+    checkpoints.close()
+    if where is not None:
+        nnx.update(both, meshes.whole(nnx.state(both), where))
+    return Rows(told, stopped), both
