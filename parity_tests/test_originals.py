@@ -533,3 +533,26 @@ def test_a_rejected_batch_made_no_update():
     _, state = tx.update({"kernel": jnp.full(3, jnp.nan)}, state, params)
     assert not optimizers.stepped(state)
     assert int(state.inner_state.iteration) == 1
+
+
+def test_a_resumed_process_updates_at_its_first_batch():
+    """What a predecessor left is carried on; what it had pending is not, as in the originals."""
+    arguments = {"epochs": 12, "steps_per_epoch": 40, "batch_size": 10}
+    whole, late = yolov5(**arguments), yolov5(**arguments, start_epoch=5, resumed=True)
+    params = {"kernel": jnp.ones(2)}
+    tx = whole.optimizer(lambda params: {"kernel": "weight"})
+
+    @jax.jit
+    def epochs_of(state):
+        def step(state, _):
+            _, state = tx.update(params, state, params)
+            return state, optimizers.stepped(state)
+
+        return jax.lax.scan(step, state, length=200)
+
+    state, _ = epochs_of(tx.init(params))
+    _, carried = epochs_of(state)
+    _, resumed = epochs_of(optimizers.restarted(state))
+    told = late.trace(200).run["stepped"].astype(bool)
+    assert (np.asarray(resumed) == told).all()
+    assert (np.asarray(carried) != told).any()

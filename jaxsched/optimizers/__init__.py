@@ -14,7 +14,7 @@ are what torch makes of them, two real ones; JAX's gradient of one is the conjug
 torch's.
 """
 
-from jaxsched.optimizers.accumulation import Accumulation, accumulated, stepped
+from jaxsched.optimizers.accumulation import Accumulation, accumulated, restarted, stepped
 from jaxsched.optimizers.adadelta import adadelta
 from jaxsched.optimizers.adafactor import adafactor
 from jaxsched.optimizers.adagrad import adagrad
@@ -52,6 +52,7 @@ __all__ = [
     "muon",
     "nadam",
     "radam",
+    "restarted",
     "rmsprop",
     "rprop",
     "scheduled",

@@ -176,3 +176,28 @@ def stepped(opt_state: Any) -> jax.Array:
             leaves = jax.tree.leaves(node, is_leaf=lambda n: isinstance(n, kinds))
             nodes += [leaf for leaf in leaves if isinstance(leaf, kinds)]
     return made
+
+
+def restarted(opt_state: Any) -> Any:
+    """The state as the originals resume with it: momenta and counts, and no pending batch.
+
+    They save neither the gradients of the batches since the last update nor when that
+    was, so that a resumed process updates at its first batch, as
+    ``recipes.yolov5(start_epoch=…, resumed=True)`` tells. A state that goes on as if never
+    stopped needs nothing of this.
+
+    Args:
+      opt_state: the state of ``recipe.optimizer(...)``, however wrapped.
+    """
+
+    def renewed(node: Any) -> Any:
+        if not isinstance(node, AccumulationState):
+            return node
+        return node._replace(
+            gradients=jax.tree.map(jnp.zeros_like, node.gradients),
+            micro_batches=jnp.zeros_like(node.micro_batches),
+            last_update=jnp.full_like(node.last_update, -1),
+            stepped=jnp.zeros_like(node.stepped),
+        )
+
+    return jax.tree.map(renewed, opt_state, is_leaf=lambda n: isinstance(n, AccumulationState))

@@ -86,7 +86,8 @@ def yolov5(
       optimizer: "SGD" (with Nesterov), "Adam" or "AdamW".
       cos_lr: decays along a cosine in place of a line.
       start_epoch: the epoch in which this process starts.
-      resumed: whether it starts with its predecessor's optimizer and average.
+      resumed: whether it starts with its predecessor's optimizer and average; give a state
+        that is restored to ``optimizers.restarted``, for the original drops what is pending.
       version: "6.1" or "7.0".
 
     Returns:
