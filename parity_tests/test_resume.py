@@ -90,10 +90,10 @@ def interrupted(monkeypatch):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_stopped_and_resumed_at_any_iteration(recipe, never_stopped, interrupted, tmp_path):
     total = EPOCHS * STEPS[recipe]
-    # At the first, within an epoch, at its last and at its first, at the last but one; where
+    # Within an epoch, at its last batch, at the last but one; where
     # batches are accumulated, after one that made no update, too.
-    stops = (0, 7, STEPS[recipe] - 1, STEPS[recipe], total - 2)
-    for k, stop in enumerate(stops if recipe == "yolov5_resnet18" else (9, total - 2)):
+    stops = (7, STEPS[recipe] - 1, total - 2)
+    for k, stop in enumerate(stops if recipe == "yolov5_resnet18" else (50,)):
         interrupted(stop)
         assert train(tmp_path, *["--resume"] * (k > 0), recipe=recipe) == 130
         assert len(Trace.load(tmp_path / "trace.npz")) == stop + 1
