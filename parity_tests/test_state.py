@@ -432,7 +432,7 @@ OTHERS = {
         optax.inject_hyperparams(optax.sgd)(0.2),
         of(torch.optim.SGD, lr=0.1),
         "^the two part at update 0: learning_rate of 0 is 0.2 for torch's 0.1, 0.1 off where "
-        "1e-12 is allowed.$",
+        "1e-12 is allowed.\nno usual mistake explains it$",
     ),
     "epsilon's place": (
         optax.rmsprop(1e-3, decay=0.99, eps_in_sqrt=True),
