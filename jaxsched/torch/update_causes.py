@@ -286,11 +286,15 @@ def seen_of(
 def causes(case: Case, mistakes: Iterable[Mistake]) -> Iterator[str]:
     """The sentences of those that reproduce where every leaf that parts goes.
 
-    Where none does, but each leaf has one of its own, those, with its name.
+    Where none does, but each leaf has one of its own, those, with its name. None where
+    the recipe without a mistake does not lead where torch's parameters go.
     """
     whole: dict[str, str] = {}
     partial: dict[str, str] = {}
     told: list[Arrays] = []
+    right = case.path(Mistake("none"))
+    if any(case.apart(leaf, right) for leaf in case.differing):
+        return  # of what is not torch's path, as Muon's in bfloat16, nothing follows
     for mistake in mistakes:
         if mistake.kind in whole:
             continue
