@@ -1,24 +1,55 @@
 """Draws the pictures of README and docs from the code: ``python docs/pictures.py``."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxsched import lr_scheduler, schedules
+from jaxsched import Recipe, compare, lr_scheduler, schedules
+from jaxsched import plot as own
 from jaxsched.parity import ulps
 from jaxsched.recipes import recorded, yolov5_resnet18
 
 HERE = Path(__file__).parent
 # Okabe and Ito's colours; the shapes differ too.
 STYLES = {"bias": ("#D55E00", "^"), "weight": ("#0072B2", "o"), "norm": ("#009E73", "s")}
+MINE, OTHER, MARK, NOTE = "#0072B2", "#CC79A7", "#D55E00", "#333333"
+WARMUP, EPOCH = 1000, 30
 
 
-def straightforward_port() -> np.ndarray:
-    """The rate of the weights with the cosine of the current epoch: no lag."""
+def drawn(size: tuple[float, float]) -> Figure:
+    """An empty picture; its white ground is its own, whatever the page's is."""
+    return Figure(size, dpi=150, layout="constrained", facecolor="white")
+
+
+def finish(axes: Axes, title: str, x: str, y: str) -> None:
+    """Titles, units and a grid."""
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(color="#E4E4E4", linewidth=0.6)
+
+
+def straightforward_port() -> Recipe:
+    """The recipe with the cosine of the current epoch: no lag."""
     cosine = lr_scheduler.lambda_lr(0.01, schedules.cosine(100, lrf=0.2))
-    rate = schedules.warmup(schedules.per_epoch(cosine, 30), 1000, start=0.0)
-    return np.asarray(rate(np.arange(3000)))
+    epochs = schedules.per_epoch(cosine, EPOCH)
+    right = yolov5_resnet18()
+    return Recipe(
+        {
+            label: {
+                **group,
+                "learning_rate": schedules.warmup(
+                    epochs, WARMUP, start=0.1 if label == "bias" else 0.0
+                ),
+            }
+            for label, group in right.groups.items()
+        },
+        right.update_rule,
+    )
 
 
 def article(path: Path) -> int:
@@ -29,7 +60,7 @@ def article(path: Path) -> int:
     """
     torchs, ours = recorded("yolov5_resnet18"), yolov5_resnet18().trace(3000)
     iterations = np.arange(3000)
-    figure = Figure((9, 6.4), dpi=150, layout="constrained", facecolor="white")
+    figure = drawn((9, 6.4))
     rates, distances = figure.subplots(2, height_ratios=(3, 2), sharex=True)
     for k, (label, (color, marker)) in enumerate(STYLES.items()):
         every = slice(20 * k, None, 60)
@@ -49,17 +80,15 @@ def article(path: Path) -> int:
     rates.set_title(
         "The article's run: torch's LambdaLR loop and the jaxsched recipe, 3,000 iterations"
     )
-    rates.axvline(1000, color="#555555", linewidth=1, linestyle="--")
-    rates.annotate(
-        "warm-up ends", (1000, 0.06), (6, 0), textcoords="offset points", color="#333333"
-    )
+    rates.axvline(WARMUP, color="#555555", linewidth=1, linestyle="--")
+    rates.annotate("warm-up ends", (WARMUP, 0.03), (6, 0), textcoords="offset points", color=NOTE)
     rates.legend(ncols=3, loc="upper right", fontsize=8)
     reference = torchs.groups["weight"]["learning_rate"]
-    port = straightforward_port()
+    port = straightforward_port().trace(3000).groups["weight"]["learning_rate"]
     wrong = ulps(port, reference) > 0
     off = 100 * (port - reference) / reference.max()
     distances.plot(
-        iterations, off, color="#CC79A7", linewidth=1.6,
+        iterations, off, color=OTHER, linewidth=1.6,
         label=f"straightforward port:\nwrong at {wrong.sum():,} iterations",
     )  # fmt: skip
     worst = max(
@@ -82,5 +111,172 @@ def article(path: Path) -> int:
     return int(wrong.sum())
 
 
+def cosine(path: Path) -> float:
+    """The cosine taken apart: five curves from cos to the factor that ends at 0.2.
+
+    Returns:
+      How far the fifth is from ``schedules.cosine``, at most.
+    """
+    epochs = np.arange(101)
+    first = np.cos(epochs * math.pi / 100)
+    steps = {
+        "1. cosine\nc = cos(πe/E)": first,
+        "2. one added\n1 + c": 1 + first,
+        "3. halved\n(1 + c)/2": (1 + first) / 2,
+        "4. scaled\n(1 − 0.2)(1 + c)/2": (1 + first) / 2 * 0.8,
+        "5. shifted\n0.2 + (1 − 0.2)(1 + c)/2": (1 + first) / 2 * 0.8 + 0.2,
+    }
+    figure = drawn((12, 3))
+    panels = figure.subplots(1, 5, sharey=True)
+    for axes, (title, values) in zip(panels, steps.items(), strict=True):
+        finish(axes, title, "epoch e of E = 100", "factor" if axes is panels[0] else "")
+        axes.plot(epochs, values, color=MINE, linewidth=2)
+        axes.axhline(0, color="#555555", linewidth=0.8)
+        for at in (0, 100):
+            axes.plot(at, values[at], "o", color=MARK, markersize=5)
+            axes.annotate(
+                f"{values[at]:.4g}".replace("-", "−"), (at, values[at]), (6 if not at else -6, 7),
+                textcoords="offset points", ha="left" if not at else "right", fontsize=8, color=NOTE,
+            )  # fmt: skip
+        axes.set_ylim(-1.2, 2.5)
+    figure.savefig(path)
+    ours = np.asarray(schedules.cosine(100, lrf=0.2)(epochs), np.float64)
+    return float(np.abs(ours - list(steps.values())[-1]).max())
+
+
+def annealing(path: Path) -> tuple[float, float, float]:
+    """The annealing curve for initial_lr 0.01, eta_min 0.002 and T_max 200.
+
+    Returns:
+      Its values at epochs 0, 100 and 200.
+    """
+    epochs = np.arange(201)
+    rate = lr_scheduler.cosine_annealing_lr(0.01, T_max=200, eta_min=0.002)
+    values = np.asarray(rate(epochs), np.float64)
+    figure = drawn((7, 3.6))
+    axes = figure.subplots()
+    axes.plot(epochs, values, color=MINE, linewidth=2)
+    for at, where in ((0, (6, 6)), (100, (8, 3)), (200, (4, -16))):
+        axes.plot(at, values[at], "o", color=MARK, markersize=5)
+        axes.annotate(
+            f"epoch {at}: {values[at]:.3f}", (at, values[at]), where, color=NOTE,
+            textcoords="offset points", ha="right" if at == 200 else "left",
+        )  # fmt: skip
+    axes.axhline(0.002, color="#555555", linewidth=1, linestyle="--")
+    axes.annotate("eta_min", (0, 0.002), (0, 4), textcoords="offset points", color=NOTE)
+    finish(axes, "CosineAnnealingLR: 0.01 to 0.002 in 200 epochs", "epoch", "learning rate")
+    axes.set_ylim(0, 0.0112)
+    figure.savefig(path)
+    return float(values[0]), float(values[100]), float(values[200])
+
+
+def interpolation(path: Path) -> float:
+    """Linear interpolation: one value among three points, fifty among ten of a sine.
+
+    Returns:
+      The value at 2.5 among (1, 3), (2, 2) and (3, 0).
+    """
+    figure = drawn((9, 3.4))
+    one, many = figure.subplots(1, 2)
+    x, y = [1, 2, 3], [3, 2, 0]
+    value = float(np.interp(2.5, x, y))
+    ends = np.linspace(0, 2 * np.pi, 10)
+    between = np.linspace(0, 2 * np.pi, 50)
+    for axes, points, at in ((one, (x, y), [2.5]), (many, (ends, np.sin(ends)), between)):
+        axes.plot(*points, color="#999999", linewidth=1)
+        axes.plot(*points, "o", color=MARK, markersize=7, label="known")
+        axes.plot(
+            at, np.interp(at, *points), "x", color=MINE, markersize=6, markeredgewidth=1.6,
+            label="interpolated",
+        )  # fmt: skip
+        axes.legend(fontsize=8)
+    one.annotate(f"x = 2.5: {value}", (2.5, value), (8, 4), textcoords="offset points", color=NOTE)
+    finish(one, "One value among three points", "x", "y")
+    finish(many, "Fifty values among ten points of a sine", "x", "y")
+    figure.savefig(path)
+    return value
+
+
+def groups(path: Path) -> tuple[float, float, float]:
+    """The three groups' rates at the end of each of 100 epochs, as the article draws them.
+
+    Returns:
+      Each group's highest: weight, bias, norm.
+    """
+    trace = yolov5_resnet18().trace(3000)
+    ends = {
+        label: trace.groups[label]["learning_rate"][EPOCH - 1 :: EPOCH]
+        for label in ("weight", "bias", "norm")
+    }
+    figure = drawn((11, 3.4))
+    for axes, (label, values) in zip(figure.subplots(1, 3), ends.items(), strict=True):
+        color, _ = STYLES[label]
+        axes.plot(np.arange(100), values, color=color, linewidth=2)
+        axes.axvline(WARMUP / EPOCH, color="#555555", linewidth=1, linestyle="--")
+        axes.annotate(
+            "warm-up ends", (WARMUP / EPOCH, 0.14), (5, 0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", fontsize=8, color=NOTE,
+        )  # fmt: skip
+        finish(axes, f"Group {label}", "epoch", "learning rate at its end")
+        axes.set_ylim(0)
+    figure.savefig(path)
+    return tuple(float(values.max()) for values in ends.values())  # pyright: ignore
+
+
+def borders(path: Path) -> int:
+    """What the article's own picture, a point an epoch, cannot show: the drops and the lag.
+
+    Returns:
+      At how many iterations of the warm-up the rate of the weights falls.
+    """
+    rate = yolov5_resnet18().trace(3000).groups["weight"]["learning_rate"]
+    port = straightforward_port().trace(3000).groups["weight"]["learning_rate"]
+    falls = np.flatnonzero(np.diff(rate[: WARMUP + 1]) < 0) + 1
+    figure = drawn((11, 3.8))
+    drops, lag = figure.subplots(1, 2)
+    shown = np.arange(840, 1081)
+    drops.plot(shown, rate[shown], color=MINE, linewidth=1.6)
+    seen = falls[falls >= shown[0]]
+    drops.plot(seen, rate[seen], "o", color=MARK, markersize=5, label="an epoch begins: it drops")
+    drops.axvline(WARMUP, color="#555555", linewidth=1, linestyle="--")
+    drops.annotate(
+        "warm-up ends", (WARMUP, 0.03), (5, 0), xycoords=("data", "axes fraction"),
+        textcoords="offset points", fontsize=8, color=NOTE,
+    )  # fmt: skip
+    drops.legend(fontsize=8, loc="upper left")
+    finish(drops, "The weights' rate around the end of the warm-up", "iteration", "learning rate")
+    shown = np.arange(900, 1240)
+    lag.plot(
+        shown / EPOCH, port[shown], color=OTHER, linewidth=1.6, linestyle="--",
+        label="without the lag: lf(e)",
+    )  # fmt: skip
+    lag.plot(shown / EPOCH, rate[shown], color=MINE, linewidth=1.6, label="torch: lf(e − 1)")
+    lag.annotate(
+        "epochs 33 and 34\nshare one rate", (34.2, rate[1025]), (36.2, rate[1025]),
+        arrowprops={"arrowstyle": "->", "color": NOTE}, va="center", fontsize=8, color=NOTE,
+    )  # fmt: skip
+    lag.legend(fontsize=8, loc="lower left")
+    finish(lag, "The lag of an epoch after it", "epoch", "learning rate")
+    figure.savefig(path)
+    return len(falls)
+
+
+def parting(path: Path) -> int:
+    """What ``jaxsched verify`` draws of the straightforward port.
+
+    Returns:
+      The first iteration at which it is wrong.
+    """
+    report = compare(straightforward_port(), recorded("yolov5_resnet18"))
+    own.parting(report, path)
+    return report.first.first[0]  # pyright: ignore
+
+
+PICTURES: dict[str, Callable[[Path], object]] = {
+    f"{function.__name__}.png": function
+    for function in (article, cosine, annealing, interpolation, groups, borders, parting)
+}
+
 if __name__ == "__main__":
-    print(f"a straightforward port is wrong at {article(HERE / 'article.png')} iterations")
+    for name, draw in PICTURES.items():
+        print(f"{name}: {draw(HERE / name)}")

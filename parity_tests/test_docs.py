@@ -1,33 +1,142 @@
-"""What is written in README runs, and its picture is drawn from the code."""
+"""What README and docs say runs, prints what they show, and their pictures are drawn from the code.
+
+A page's blocks run in order, in one namespace and one folder:
+
+- ``python`` is run; ``python torch`` too, where there is PyTorch.
+- A block whose first line is ``# name.py`` is that file, and is not run by itself.
+- ``console`` holds commands, ``$ …``, and what they print, where ``...`` stands for anything.
+- ``text`` is what the block above it prints.
+"""
 
 import contextlib
+import doctest
 import importlib.util
 import io
+import os
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
+from jaxsched import cli
+from jaxsched.recipes import recorded
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{k}")
-    for page in PAGES
-    for k, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/README.md"]
+JAXSCHED = f'jaxsched() {{ {shlex.quote(sys.executable)} -m jaxsched.cli "$@"; }}\n'
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_every_block_runs(block):
-    exec(compile(block, "block", "exec"), {})
+class Block(NamedTuple):
+    """A fenced block: its kind, whether it needs PyTorch, its text, and its line in the page."""
+
+    kind: str
+    torch: bool
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.S | re.M):
+        kind, *rest = found[1].split() or [""]
+        assert kind in ("python", "console", "text"), f"{page.name} has a block of {found[1]!r}"
+        yield Block(kind, rest == ["torch"], found[2], text[: found.start()].count("\n") + 1)
+
+
+def same(want: str, got: str) -> bool:
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.OutputChecker().check_output(want.strip() + "\n", got.strip() + "\n", flags)
+
+
+def python(block: Block, page: Path, names: dict) -> str:
+    """What a block of Python prints; a file is written."""
+    if file := re.match(r"# (\S+\.py)$", block.text.split("\n", 1)[0]):
+        Path(file[1]).write_text(block.text)
+        return ""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
+    return printed.getvalue()
+
+
+def console(block: Block, page: Path) -> None:
+    """Runs the commands of a block, and holds what they print against what follows each."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    for found in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.M):
+        done = subprocess.run(
+            ["bash", "-c", JAXSCHED + found[1]], capture_output=True, text=True, env=environment
+        )
+        printed = done.stdout + done.stderr
+        assert same(found[2], printed), f"{page.name}: {found[1]} prints\n{printed}"
+
+
+def run(page: Path, *, torch: bool) -> None:
+    names, printed = {"__name__": "page"}, None
+    for block in blocks(page):
+        if block.torch and not torch:
+            printed = None
+        elif block.kind == "python":
+            printed = python(block, page, names)
+        elif block.kind == "console":
+            console(block, page)
+            printed = None
+        elif printed is not None:
+            assert same(block.text, printed), f"{page.name}:{block.line} is to print\n{printed}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of the page's own, whose files can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs(page, folder):
+    run(page, torch=False)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if any(b.torch for b in blocks(p))], ids=lambda page: page.stem
+)
+def test_every_block_with_torch_runs(page, folder):
+    pytest.importorskip("torch", reason="blocks marked torch run live torch")
+    run(page, torch=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\n1 / 0\n```\n",
+        "```python\nprint(1)\n```\n```text\n2\n```\n",
+        "```console\n$ echo 1\n2\n```\n",
+        "```sh\necho 1\n```\n",
+    ],
+    ids=["raises", "prints", "command", "kind"],
+)
+def test_a_wrong_page_fails(text, folder):
+    (folder / "page.md").write_text(text)
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        run(folder / "page.md", torch=False)
 
 
 def test_the_first_block_prints_what_readme_says():
     readme = (ROOT / "README.md").read_text()
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(re.search(r"^```python\n(.*?)^```", readme, re.S | re.M)[1], {})
-    last = printed.getvalue().splitlines()[-1]
+    first = next(block for block in blocks(ROOT / "README.md"))
+    last = python(first, ROOT / "README.md", {}).splitlines()[-1]
     assert f"The last line prints `{last}`" in readme
 
 
@@ -37,15 +146,58 @@ def test_readme_has_the_two_commands():
     assert "    pip install -e '.[test]' && pytest" in lines
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+COMMANDS = [
+    pytest.param(shlex.split(line.partition("  #")[0]), id=f"{page.stem}-{line}")
+    for page in PAGES
+    for line in re.findall(r"^    (?:srun )?jaxsched (.*)$", page.read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_is_taken(words, monkeypatch, folder):
+    """Those that are not run in a block: their words are read, nothing is done."""
+    monkeypatch.setattr(
+        cli, "_bound", lambda *given, bound=cli._bound: bound(*given) and (lambda: 0)
+    )
+    assert cli.main(words) == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert "://" in target or (page.parent / target).exists(), target
 
 
-def test_the_picture_is_drawn_from_the_code(tmp_path):
-    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
-    pictures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pictures)
-    assert pictures.article(tmp_path / "article.png") == 1980
-    assert (tmp_path / "article.png").stat().st_size > 20_000
+SPEC: Any = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+PICTURES = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(PICTURES)
+# Of torch's run: the rates at the end of each epoch.
+ENDS = [
+    recorded("yolov5_resnet18").groups[g]["learning_rate"][29::30]
+    for g in ("weight", "bias", "norm")
+]
+DRAWN = {
+    "article.png": 1980,
+    "cosine.png": pytest.approx(0, abs=2**-24),  # a rounding to float32, of a factor up to 1
+    "annealing.png": tuple(float(np.float32(rate)) for rate in (0.01, 0.006, 0.002)),
+    "interpolation.png": 1.0,
+    "groups.png": tuple(float(np.float32(rates.max())) for rates in ENDS),
+    "borders.png": 24,
+    "parting.png": 1020,
+}
+"""What each picture shows, by its file."""
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_pictures_are_drawn_from_the_code(name, tmp_path):
+    assert PICTURES.PICTURES[name](tmp_path / name) == DRAWN[name]
+    assert (tmp_path / name).stat().st_size > 20_000
+
+
+def test_every_picture_is_drawn_and_shown():
+    shown = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    assert {path.name for path in shown} == set(DRAWN) == set(PICTURES.PICTURES)
