@@ -1,0 +1,131 @@
+"""The assertion that runs both sides: what is frozen, what is large, what is refused."""
+
+import numpy as np
+import optax
+import pytest
+
+torch = pytest.importorskip("torch", reason="the reference is live torch")
+
+from jaxsched import optimizers  # noqa: E402
+from jaxsched.torch import assert_optimizer_matches  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+NONE = "no usual mistake explains it"
+SGD = {"momentum": 0.9, "nesterov": True}
+
+
+def frozen(parameters):
+    """What the optimizer does not hold, and what needs no gradient."""
+    parameters["norm"].requires_grad_(False)
+    return torch.optim.SGD([parameters["weight"], parameters["norm"]], 0.1, **SGD)
+
+
+def part(labels, **rules):
+    return optax.multi_transform({**rules, "frozen": optax.set_to_zero()}, labels)
+
+
+def test_what_is_frozen_in_torch():
+    labels = {"weight": "all", "bias": "frozen", "norm": "frozen"}
+    rule = optimizers.sgd(0.1, 0.9, nesterov=True)
+    assert_optimizer_matches(part(labels, all=rule), frozen, updates=5)
+    with pytest.raises(AssertionError, match=r"what torch's optimizer does not train is trained: "):
+        assert_optimizer_matches(rule, frozen, updates=5)
+
+
+def test_a_clip_that_counts_what_is_frozen():
+    labels = {"weight": "all", "bias": "frozen", "norm": "frozen"}
+    rule = part(labels, all=optimizers.sgd(0.1, 0.9, nesterov=True))
+    clip = optimizers.clip_grad_norm(1.0)
+    trained = optax.masked(clip, {"weight": True, "bias": False, "norm": False})
+    assert_optimizer_matches(optax.chain(trained, rule), frozen, updates=5, clip_norm=1.0)
+    with pytest.raises(AssertionError, match=r"cause: clip by a norm that counts what is frozen$"):
+        assert_optimizer_matches(optax.chain(clip, rule), frozen, updates=5, clip_norm=1.0)
+
+
+MATRICES = {"params": {"a": np.ones((4, 3)), "b": np.eye(3)}, "updates": 5}
+
+
+def test_a_rule_that_looks_at_a_parameter_as_a_whole():
+    def factory(parameters):
+        return torch.optim.Adafactor(parameters.values(), lr=0.02, weight_decay=0.1)
+
+    assert_optimizer_matches(optimizers.adafactor(0.02, weight_decay=0.1), factory, **MATRICES)
+    with pytest.raises(AssertionError, match=r"\nlikely cause: weight decay missing$"):
+        assert_optimizer_matches(optimizers.adafactor(0.02), factory, **MATRICES)
+
+
+def test_no_cause_follows_from_a_recipe_that_does_not_go_where_torch_goes():
+    """Muon's matrices are rounded to bfloat16, in which two right ones part."""
+
+    def factory(parameters):
+        return torch.optim.Muon(parameters.values(), lr=0.02, weight_decay=0.1)
+
+    with pytest.raises(AssertionError, match=rf"\n{NONE}$"):
+        assert_optimizer_matches(optimizers.muon(0.02, weight_decay=0.1), factory, **MATRICES)
+
+
+def test_of_a_large_parameter_some_entries_are_looked_at():
+    params = {"a": np.ones((300, 200)), "none": np.zeros((0, 3)), "one": np.float64(1.0)}
+
+    def factory(parameters):
+        return torch.optim.SGD(parameters.values(), 0.1, momentum=0.9)
+
+    ahead, right = optimizers.sgd(0.1, 0.9, nesterov=True), optimizers.sgd(0.1, 0.9)
+    arguments = {"params": params, "updates": 4}
+    with pytest.raises(AssertionError, match=r"\nlikely cause: Nesterov where torch has none$"):
+        assert_optimizer_matches(ahead, factory, **arguments)
+    with pytest.raises(AssertionError, match=r"\nlikely cause: clip missing$"):
+        assert_optimizer_matches(right, factory, **arguments, clip_norm=1.0)
+
+
+class Own(torch.optim.SGD):
+    """An optimizer that is not known."""
+
+
+def test_an_optimizer_of_the_users_own_has_no_cause_but_is_compared():
+    rule = optimizers.sgd(0.1, 0.9)
+    assert_optimizer_matches(rule, lambda p: Own(p.values(), 0.1, momentum=0.9), updates=5)
+    with pytest.raises(
+        AssertionError, match=r"\nno usual mistake was tried: optimizer must be one"
+    ):
+        assert_optimizer_matches(rule, lambda p: Own(p.values(), 0.1, momentum=0.8), updates=5)
+
+
+def test_a_difference_that_is_too_small_tells_no_cause():
+    with pytest.raises(AssertionError, match=r"\nthe parameters are not so far apart that "):
+        assert_optimizer_matches(
+            optimizers.sgd(0.1 * (1 + 2e-13)), lambda p: torch.optim.SGD(p.values(), 0.1), updates=2
+        )
+
+
+def test_rates_told_by_each_part_of_a_partition_are_compared():
+    def of(norm):
+        injected = optax.inject_hyperparams(optax.sgd)
+        rules = {"a": injected(0.1), "b": injected(norm)}
+        return optax.multi_transform(rules, {"weight": "a", "bias": "a", "norm": "b"})
+
+    def factory(parameters):
+        groups = [[parameters["weight"], parameters["bias"]], [parameters["norm"]]]
+        return torch.optim.SGD(
+            [{"params": g, "lr": lr} for g, lr in zip(groups, (0.1, 0.2), strict=True)]
+        )
+
+    assert_optimizer_matches(of(0.2), factory, labels=["a", "b"], updates=3)
+    with pytest.raises(AssertionError, match=r"update 0: learning_rate of b is 0\.3 for torch's"):
+        assert_optimizer_matches(of(0.3), factory, labels=["a", "b"], updates=3)
+
+
+@pytest.mark.parametrize("name", ["updates", "steps_per_epoch", "accumulation"])
+def test_a_count_of_none_is_refused(name):
+    with pytest.raises(ValueError, match=f"^{name} must be .*at least 1"):
+        assert_optimizer_matches(optimizers.sgd(0.1), lambda p: None, **{name: 0})
+
+
+def test_a_scheduler_of_a_metric_is_refused():
+    def factory(parameters):
+        optimizer = torch.optim.SGD(parameters.values(), 0.1)
+        return optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+
+    with pytest.raises(ValueError, match=r"^scheduler must not depend on a metric, got Reduce"):
+        assert_optimizer_matches(optimizers.sgd(0.1), factory)
