@@ -2,10 +2,11 @@
 
 A page's blocks run in order, in one namespace and one folder:
 
-- ``python`` is run; ``python torch`` too, where there is PyTorch.
+- ``python`` is run.
 - A block whose first line is ``# name.py`` is that file, and is not run by itself.
 - ``console`` holds commands, ``$ …``, and what they print, where ``...`` stands for anything.
 - ``text`` is what the block above it prints.
+- A block marked ``torch``, ``python torch``, runs where there is PyTorch.
 """
 
 import contextlib
