@@ -117,6 +117,10 @@ class Recipe:
                     raise ValueError(
                         f"{name} of group {label} must be a number or a schedule, got {value!r}"
                     )
+                if isinstance(default, bool) and not isinstance(value, bool | np.bool_ | int):
+                    raise ValueError(
+                        f"{name} of group {label} must be True or False, got {value!r}"
+                    )
         # Built once with the first values, so that the rule refuses bad ones now.
         self._rules(self._values(self.start))
 

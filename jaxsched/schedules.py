@@ -362,8 +362,8 @@ def table(values: Any, *, start: int = 0) -> Schedule:
       its first. A fraction is refused, and cut off where it is traced.
 
     Raises:
-      ValueError: the table is empty or not one-dimensional, or a concrete count
-        lies outside it or between two.
+      ValueError: the table is empty, not one-dimensional or of no real numbers, or
+        a concrete count lies outside it or between two.
 
     >>> float(table([0.5, 0.25])(1))
     0.25
@@ -372,7 +372,10 @@ def table(values: Any, *, start: int = 0) -> Schedule:
     ...
     ValueError: the table holds counts 0 to 1, got 2. Tabulate more steps.
     """
-    numbers_ = np.asarray(values, np.float64)
+    given = np.asarray(values)
+    if given.dtype.kind in "OSUMmc":  # NumPy would read None as NaN and text as what it says
+        raise ValueError(f"values must be real numbers, got {given.dtype} among them")
+    numbers_ = given.astype(np.float64)
     if numbers_.ndim != 1 or not numbers_.size:
         raise ValueError(
             f"values must be a sequence of at least 1 number, got shape {numbers_.shape}"

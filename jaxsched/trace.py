@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = "jaxsched.Trace 1"
+FORMAT = "jaxsched.Trace 2"
+BEFORE = "jaxsched.Trace 1"
+"""Without the names of its columns; read, not written."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,6 +149,8 @@ class Trace:
                 for name, values in group.items()
             },
         }
+        # An archive whose directory is cut reads as one with fewer columns.
+        arrays["columns"] = np.array(json.dumps(sorted(arrays)))
         # Written beside the target and moved there, so that no half a file is ever seen.
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
         try:
@@ -169,7 +173,10 @@ class Trace:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
-            if str(arrays.pop("format")) != FORMAT:
+            names, version = sorted(set(arrays) - {"columns"}), str(arrays.pop("format"))
+            if version != BEFORE and json.loads(str(arrays.pop("columns"))) != names:
+                raise KeyError("columns")
+            if version not in (FORMAT, BEFORE):
                 raise KeyError("format")
             start, meta = int(arrays.pop("start")), json.loads(str(arrays.pop("meta")))
             groups: dict[str, dict[str, np.ndarray]] = {}

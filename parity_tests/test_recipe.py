@@ -281,3 +281,13 @@ def test_what_is_no_parameter_is_refused():
         TypeError, match=r"^parameters must be arrays or numbers, got str among them"
     ):
         tx.init({"kernel": jnp.ones(2), "name": "text"})
+
+
+def test_a_switch_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"^nesterov of group all must be True or False, got"):
+        Recipe({"all": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": np.zeros(2)}})
+
+
+def test_the_articles_recipe_refuses_a_schedule_for_a_number():
+    with pytest.raises(ValueError, match=r"^lr0 must be a number, got a function. Put a schedule"):
+        yolov5_resnet18(lr0=lambda i: 0.1)

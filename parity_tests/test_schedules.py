@@ -222,3 +222,9 @@ def test_a_line_to_zero_ends_in_zero(epochs):
     for mapped in (line, jax.jit(line), jax.vmap(line), jax.jit(jax.vmap(line))):
         assert float(mapped(jnp.array([epochs]))[0]) == 0.0
     assert float(line(epochs)) == float(jax.jit(line)(epochs)) == 0.0
+
+
+@pytest.mark.parametrize("value", [None, "0.5", 1j, 10**400, object()], ids=repr)
+def test_a_table_of_what_is_no_number_is_refused(value):
+    with pytest.raises(ValueError, match=r"^values must be real numbers, got .* among them$"):
+        schedules.table([0.5, value])

@@ -211,3 +211,20 @@ def test_two_recipes_are_compared_over_the_run():
     assert not report
     assert report.quantities[0].n == 600
     assert jaxsched.compare(yolov5_resnet18(epochs=20), yolov5_resnet18(epochs=20))
+
+
+def test_a_file_that_lost_a_column_is_refused(tmp_path):
+    """As one does whose archive's directory is cut: NumPy reads what is left."""
+    file = tmp_path / "run.npz"
+    Trace({"all": {"learning_rate": np.ones(2), "momentum": np.ones(2)}}).save(file)
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    np.savez(file, **{k: v for k, v in arrays.items() if not k.endswith("momentum")})
+    with pytest.raises(ValueError, match="must be a whole trace file"):
+        Trace.load(file)
+    first = {k: v for k, v in arrays.items() if k != "columns"}
+    np.savez(file, **{**first, "format": np.array("jaxsched.Trace 1")})
+    assert len(Trace.load(file)) == 2
+    np.savez(file, **first)
+    with pytest.raises(ValueError, match="must be a whole trace file"):
+        Trace.load(file)

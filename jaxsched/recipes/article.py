@@ -66,6 +66,11 @@ def yolov5_resnet18(
     """
     arguments = dict(locals())
     policy.require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
+    for name in ("warmup_iterations", "lr0", "lrf", "momentum", "weight_decay", "warmup_bias_lr"):
+        if callable(arguments[name]):
+            raise ValueError(
+                f"{name} must be a number, got a function. Put a schedule in a Recipe."
+            )
     policy.require_switches(resumed=resumed)
     # Between two iterations it would end on neither: torch keeps the last value it wrote.
     require(
