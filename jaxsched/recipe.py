@@ -162,6 +162,11 @@ class Recipe:
         return numbers_only(self._values(iteration))
 
     @property
+    def clock(self) -> str:
+        """What the recipe counts: iterations, or what the trace that it replays did."""
+        return self.origin[1].get("clock", "iteration") if self.origin else "iteration"
+
+    @property
     def iterations(self) -> int | None:
         """Iterations from ``start`` to the end of the last epoch, where ``origin`` tells it."""
         arguments = self.origin[1] if self.origin else {}
@@ -222,7 +227,7 @@ class Recipe:
             for label, group in complete.items()
         }
         meta = {
-            "clock": self.origin[1].get("clock", "iteration") if self.origin else "iteration",
+            "clock": self.clock,
             "update_rule": getattr(self.update_rule, "__name__", ""),
             "switches": switches,
             "constants": {

@@ -264,7 +264,7 @@ def _beside(recipe: Recipe, trace: Trace) -> Trace:
     n = len(trace)
     if not n:
         raise ValueError("traces must have at least 1 row, got 0.")
-    own = recipe.trace(1).meta["clock"]
+    own = recipe.clock
     if trace.meta.get("clock", "iteration") != "update" or own == "update":
         return recipe.trace(n, trace.start)
     if recipe.accumulation is None:
