@@ -125,19 +125,32 @@ def test_less_than_for_at_most_is_no_mistake():
 
 
 CAUSES = {
-    "bias-and-norm-swapped": "groups are swapped",
-    "starts-an-iteration-late": "the run is one iteration early",
+    "no-lag": "off by one epoch: ",
+    "lag-in-the-warmup-too": None,
+    "lag-of-two-epochs": "off by one epoch: ",
+    "warmup-one-iteration-short": "warm-up too short: ",
+    "warmup-one-iteration-long": "warm-up too long: ",
+    "warmup-to-a-fixed-target": None,
+    "bias-start-missing": "missing bias rate: ",
+    "bias-and-norm-swapped": "groups swapped: ",
+    "momentum-fixed": "momentum not warmed up: ",
+    "decay-on-all-groups": "weight decay applied to other groups: ",
+    "per-iteration-cosine": None,
+    "clamp-past-the-end": "clamped",
+    "float32-formula": "float32 hyperparameters: ",
+    "bfloat16-momentum": "bfloat16 hyperparameters: ",
+    "fresh-for-resumed": "resumed with the wrong state: ",
+    "starts-an-iteration-late": "off by one iteration: ",
 }
 
 
 @pytest.mark.parametrize("name", WRONG_RATES)
 def test_a_cause_is_told_only_where_it_reproduces_the_curve(name):
+    """The reference was recorded: what no curve of it shows has no cause, and none is guessed."""
     causes = jaxsched.compare(WRONG_RATES[name](), reference_of(name)).causes
-    if name in CAUSES:
-        assert len(causes) == 1
-        assert causes[0].startswith(CAUSES[name])
-    else:
-        assert causes == ()
+    assert bool(causes) == (CAUSES[name] is not None), causes
+    if causes:
+        assert any(CAUSES[name] in cause for cause in causes), causes
 
 
 def plain_optax(*, nesterov=True, decay_after=False, decay=True, dampening=0.0):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsched.parity.causes import SAMPLED, Case, Key, Mistake, evaluated
+from jaxsched.parity.causes import Case, Key, Mistake, evaluated
 from jaxsched.parity.curves import matching
 from jaxsched.recipe import Recipe
 from jaxsched.schedules import Schedule, is_number
@@ -55,6 +55,8 @@ def mistakes(case: Case) -> Iterator[Mistake]:
 
 def _text(case: Case, name: str, other: Any, value: Any) -> str:
     kind = KINDS.get(name, f"another {name}")
+    if name == "epochs" and case.arguments.get("cos_lr") is False:
+        kind = kind.replace("cosine", "line")
     if name in ("warmup_iterations", "warmup_epochs"):
         kind = f"warm-up too {'long' if (other > value) != case.flipped else 'short'}"
     return f"{kind}: {name} {{ours}} for {{theirs}}"
@@ -154,7 +156,7 @@ def _numbers(
     if key is None:
         return
     ours, theirs = case.columns[key]
-    at = case.counts[[int(np.argmax(np.abs(ours - theirs)))] * SAMPLED]
+    at = case.counts[[int(np.argmax(np.abs(ours - theirs)))]]
     step = value or 0.5
     second = _Made(factory, _changed(given, place, value + step)).beside(case)(key, at)
     first, mine = case.at(key, at)[0], float(case.columns[key][0][at[0] - case.reference.start])

@@ -30,6 +30,9 @@ DUST = 1e-15
 SAMPLED = 12
 """Rows at which a mistake is tried before it is on all of them."""
 
+BLOCK = 4096
+"""Counts at which a schedule is evaluated at a time: JAX compiles for each length."""
+
 
 class Mistake(NamedTuple):
     """A usual mistake.
@@ -214,7 +217,6 @@ def explained(case: Case, mistake: Mistake, key: Key) -> str:
     mine = case.columns[key][0]
     wrong = case.differing[key]
     rows = np.flatnonzero(wrong)
-    # As many at any time: JAX compiles for each length.
     spread = np.linspace(case.first, len(mine) - 1, SAMPLED - 3).astype(int)
     few = np.array([rows[0], rows[-1], rows[len(rows) // 2], *spread])
     for sample in (few, np.arange(len(mine))):
@@ -235,13 +237,23 @@ def explained(case: Case, mistake: Mistake, key: Key) -> str:
 
 def evaluated(schedule: Schedule, counts: np.ndarray) -> np.ndarray:
     """A schedule at counts (n,), in float64."""
+    if not len(counts):
+        return np.zeros(0)
+    padded = np.resize(counts, -(-len(counts) // BLOCK) * BLOCK)
+    padded[len(counts) :] = counts[-1]
     with jax.enable_x64(True):
-        given = jnp.asarray(counts, jnp.int64)
-        try:  # an array at once, which is quicker
-            values = jnp.broadcast_to(jnp.asarray(schedule(given)), given.shape)
-        except Exception:  # a table's end, a function of the user's own that takes one count
-            values = jax.vmap(lambda count: jnp.asarray(schedule(count)))(given)
-        return np.asarray(values, np.float64)
+        blocks = [
+            _at_once(schedule, jnp.asarray(block, jnp.int64)) for block in padded.reshape(-1, BLOCK)
+        ]
+        return np.concatenate(blocks)[: len(counts)]
+
+
+def _at_once(schedule: Schedule, counts: jax.Array) -> np.ndarray:
+    try:  # an array at once, which is quicker
+        values = jnp.broadcast_to(jnp.asarray(schedule(counts)), counts.shape)
+    except Exception:  # a table's end, a function of the user's own that takes one count
+        values = jax.vmap(lambda count: jnp.asarray(schedule(count)))(counts)
+    return np.asarray(values, np.float64)
 
 
 def shown(value: Any) -> str:

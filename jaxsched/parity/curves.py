@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxsched.parity.causes import Case, Key, Mistake
 
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
+"""The coarsest first: of those that hold all values a run was computed in the first."""
 
 COMPUTED = 8
 """Roundings, in parts of the peak, that a formula evaluated in a dtype may be off."""
@@ -198,7 +199,8 @@ def _precision(case: Case) -> Iterator[Mistake]:
     """The curve, rounded; or all along within what arithmetic in another dtype rounds away."""
     names = " and ".join(name.replace("_", " ") for name in case.names)
     both = [case.columns[key] for key in case.differing]
-    off = max(float(np.abs(x - y).max() / np.abs(y).max(initial=1e-300)) for x, y in both)
+    off = max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-300)) for x, y in both)
+    computed = False
     for name, dtype in DTYPES.items():
 
         def rounded(values: np.ndarray, dtype: Any = dtype) -> np.ndarray:
@@ -211,6 +213,9 @@ def _precision(case: Case) -> Iterator[Mistake]:
         of_dtype = all((rounded(x) == x).all() for x, _ in both if x.dtype != np.float32)
         if dtype is not np.float32:
             of_dtype = all((rounded(x) == x).all() for x, _ in both)
+        if computed:
+            continue
+        computed = of_dtype
         if of_dtype and off <= COMPUTED * float(ml_dtypes.finfo(dtype).eps):
             yield Mistake(
                 f"{name} hyperparameters: {names} computed in {name}, at most {off:.2g} of the "

@@ -4,6 +4,7 @@ Counts are iterations.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,12 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched import lr_scheduler, schedules
-from jaxsched.parity.causes import Case, Key, Mistake, evaluated
+from jaxsched.parity.causes import Case, Key, Mistake, evaluated, shown
 from jaxsched.schedules import Schedule, as_float64, exact, is_number
+from jaxsched.trace import warmup_end
 
 Arguments = Mapping[str, Any]
 Edit = Callable[[Callable[..., Any], Arguments], Schedule | None]
 """From a factory and its arguments to the schedule in its place; ``None`` leaves it."""
+
+Count = Callable[[Any], Any]
+"""From an iteration to what the epoch's schedule is asked at, both float64."""
 
 FACTORS = (schedules.cosine, schedules.linear, schedules.one_cycle)
 
@@ -113,28 +118,34 @@ def _warmup(case: Case, key: Key, arguments: Arguments) -> Iterator[tuple[str, E
     what = key[1].replace("_", " ")
     if not is_number(n) or not is_number(start):
         return
-    usual = [n - 1, n + 1, *_read_off(case, key, arguments)]
-    if case.steps_per_epoch:
-        usual += [n - case.steps_per_epoch, n + case.steps_per_epoch]
-    for length in dict.fromkeys(length for length in usual if length >= 0 and length != n):
+    steps = case.steps_per_epoch
+    usual = [n - 1, n + 1, warmup_end(case.mine), *_read_off(case, key, arguments)]
+    usual += [n - steps, n + steps] if steps else []
+    for length in dict.fromkeys(k for k in usual if k is not None and k >= 0 and k != n):
         too = "long" if (length > n) != case.flipped else "short"
         text = f"warm-up too {too}: {{ours}} iterations for {{theirs}}"
-        yield case.say(text, length, n), _with(make, arguments, iterations=length)
+        for lag_moves in (True, False):
+            yield case.say(text, length, n), _lasting(n, length, steps if lag_moves else None)
     if n:
         fate = "warmed up" if case.flipped else "not warmed up"
         yield (
             f"{what} {fate}: no warm-up against one",
             _at(make, arguments, lambda p: p["schedule"]),
         )
+        yield f"{fate}: no warm-up of any quantity against one", _lasting(n, 0, steps)
     starts = [0.0]
     if case.reference.start == 0:
         starts.insert(0, float(case.columns[key][0][0]))
     text = f"warm-up start: the {what} starts from {{ours}} for {{theirs}}"
+    peak = _short(evaluated(arguments["schedule"], np.zeros(1, int))[0])
     if key[0] == "bias" and what == "learning rate":
         text += " (bias rate)"
-    for value in dict.fromkeys(value for value in starts if value >= 0 and value != start):
-        value = _short(value)
-        yield case.say(text, value, start), _with(make, arguments, start=value)
+        starts.append(peak)
+    for value in dict.fromkeys(_short(value) for value in starts if value >= 0 and value != start):
+        edit = _with(make, arguments, start=value)
+        yield case.say(text, value, start), edit
+        if "bias rate" in text and value == peak and not case.flipped:
+            yield f"missing bias rate: it starts from the base rate, {shown(value)}", edit
     for count, told in ((n, "its value at the end"), (0, "its value at 0")):
 
         def toward(parts: Arguments, count: Any = count) -> Schedule:
@@ -144,6 +155,20 @@ def _warmup(case: Case, key: Key, arguments: Arguments) -> Iterator[tuple[str, E
             return exact(lambda i: jnp.where(i < n, rising(i), as_float64(target(i))))
 
         yield f"warm-up target fixed: toward {told}", _at(make, arguments, toward)
+
+
+def _lasting(n: Any, length: Any, steps: int | None) -> Edit:
+    """Every warm-up of ``n`` iterations made one of ``length``, and the lag after it moved."""
+
+    def edit(factory: Any, parts: Arguments) -> Schedule | None:
+        if factory is schedules.warmup and is_number(parts["iterations"]):
+            return factory(**{**parts, "iterations": length}) if parts["iterations"] == n else None
+        lags = steps and factory is schedules.lagged and is_number(parts["after"])
+        if lags and parts["after"] == n // steps:
+            return factory(**{**parts, "after": length // steps})
+        return None
+
+    return edit
 
 
 def _read_off(case: Case, key: Key, arguments: Arguments) -> Iterator[int]:
@@ -184,25 +209,67 @@ def _epochs(case: Case, arguments: Arguments, lengths: list[Any]) -> Iterator[tu
             yield case.say(text, other, n), _with(make, arguments, steps_per_epoch=other)
     if n == 1:
         return
-    way = "per-epoch for per-iteration" if case.flipped else "per-iteration for per-epoch"
+    after = next(_afters(arguments), np.inf)
 
-    def of(change: Callable[[Any], Any], lag: Any, late: int) -> Edit:
-        """The epoch's schedule at every iteration, ``late`` iterations late after ``lag``."""
+    def epoch(i: Any) -> Any:
+        return jnp.where(i // n > after, i // n - 1, i // n)
+
+    def of(count: Callable[[Any], Any]) -> Edit:
+        """The epoch's schedule, without its lag, at another count than that of epochs."""
 
         def made(parts: Arguments) -> Schedule:
             inner = _unlagged(parts["schedule"])
-            return exact(lambda i: as_float64(inner(change(jnp.where(i > lag, i - late, i)))))
+            return exact(lambda i: as_float64(inner(jnp.maximum(count(i), 0))))
 
         return _at(make, arguments, made)
 
-    lags = dict.fromkeys([*lengths, *(n * (after + 1) - 1 for after in _afters(arguments))])
-    for lag in (np.inf, *lags):
-        yield f"{way}: the curve moves at every iteration", of(lambda i: i / n, lag, n)
-        yield f"{way}: the scheduler steps at every iteration", of(_each, lag, 1)
+    warm = [length // n for length in lengths]
+    borders = [(e + 1) * n - 1 for e in (*_afters(arguments), *warm)]
+    since = list(dict.fromkeys([*lengths, *borders]))
+    yield from ((sentence, of(count)) for sentence, count in _moving(case, n, since))
+    yield from ((sentence, of(count)) for sentence, count in _early(case, n, epoch, since))
 
 
-def _each(iteration: Any) -> Any:
-    return iteration.astype(jnp.int64)
+def _moving(case: Case, n: Any, since: list[Any]) -> Iterator[tuple[str, Count]]:
+    """Counts that move at every iteration: all along, or after the warm-up, late as it lags."""
+    way = "per-epoch for per-iteration" if case.flipped else "per-iteration for per-epoch"
+    kinds: list[tuple[str, Count, Any]] = [
+        (f"{way}: the curve moves at every iteration", lambda i: i / n, n),
+        (f"{way}: the scheduler steps at every iteration", _whole, 1),
+    ]
+    for text, each, lag in kinds:
+        yield text, each
+        for border, late in itertools.product(since, (0, lag)):
+
+            def then(i: Any, each: Count = each, late: Any = late) -> Any:
+                return each(i - late)
+
+            if late:
+                yield text, _switched(border, each, then)
+            yield f"{text} after the warm-up", _switched(border, lambda i: _whole(i // n), then)
+
+
+def _early(case: Case, n: Any, epoch: Count, since: list[Any]) -> Iterator[tuple[str, Count]]:
+    """The count of epochs is one ahead or behind, or moves an iteration early or late."""
+    for border, k in itertools.product((-1, *since), (1, -1)):
+        late = "early" if (k > 0) != case.flipped else "late"
+        where = "" if border < 0 else " after the warm-up"
+        for unit, moved in (
+            ("epoch", lambda i, k=k: epoch(i) + k),
+            ("iteration", lambda i, k=k: epoch(i + k)),
+        ):
+            count = _switched(border, epoch, moved)
+            sentence = f"off by one {unit}: the scheduler steps one {unit} {late}{where}"
+            yield sentence, lambda i, count=count: _whole(count(i))
+
+
+def _switched(border: Any, before: Count, after: Count) -> Count:
+    """One count up to an iteration, another past it."""
+    return lambda i: jnp.where(i > border, after(i), before(i))
+
+
+def _whole(count: Any) -> Any:
+    return count.astype(jnp.int64)
 
 
 def _afters(arguments: Arguments) -> Iterator[Any]:

@@ -1,0 +1,53 @@
+"""Claim: of each usual mistake, planted in 20 random recipes, ``compare`` tells 95 % at least.
+
+The runs are computed in NumPy by ``parity_tests/planted.py``, never by the code that looks for
+the mistake; right ones must have no cause. ``python -m benchmarks.diagnosis 3`` plants each three
+times and writes nothing. It takes many minutes and is not among ``python -m benchmarks``.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity_tests"))
+
+import planted
+
+from benchmarks.timing import report
+from jaxsched.parity import compare
+
+DRAWS, SHARE = 20, 0.95
+
+
+def missed(name: str, draws: int) -> int:
+    """Of ``draws`` runs with the mistake, those in which it is not told."""
+    runs = [planted.traced(right, wrong) for right, wrong in planted.cases(name, draws)]
+    rights = [right.recipe() for right, _ in planted.cases(name, draws)]
+    causes = [compare(mine, right).causes for mine, right in zip(runs, rights, strict=True)]
+    return sum(not planted.told(name, told) for told in causes)
+
+
+def wrongly_told(draws: int) -> int:
+    """Of as many right runs of each original, those that differ or have a cause."""
+    rng = np.random.default_rng(0)
+    rights = [planted.drawn(rng, family) for family in planted.FAMILIES for _ in range(draws)]
+    found = [compare(planted.traced(r, r.groups()), r.recipe()) for r in rights]
+    return sum(not report or bool(report.causes) for report in found)
+
+
+if __name__ == "__main__":
+    draws = int(sys.argv[1]) if sys.argv[1:] else DRAWS
+    claims: dict[str, tuple[float, float | None]] = {
+        f"right runs, {draws} of each original, that have a cause": (wrongly_told(draws), 0)
+    }
+    seconds: dict[str, list[float]] = {}
+    for name in planted.CAUSES:
+        begin = time.perf_counter()
+        claims[f"{name}: missed of {draws}"] = (missed(name, draws), (1 - SHARE) * draws)
+        seconds[name] = [(time.perf_counter() - begin) / draws]
+        print(f"{name}: {claims[f'{name}: missed of {draws}'][0]} of {draws} missed", flush=True)
+    if draws == DRAWS:
+        report("diagnosis", seconds, claims)
+    sys.exit(any(bound is not None and value > bound for value, bound in claims.values()))

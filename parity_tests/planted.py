@@ -1,0 +1,469 @@
+"""The originals' runs with one usual mistake made in them, drawn at random, in NumPy.
+
+What a run would be is computed here by the rules that were read off the originals,
+never by the code that looks for the mistake. Counts are iterations; 0 is the first.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from original_rules import run
+
+from jaxsched import Recipe, Trace
+from jaxsched.recipes import ultralytics, yolov5, yolov5_resnet18
+
+LABELS = ("weight", "bias", "norm")
+LAGGING = ("article", "yolov5 7.0", "yolov5 6.1", "ultralytics 8.0.227")
+FAMILIES = (*LAGGING, "ultralytics 8.3.250", "ultralytics 8.4.190")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What decides a run's hyperparameters; each mistake is a change of it, or of what comes out.
+
+    Attributes:
+      family: the original.
+      epochs: of the decay.
+      steps: iterations in an epoch.
+      warmup: its length in iterations.
+      curve: "cosine", "one_cycle" or "line".
+      lags: whether the scheduler steps at an epoch's end.
+      lr0, lrf, moment, decay: base rate, last factor, momentum or b1, decay of the weights.
+      moved: whether the momentum is warmed up.
+      starts: the rate that each group's warm-up starts from.
+      moment_start: the momentum that it starts from.
+      begin, end: the epochs of this process.
+      arguments: the factory's.
+      target, after: from (iteration) to the epoch that the warm-up leads to, and that is in
+        force after it; None as the original has it.
+      ends: where the curve is held; None as the original has it.
+      dtype: of the arithmetic.
+    """
+
+    family: str
+    epochs: int
+    steps: int
+    warmup: int
+    curve: str
+    lags: bool
+    lr0: float
+    lrf: float
+    moment: float
+    decay: float
+    moved: bool
+    starts: dict[str, float]
+    moment_start: float
+    begin: int
+    end: int
+    resumed: bool
+    arguments: dict[str, Any]
+    target: Callable[[np.ndarray], np.ndarray] | None = None
+    after: Callable[[np.ndarray], np.ndarray] | None = None
+    ends: int | None = None
+    late: int = 0
+    dtype: Any = np.float64
+
+    def changed(self, **values: Any) -> "Run":
+        """With some of it otherwise."""
+        return dataclasses.replace(self, **values)
+
+    @property
+    def last_warm(self) -> int:
+        """The epoch in which the warm-up ends."""
+        return self.warmup // self.steps
+
+    @property
+    def name(self) -> str:
+        return "momentum" if self.moved else "b1"
+
+    def recipe(self) -> Recipe:
+        """That which is right."""
+        name = self.family.split()[0]
+        return {"article": yolov5_resnet18, "yolov5": yolov5, "ultralytics": ultralytics}[name](
+            **self.arguments
+        )
+
+    def factor(self, x: np.ndarray) -> np.ndarray:
+        """The decay at an epoch."""
+        f, one, two = self.dtype, self.dtype(1), self.dtype(2)
+        x = np.asarray(x if self.ends is None else np.minimum(x, self.ends), f)
+        epochs, lrf = f(self.epochs), f(self.lrf)
+        if self.curve == "line":
+            return (one - x / epochs) * (one - lrf) + lrf
+        if self.curve == "one_cycle":
+            return ((one - np.cos(x * f(np.pi) / epochs)) / two) * (lrf - one) + one
+        return ((one + np.cos(x * f(np.pi) / epochs)) / two) * (one - lrf) + lrf
+
+    def groups(self) -> dict[str, dict[str, np.ndarray]]:
+        """What the run tells, a row an iteration."""
+        f = self.dtype
+        ni = np.arange(self.begin * self.steps, self.end * self.steps) - self.late
+        ni = np.maximum(ni, 0)
+        epoch = ni // self.steps
+        lagging = np.where(epoch > self.last_warm, epoch - 1, epoch) if self.lags else epoch
+        target = f(self.lr0) * self.factor(epoch if self.target is None else self.target(ni))
+        after = f(self.lr0) * self.factor(lagging if self.after is None else self.after(ni))
+        if self.lags and self.begin and not self.resumed and self.begin * self.steps > self.warmup:
+            after = np.where(epoch == self.begin, f(self.lr0) * self.factor(np.array(0)), after)
+
+        def warmed(start: float, end: np.ndarray, then: np.ndarray) -> np.ndarray:
+            rising = (end - f(start)) / f(max(self.warmup, 1)) * ni.astype(f) + f(start)
+            return np.where(ni < self.warmup, rising, np.where(ni <= self.warmup, end, then))
+
+        held = np.full(len(ni), self.moment, f)
+        moment = warmed(self.moment_start, held, held) if self.moved else held
+        return {
+            label: {
+                "learning_rate": warmed(self.starts[label], target, after),
+                self.name: moment,
+                "weight_decay": np.full(len(ni), self.decay if label == "weight" else 0.0),
+                **({} if self.moved else {"b2": np.full(len(ni), 0.999)}),
+            }
+            for label in LABELS
+        }
+
+
+def drawn(rng: np.random.Generator, family: str | None = None, **given: Any) -> Run:
+    """A random run of one of the originals that lasts past its warm-up."""
+    family = family or str(rng.choice(FAMILIES))
+    name, _, version = family.partition(" ")
+    steps = int(rng.integers(4, 12) if name == "article" else rng.integers(34, 60))
+    epochs = int(rng.integers(12, 30))
+    if version == "6.1":
+        steps, epochs = int(rng.integers(60, 90)), int(rng.integers(22, 30))
+    hyp = {
+        "lr0": float(f"{10 ** rng.uniform(-4, 0):.3g}"),
+        "lrf": float(f"{rng.uniform(0.05, 0.5):.2g}"),
+        "momentum": float(f"{rng.uniform(0.85, 0.98):.3g}"),
+        "weight_decay": float(f"{10 ** rng.uniform(-5, -2):.2g}"),
+        "warmup_bias_lr": float(f"{10 ** rng.uniform(-3, 0):.2g}"),
+        "warmup_momentum": float(f"{rng.uniform(0.5, 0.8):.2g}"),
+    }
+    start = {k: given[k] for k in ("start_epoch", "resumed") if k in given}
+    optimizer = given.get("optimizer", str(rng.choice(["SGD", "SGD", "AdamW"])))
+    cos = bool(given.get("cos_lr", rng.integers(2)))
+    batch = int(given.get("batch_size", rng.choice([2, 6, 10, 12, 16, 24, 48, 64, 100])))
+    if name == "article":
+        warmup = int(rng.integers(2 * steps, 5 * steps))
+        arguments = {"warmup_iterations": warmup, **hyp}
+        decay, optimizer, curve = hyp["weight_decay"], "SGD", "cosine"
+    else:
+        warm_epochs = float(rng.choice([2.0, 3.0, 3.5, 4.0, 5.0]))
+        warmup = round(warm_epochs * steps)
+        if name == "yolov5" or version != "8.4.190":
+            warmup = max(warmup, {"6.1": 1000}.get(version, 100))
+        curve = "one_cycle" if cos else "line"
+        decay = hyp["weight_decay"] * (batch * max(round(64 / batch), 1) / 64)
+        settings = {"hyp" if name == "yolov5" else "args": {**hyp, "warmup_epochs": warm_epochs}}
+        arguments = {"batch_size": batch, "optimizer": optimizer, "version": version, **settings}
+        arguments["cos_lr"] = cos
+    return Run(
+        family,
+        epochs,
+        steps,
+        warmup,
+        curve,
+        family in LAGGING,
+        hyp["lr0"],
+        hyp["lrf"],
+        hyp["momentum"],
+        decay,
+        optimizer == "SGD",
+        {"weight": 0.0, "bias": hyp["warmup_bias_lr"], "norm": 0.0},
+        hyp["warmup_momentum"],
+        given.get("start_epoch", 0),
+        epochs,
+        given.get("resumed", False),
+        {"epochs": epochs, "steps_per_epoch": steps, **arguments, **start},
+    )
+
+
+def swapped(one: str, other: str) -> Callable[[Run], Any]:
+    def plant(r: Run) -> Any:
+        groups = r.groups()
+        return {**groups, one: groups[other], other: groups[one]}
+
+    return plant
+
+
+def everywhere(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Run], Any]:
+    return lambda r: {
+        label: {name: change(v) for name, v in group.items()} for label, group in r.groups().items()
+    }
+
+
+def decayed(*labels: str) -> Callable[[Run], Any]:
+    def plant(r: Run) -> Any:
+        groups = r.groups()
+        for label in labels:
+            groups[label]["weight_decay"] = groups["weight"]["weight_decay"]
+        return groups
+
+    return plant
+
+
+def unscaled(r: Run) -> Any:
+    settings = r.arguments.get("hyp", r.arguments.get("args"))
+    return r.changed(decay=settings["weight_decay"]).groups()
+
+
+def by_updates(before: int) -> Callable[[Run], Any]:
+    """The schedule is asked at the number of updates so far."""
+
+    def plant(r: Run) -> Any:
+        name, _, version = r.family.partition(" ")
+        given = {k: v for k, v in r.arguments.items() if k not in ("version", "args", "hyp")}
+        hyp = r.arguments.get("hyp", r.arguments.get("args"))
+        made = run(name, version, hyp=hyp, **given).run["stepped"].astype(int)
+        count = np.cumsum(made) - made * before
+        return {
+            label: {k: v[np.minimum(count, len(v) - 1)] for k, v in group.items()}
+            for label, group in r.groups().items()
+        }
+
+    return plant
+
+
+def fresh(r: Run) -> Any:
+    return r.changed(resumed=not r.resumed).groups()
+
+
+def resumed_at(epoch: int | str) -> Callable[[Run], Any]:
+    """The process counts from another epoch, for as many iterations."""
+
+    def plant(r: Run) -> Any:
+        begin = epoch if isinstance(epoch, int) and epoch == 0 else r.begin + int(epoch)
+        return r.changed(begin=begin, end=begin + r.end - r.begin).groups()
+
+    return plant
+
+
+def lag(r: Run, epoch: Any) -> Any:
+    """An epoch, as a scheduler that lags as the original does has it."""
+    return np.where(np.asarray(epoch) > r.last_warm, epoch - 1, epoch) if r.lags else epoch
+
+
+def longer(by: Callable[[Run], int]) -> Callable[[Run], Any]:
+    return lambda r: r.changed(warmup=max(r.warmup + by(r), 0)).groups()
+
+
+def of(**change: Callable[[Run], Any]) -> Callable[[Run], Any]:
+    """The run with some of its values changed."""
+    return lambda r: r.changed(**{name: value(r) for name, value in change.items()}).groups()
+
+
+def shifted_epoch(k: int, where: str) -> Callable[[Run], Any]:
+    """The epoch that the scheduler is asked for is off by ``k``."""
+
+    def after(r: Run) -> Any:
+        def epoch(ni: np.ndarray) -> np.ndarray:
+            right = lag(r, ni // r.steps)
+            # What is left of the epoch in which the warm-up ends keeps the warm-up's last rate.
+            moved = (ni // r.steps > r.last_warm) | (where == "all")
+            return np.maximum(right + k * moved, 0)
+
+        return epoch
+
+    def target(r: Run) -> Any:
+        return lambda ni: np.maximum(ni // r.steps + k, 0)
+
+    return of(after=after) if where == "after" else of(after=after, target=target)
+
+
+def shifted_border(k: int) -> Callable[[Run], Any]:
+    """After the warm-up the epochs begin ``k`` iterations early."""
+    return of(after=lambda r: lambda ni: lag(r, (ni + k) // r.steps))
+
+
+def moves(count: str, lags: bool, target: str) -> Callable[[Run], Any]:
+    """The schedule moves at every iteration, where the original's does at every epoch."""
+
+    def plant(r: Run) -> Any:
+        one = r.steps if count == "smooth" else 1
+
+        def each(ni: np.ndarray, late: int = 0) -> np.ndarray:
+            return np.maximum(ni - late, 0) / (r.steps if count == "smooth" else 1)
+
+        def after(ni: np.ndarray) -> np.ndarray:
+            return each(ni, one if lags else 0)
+
+        moved = r.changed(after=after)
+        return (moved.changed(target=each) if target == "iteration" else moved).groups()
+
+    return plant
+
+
+def lagging(r: Run) -> bool:
+    return r.lags
+
+
+def sgd(r: Run) -> bool:
+    return r.moved
+
+
+def accumulates(r: Run) -> bool:
+    return 64 // int(r.arguments.get("batch_size", 64)) > 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """A mistake that is planted, and the words of which one must be told.
+
+    Attributes:
+      plant: from a right run to the groups of one with the mistake made.
+      words: any of these tells it.
+      fits: the runs in which it can be made.
+      given: of the run that is drawn.
+      beyond: epochs that it is looked at past its end.
+    """
+
+    plant: Callable[[Run], Any]
+    words: tuple[str, ...]
+    fits: Callable[[Run], bool] = lambda r: True
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+    beyond: int = 0
+
+
+OFF_ITERATION = ("off by one iteration",)
+OFF_EPOCH = ("off by one epoch",)
+EACH = ("per-iteration for per-epoch",)
+LONG, SHORT = ("warm-up too long",), ("warm-up too short",)
+DENOMINATOR = ("another denominator",)
+RESUMED = ("resumed at the wrong epoch", "resumed with the wrong state")
+START = ("warm-up start",)
+
+CAUSES = {
+    "one iteration late": Cause(of(late=lambda r: 1), OFF_ITERATION),
+    "one iteration early": Cause(of(late=lambda r: -1), OFF_ITERATION),
+    "one epoch late": Cause(of(late=lambda r: r.steps), OFF_EPOCH),
+    "one epoch early": Cause(of(late=lambda r: -r.steps), OFF_EPOCH),
+    "scheduler an epoch early": Cause(shifted_epoch(1, "all"), OFF_EPOCH),
+    "scheduler an epoch late": Cause(shifted_epoch(-1, "all"), OFF_EPOCH),
+    "an epoch early after the warm-up": Cause(shifted_epoch(1, "after"), OFF_EPOCH),
+    "an epoch late after the warm-up": Cause(shifted_epoch(-1, "after"), OFF_EPOCH),
+    "an iteration early after the warm-up": Cause(shifted_border(1), OFF_ITERATION),
+    "an iteration late after the warm-up": Cause(shifted_border(-1), OFF_ITERATION),
+    "scheduler before optimizer": Cause(
+        of(lags=lambda r: False), ("scheduler steps before", "does not lag"), lagging
+    ),
+    **{
+        f"per-iteration: {count}{', lag' if lags else ''}, targets per {target}": Cause(
+            moves(count, lags, target), EACH, lagging if lags else lambda r: True
+        )
+        for count in ("smooth", "stepping")
+        for lags in (False, True)
+        for target in ("epoch", "iteration")
+    },
+    "warm-up an iteration short": Cause(longer(lambda r: -1), SHORT),
+    "warm-up an iteration long": Cause(longer(lambda r: 1), LONG),
+    "warm-up an epoch short": Cause(longer(lambda r: -r.steps), SHORT),
+    "warm-up an epoch long": Cause(longer(lambda r: r.steps), LONG),
+    "warm-up 10 % short": Cause(longer(lambda r: -round(0.1 * r.warmup)), SHORT),
+    "warm-up 10 % long": Cause(longer(lambda r: round(0.1 * r.warmup)), LONG),
+    "warm-up of one epoch": Cause(longer(lambda r: r.steps - r.warmup), SHORT),
+    "warm-up twice as long": Cause(longer(lambda r: r.warmup), LONG),
+    "no warm-up": Cause(longer(lambda r: -r.warmup), ("not warmed up", "warm-up too short")),
+    "warm-up start of the weights, a tenth": Cause(
+        of(starts=lambda r: {**r.starts, "weight": 0.1 * r.lr0, "norm": 0.1 * r.lr0}), START
+    ),
+    "warm-up start of all, a hundredth": Cause(
+        of(starts=lambda r: dict.fromkeys(LABELS, 0.01 * r.lr0)), START
+    ),
+    "warm-up start of the biases": Cause(
+        of(starts=lambda r: {**r.starts, "bias": 2 * r.starts["bias"]}), START
+    ),
+    "warm-up start of the momentum": Cause(of(moment_start=lambda r: 0.4), START, sgd),
+    "warm-up start of the momentum, 0": Cause(of(moment_start=lambda r: 0.0), START, sgd),
+    "missing bias rate": Cause(
+        of(starts=lambda r: {**r.starts, "bias": 0.0}), ("missing bias rate",)
+    ),
+    "missing bias rate, lr0": Cause(
+        of(starts=lambda r: {**r.starts, "bias": r.lr0}), ("bias rate",)
+    ),
+    **{
+        f"{one} and {other} swapped": Cause(swapped(one, other), ("groups swapped",))
+        for one, other in (("weight", "bias"), ("weight", "norm"), ("bias", "norm"))
+    },
+    "momentum not warmed up": Cause(
+        of(moment_start=lambda r: r.moment), ("momentum not warmed up",), sgd
+    ),
+    "clamped": Cause(of(ends=lambda r: r.epochs), ("clamped",), beyond=4),
+    "clamped an epoch before": Cause(of(ends=lambda r: r.epochs - 1), ("clamped",), beyond=4),
+    "denominator E - 1": Cause(of(epochs=lambda r: r.epochs - 1), DENOMINATOR),
+    "denominator E + 1": Cause(of(epochs=lambda r: r.epochs + 1), DENOMINATOR),
+    "denominator without warm-up": Cause(of(epochs=lambda r: r.epochs - r.last_warm), DENOMINATOR),
+    **{
+        f"resumed at {text}": Cause(
+            resumed_at(epoch), RESUMED, given={"start_epoch": 9, "resumed": True}
+        )
+        for text, epoch in (("an epoch before", -1), ("an epoch after", 1), ("0", 0))
+    },
+    "fresh for resumed": Cause(
+        fresh,
+        ("resumed with the wrong state",),
+        lambda r: r.lags and r.begin * r.steps > r.warmup,
+        given={"start_epoch": 11, "resumed": True},
+    ),
+    "resumed for fresh": Cause(
+        fresh,
+        ("resumed with the wrong state",),
+        lambda r: r.lags and r.begin * r.steps > r.warmup,
+        given={"start_epoch": 11, "resumed": False},
+    ),
+    "decay not scaled": Cause(
+        unscaled, ("weight decay not scaled",), lambda r: r.family != "article"
+    ),
+    "decay on normalisation": Cause(decayed("norm"), ("weight decay applied to",)),
+    "decay on all": Cause(decayed("norm", "bias"), ("weight decay applied to",)),
+    "updates so far": Cause(by_updates(1), ("updates counted",), accumulates),
+    "updates, this one too": Cause(by_updates(0), ("updates counted",), accumulates),
+    "bfloat16 rounded": Cause(
+        everywhere(lambda v: v.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)),
+        ("bfloat16",),
+    ),
+    "bfloat16 computed": Cause(
+        lambda r: {
+            label: {k: v.astype(np.float32) for k, v in group.items()}
+            for label, group in r.changed(dtype=ml_dtypes.bfloat16).groups().items()
+        },
+        ("bfloat16",),
+    ),
+    "float32 computed": Cause(of(dtype=lambda r: np.float32), ("float32",)),
+}
+
+
+def cases(name: str, draws: int, seed: int = 0) -> Any:
+    """Runs of which the mistake makes another: (right run, wrong groups), ``draws`` of them."""
+    cause = CAUSES[name]
+    rng = np.random.default_rng([seed, *name.encode()])
+    found = 0
+    while found < draws:
+        right = drawn(rng, **cause.given)
+        right = right.changed(end=right.epochs + cause.beyond)
+        if not cause.fits(right):
+            continue
+        wrong = cause.plant(right)
+        apart = any(
+            (right.groups()[g][n].astype(np.float32) != v.astype(np.float32)).any()
+            for g, group in wrong.items()
+            for n, v in group.items()
+        )
+        if apart:
+            found += 1
+            yield right, wrong
+
+
+def traced(right: Run, groups: Any, dtype: Any = np.float32) -> Trace:
+    """What was recorded of a run."""
+    return Trace(
+        {g: {n: v.astype(dtype) for n, v in group.items()} for g, group in groups.items()},
+        start=right.begin * right.steps,
+    )
+
+
+def told(name: str, causes: Any) -> bool:
+    """Whether the mistake is among the causes."""
+    return any(word in cause for cause in causes for word in CAUSES[name].words)
