@@ -21,6 +21,8 @@ import jaxsched
 from jaxsched import Recipe, cli, optimizers, param_groups, recipes
 from jaxsched.examples import digits, meshes, train_nnx
 
+pytestmark = pytest.mark.long
+
 ITERATIONS = 12
 BATCH = digits.BATCH
 RUN = {

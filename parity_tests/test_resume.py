@@ -14,21 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from small_train import SmallDetector, SmallNet, arrays_of
 
 from jaxsched import Trace, cli
 from jaxsched.examples import digits, shapes, train_nnx, train_yolov5
 from jaxsched.examples.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.long
+
 STEPS = {"yolov5_resnet18": digits.STEPS_PER_EPOCH, "yolov5": shapes.STEPS_PER_EPOCH}
 EPOCHS = 2
 
-needs_variables = pytest.mark.skipif(
-    not hasattr(nnx.Variable, "get_value"),
-    reason="on Flax 0.12.0 the detector's average in a Variable is not confirmed",
-)
-RECIPES = ["yolov5_resnet18", pytest.param("yolov5", marks=needs_variables)]
+RECIPES = ["yolov5_resnet18", "yolov5"]
 
 
 @pytest.fixture(autouse=True)

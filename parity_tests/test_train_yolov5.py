@@ -24,9 +24,10 @@ from jaxsched.examples.shapes import Shapes
 from jaxsched.flax import by_module
 from jaxsched.param_groups import leaf_path
 
-pytestmark = pytest.mark.filterwarnings(
-    "error:'.value' access is now deprecated:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("error:'.value' access is now deprecated:DeprecationWarning"),
+]
 
 ITERATIONS = 50  # of 120 of warm-up: an update every batch at first, then every second one
 DEVICES = 8

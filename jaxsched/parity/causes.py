@@ -127,7 +127,7 @@ class Case:
             rate = group.get("learning_rate", np.zeros(0))
             starts |= set((np.flatnonzero(np.diff(rate)) + 1 + self.reference.start).tolist())
         # In a warm-up each row moves; what is after it tells.
-        late = sorted(count for count in starts if count - 1 not in starts)
+        late = sorted(count for count in starts if not {count - 1, count + 1} & starts)
         step = int(np.gcd.reduce(late)) if len(late) > 1 else 0
         return step if step > 1 else None
 
