@@ -50,10 +50,10 @@ class Mistake(NamedTuple):
     curve: Callable[[Key, np.ndarray], np.ndarray | None]
     everywhere: bool = False
 
-    @property
-    def kind(self) -> str:
-        """What it is, without the values."""
-        return self.sentence.partition(":")[0]
+
+def kind(sentence: str) -> str:
+    """What a mistake is, without the values."""
+    return sentence.partition(":")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,7 @@ def causes(case: Case, mistakes: Iterable[Mistake]) -> Iterator[str]:
     whole: dict[str, str] = {}
     partial: list[tuple[Mistake, Key]] = []
     for mistake in mistakes:
-        if mistake.kind in whole:
+        if kind(mistake.sentence) in whole:
             continue
         told = ""
         for key in case.differing:
@@ -172,7 +172,9 @@ def causes(case: Case, mistakes: Iterable[Mistake]) -> Iterator[str]:
             told = told or how
         else:
             if not mistake.everywhere or _spares(case, mistake):
-                whole[mistake.kind] = mistake.sentence + ("" if told == THROUGHOUT else since(case))
+                whole[kind(mistake.sentence)] = mistake.sentence + (
+                    "" if told == THROUGHOUT else since(case)
+                )
     yield from whole.values() if whole else _several(case, partial)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsched.parity import arguments, curves, structure
-from jaxsched.parity.causes import Case, causes
+from jaxsched.parity.causes import Case, causes, kind
 from jaxsched.parity.rows import equal, ulps
 from jaxsched.recipe import Recipe
 from jaxsched.trace import Trace
@@ -180,8 +180,9 @@ def _causes(a: Trace, b: Trace, reference: Recipe | Trace, mine: Recipe | Trace)
     made = _of_iterations(mine, a)
     if made is not None and (recipe is None or not told):
         case = Case(b, a, made, flipped=True)
-        tried = (mistake for source in sources[1:] for mistake in source.mistakes(case))
-        yield from causes(case, tried)
+        kinds = {kind(cause) for cause in told}
+        tried = (m for source in sources[1:] for m in source.mistakes(case))
+        yield from causes(case, (m for m in tried if kind(m.sentence) not in kinds))
 
 
 def _of_iterations(run: Recipe | Trace, trace: Trace) -> Recipe | None:
