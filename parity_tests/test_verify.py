@@ -53,6 +53,10 @@ def needs(x):
 
 def fails():
     return 1 / 0
+
+
+def two_lines():
+    raise RuntimeError("first\\nsecond")
 """
 
 LIVE = """
@@ -138,6 +142,43 @@ def test_injected_hyperparameters_are_read(folder, capsys):
     assert status == 0, out
 
 
+def test_each_file_has_the_modules_that_lie_beside_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = "import jaxsched, beside\nrecipe = jaxsched.Recipe({'all': {'learning_rate': beside.LR}})"
+    for folder, rate in (("a", 0.1), ("b", 0.2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "beside.py").write_text(f"LR = {rate}")
+        (tmp_path / folder / "run.py").write_text(run)
+    words = ["verify", "a/run.py:recipe", "--iterations", "3", "--against"]
+    assert cli.main([*words, "b/run.py:recipe"]) == 1
+    assert re.search(r"0: 0.1\S* for 0.2", capsys.readouterr().out)
+    assert cli.main([*words, "a/run.py:recipe"]) == 0
+
+
+def test_a_swap_is_made_in_mine_alone(folder):
+    recorded("yolov5_resnet18").relabel({"bias": "norm", "norm": "bias"}).save("swapped.npz")
+    for mine in ("swapped.npz", "run.npz"):
+        words = f"verify {mine} --against run.npz --labels bias=norm,norm=bias"
+        assert cli.main(words.split()) == (mine == "run.npz")
+
+
+def test_a_recipe_that_is_renamed_keeps_its_accumulation(folder, capsys):
+    text = "import jaxsched\nrecipe = jaxsched.recipes.yolov5(epochs=2, steps_per_epoch=9)"
+    (folder / "long.py").write_text(text)
+    yolov5(epochs=2, steps_per_epoch=9).trace(18).relabel({"bias": "b"}).save("b.npz")
+    assert cli.main(["verify", "long.py:recipe", "--against", "b.npz", "--labels", "bias=b"]) == 0
+    assert "micro batches" in capsys.readouterr().out
+
+
+def test_evidence_is_json_where_a_quantity_lacks(tmp_path):
+    recipe = yolov5_resnet18(epochs=2)
+    trace = recipe.trace(60)
+    rates = {k: {"learning_rate": g["learning_rate"]} for k, g in trace.groups.items()}
+    evidence = jaxsched.compare(Trace(rates), trace).evidence()
+    told = json.loads(json.dumps(evidence, allow_nan=False))["quantities"]
+    assert {q["first"][1] for q in told if q["name"] == "momentum"} == {"nan"}
+
+
 @pytest.mark.torch
 def test_live_torch_is_a_reference(folder, capsys):
     pytest.importorskip("torch", reason="what is compared is live torch")
@@ -168,6 +209,10 @@ REFUSED = [
     ("mine.py:port --against mine.py:port", "--iterations must be given where neither side tells how long its run is, got none."),
     ("run.npz --against run.npz --labels norm", "--labels must be old=new,old=new, got norm"),
     ("run.npz --against run.npz --out parity.gif", "the file must end in .png or .svg, got parity.gif"),
+    ("run.npz --against run.npz --labels nosuch=x", "--labels must rename groups among weight, bias, norm, got nosuch."),
+    ("mine.py:recipe --against mine.py:recipe --labels norm=bias", "labels must stay unique, got weight, bias, bias."),
+    ("run.npz --against run.npz --iterations 3001", "iterations must be at most the rows of the trace, 3000, got 3001"),
+    ("mine.py:two_lines --against run.npz", "mine.py must run, got RuntimeError: first second"),
     ("run.npz --against run.npz --iterations 0", "iterations must be an integer of at least 1, got 0"),
 ]  # fmt: skip
 

@@ -59,17 +59,28 @@ def load(text: str, *, steps_per_epoch: int | None = None, iterations: int | Non
 def _running(path: str) -> Iterator[None]:
     """Whatever the user's file raises, told in a sentence."""
     folder = str(Path(path).parent.absolute())
+    before = set(sys.modules)
     sys.path.insert(0, folder)
     try:
         yield
-    except ValueError as error:
-        if str(error).startswith(f"{path} must "):
-            raise
-        raise ValueError(f"{path} must run, got ValueError: {error}") from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} must run, got {type(error).__name__}: {error}") from error
+        if isinstance(error, ValueError) and str(error).startswith(f"{path} must "):
+            raise
+        told = " ".join(str(error).split())  # of several lines one sentence
+        raise ValueError(f"{path} must run, got {type(error).__name__}: {told}") from error
     finally:
-        sys.path.remove(folder)
+        if folder in sys.path:
+            sys.path.remove(folder)
+        # Two files may each have a module of one name beside them.
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and _is_beside(Path(file).absolute(), Path(folder)):
+                del sys.modules[name]
+
+
+def _is_beside(file: Path, folder: Path) -> bool:
+    """Whether a module is the user's own; an environment may lie in the folder too."""
+    return folder in file.parents and "site-packages" not in file.parts
 
 
 def _name(path: str, name: str) -> Any:

@@ -3,7 +3,9 @@
 Rows are iterations, or what the reference's clock counts; 0 is the first.
 """
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxsched.cli import sources
@@ -35,7 +37,7 @@ def verify(
     Args:
       mine: the run that is to be right.
       against: the reference.
-      labels: renames groups of either, 0=norm,1=weight,2=bias.
+      labels: renames groups of either, 0=norm,1=weight,2=bias; a swap, a=b,b=a, is of mine.
       iterations: how many are compared; if not given, all of a trace, or to the end of
         a recipe's last epoch.
       steps_per_epoch: batches between two steps of a torch scheduler.
@@ -56,16 +58,15 @@ def verify(
         for text in (mine, against)
     ]
     n = _rows(runs, iterations)
-    names = _renamed(labels)
-    a, b = (
-        _cut(sources.told(text, run, n), iterations, names)
-        for text, run in zip((mine, against), runs, strict=True)
-    )
+    a, b = (sources.told(text, run, n) for text, run in zip((mine, against), runs, strict=True))
+    a, b = (_cut(run, iterations) for run in _relabelled(a, b, _renamed(labels)))
     found = compare(a, b, iterations=n)
     _print(found)
     if report is not None:
         evidence = {"mine": mine, "against": against}
-        report.write_text(json.dumps({"compared": evidence, **found.evidence()}, indent=1) + "\n")
+        report.write_text(
+            json.dumps({"compared": evidence, **found.evidence()}, indent=1, allow_nan=False) + "\n"
+        )
         print(f"wrote {report}")
     if found:
         return 0
@@ -77,6 +78,11 @@ def verify(
 def _rows(runs: list, iterations: int | None) -> int:
     """How many rows are compared: as asked for, or as one of the two tells."""
     if iterations is not None:
+        lengths = [len(run) for run in runs if isinstance(run, Trace)]
+        if lengths and min(lengths) < iterations:
+            raise ValueError(
+                f"iterations must be at most the rows of the trace, {min(lengths)}, got {iterations}"
+            )
         return iterations
     for run in runs:
         if isinstance(run, Trace):
@@ -98,16 +104,40 @@ def _renamed(labels: str | None) -> dict[str, str]:
     return {old.strip(): new.strip() for old, new in pairs}
 
 
-def _cut(run: Recipe | Trace, iterations: int | None, names: dict[str, str]) -> Recipe | Trace:
-    """A trace's first iterations, its groups renamed where it has them by the old name."""
-    if isinstance(run, Recipe):
-        if not set(names) & set(run.groups):
-            return run
-        groups = {names.get(label, label): group for label, group in run.groups.items()}
-        return Recipe(groups, run.update_rule, start=run.start)
-    here = {old: new for old, new in names.items() if old in run.groups}
-    run = run.relabel(here) if here else run
-    return run if iterations is None else run.head(iterations)
+def _relabelled(
+    mine: Recipe | Trace, reference: Recipe | Trace, names: dict[str, str]
+) -> Iterator[Recipe | Trace]:
+    """Both, with groups renamed where they have them by the old name.
+
+    Of two that have the same names a swap is made in mine alone: made in both it is none.
+    """
+    missing = sorted(set(names) - set(mine.groups) - set(reference.groups))
+    if missing:
+        known = dict.fromkeys([*mine.groups, *reference.groups])
+        raise ValueError(
+            f"--labels must rename groups among {', '.join(known)}, got {', '.join(missing)}."
+        )
+    swap = set(names) == set(names.values()) and set(names) <= set(mine.groups)
+    for run in (mine, reference):
+        here = {} if swap and run is reference else names
+        yield _renamed_groups(run, {old: new for old, new in here.items() if old in run.groups})
+
+
+def _renamed_groups(run: Recipe | Trace, names: dict[str, str]) -> Recipe | Trace:
+    if not names:
+        return run
+    if isinstance(run, Trace):
+        return run.relabel(names)
+    groups = {names.get(label, label): group for label, group in run.groups.items()}
+    if len(groups) < len(run.groups):
+        told = ", ".join(names.get(label, label) for label in run.groups)
+        raise ValueError(f"labels must stay unique, got {told}.")
+    return dataclasses.replace(run, groups=groups)
+
+
+def _cut(run: Recipe | Trace, iterations: int | None) -> Recipe | Trace:
+    """A trace's first iterations."""
+    return run if iterations is None or isinstance(run, Recipe) else run.head(iterations)
 
 
 def _print(report: Report) -> None:

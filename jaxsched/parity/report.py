@@ -77,11 +77,14 @@ class Report:
         return all(quantity.first is None for quantity in self.quantities)
 
     def evidence(self) -> dict[str, Any]:
-        """Every figure, the versions, and a hash of each side, as JSON has it."""
+        """Every figure, the versions, and a hash of each side, as JSON has it.
+
+        What is no finite number, of a quantity that mine lacks, is its text: JSON has none.
+        """
         names = ("jaxsched", "jax", "jaxlib", "optax", "numpy")
         return {
             "parity": bool(self),
-            "quantities": [dataclasses.asdict(quantity) for quantity in self.quantities],
+            "quantities": [_finite(dataclasses.asdict(quantity)) for quantity in self.quantities],
             "not_compared": list(self.not_compared),
             "causes": list(self.causes),
             "mine": _side(self.mine),
@@ -150,7 +153,7 @@ def compare(
     parity: 6 iterations × 3 groups × learning rate, momentum, dampening, weight decay: 0 ULP
     >>> other = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=3)
     >>> compare(other, recipe).causes[0]
-    'warm-up too long: 3 iterations for 2'
+    'warm-up too long: warmup_iterations 3 for 2'
     """
     a, b = _traces(mine, reference, iterations)
     columns = list(_columns(a, b))
@@ -318,6 +321,15 @@ def _quantity(
     )
 
 
+def _finite(value: Any) -> Any:
+    """What JSON can hold: a number that is not finite as its text."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def _side(trace: Trace) -> dict[str, Any]:
     """A trace by its hash, with what it says of itself."""
     digest = hashlib.sha256()
@@ -330,5 +342,5 @@ def _side(trace: Trace) -> dict[str, Any]:
         "sha256": digest.hexdigest(),
         "rows": len(trace),
         "start": trace.start,
-        "meta": dict(trace.meta),
+        "meta": _finite(dict(trace.meta)),
     }
