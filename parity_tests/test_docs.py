@@ -104,15 +104,19 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+WITH_TORCH = [page for page in PAGES if any(block.torch for block in blocks(page))]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_runs(page, folder):
+def test_every_block_runs(page, folder, request):
+    whole = importlib.util.find_spec("torch") and request.config.getoption("-m") != "not torch"
+    if page in WITH_TORCH and whole:
+        pytest.skip("the test below runs all its blocks, those that need PyTorch too")
     run(page, torch=False)
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if any(b.torch for b in blocks(p))], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", WITH_TORCH, ids=lambda page: page.stem)
 def test_every_block_with_torch_runs(page, folder):
     pytest.importorskip("torch", reason="blocks marked torch run live torch")
     run(page, torch=True)
