@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -236,6 +237,7 @@ REFUSED = [
     ("plot yolov5_resnet18 --lr0 -1", f"{PLOT}: lr0 must be a finite number of at least 0, got -1.0"),
     ("plot yolov5_resnet18 --start-epoch 100", f"{PLOT}: start_epoch must be below epochs, 100, got 100"),
     ("plot yolov5_resnet18 --iterations 0", f"{PLOT}: iterations must be an integer of at least 1, got 0"),
+    ("record python train.py", "jaxsched record: Unrecognized options: python, train.py. The script follows --, as in -o run.npz -- python train.py. See jaxsched record --help."),
     ("plot yolov5_resnet18 --epoch 3", f"{PLOT}: Unrecognized options: --epoch"),
     ("plot yolov5_resnet18 --epochs x", f"{PLOT}: Error parsing --epochs: invalid literal for int() with base 10: 'x'. See {PLOT} --help."),
     ("plot yolov5_resnet18 --epochs", f"{PLOT}: Missing value for argument"),
@@ -271,9 +273,22 @@ def helped(capsys, *words):
 
 def test_help_tells_the_commands_and_recipes(capsys):
     told = helped(capsys)
-    assert all(f"  {command} " in told for command in ("train", "plot", "export"))
+    assert all(f"  {command} " in told for command in cli.COMMANDS)
     assert "yolov5_resnet18" in helped(capsys, "plot")
     assert "100 epochs" in " ".join(helped(capsys, "train").split())
+
+
+@pytest.mark.parametrize(
+    "words", [["train"], ["plot", "yolov5"], ["export", "yolov5_resnet18"], ["record"], ["verify"]]
+)
+def test_help_has_an_example_that_is_taken(words, monkeypatch, capsys):
+    example = re.search(rf"^For instance: jaxsched ({words[0]} .*)", helped(capsys, *words), re.M)
+    monkeypatch.setattr(cli, "_bound", lambda *given, bound=cli._bound: bound(*given) and int)
+    assert cli.main(shlex.split(example[1])) == 0
+
+
+def test_what_is_verified_is_called_by_its_name(capsys):
+    assert "[OPTIONS] MINE" in helped(capsys, "verify")
 
 
 def test_a_recipes_arguments_are_options_with_its_own_words(capsys):

@@ -100,7 +100,8 @@ def _bound(
     end = words.index("--") if takes_script and "--" in words else len(words)
     words, script = words[:end], words[end + 1 :]
     if "out" in inspect.signature(command).parameters:
-        hints["out"] = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+        out = typing.get_type_hints(command)["out"]
+        hints["out"] = Annotated[out, tyro.conf.arg(aliases=["-o"])]
     if factory:
         hints["recipe"] = Annotated[Any, tyro.conf.arg(constructor=_binder(factory))]
     refusal = io.StringIO()
@@ -118,6 +119,8 @@ def _bound(
         # tyro draws a box with rules in it; what is wrong stands between the first two.
         sections = [*re.split(r".*(?:─{3}|-{3}).*", refusal.getvalue()), ""]
         sentence = " ".join(sections[1].replace("│", " ").split()).rstrip(".")
+        if takes_script and not script:
+            sentence += ". The script follows --, as in -o run.npz -- python train.py"
         raise ValueError(f"{sentence}. See {prog} --help.") from None
     if factory:
         # Only what was typed: what args.yaml holds stands for the rest.
@@ -132,6 +135,8 @@ def _bound(
 
 def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial]:
     """``function`` as tyro reads it, with other type hints; called, it is bound, not run."""
+    import tyro
+
     hints = {**typing.get_type_hints(function), **hints}
 
     # Not functools.wraps: tyro would follow it to the function's own type hints.
@@ -141,7 +146,9 @@ def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial
     signature = inspect.signature(function)
     parameters = [
         p.replace(
-            annotation=_option(hints[p.name]),
+            annotation=Annotated[hints[p.name], tyro.conf.arg(metavar=p.name.upper())]
+            if p.kind is p.POSITIONAL_ONLY
+            else _option(hints[p.name]),
             kind=p.kind if p.kind is p.POSITIONAL_ONLY else p.KEYWORD_ONLY,
         )
         for p in signature.parameters.values()

@@ -17,6 +17,8 @@ from jaxsched.trace import Trace
 def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None = None) -> None:
     """Draws a recipe's learning rates and momentum, by iteration.
 
+    For instance: jaxsched plot yolov5 --epochs 300 --steps-per-epoch 500 --cos-lr --out lr.svg
+
     Args:
       recipe: the arguments of the recipe.
       out: the picture, .png or .svg.
@@ -34,6 +36,8 @@ def export(
     recipe: Recipe, *, out: Path = Path("curves.csv"), iterations: int | None = None
 ) -> None:
     """Writes a recipe's hyperparameters, a row an iteration.
+
+    For instance: jaxsched export yolov5-resnet18 --lrf 0.1 --out curves.csv
 
     Args:
       recipe: the arguments of the recipe.

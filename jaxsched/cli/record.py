@@ -7,9 +7,11 @@ from jaxsched.cli.curves import writable
 
 
 def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
-    """Runs a PyTorch script as it stands and records its optimizers: record -o run.npz -- python train.py.
+    """Runs a PyTorch script as it stands and records what its optimizers are set to.
 
-    The script runs in the Python that the command names, which must have jaxsched. A
+    For instance: jaxsched record -o run.npz -- python train.py
+
+    What follows -- is run as it stands, in the Python that it names, which must have jaxsched. A
     row is an update; a second optimizer goes to run-1.npz, and so on. The exit status
     is the script's.
 

@@ -50,6 +50,8 @@ def train(
     are held against torch's run of the article, or against YOLOv5's recipe; exit status 1
     where they differ.
 
+    For instance: jaxsched train --recipe yolov5 --epochs 3 --out runs/short
+
     Args:
       recipe: yolov5_resnet18 is the article's, a ResNet-18 on handwritten digits; yolov5 is
         YOLOv5's own with accumulation and average, a small detector on drawn shapes.

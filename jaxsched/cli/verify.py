@@ -28,6 +28,8 @@ def verify(
 ) -> int:
     """Holds a run against a reference, quantity by quantity, and tells why they part.
 
+    For instance: jaxsched verify port.py:recipe --against run.npz --labels 0=weight,1=bias
+
     Each is a trace's file, or file.py:name: a Recipe, a function that returns one, an
     Optax transformation whose state tells its hyperparameters (ours, or of
     optax.inject_hyperparams; or a pair of it and its parameters), or torch's
