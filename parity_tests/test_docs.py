@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from jaxsched import cli
+from jaxsched import cli, optimizers
 from jaxsched.recipes import recorded
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +149,25 @@ def test_readme_has_the_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert "    pip install -e '.[train]' && jaxsched train" in lines
     assert "    pip install -e '.[test]' && pytest" in lines
+
+
+def test_what_readme_covers_is_in_the_conformance_table():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    table = (ROOT / "docs" / "conformance.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    equal = [row for row in rows if len(row) == 6 and " of " in row[2] and "Optax" not in row[1]]
+    assert "sixteen classes" in readme
+    assert len({name for row in equal for name in row[0].split(", ") if name != "nested"}) == 16
+    assert "each of 500 random settings a class, of compositions 200" in readme
+    assert {row[2] for row in equal} == {"500 of 500", "200 of 200"}
+    far = {row[0]: float(row[2]) for row in rows if row[0] in optimizers.__all__}
+    assert "Muon, which iterates in bfloat16, within 0.03" in readme
+    assert far.pop("muon") <= 0.03
+    assert "within 2e-15 after each of 200 updates" in readme
+    assert max(far.values()) <= 2e-15
+    listed = re.search(r"torch's (SGD, .*?), every number", readme)
+    assert listed
+    assert {name.lower() for name in re.split(", | and ", listed[1])} == {*far, "muon"}
 
 
 COMMANDS = [
