@@ -619,7 +619,7 @@ def test_a_trace_keeps_the_clip():
 
 
 def test_a_clipped_recipe_under_nnx():
-    nnx = pytest.importorskip("flax.nnx")
+    nnx = pytest.importorskip("flax.nnx", reason="flax is of the extra train")
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     recipe = Recipe(
         {"weight": {"learning_rate": 0.1}, "bias": {"learning_rate": 0.2}}, clip_norm=1.0

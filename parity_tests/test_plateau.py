@@ -157,8 +157,8 @@ def test_a_state_without_a_plateau() -> None:
 
 
 def test_told_through_a_train_state_and_an_nnx_optimizer() -> None:
-    linen = pytest.importorskip("flax.training.train_state")
-    nnx = pytest.importorskip("flax.nnx")
+    linen = pytest.importorskip("flax.training.train_state", reason="flax is of the extra train")
+    nnx = pytest.importorskip("flax.nnx", reason="flax is of the extra train")
     plateau = lr_scheduler.reduce_lr_on_plateau(0.5, factor=0.5, patience=0)
     tx = optax.chain(optax.sgd(1.0), lr_scheduler.scale_on_plateau(plateau))
 
