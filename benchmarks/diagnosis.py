@@ -23,10 +23,10 @@ DRAWS, SHARE = 20, 0.95
 
 def missed(name: str, draws: int) -> int:
     """Of ``draws`` runs with the mistake, those in which it is not told."""
-    runs = [planted.traced(right, wrong) for right, wrong in planted.cases(name, draws)]
-    rights = [right.recipe() for right, _ in planted.cases(name, draws)]
-    causes = [compare(mine, right).causes for mine, right in zip(runs, rights, strict=True)]
-    return sum(not planted.told(name, told) for told in causes)
+    return sum(
+        not planted.told(name, compare(planted.traced(right, wrong), right.recipe()).causes)
+        for right, wrong in planted.cases(name, draws)
+    )
 
 
 def wrongly_told(draws: int) -> int:

@@ -111,6 +111,16 @@ def test_two_mistakes_at_once_have_a_cause_each():
     assert "the rest has another cause" in kinds(report.causes)
 
 
+def test_a_cause_names_only_what_it_explains():
+    """Of a rate and a momentum that are wrong in two ways, each has its own sentence."""
+    right = planted.drawn(np.random.default_rng(5), "yolov5 7.0", optimizer="SGD")
+    wrong = right.changed(moment_start=right.moment, epochs=right.epochs + 1).groups()
+    causes = jaxsched.compare(planted.traced(right, wrong), right.recipe()).causes
+    (held,) = (cause for cause in causes if "not warmed up" in cause)
+    assert held.startswith("momentum not warmed up: constant; it explains weight/momentum")
+    assert "denominator" in kinds(causes)
+
+
 def test_schedules_of_ones_own_are_looked_into():
     def of(T_max):
         rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)

@@ -21,7 +21,7 @@ RIGHT = yolov5_resnet18()
 
 def ported(*, rate=None, groups=None, warmup=WARMUP, bias_start=0.1, momentum=None):
     """The article's recipe with one piece of it exchanged."""
-    rate = rate or schedules.per_epoch(schedules.lagged(RATE, after=WARMUP // STEPS), STEPS)
+    rate = rate or schedules.per_epoch(schedules.lagged(RATE, after=warmup // STEPS), STEPS)
     momentum = momentum or schedules.warmup(schedules.constant(0.937), warmup, start=0.8)
 
     def group(start, decay):
@@ -56,6 +56,7 @@ WRONG_RATES = {
     ),
     "warmup-one-iteration-short": lambda: ported(warmup=WARMUP - 1),
     "warmup-one-iteration-long": lambda: ported(warmup=WARMUP + 1),
+    "warmup-a-tenth-short": lambda: ported(warmup=900),
     "warmup-to-a-fixed-target": lambda: ported(
         rate=lambda i: jnp.where(i <= WARMUP, RATE(33), RIGHT.at(i)["norm"]["learning_rate"])
     ),
@@ -130,6 +131,7 @@ CAUSES = {
     "lag-of-two-epochs": "off by one epoch: ",
     "warmup-one-iteration-short": "warm-up too short: ",
     "warmup-one-iteration-long": "warm-up too long: ",
+    "warmup-a-tenth-short": "warm-up too short: 900 iterations for 1000",
     "warmup-to-a-fixed-target": None,
     "bias-start-missing": "missing bias rate: ",
     "bias-and-norm-swapped": "groups swapped: ",

@@ -7,7 +7,7 @@ Counts are those of the traces' clock.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxsched.parity.rows import equal
 from jaxsched.recipe import Recipe
-from jaxsched.schedules import Schedule
+from jaxsched.schedules import Schedule, per_epoch
 from jaxsched.trace import Trace
 
 Key = tuple[str, str]
@@ -118,10 +118,12 @@ class Case:
 
     @functools.cached_property
     def steps_per_epoch(self) -> int | None:
-        """Counts in an epoch, where the reference tells: its factory, or where its rate moves."""
-        told = self.arguments.get("steps_per_epoch")
-        if isinstance(told, int):
-            return told
+        """Counts in an epoch, where the reference tells: its parts, or where its rate moves."""
+        parts = (node for key in self.columns for node in nodes(self.schedule(key)))
+        told = [self.arguments.get("steps_per_epoch")]
+        told += [p["steps_per_epoch"] for factory, p in parts if factory is per_epoch]
+        if known := [n for n in told if isinstance(n, int)]:
+            return known[0]
         starts = set()
         for _, group in self.reference.groups.items():
             rate = group.get("learning_rate", np.zeros(0))
@@ -235,6 +237,15 @@ def explained(case: Case, mistake: Mistake, key: Key) -> str:
     if known[wrong].mean() < 0.5:
         return ""
     return THROUGHOUT if same.all() else "since"
+
+
+def nodes(schedule: Any) -> Iterator[tuple[Callable[..., Any], Mapping[str, Any]]]:
+    """The origins within a schedule, its own first."""
+    origin = getattr(schedule, "origin", None)
+    if origin is not None:
+        yield origin
+        for part in origin[1].values():
+            yield from nodes(part)
 
 
 def evaluated(schedule: Schedule, counts: np.ndarray) -> np.ndarray:

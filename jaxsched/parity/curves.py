@@ -68,18 +68,31 @@ def _borrowed(case: Case) -> Iterator[Mistake]:
 
 def _flat(case: Case) -> Iterator[Mistake]:
     """What should move is held, all along or from where the two part."""
-    moving = [key for key in case.differing if np.ptp(case.columns[key][1])]
-    names = " and ".join(dict.fromkeys(name.replace("_", " ") for _, name in moving))
-    if not moving:
-        return
+    for keys in _together([key for key in case.differing if np.ptp(case.columns[key][1])]):
+        yield from _held(case, keys)
+
+
+def _together(keys: list[Key]) -> list[list[Key]]:
+    """Those of each name, then all: a sentence names no more than it explains."""
+    names = dict.fromkeys(name for _, name in keys)
+    apart = [[key for key in keys if key[1] == name] for name in names]
+    return [*(apart if len(apart) > 1 else []), *([keys] if keys else [])]
+
+
+def _named(keys: list[Key]) -> str:
+    return " and ".join(dict.fromkeys(name.replace("_", " ") for _, name in keys))
+
+
+def _held(case: Case, moving: list[Key]) -> Iterator[Mistake]:
+    names = _named(moving)
 
     def last(key: Key, counts: np.ndarray) -> np.ndarray | None:
         return np.full(len(counts), case.columns[key][1][-1]) if key in moving else None
 
     at = case.counts[max(case.first - 1, 0)]
 
-    def held(key: Key, counts: np.ndarray) -> np.ndarray:
-        return case.at(key, np.minimum(counts, at))
+    def held(key: Key, counts: np.ndarray) -> np.ndarray | None:
+        return case.at(key, np.minimum(counts, at)) if key in moving else None
 
     yield Mistake(f"{names} not warmed up: constant", last)
     if case.first:
@@ -197,9 +210,14 @@ def _averages(case: Case) -> Iterator[Mistake]:
 
 def _precision(case: Case) -> Iterator[Mistake]:
     """The curve, rounded; or all along within what arithmetic in another dtype rounds away."""
-    names = " and ".join(name.replace("_", " ") for name in case.names)
-    both = [case.columns[key] for key in case.differing]
-    off = max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-300)) for x, y in both)
+    for keys in _together(list(case.differing)):
+        yield from _rounded(case, keys)
+
+
+def _rounded(case: Case, keys: list[Key]) -> Iterator[Mistake]:
+    names, both = _named(keys), [case.columns[key] for key in keys]
+    # Of a reference that is 0 throughout nothing is a rounding away.
+    off = max(float(np.abs(x - y).max()) / (float(np.abs(y).max()) or 1e-300) for x, y in both)
     computed = False
     for name, dtype in DTYPES.items():
 
@@ -208,7 +226,9 @@ def _precision(case: Case) -> Iterator[Mistake]:
 
         yield Mistake(
             f"{name} hyperparameters: {names} rounded to {name}",
-            lambda key, counts, rounded=rounded: rounded(case.at(key, counts)),
+            lambda key, counts, rounded=rounded: (
+                rounded(case.at(key, counts)) if key in keys else None
+            ),
         )
         of_dtype = all((rounded(x) == x).all() for x, _ in both if x.dtype != np.float32)
         if dtype is not np.float32:
@@ -220,5 +240,7 @@ def _precision(case: Case) -> Iterator[Mistake]:
             yield Mistake(
                 f"{name} hyperparameters: {names} computed in {name}, at most {off:.2g} of the "
                 "peak away",
-                lambda key, counts: case.columns[key][0][counts - case.reference.start],
+                lambda key, counts: (
+                    case.columns[key][0][counts - case.reference.start] if key in keys else None
+                ),
             )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched import lr_scheduler, schedules
-from jaxsched.parity.causes import Case, Key, Mistake, evaluated, shown
+from jaxsched.parity.causes import Case, Key, Mistake, evaluated, nodes, shown
 from jaxsched.schedules import Schedule, as_float64, exact, is_number
 from jaxsched.trace import warmup_end
 
@@ -32,11 +32,11 @@ def mistakes(case: Case) -> Iterator[Mistake]:
     lengths = [
         arguments["iterations"]
         for key in case.differing
-        for factory, arguments in _nodes(case.schedule(key))
+        for factory, arguments in nodes(case.schedule(key))
         if factory is schedules.warmup and is_number(arguments["iterations"])
     ]
     for key in case.differing:
-        for factory, arguments in _nodes(case.schedule(key)):
+        for factory, arguments in nodes(case.schedule(key)):
             plain = {k: v for k, v in arguments.items() if not callable(v)}
             known = (factory, key[1], *map(str, plain.items()))
             if known in seen:
@@ -57,15 +57,6 @@ def _edited(case: Case, edit: Edit) -> Callable[[Key, np.ndarray], np.ndarray | 
         return None if schedule is None else evaluated(schedule, counts)
 
     return curve
-
-
-def _nodes(schedule: Any) -> Iterator[tuple[Callable[..., Any], Arguments]]:
-    """The origins within a schedule, its own first."""
-    origin = getattr(schedule, "origin", None)
-    if origin is not None:
-        yield origin
-        for part in origin[1].values():
-            yield from _nodes(part)
 
 
 def _made_anew(schedule: Any, edit: Edit) -> Any:
@@ -273,7 +264,7 @@ def _whole(count: Any) -> Any:
 
 
 def _afters(arguments: Arguments) -> Iterator[Any]:
-    for factory, inner in _nodes(arguments["schedule"]):
+    for factory, inner in nodes(arguments["schedule"]):
         if factory is schedules.lagged and is_number(inner["after"]):
             yield inner["after"]
 
@@ -291,10 +282,11 @@ def _factor(case: Case, key: Key, factory: Any, arguments: Arguments) -> Iterato
     if case.steps_per_epoch:
         warm = [
             inner["iterations"] // case.steps_per_epoch
-            for node, inner in _nodes(case.schedule(key))
+            for node, inner in nodes(case.schedule(key))
             if node is schedules.warmup and is_number(inner["iterations"])
         ]
-        ends += [epochs - w for w in warm] + [epochs - w - 1 for w in warm]
+        left_out = [k if case.flipped else -k for w in warm for k in (w, w + 1)]
+        ends += [epochs + k for k in left_out]
         ends += [epochs * case.steps_per_epoch]
     ends += _denominators(case, key, factory, arguments)
     for other in dict.fromkeys(end for end in ends if end > 0 and end != epochs):
