@@ -282,13 +282,13 @@ def test_help_tells_the_commands_and_recipes(capsys):
     "words", [["train"], ["plot", "yolov5"], ["export", "yolov5_resnet18"], ["record"], ["verify"]]
 )
 def test_help_has_an_example_that_is_taken(words, monkeypatch, capsys):
-    example = re.search(rf"^For instance: jaxsched ({words[0]} .*)", helped(capsys, *words), re.M)
+    example = re.search(rf"For instance: jaxsched ({words[0]} .*)", helped(capsys, *words), re.M)
     monkeypatch.setattr(cli, "_bound", lambda *given, bound=cli._bound: bound(*given) and int)
     assert cli.main(shlex.split(example[1])) == 0
 
 
 def test_what_is_verified_is_called_by_its_name(capsys):
-    assert "[OPTIONS] MINE" in helped(capsys, "verify")
+    assert " MINE " in helped(capsys, "verify")
 
 
 def test_a_recipes_arguments_are_options_with_its_own_words(capsys):
