@@ -33,6 +33,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benc
 JAXSCHED = f'jaxsched() {{ {shlex.quote(sys.executable)} -m jaxsched.cli "$@"; }}\n'
 
 
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT).with_suffix(""))
+
+
 class Block(NamedTuple):
     """A fenced block: its kind, whether it needs PyTorch, its text, and its line in the page."""
 
@@ -107,7 +111,7 @@ def folder(tmp_path, monkeypatch):
 WITH_TORCH = [page for page in PAGES if any(block.torch for block in blocks(page))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_block_runs(page, folder, request):
     whole = importlib.util.find_spec("torch") and request.config.getoption("-m") != "not torch"
     if page in WITH_TORCH and whole:
@@ -116,7 +120,7 @@ def test_every_block_runs(page, folder, request):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("page", WITH_TORCH, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", WITH_TORCH, ids=page_id)
 def test_every_block_with_torch_runs(page, folder):
     pytest.importorskip("torch", reason="blocks marked torch run live torch")
     run(page, torch=True)
@@ -171,7 +175,7 @@ def test_what_readme_covers_is_in_the_conformance_table():
 
 
 COMMANDS = [
-    pytest.param(shlex.split(line.partition("  #")[0]), id=f"{page.stem}-{line}")
+    pytest.param(shlex.split(line.partition("  #")[0]), id=f"{page_id(page)}-{line}")
     for page in PAGES
     for line in re.findall(r"^    (?:srun )?jaxsched (.*)$", page.read_text(), re.M)
 ]
@@ -186,7 +190,7 @@ def test_every_command_is_taken(words, monkeypatch, folder):
     assert cli.main(words) == 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert "://" in target or (page.parent / target).exists(), target

@@ -73,6 +73,18 @@ def test_the_loss_falls(trained):
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
+def test_it_prints_what_it_proves(trained, monkeypatch, capsys, tmp_path):
+    model, optimizer, run = trained
+    monkeypatch.setattr(train_yolov5, "create", lambda recipe: (model, optimizer))
+    monkeypatch.setattr(train_yolov5, "train", lambda *given: run)
+    train_yolov5.main(str(tmp_path))
+    *_, compilations, wrote, parity = capsys.readouterr().out.splitlines()
+    assert compilations == "compilations of the step: 1"
+    assert wrote == f"wrote {tmp_path / 'boxes.png'}"
+    assert parity.startswith(f"parity: {ITERATIONS} iterations × 3 groups × ")
+    assert parity.endswith(": 0 ULP")
+
+
 def test_what_the_state_held_is_the_recipe(trained, recipe):
     run = trained[2]
     report = train_yolov5.proof(run, recipe)
