@@ -126,8 +126,11 @@ def test_schedules_of_ones_own_are_looked_into():
         rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)
         return Recipe({"all": {"learning_rate": rate}})
 
-    report = jaxsched.compare(of(19).trace(120), of(20))
-    assert report.causes == ("cosine_annealing_lr with another denominator, T_max: 19 for 20",)
+    cause = ("cosine_annealing_lr with another denominator, T_max: 19 for 20",)
+    assert jaxsched.compare(of(19).trace(120), of(20)).causes == cause
+    # A recording from outside of a script counts updates, which here are iterations.
+    recording = Trace(of(20).trace(120).groups, meta={"clock": "update"})
+    assert jaxsched.compare(of(19), recording).causes == cause
 
 
 def test_what_no_mistake_explains_has_no_cause():

@@ -189,9 +189,15 @@ def _causes(a: Trace, b: Trace, reference: Recipe | Trace, mine: Recipe | Trace)
 
 
 def _of_iterations(run: Recipe | Trace, trace: Trace) -> Recipe | None:
-    """A recipe whose rows are iterations, for its schedules to be asked of other ones."""
+    """A recipe whose rows are iterations, for its schedules to be asked of other ones.
+
+    Where every iteration makes an update, so are the rows of a trace that counts updates.
+    """
+    if not isinstance(run, Recipe):
+        return None
     by_update = trace.meta.get("clock", "iteration") != "iteration"
-    return run if isinstance(run, Recipe) and not by_update else None
+    each = run.accumulation is None and run.start == trace.start
+    return run if each or not by_update else None
 
 
 def _traces(
