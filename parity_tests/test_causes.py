@@ -121,6 +121,17 @@ def test_a_cause_names_only_what_it_explains():
     assert "denominator" in kinds(causes)
 
 
+def test_a_warmup_that_outlasts_the_run_is_read_off_its_slope():
+    article = {"epochs": 12, "steps_per_epoch": 6, "warmup_iterations": 50}
+    longer = {**article, "warmup_iterations": 100}
+    report = jaxsched.compare(yolov5_resnet18(**longer).trace(72), yolov5_resnet18(**article))
+    assert report.causes == ("warm-up too long: warmup_iterations 100 for 50",)
+    whole = {"epochs": 30, "steps_per_epoch": 9, "batch_size": 16}
+    trace = yolov5(**whole, hyp={"warmup_epochs": 50.0}).trace(270)
+    report = jaxsched.compare(trace, yolov5(**whole))
+    assert report.causes == ("warm-up too long: warmup_epochs 50 for 3",)
+
+
 def test_schedules_of_ones_own_are_looked_into():
     def of(T_max):
         rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)

@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxsched.parity.causes import Case, Key, Mistake, evaluated
 from jaxsched.parity.curves import matching
+from jaxsched.parity.structure import ends_of
 from jaxsched.recipe import Recipe
 from jaxsched.schedules import Schedule, is_number
-from jaxsched.trace import warmup_end
 
 KINDS = {
     "start_epoch": "resumed at the wrong epoch",
@@ -141,8 +141,7 @@ def _others(
     elif name in ("warmup_iterations", "warmup_epochs"):
         epoch = given["steps_per_epoch"]
         unit, one = (1, epoch) if name == "warmup_iterations" else (epoch, 1)
-        end = warmup_end(case.mine)
-        yield from () if end is None else (end if unit == 1 else end / unit,)
+        yield from (end if unit == 1 else end / unit for end in ends_of(case))
         yield from (v for v in (value - 1, value + 1, value - one, value + one, 0) if v >= 0)
     elif is_number(value):
         yield from _numbers(case, factory, given, place, value)

@@ -110,7 +110,7 @@ def _warmup(case: Case, key: Key, arguments: Arguments) -> Iterator[tuple[str, E
     if not is_number(n) or not is_number(start):
         return
     steps = case.steps_per_epoch
-    usual = [n - 1, n + 1, warmup_end(case.mine), *_read_off(case, key, arguments)]
+    usual = [n - 1, n + 1, warmup_end(case.mine), *read_off(case, key, arguments)]
     usual += [n - steps, n + steps] if steps else []
     for length in dict.fromkeys(k for k in usual if k is not None and k >= 0 and k != n):
         too = "long" if (length > n) != case.flipped else "short"
@@ -162,12 +162,33 @@ def _lasting(n: Any, length: Any, steps: int | None) -> Edit:
     return edit
 
 
-def _read_off(case: Case, key: Key, arguments: Arguments) -> Iterator[int]:
-    """Where mine's warm-up ends: from there on it is the target itself."""
-    target = evaluated(arguments["schedule"], case.counts).astype(np.float32)
-    apart = np.flatnonzero(target != case.columns[key][0].astype(np.float32))
+def ends_of(case: Case) -> list[int]:
+    """Where mine's warm-ups may end."""
+    found = [
+        end
+        for key in case.differing
+        for factory, arguments in nodes(case.schedule(key))
+        if factory is schedules.warmup and is_number(arguments["iterations"])
+        for end in read_off(case, key, arguments)
+    ]
+    end = warmup_end(case.mine)
+    return list(dict.fromkeys(found if end is None else [end, *found]))
+
+
+def read_off(case: Case, key: Key, arguments: Arguments) -> Iterator[int]:
+    """Where mine's warm-up ends: from there on it is the target itself.
+
+    Where that is past the run, it is where the line leads to.
+    """
+    target, mine = evaluated(arguments["schedule"], case.counts), case.columns[key][0]
+    apart = np.flatnonzero(target.astype(np.float32) != mine.astype(np.float32))
     if apart.size and apart[-1] + 1 < len(case.counts):
         yield int(case.counts[apart[-1]]) + 1
+    row = min(arguments["iterations"], len(mine)) // 2
+    risen = float(mine[row]) - arguments["start"]
+    if risen:
+        length = (target[row] - arguments["start"]) * case.counts[row] / risen
+        yield from (round(length),) if 0 < length < 2**31 else ()
 
 
 def _lag(case: Case, arguments: Arguments) -> Iterator[tuple[str, Edit]]:
