@@ -172,17 +172,22 @@ def test_gradient_with_respect_to_a_hyperparameter():
         assert float(gradient(jnp.float32(0.01))) == pytest.approx(slope, rel=1e-6)
 
 
+def numbers(low, high):
+    """XLA makes 0 of what is below float32's smallest normal number, where torch does not."""
+    return st.floats(low, high).filter(lambda value: value == 0 or value > 1e-37)
+
+
 RECIPES = st.fixed_dictionaries(
     {
         "epochs": st.integers(1, 60),
         "steps_per_epoch": st.integers(1, 12),
         "warmup_iterations": st.integers(0, 400),
-        "lr0": st.floats(1e-6, 10.0),
-        "lrf": st.floats(0.0, 1.5),
-        "momentum": st.floats(0.01, 0.999),
-        "weight_decay": st.floats(0.0, 0.1),
-        "warmup_bias_lr": st.floats(0.0, 1.0),
-        "warmup_momentum": st.floats(0.0, 0.999),
+        "lr0": numbers(1e-6, 10.0),
+        "lrf": numbers(0.0, 1.5),
+        "momentum": numbers(0.01, 0.999),
+        "weight_decay": numbers(0.0, 0.1),
+        "warmup_bias_lr": numbers(0.0, 1.0),
+        "warmup_momentum": numbers(0.0, 0.999),
         "resumed": st.booleans(),
     },
     optional={"start_epoch": st.integers(0, 59)},

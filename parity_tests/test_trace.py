@@ -138,7 +138,8 @@ ERRORS = {
     ),
     "groups": (
         lambda: jaxsched.compare(traces(label="0"), traces()),
-        "traces must have the same groups, got 0 against a. Rename groups with relabel.",
+        "traces must have the same groups, got 0 against a. Rename groups with relabel: 0=a makes all "
+        "equal.",
     ),
     "clocks": (
         lambda: jaxsched.compare(traces(clock="update"), traces()),
