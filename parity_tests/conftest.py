@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from jaxsched import Trace
 
@@ -23,6 +24,12 @@ collect_ignore = [
 ]
 
 DATA = Path(__file__).parent / "data"
+
+
+def numbers(low, high):
+    """Hyperparameters: 0, or such that no product of them is below float32's smallest normal
+    number, of which XLA makes 0 where torch does not."""
+    return st.floats(low, high).filter(lambda value: value == 0 or value > 1e-30)
 
 
 def recorded_article(name):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import recorded_article
+from conftest import numbers, recorded_article
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,11 +170,6 @@ def test_gradient_with_respect_to_a_hyperparameter():
     slope = float(total(jnp.float32(0.01))) / 0.01
     for gradient in (jax.grad(total), jax.jit(jax.grad(total)), jax.jacfwd(total)):
         assert float(gradient(jnp.float32(0.01))) == pytest.approx(slope, rel=1e-6)
-
-
-def numbers(low, high):
-    """XLA makes 0 of what is below float32's smallest normal number, where torch does not."""
-    return st.floats(low, high).filter(lambda value: value == 0 or value > 1e-37)
 
 
 RECIPES = st.fixed_dictionaries(

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import original_rules
 import pytest
-from conftest import DATA
+from conftest import DATA, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,13 +121,13 @@ def runs(draw):
             st.sampled_from([1, 2, 3, 5, 7, 10, 12, 16, 24, 25, 43, 48, 64, 128, 200])
         ),
         "hyp": {
-            "lr0": draw(st.floats(1e-5, 1.0)),
-            "lrf": draw(st.floats(0.0, 1.0)),
-            "momentum": draw(st.floats(0.5, 0.99)),
-            "weight_decay": draw(st.floats(0.0, 0.01)),
+            "lr0": draw(numbers(1e-5, 1.0)),
+            "lrf": draw(numbers(0.0, 1.0)),
+            "momentum": draw(numbers(0.5, 0.99)),
+            "weight_decay": draw(numbers(0.0, 0.01)),
             "warmup_epochs": draw(warmups),
-            "warmup_momentum": draw(st.floats(0.0, 0.95)),
-            "warmup_bias_lr": draw(st.floats(0.0, 0.2)),
+            "warmup_momentum": draw(numbers(0.0, 0.95)),
+            "warmup_bias_lr": draw(numbers(0.0, 0.2)),
         },
         "optimizer": draw(st.sampled_from(["SGD", "Adam", "AdamW"])),
         "cos_lr": draw(st.booleans()),

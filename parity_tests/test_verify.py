@@ -4,6 +4,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -267,6 +268,6 @@ def test_modules_that_need_a_package_come_when_asked_for():
 
 def test_a_transformation_under_another_is_told_by_its_label():
     tx = optax.chain(optax.inject_hyperparams(optax.adam)(lambda count: 0.1 / (1 + count)))
-    state = tx.init({"w": np.ones(2)})
+    state = tx.init({"w": jnp.ones(2)})
     told = jaxsched.hyperparameters(state)
     assert float(told["all"]["learning_rate"]) == np.float32(0.1)
