@@ -115,7 +115,7 @@ WITH_TORCH = [page for page in PAGES if any(block.torch for block in blocks(page
 def test_every_block_runs(page, folder, request):
     whole = importlib.util.find_spec("torch") and request.config.getoption("-m") != "not torch"
     if page in WITH_TORCH and whole:
-        pytest.skip("the test below runs all its blocks, those that need PyTorch too")
+        pytest.skip(reason="the test below runs all its blocks, those that need PyTorch too")
     run(page, torch=False)
 
 

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from sklearn.datasets import load_digits
 
+from jaxsched.examples.order import rows
+
 TRAINING, BATCH = 600, 20
 STEPS_PER_EPOCH = TRAINING // BATCH
 
@@ -39,17 +41,6 @@ def load(*, size: int = 16, seed: int = 0) -> tuple[Digits, Digits]:
 
 
 def batches(data: Digits, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[Digits]:
-    """``epochs * 30`` batches of 20, shuffled anew in each epoch.
-
-    Args:
-      data: the images.
-      epochs: up to which.
-      seed: with the epoch's number it alone makes the epoch's order, so that a run
-        can go on anywhere.
-      start: the iteration to begin with.
-    """
-    for epoch in range(start // STEPS_PER_EPOCH, epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(len(data.labels))
-        done = max(start - epoch * STEPS_PER_EPOCH, 0)
-        for rows in order.reshape(-1, BATCH)[done:]:
-            yield Digits(data.images[rows], data.labels[rows])
+    """``epochs * 30`` batches of 20, shuffled anew in each epoch, as ``order.rows`` has it."""
+    for chosen in rows(len(data.labels), BATCH, epochs, seed=seed, start=start):
+        yield Digits(data.images[chosen], data.labels[chosen])

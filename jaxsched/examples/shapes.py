@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxsched.examples.order import rows
+
 SIZE, MOST = 64, 3
 """Pixels a side, and the most shapes in an image."""
 
@@ -71,17 +73,6 @@ def load(*, seed: int = 0) -> tuple[Shapes, Shapes]:
 
 
 def batches(data: Shapes, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[Shapes]:
-    """``epochs`` times all of ``data`` in batches of 16, shuffled anew in each epoch.
-
-    Args:
-      data: the images.
-      epochs: up to which.
-      seed: with the epoch's number it alone makes the epoch's order, so that a run
-        can go on anywhere.
-      start: the iteration to begin with.
-    """
-    for epoch in range(start // STEPS_PER_EPOCH, epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(len(data.labels))
-        done = max(start - epoch * STEPS_PER_EPOCH, 0)
-        for rows in order.reshape(-1, BATCH)[done:]:
-            yield Shapes(*(a[rows] for a in data))
+    """``epochs`` times all of ``data`` in batches of 16, shuffled anew as ``order.rows`` has it."""
+    for chosen in rows(len(data.labels), BATCH, epochs, seed=seed, start=start):
+        yield Shapes(*(a[chosen] for a in data))
