@@ -33,29 +33,29 @@ def scalars_by_dtype(count: jax.Array, /, **scalars: Any) -> Callable[[Any], dic
         with jax.enable_x64(True):
             wide = widened(dtype)
             # Plain numbers stay constants, which each kernel has in itself.
-            cast = {
-                name: jnp.asarray(value, wide)
-                if is_number(value)
-                else computed_once(jnp.asarray(value).astype(wide), count)
-                for name, value in scalars.items()
+            constants = {name: jnp.asarray(v, wide) for name, v in scalars.items() if is_number(v)}
+            moving = {
+                name: jnp.asarray(v).astype(wide)
+                for name, v in scalars.items()
+                if name not in constants
             }
-            return jax.lax.optimization_barrier(cast)
+            return constants | computed_once(moving, count)
 
     return in_dtype
 
 
-def computed_once(values: Any, count: jax.Array) -> Any:
-    """A tree of scalars, each to be computed in a kernel of its own.
+def computed_once(values: dict[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
+    """Scalars of one dtype, to be computed in one kernel.
 
     XLA on a CPU computes a formula anew in every kernel that reads it, and so in each
     leaf's, but not what ends in a division: here by 1, which it cannot know before
     ``count``. To be called where x64 is on.
     """
-    one = 1 + 0.0 * count.astype(jnp.float64)
-    return jax.tree.map(
-        lambda value: value / one.astype(value.dtype) if isinstance(value, jax.Array) else value,
-        values,
-    )
+    if not values:
+        return {}
+    row = jnp.stack(list(values.values()))
+    one = 1 + 0.0 * count.astype(row.dtype)
+    return dict(zip(values, row * one, strict=True))
 
 
 def widened(dtype: Any) -> Any:

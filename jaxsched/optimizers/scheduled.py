@@ -115,7 +115,13 @@ def scheduled(
     ) -> tuple[Any, Any]:
         values = evaluate(groups, state.iteration)
         with jax.enable_x64(True):
-            values = computed_once(values, state.iteration)
+            values = {
+                label: group
+                | computed_once(
+                    {k: v for k, v in group.items() if isinstance(v, jax.Array)}, state.iteration
+                )
+                for label, group in values.items()
+            }
         rules = optax.with_extra_args_support(build(state.iteration, values))
         updates, inner = rules.update(updates, state.inner, params, **extra_args)
         iteration: Any = optax.safe_increment(state.iteration)
