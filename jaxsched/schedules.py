@@ -60,7 +60,8 @@ def remembered(factory: Callable[P, S]) -> Callable[P, S]:
 
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a plain number: no array, no tracer, no bool."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    # The tracer first: numbers.Real, an abstract class, takes long to see that it is none.
+    return not isinstance(value, Tracer | bool | np.bool_) and isinstance(value, numbers.Real)
 
 
 def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> None:
