@@ -60,19 +60,18 @@ def adadelta(
     def scalars(step: Any, learning_rate: Any, rho: Any, eps: Any) -> dict[str, Any]:
         return {"step": -learning_rate, "keep": rho, "add": 1 - rho, "eps": eps}
 
-    def leaf(
-        c: Any, g: jax.Array, p: jax.Array, square_avg: jax.Array, acc_delta: jax.Array
-    ) -> Any:
-        v = mean_of_squares(square_avg, g, c["keep"], c["add"])
-        delta = jnp.sqrt(acc_delta + c["eps"]) / jnp.sqrt(v + c["eps"]) * g
-        u = mean_of_squares(acc_delta, delta, c["keep"], c["add"])
-        return c["step"] * delta, {"square_avg": v, "acc_delta": u}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "rho": rho, "eps": eps},
         trees=dict.fromkeys(["square_avg", "acc_delta"], jnp.zeros_like),
         weight_decay=weight_decay,
         maximize=maximize,
     )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, square_avg: jax.Array, acc_delta: jax.Array) -> Any:
+    v = mean_of_squares(square_avg, g, c["keep"], c["add"])
+    delta = jnp.sqrt(acc_delta + c["eps"]) / jnp.sqrt(v + c["eps"]) * g
+    u = mean_of_squares(acc_delta, delta, c["keep"], c["add"])
+    return c["step"] * delta, {"square_avg": v, "acc_delta": u}

@@ -85,32 +85,8 @@ def adafactor(
             "d": d,
         }
 
-    def leaf(
-        c: Any,
-        g: jax.Array,
-        p: jax.Array,
-        row_var: Any,
-        col_var: Any,
-        variance: Any,
-    ) -> Any:
-        least = jnp.finfo(g.dtype).eps if eps1 is None else c["eps1"]
-        after = {}
-        if row_var is None:
-            after["variance"] = v = lerp(variance, g * g, c["weight"])
-        else:
-            rows, columns = (norm(g, axis) ** 2 / g.shape[axis] for axis in (-1, -2))
-            after["row_var"] = rows = lerp(row_var, rows, c["weight"])
-            after["col_var"] = columns = lerp(col_var, columns, c["weight"])
-            v = rows * columns / jnp.maximum(rows.mean(-2, keepdims=True), least)
-        u = jax.lax.rsqrt(jnp.maximum(v, least * least)) * g
-        # Python's max, which torch takes, keeps the first of the two beside a NaN: one entry
-        # that is not a number leaves the others of a vector alone.
-        scale, clip = rms(p), rms(u) / c["d"]
-        step = jnp.where(scale > c["eps2"], scale, c["eps2"]) * c["relative_step"]
-        return -step / jnp.where(clip > 1, clip, 1) * u, after
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={
             "learning_rate": learning_rate,
@@ -127,6 +103,7 @@ def adafactor(
         weight_decay=weight_decay,
         decoupled_weight_decay=True,
         maximize=maximize,
+        switches={"least_of_dtype": eps1 is None},
         reads_params="adafactor",
     )
 
@@ -144,3 +121,30 @@ def norm(x: jax.Array, axis: int | None = None) -> jax.Array:
 def rms(x: jax.Array) -> jax.Array:
     """Root mean square."""
     return norm(x) / x.size**0.5
+
+
+def _leaf(
+    c: Any,
+    g: jax.Array,
+    p: jax.Array,
+    row_var: Any,
+    col_var: Any,
+    variance: Any,
+    *,
+    least_of_dtype: bool,
+) -> Any:
+    least = jnp.finfo(g.dtype).eps if least_of_dtype else c["eps1"]
+    after = {}
+    if row_var is None:
+        after["variance"] = v = lerp(variance, g * g, c["weight"])
+    else:
+        rows, columns = (norm(g, axis) ** 2 / g.shape[axis] for axis in (-1, -2))
+        after["row_var"] = rows = lerp(row_var, rows, c["weight"])
+        after["col_var"] = columns = lerp(col_var, columns, c["weight"])
+        v = rows * columns / jnp.maximum(rows.mean(-2, keepdims=True), least)
+    u = jax.lax.rsqrt(jnp.maximum(v, least * least)) * g
+    # Python's max, which torch takes, keeps the first of the two beside a NaN: one entry
+    # that is not a number leaves the others of a vector alone.
+    scale, clip = rms(p), rms(u) / c["d"]
+    step = jnp.where(scale > c["eps2"], scale, c["eps2"]) * c["relative_step"]
+    return -step / jnp.where(clip > 1, clip, 1) * u, after

@@ -64,15 +64,16 @@ def adagrad(
     def scalars(step: Any, learning_rate: Any, lr_decay: Any, eps: Any) -> dict[str, Any]:
         return {"step": -(learning_rate / (1 + (step - 1) * lr_decay)), "eps": eps}
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, sum: jax.Array) -> Any:
-        sum = sum + g * g
-        return c["step"] * g / (jnp.sqrt(sum) + c["eps"]), {"sum": sum}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "lr_decay": lr_decay, "eps": eps},
         trees={"sum": lambda p: jnp.full_like(p, initial_accumulator_value)},
         weight_decay=weight_decay,
         maximize=maximize,
     )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, sum: jax.Array) -> Any:
+    sum = sum + g * g
+    return c["step"] * g / (jnp.sqrt(sum) + c["eps"]), {"sum": sum}

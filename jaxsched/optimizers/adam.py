@@ -84,24 +84,9 @@ def adam(
             "step": -(learning_rate / (1 - b1**step)),
         }
 
-    def leaf(
-        c: Any,
-        g: jax.Array,
-        p: jax.Array,
-        exp_avg: jax.Array,
-        exp_avg_sq: jax.Array,
-        max_exp_avg_sq: jax.Array | None = None,
-    ) -> Any:
-        m = lerp(exp_avg, g, c["weight"])
-        v = largest = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
-        if max_exp_avg_sq is not None:
-            largest = jnp.maximum(max_exp_avg_sq, v)
-        added = c["step"] * m / (jnp.sqrt(largest) / c["root"] + c["eps"])
-        return added, {"exp_avg": m, "exp_avg_sq": v, "max_exp_avg_sq": largest}
-
     names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])]
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps},
         trees=dict.fromkeys(names, jnp.zeros_like),
@@ -161,3 +146,19 @@ def adamw(
         decoupled_weight_decay=True,
         maximize=maximize,
     )
+
+
+def _leaf(
+    c: Any,
+    g: jax.Array,
+    p: jax.Array,
+    exp_avg: jax.Array,
+    exp_avg_sq: jax.Array,
+    max_exp_avg_sq: jax.Array | None = None,
+) -> Any:
+    m = lerp(exp_avg, g, c["weight"])
+    v = largest = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
+    if max_exp_avg_sq is not None:
+        largest = jnp.maximum(max_exp_avg_sq, v)
+    added = c["step"] * m / (jnp.sqrt(largest) / c["root"] + c["eps"])
+    return added, {"exp_avg": m, "exp_avg_sq": v, "max_exp_avg_sq": largest}

@@ -66,16 +66,17 @@ def adamax(
             "step": -(learning_rate / (1 - b1**step)),
         }
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_inf: jax.Array) -> Any:
-        m = lerp(exp_avg, g, c["weight"])
-        u = jnp.maximum(exp_inf * c["keep"], jnp.abs(g) + c["eps"])
-        return c["step"] * m / u, {"exp_avg": m, "exp_inf": u}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps},
         trees=dict.fromkeys(["exp_avg", "exp_inf"], jnp.zeros_like),
         weight_decay=weight_decay,
         maximize=maximize,
     )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_inf: jax.Array) -> Any:
+    m = lerp(exp_avg, g, c["weight"])
+    u = jnp.maximum(exp_inf * c["keep"], jnp.abs(g) + c["eps"])
+    return c["step"] * m / u, {"exp_avg": m, "exp_inf": u}

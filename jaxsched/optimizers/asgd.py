@@ -80,14 +80,8 @@ def asgd(
             "mu": 1 / jnp.maximum(1.0, step - t0),
         }
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, ax: jax.Array) -> Any:
-        added = scaled(p, c["shrink_by_lambd"]) + c["step"] * g
-        moved = p + added
-        averaged = jnp.where(c["weight"] != 1, ax + (moved - ax) * c["weight"], moved)
-        return added, {"ax": averaged}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "lambd": lambd, "alpha": alpha, "t0": t0},
         trees={"ax": jnp.zeros_like},
@@ -96,3 +90,10 @@ def asgd(
         maximize=maximize,
         reads_params="asgd",
     )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, ax: jax.Array) -> Any:
+    added = scaled(p, c["shrink_by_lambd"]) + c["step"] * g
+    moved = p + added
+    averaged = jnp.where(c["weight"] != 1, ax + (moved - ax) * c["weight"], moved)
+    return added, {"ax": averaged}

@@ -83,20 +83,20 @@ def muon(
     def scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any) -> dict[str, Any]:
         return {"step": -learning_rate, "weight": 1 - momentum, "momentum": momentum, "eps": eps}
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, momentum_buffer: jax.Array) -> Any:
-        b = lerp(momentum_buffer, g, c["weight"])
-        u = lerp(g, b, c["momentum"]) if nesterov else b
-        x = orthogonalized(u, c["eps"], ns_coefficients, int(ns_steps))
-        ratio = adjustment(g.shape[::-1] if transposed else g.shape, adjust_lr_fn)
-        return c["step"] * ratio * x.astype(g.dtype), {"momentum_buffer": b}
-
     rule = update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "momentum": momentum, "eps": eps},
         trees={"momentum_buffer": jnp.zeros_like},
         weight_decay=weight_decay,
         decoupled_weight_decay=True,
+        switches={
+            "nesterov": bool(nesterov),
+            "ns_coefficients": tuple(ns_coefficients),
+            "ns_steps": int(ns_steps),
+            "adjust_lr_fn": adjust_lr_fn,
+            "transposed": bool(transposed),
+        },
     )
 
     def init(params: optax.Params) -> Any:
@@ -147,3 +147,22 @@ def orthogonalized(
         polynomial = rounded(b * gram.astype(jnp.float32) + c * product(gram, gram))
         x = rounded(a * x.astype(jnp.float32) + product(polynomial, x))
     return x.T if tall else x
+
+
+def _leaf(
+    c: Any,
+    g: jax.Array,
+    p: jax.Array,
+    momentum_buffer: jax.Array,
+    *,
+    nesterov: bool,
+    ns_coefficients: tuple[float, float, float],
+    ns_steps: int,
+    adjust_lr_fn: str | None,
+    transposed: bool,
+) -> Any:
+    b = lerp(momentum_buffer, g, c["weight"])
+    u = lerp(g, b, c["momentum"]) if nesterov else b
+    x = orthogonalized(u, c["eps"], ns_coefficients, ns_steps)
+    ratio = adjustment(g.shape[::-1] if transposed else g.shape, adjust_lr_fn)
+    return c["step"] * ratio * x.astype(g.dtype), {"momentum_buffer": b}

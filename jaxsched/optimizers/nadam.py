@@ -104,17 +104,8 @@ def nadam(
             "mu_product": mu_product,
         }
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array) -> Any:
-        m = lerp(exp_avg, g, c["weight"])
-        v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
-        denominator = jnp.sqrt(v / c["correction"]) + c["eps"]
-        # torch adds the two one after the other, and rounds the parameter in between.
-        first = p + c["step_of_gradient"] * g / denominator - p
-        added = first + c["step_of_moment"] * m / denominator
-        return added, {"exp_avg": m, "exp_avg_sq": v}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={
             "learning_rate": learning_rate,
@@ -130,3 +121,13 @@ def nadam(
         maximize=maximize,
         reads_params="nadam",
     )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array) -> Any:
+    m = lerp(exp_avg, g, c["weight"])
+    v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
+    denominator = jnp.sqrt(v / c["correction"]) + c["eps"]
+    # torch adds the two one after the other, and rounds the parameter in between.
+    first = p + c["step_of_gradient"] * g / denominator - p
+    added = first + c["step_of_moment"] * m / denominator
+    return added, {"exp_avg": m, "exp_avg_sq": v}

@@ -91,15 +91,8 @@ def radam(
             "rectification": jnp.sqrt(jnp.where(rectified, square, 1.0)),
         }
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array) -> Any:
-        m = lerp(exp_avg, g, c["weight"])
-        v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
-        plain = m / c["correction"] * c["learning_rate"]
-        adaptive = plain * (c["root"] / (jnp.sqrt(v) + c["eps"])) * c["rectification"]
-        return -jnp.where(c["rectified"] > 0, adaptive, plain), {"exp_avg": m, "exp_avg_sq": v}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps},
         trees=dict.fromkeys(["exp_avg", "exp_avg_sq"], jnp.zeros_like),
@@ -107,3 +100,11 @@ def radam(
         decoupled_weight_decay=decoupled_weight_decay,
         maximize=maximize,
     )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array) -> Any:
+    m = lerp(exp_avg, g, c["weight"])
+    v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
+    plain = m / c["correction"] * c["learning_rate"]
+    adaptive = plain * (c["root"] / (jnp.sqrt(v) + c["eps"])) * c["rectification"]
+    return -jnp.where(c["rectified"] > 0, adaptive, plain), {"exp_avg": m, "exp_avg_sq": v}

@@ -81,30 +81,9 @@ def rmsprop(
             "momentum": momentum,
         }
 
-    def leaf(
-        c: Any,
-        g: jax.Array,
-        p: jax.Array,
-        square_avg: jax.Array,
-        grad_avg: jax.Array | None = None,
-        momentum_buffer: jax.Array | None = None,
-    ) -> Any:
-        after = {"square_avg": mean_of_squares(square_avg, g, c["keep"], c["add"])}
-        square = after["square_avg"]
-        if grad_avg is not None:
-            after["grad_avg"] = a = lerp(grad_avg, g, c["add"])
-            square = square - a * a
-        scaled = g / (jnp.sqrt(square) + c["eps"])
-        if momentum_buffer is None:
-            return c["step"] * scaled, after
-        moves = c["momentum"] > 0
-        b = jnp.where(moves, momentum_buffer * c["momentum"] + scaled, momentum_buffer)
-        after["momentum_buffer"] = b
-        return c["step"] * jnp.where(moves, b, scaled), after
-
     kept = {"grad_avg": centered, "momentum_buffer": not is_zero(momentum)}
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={
             "learning_rate": learning_rate,
@@ -118,3 +97,25 @@ def rmsprop(
         weight_decay=weight_decay,
         maximize=maximize,
     )
+
+
+def _leaf(
+    c: Any,
+    g: jax.Array,
+    p: jax.Array,
+    square_avg: jax.Array,
+    grad_avg: jax.Array | None = None,
+    momentum_buffer: jax.Array | None = None,
+) -> Any:
+    after = {"square_avg": mean_of_squares(square_avg, g, c["keep"], c["add"])}
+    square = after["square_avg"]
+    if grad_avg is not None:
+        after["grad_avg"] = a = lerp(grad_avg, g, c["add"])
+        square = square - a * a
+    scaled = g / (jnp.sqrt(square) + c["eps"])
+    if momentum_buffer is None:
+        return c["step"] * scaled, after
+    moves = c["momentum"] > 0
+    b = jnp.where(moves, momentum_buffer * c["momentum"] + scaled, momentum_buffer)
+    after["momentum_buffer"] = b
+    return c["step"] * jnp.where(moves, b, scaled), after

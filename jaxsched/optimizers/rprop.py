@@ -63,19 +63,8 @@ def rprop(
     def scalars(step: Any, **numbers: Any) -> dict[str, Any]:
         return {"first": step == 1, **numbers}
 
-    def leaf(c: Any, g: jax.Array, p: jax.Array, prev: jax.Array, step_size: jax.Array) -> Any:
-        agreement = g * prev
-        grow = jnp.where(agreement < 0, c["eta_minus"], 1)
-        grow = jnp.where(agreement > 0, c["eta_plus"], grow)
-        size = jnp.where(c["first"] > 0, c["learning_rate"], step_size) * grow
-        size = jnp.clip(size, c["step_size_min"], c["step_size_max"])
-        prev = jnp.where(agreement < 0, 0, g)
-        # torch's sign of NaN is 0: the entry stays, and moves again with the next gradient.
-        sign = jnp.where(jnp.isnan(prev), 0, jnp.sign(prev))
-        return -sign * size, {"prev": prev, "step_size": size}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={
             "learning_rate": learning_rate,
@@ -87,3 +76,15 @@ def rprop(
         trees=dict.fromkeys(["prev", "step_size"], jnp.zeros_like),
         maximize=maximize,
     )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, prev: jax.Array, step_size: jax.Array) -> Any:
+    agreement = g * prev
+    grow = jnp.where(agreement < 0, c["eta_minus"], 1)
+    grow = jnp.where(agreement > 0, c["eta_plus"], grow)
+    size = jnp.where(c["first"] > 0, c["learning_rate"], step_size) * grow
+    size = jnp.clip(size, c["step_size_min"], c["step_size_max"])
+    prev = jnp.where(agreement < 0, 0, g)
+    # torch's sign of NaN is 0: the entry stays, and moves again with the next gradient.
+    sign = jnp.where(jnp.isnan(prev), 0, jnp.sign(prev))
+    return -sign * size, {"prev": prev, "step_size": size}

@@ -3,7 +3,8 @@
 The count is that of updates: torch's ``step`` is 1 at the first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +43,7 @@ class RuleState(NamedTuple):
 
 def update_rule(
     leaf: Callable[..., tuple[jax.Array, Mapping[str, Any]]],
-    scalars: Callable[..., Scalars],
+    scalars: Callable[..., dict[str, Any]],
     *,
     numbers: Scalars,
     trees: Mapping[str, Callable[[jax.Array], Any]],
@@ -50,19 +51,21 @@ def update_rule(
     weight_decay: Any = 0.0,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
+    switches: Mapping[str, Hashable] = MappingProxyType({}),
     reads_params: str = "",
     takes_again: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """An update rule from what happens to its scalars and what happens to one leaf.
 
     Args:
-      leaf: ``leaf(c, g, p, **trees)``, from the scalars c, the gradient, the
-        parameter and the state's leaves to what is added to the parameter and
-        the leaves as they are after it. All in the dtype of the arithmetic: the
-        parameter's, float32 for half precision.
+      leaf: ``leaf(c, g, p, **trees, **switches)``, from the scalars c, the
+        gradient, the parameter and the state's leaves to what is added to the
+        parameter and the leaves as they are after it. All in the dtype of the
+        arithmetic: the parameter's, float32 for half precision. A function of a
+        module, so that groups whose switches agree share what is traced.
       scalars: ``scalars(step, **numbers, **kept)``, in float64, once an update:
         what c holds, each value rounded once. A value named like one of
-        ``kept`` is what the next update finds there.
+        ``kept`` is not for c but what the next update finds there.
       numbers: the hyperparameters that ``scalars`` takes; ``learning_rate``
         among them.
       trees: ``{name: from a parameter to its leaf before the first update}``.
@@ -71,6 +74,7 @@ def update_rule(
         decoupled, so that the parameter shrinks by ``learning_rate`` times it.
       decoupled_weight_decay: which of the two.
       maximize: ascends, with -g for g.
+      switches: what else ``leaf`` is told, the same for all leaves.
       reads_params: what makes ``update`` need the parameters, for its error.
       takes_again: whether ``leaf`` also takes ``again``, the gradient for what is
         added to the parameter. It equals g, but XLA does not know it: of a decayed
@@ -81,6 +85,15 @@ def update_rule(
     decays = not is_zero(weight_decay)
     coupled = decays and not decoupled_weight_decay
     reads_params = "weight_decay" if decays else reads_params
+    kind = _Kind(
+        leaf,
+        tuple(switches.items()),
+        tuple(trees),
+        coupled=coupled,
+        decoupled=decays and not coupled,
+        maximize=bool(maximize),
+        takes_again=takes_again,
+    )
 
     def init(params: optax.Params) -> Any:
         return RuleState(
@@ -114,38 +127,13 @@ def update_rule(
             known = {name: as_float64(value) for name, value in numbers.items()}
             derived = scalars(state.step.astype(jnp.float64) + 1, **known, **state.scalars)
             decay = as_float64(weight_decay)
-            by_dtype = scalars_by_dtype(
-                state.step, **derived, decay=decay, shrink=1 - known["learning_rate"] * decay
-            )
             next_scalars = {
-                name: jnp.asarray(derived[name]).astype(old.dtype)
+                name: jnp.asarray(derived.pop(name)).astype(old.dtype)
                 for name, old in state.scalars.items()
             }
-
-        def gradient(c: Scalars, g: jax.Array, p: jax.Array) -> jax.Array:
-            wide = c["decay"].dtype
-            g = (-g if maximize else g).astype(wide)
-            return g + c["decay"] * p.astype(wide) if coupled else g
-
-        def row(c: Scalars, g: Any, read: Sequence[Any], old: Sequence[Any]) -> tuple[Any, ...]:
-            g, p, *again = map(as_leaf, (g, *read))
-            if p.size == 0:
-                return jnp.zeros_like(p), *old
-            wide = c["decay"].dtype
-            before = {
-                name: None if value is None else value.astype(wide)
-                for name, value in zip(state.trees, old, strict=True)
-            }
-            g, x = gradient(c, g, p), p.astype(wide)
-            if takes_again:
-                before["again"] = gradient(c, *again) if again else g
-            added, after = leaf(c, g, x, **before)
-            if decays and decoupled_weight_decay:
-                added = scaled(x, c["shrink"]) + added
-            return round_to(added, p), *(
-                None if value is None else round_to(after[name], value)
-                for name, value in zip(state.trees, old, strict=True)
-            )
+            if kind.decoupled:
+                derived["shrink"] = 1 - known["learning_rate"] * decay
+            by_dtype = scalars_by_dtype(state.step, **derived, decay=decay)
 
         read = [params]
         if takes_again and coupled:
@@ -153,17 +141,63 @@ def update_rule(
             read += jax.lax.optimization_barrier((updates, params))
         # Leaves of one shape are traced and lowered once; run eagerly it would be compiled anew.
         traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))
-        shared = jax.jit(row) if traced else row
+        of_leaf = _traced_row if traced else _row
         updates, *after = leafwise(
-            lambda g, read, old: shared(by_dtype(as_leaf(read[0]).dtype), g, read, old),
+            lambda g, read, old: of_leaf(kind, by_dtype(as_leaf(read[0]).dtype), g, read, old),
             updates,
             read,
-            state.trees.values(),
+            [state.trees[name] for name in trees],  # a dictionary comes sorted out of jit
         )
         step: Any = optax.safe_increment(state.step)
-        return updates, RuleState(step, next_scalars, dict(zip(state.trees, after, strict=True)))
+        return updates, RuleState(step, next_scalars, dict(zip(trees, after, strict=True)))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class _Kind(NamedTuple):
+    """What a leaf's update depends on besides arrays."""
+
+    leaf: Callable[..., Any]
+    switches: tuple[tuple[str, Hashable], ...]
+    trees: tuple[str, ...]
+    coupled: bool
+    decoupled: bool
+    maximize: bool
+    takes_again: bool
+
+
+def _row(
+    kind: _Kind, c: Scalars, g: Any, read: Sequence[Any], old: Sequence[Any]
+) -> tuple[Any, ...]:
+    """One leaf's update and its leaves of the state, each rounded to its dtype."""
+    g, p, *again = map(as_leaf, (g, *read))
+    if p.size == 0:
+        return jnp.zeros_like(p), *old
+    wide = c["decay"].dtype
+    before = {
+        name: None if value is None else value.astype(wide)
+        for name, value in zip(kind.trees, old, strict=True)
+    }
+    g, x = _decayed(kind, c, g, p), p.astype(wide)
+    if kind.takes_again:
+        before["again"] = _decayed(kind, c, *again) if again else g
+    added, after = kind.leaf(c, g, x, **before, **dict(kind.switches))
+    if kind.decoupled:
+        added = scaled(x, c["shrink"]) + added
+    return round_to(added, p), *(
+        None if value is None else round_to(after[name], value)
+        for name, value in zip(kind.trees, old, strict=True)
+    )
+
+
+_traced_row = jax.jit(_row, static_argnums=0)
+
+
+def _decayed(kind: _Kind, c: Scalars, g: jax.Array, p: jax.Array) -> jax.Array:
+    """The gradient that the rule sees."""
+    wide = c["decay"].dtype
+    g = (-g if kind.maximize else g).astype(wide)
+    return g + c["decay"] * p.astype(wide) if kind.coupled else g
 
 
 def scaled(x: jax.Array, factor: jax.Array) -> jax.Array:

@@ -85,26 +85,30 @@ def sgd(
             "started": started | moves,
         }
 
-    def leaf(
-        c: Any,
-        g: jax.Array,
-        p: jax.Array,
-        again: jax.Array,
-        momentum_buffer: jax.Array | None = None,
-    ) -> Any:
-        if momentum_buffer is None:
-            return c["step"] * g, {}
-        b = c["keep"] * momentum_buffer + c["add"] * g
-        ahead = again + c["look_ahead"] * b if nesterov else jnp.where(c["moves"] > 0, b, again)
-        return c["step"] * ahead, {"momentum_buffer": b}
-
     return update_rule(
-        leaf,
+        _leaf,
         scalars,
         numbers={"learning_rate": learning_rate, "momentum": momentum, "dampening": dampening},
         trees={} if is_zero(momentum) else {"momentum_buffer": jnp.zeros_like},
         kept={"started": False},
         weight_decay=weight_decay,
         maximize=maximize,
+        switches={"nesterov": bool(nesterov)},
         takes_again=True,
     )
+
+
+def _leaf(
+    c: Any,
+    g: jax.Array,
+    p: jax.Array,
+    again: jax.Array,
+    momentum_buffer: jax.Array | None = None,
+    *,
+    nesterov: bool,
+) -> Any:
+    if momentum_buffer is None:
+        return c["step"] * g, {}
+    b = c["keep"] * momentum_buffer + c["add"] * g
+    ahead = again + c["look_ahead"] * b if nesterov else jnp.where(c["moves"] > 0, b, again)
+    return c["step"] * ahead, {"momentum_buffer": b}
