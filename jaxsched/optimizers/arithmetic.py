@@ -45,7 +45,7 @@ def scalars_by_dtype(count: jax.Array, /, **scalars: Any) -> Callable[[Any], dic
 
 
 def computed_once(values: dict[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
-    """Scalars of one dtype, to be computed in one kernel.
+    """Scalars of one dtype, each to be computed in a kernel of its own.
 
     XLA on a CPU computes a formula anew in every kernel that reads it, and so in each
     leaf's, but not what ends in a division: here by 1, which it cannot know before
@@ -53,9 +53,8 @@ def computed_once(values: dict[str, jax.Array], count: jax.Array) -> dict[str, j
     """
     if not values:
         return {}
-    row = jnp.stack(list(values.values()))
-    one = 1 + 0.0 * count.astype(row.dtype)
-    return dict(zip(values, row * one, strict=True))
+    one = 1 + 0.0 * count.astype(next(iter(values.values())).dtype)
+    return {name: value / one for name, value in values.items()}
 
 
 def widened(dtype: Any) -> Any:
