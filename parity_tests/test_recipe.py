@@ -114,6 +114,16 @@ def test_replay_of_a_trace_is_the_trace():
         np.testing.assert_array_equal(a, b)
 
 
+def test_parts_of_a_chain_tell_together():
+    tx = optax.chain(
+        optax.inject_hyperparams(optax.add_decayed_weights)(5e-4),
+        optax.inject_hyperparams(optax.sgd)(0.1, 0.9),
+    )
+    told = jaxsched.hyperparameters(tx.init(PARAMS))["all"]
+    expected = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    assert {name: round(float(value), 6) for name, value in told.items()} == expected
+
+
 def test_any_optax_rule_may_be_the_update_rule():
     recipe = Recipe({"all": {"learning_rate": lambda i: 0.1 / (1 + i), "b1": 0.8}}, optax.adam)
     tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
@@ -244,7 +254,7 @@ ERRORS = {
         lambda: jaxsched.hyperparameters(
             [optimizers.sgd(schedules.constant(0.1)).init(PARAMS)] * 2
         ),
-        "labels must be unique within opt_state, got 'all' twice. "
+        "opt_state must tell each hyperparameter of a label once, got dampening of all twice. "
         "Pass one optimizer's state at a time.",
     ),
     "decay-without-parameters": (

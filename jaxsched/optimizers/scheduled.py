@@ -169,7 +169,7 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
       tells has the label of ``optax.multi_transform`` around it, else ``"all"``.
 
     Raises:
-      ValueError: the state holds no such hyperparameters, or a label twice.
+      ValueError: the state holds no such hyperparameters, or one of a label twice.
 
     >>> from jaxsched.optimizers import sgd
     >>> tx = sgd(lambda count: 0.5 / (1 + count))
@@ -186,12 +186,13 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
         )
     values: dict[str, dict[str, jax.Array]] = {}
     for label, group in found:
-        if label in values:
+        known = values.setdefault(label, {})
+        if twice := sorted(set(known) & set(group)):
             raise ValueError(
-                f"labels must be unique within opt_state, got {label!r} twice. "
-                "Pass one optimizer's state at a time."
+                f"opt_state must tell each hyperparameter of a label once, got {twice[0]} of "
+                f"{label} twice. Pass one optimizer's state at a time."
             )
-        values[label] = {name: jnp.asarray(value) for name, value in group.items()}
+        known |= {name: jnp.asarray(value) for name, value in group.items()}
     return values
 
 

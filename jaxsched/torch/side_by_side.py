@@ -260,24 +260,11 @@ def _rates_of_torch(
 
 
 def _rates_of(state: Any) -> dict[str, dict[str, Any]]:
-    """What the state tells: ours, those of ``optax.inject_hyperparams`` by label, or nothing."""
+    """What the state tells, or nothing."""
     try:
         return hyperparameters(state)
     except ValueError:
-        pass
-    parts = {
-        label: part
-        for node in jax.tree.leaves(state, is_leaf=lambda n: hasattr(n, "inner_states"))
-        for label, part in getattr(node, "inner_states", {}).items()
-    }
-    told = {label: _injected(part) for label, part in (parts or {"all": state}).items()}
-    return {label: rates for label, rates in told.items() if rates}
-
-
-def _injected(state: Any) -> dict[str, Any]:
-    """The hyperparameters of the first ``optax.inject_hyperparams`` in a state."""
-    nodes = jax.tree.leaves(state, is_leaf=lambda n: hasattr(n, "hyperparams"))
-    return next((dict(n.hyperparams) for n in nodes if hasattr(n, "hyperparams")), {})
+        return {}
 
 
 def _compare_rates(
