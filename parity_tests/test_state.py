@@ -260,6 +260,21 @@ def test_resnet_from_torchvision_by_number(tmp_path):
         assert torch.equal(fresh.state[p]["momentum_buffer"], p.grad)
 
 
+def test_an_nnx_optimizer_is_exported_as_it_is():
+    layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(layer, optimizers.sgd(0.1, 0.9), wrt=nnx.Param)
+    params = nnx.state(layer, nnx.Param)
+    theirs = torch.optim.SGD(torch.nn.Linear(2, 3).parameters(), 0.1, 0.9)
+    mapping = {"kernel": 0, "bias": 1}
+    before = export_state(optimizer, params, mapping, like=theirs.state_dict())["state"]
+    assert before == {0: {"momentum_buffer": None}, 1: {"momentum_buffer": None}}
+    optimizer.update(layer, jax.tree.map(jnp.ones_like, params))
+    for given in (optimizer, optimizer.opt_state, nnx.as_pure(optimizer.opt_state)):
+        state = export_state(given, params, mapping, like=theirs.state_dict())["state"]
+        assert state[0]["momentum_buffer"].tolist() == [[1.0, 1.0]] * 3
+        assert state[1]["momentum_buffer"].tolist() == [1.0] * 3
+
+
 def test_a_transform_of_the_users_own_goes_both_ways():
     """Attention's kernel (in, heads, dim) of torch's (heads * dim, in)."""
     parameter = torch.nn.Parameter(torch.zeros(6, 5))

@@ -214,7 +214,8 @@ def export_state(
     """A ``state_dict`` for torch's optimizer to go on from.
 
     Args:
-      opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not.
+      opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not, or the
+        ``nnx.Optimizer`` or ``TrainState`` that has it.
       params: the parameters.
       mapping: as ``import_state`` has it. A transform must only rearrange.
       like: a ``state_dict`` of the optimizer, fresh or not, or a path: its groups,
@@ -362,7 +363,15 @@ def _rules(opt_state: Any) -> list[RuleState]:
     """The states of the rules in a state, however wrapped."""
     opt_state = getattr(opt_state, "opt_state", opt_state)
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, RuleState))
-    found = [node for node in leaves if isinstance(node, RuleState)]
+    # Of an nnx.Optimizer the numbers are variables, which have no truth value.
+    found = [
+        node._replace(
+            step=jnp.asarray(node.step),
+            scalars={name: jnp.asarray(value) for name, value in node.scalars.items()},
+        )
+        for node in leaves
+        if isinstance(node, RuleState)
+    ]
     if not found:
         raise ValueError(
             f"opt_state must hold that of a rule of jaxsched.optimizers, got "
