@@ -39,6 +39,13 @@ def injected():
     return optax.multi_transform(rules, param_groups.by_leaf_name)
 
 
+def state():
+    class State:  # as nnx.Optimizer and TrainState have it
+        tx = transformation
+
+    return State()
+
+
 def port():
     rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, 9), 5)
     return Recipe({"0": {"learning_rate": rate, "momentum": 0.9}})
@@ -141,6 +148,12 @@ def test_injected_hyperparameters_are_read(folder, capsys):
     out = capsys.readouterr().out
     assert re.search(r"weight +learning rate +50", out)
     assert status == 0, out
+
+
+def test_what_has_the_transformation_is_read(folder, capsys):
+    words = ["verify", "mine.py:state", "--against", "rates.npz", "--iterations", "50"]
+    status = cli.main(words)
+    assert status == 0, capsys.readouterr().out
 
 
 def test_each_file_has_the_modules_that_lie_beside_it(tmp_path, capsys, monkeypatch):

@@ -31,7 +31,8 @@ def load(text: str, *, steps_per_epoch: int | None = None, iterations: int | Non
     Args:
       text: a trace's file, or ``file.py:name`` of a ``Recipe``, a ``Trace``, a function
         without arguments that returns one, an Optax transformation (or it and the
-        parameters it is for), or torch's optimizer and scheduler.
+        parameters it is for, or what has it as its ``tx``), or torch's optimizer
+        and scheduler.
       steps_per_epoch: batches between two steps of a torch scheduler.
       iterations: batches of it that are looked at; ``from_torch``'s horizon, if not given.
 
@@ -131,6 +132,10 @@ def _is_optimizer(value: Any) -> bool:
 def _known(text: str, value: Any, steps_per_epoch: int | None, iterations: int | None) -> Any:
     if isinstance(value, Recipe | Trace) or _is_transformation(value):
         return value
+    if _is_transformation(inner := getattr(value, "tx", None)):
+        # An nnx.Optimizer, which knows no parameters, or a TrainState, which has them.
+        params = getattr(value, "params", None)
+        return inner if params is None else (inner, params)
     parts: list[Any] = list(value) if isinstance(value, tuple | list) else [value]
     if len(parts) == 2 and _is_transformation(parts[0]):
         return tuple(parts)
