@@ -144,6 +144,49 @@ def test_schedules_of_ones_own_are_looked_into():
     assert jaxsched.compare(of(19), recording).causes == cause
 
 
+def test_members_of_a_composition_are_looked_into():
+    def of(T_max, milestone):
+        members = [
+            lr_scheduler.linear_lr(0.1, total_iters=5),
+            lr_scheduler.cosine_annealing_lr(0.1, T_max),
+        ]
+        rate = lr_scheduler.sequential_lr(members, [milestone], steps=60)
+        return Recipe({"all": {"learning_rate": rate}})
+
+    report = jaxsched.compare(of(39, 10).trace(60), of(40, 10))
+    assert "cosine_annealing_lr with another denominator, T_max: 39 for 40" in report.causes
+    report = jaxsched.compare(of(40, 9).trace(60), of(40, 10))
+    assert "sequential_lr with another milestones: [9] for [10]" in report.causes
+    report = jaxsched.compare(of(40, 10).trace(60), of(40, 10))
+    assert report
+    assert not report.causes
+
+
+@pytest.mark.parametrize(
+    ("cycle", "right", "wrong", "told"),
+    [
+        (
+            lambda n: lr_scheduler.one_cycle_lr(0.1, total_steps=n),
+            *(80, 81, "one_cycle_lr with another denominator, total_steps: 81 for 80"),
+        ),
+        (
+            lambda n: lr_scheduler.cyclic_lr(0.01, 0.1, n),
+            *(20, 21, "cyclic_lr with another step_size_up: 21 for 20"),
+        ),
+    ],
+    ids=["one_cycle_lr", "cyclic_lr"],
+)
+def test_a_cycle_and_its_momentum_have_one_cause(cycle, right, wrong, told):
+    def of(n):
+        schedule = cycle(n)
+        return Recipe({"all": {"learning_rate": schedule, "momentum": schedule.momentum}})
+
+    assert told in jaxsched.compare(of(wrong).trace(80), of(right)).causes
+    # Of the momentum alone, too.
+    half = {"all": {"learning_rate": cycle(right), "momentum": cycle(wrong).momentum}}
+    assert told in jaxsched.compare(Recipe(half).trace(80), of(right)).causes
+
+
 def test_what_no_mistake_explains_has_no_cause():
     rng = np.random.default_rng(0)
     reference = yolov5_resnet18(epochs=20, warmup_iterations=100)

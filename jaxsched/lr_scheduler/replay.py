@@ -133,6 +133,10 @@ class TorchSchedule:
     base_lr: Hyperparameter | None
     momentum: Schedule | None = None
 
+    def __post_init__(self) -> None:
+        if self.momentum is not None:
+            self.momentum.__dict__["origin"] = (momentum_of, {"cycle": self})
+
     def __call__(self, count: ArrayLike) -> jax.Array:
         """The rate after ``count`` calls of ``scheduler.step()``."""
         if self.curve is None:
@@ -156,6 +160,11 @@ class TorchSchedule:
         if steps is None:
             return self
         return dataclasses.replace(self, curve=table_of(self.name, self.rates(steps)))
+
+
+def momentum_of(cycle: TorchSchedule) -> Schedule | None:
+    """The schedule of a cycle's momentum, which is made anew with its cycle."""
+    return cycle.momentum
 
 
 def table_of(name: str, values: Sequence[float]) -> Schedule:

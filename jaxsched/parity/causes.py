@@ -241,6 +241,9 @@ def explained(case: Case, mistake: Mistake, key: Key) -> str:
 
 def nodes(schedule: Any) -> Iterator[tuple[Callable[..., Any], Mapping[str, Any]]]:
     """The origins within a schedule, its own first."""
+    if isinstance(schedule, list | tuple):  # the members of a composition
+        for member in schedule:
+            yield from nodes(member)
     origin = getattr(schedule, "origin", None)
     if origin is not None:
         yield origin

@@ -61,6 +61,10 @@ def _edited(case: Case, edit: Edit) -> Callable[[Key, np.ndarray], np.ndarray | 
 
 def _made_anew(schedule: Any, edit: Edit) -> Any:
     """The schedule with ``edit`` made wherever it applies."""
+    if isinstance(schedule, list | tuple):
+        members = [_made_anew(member, edit) for member in schedule]
+        same = all(new is old for new, old in zip(members, schedule, strict=True))
+        return schedule if same else members
     origin = getattr(schedule, "origin", None)
     if origin is None:
         return schedule
@@ -369,6 +373,13 @@ def _scheduler(case: Case, factory: Any, arguments: Arguments) -> Iterator[tuple
             others = [not value]
         elif isinstance(value, int):
             others = [v for v in (value - 1, value + 1) if v > 0]
+        elif name == "milestones":
+            others = [
+                [*value[:k], milestone + step, *value[k + 1 :]]
+                for k, milestone in enumerate(value)
+                for step in (-1, 1)
+                if milestone + step >= 0
+            ]
         for other in others:
             text = f"{title} with another {name}: {{ours}} for {{theirs}}"
             if name in ("T_max", "total_iters", "total_steps"):
