@@ -24,7 +24,7 @@ class Trace:
     """Hyperparameters that were in force, a row an iteration.
 
     Attributes:
-      groups: ``{label: {name: array (n,)}}``, in any float dtype.
+      groups: ``{label: {name: array (n,)}}``, in any float dtype of NumPy's own.
       run: ``{name: array (n,)}``, what belongs to no group, in float64.
       start: the iteration of row 0.
       meta: what else is to be told, as JSON has it: ``clock``, versions,
@@ -91,9 +91,24 @@ class Trace:
         start: int = 0,
         meta: Mapping[str, Any] | None = None,
     ) -> "Trace":
-        """From what ``jaxsched.hyperparameters`` told after each iteration."""
+        """From what ``jaxsched.hyperparameters`` told after each iteration.
+
+        Raises:
+          ValueError: a row tells other groups or names than the first.
+        """
         rows = list(rows)
         labels = {label: tuple(group) for label, group in rows[0].items()} if rows else {}
+        for k, row in enumerate(rows):
+            if {label: set(group) for label, group in row.items()} != {
+                label: set(names) for label, names in labels.items()
+            }:
+                told = ", ".join(
+                    f"{label}/{name}" for label, group in row.items() for name in group
+                )
+                raise ValueError(
+                    f"rows must tell what the first does, got {told or 'nothing'} in row {k}. "
+                    "Stack one optimizer's."
+                )
         return cls(
             {
                 label: {name: np.array([row[label][name] for row in rows]) for name in names}

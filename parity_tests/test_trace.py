@@ -128,6 +128,10 @@ ERRORS = {
         lambda: TRACE.relabel({"c": "a/b"}),
         "labels must stay unique, got a/b, a/b.",
     ),
+    "rows": (
+        lambda: Trace.stack([{"a": {"x": 1.0, "y": 2.0}}, {"a": {"x": 1.0}}]),
+        "rows must tell what the first does, got a/x in row 1. Stack one optimizer's.",
+    ),
     "lengths": (
         lambda: jaxsched.compare(traces(3), traces(4)),
         "traces must have the same length, got 3 against 4. Compare the same stretch.",
@@ -199,6 +203,12 @@ def test_a_quantity_that_is_missing_differs():
     report = jaxsched.compare(Trace({"a": {"learning_rate": np.ones(2)}}), reference)
     assert not report
     assert report.first.name == "momentum"
+    assert "a/momentum: mine has none, where the reference has 1.0" in str(report)
+
+
+def test_one_of_each_is_told_as_one():
+    told = str(jaxsched.compare(traces(1), traces(1)))
+    assert told == "parity: 1 iteration × 1 group × learning rate: 0 ULP"
 
 
 def test_what_only_mine_has_is_named():

@@ -47,6 +47,8 @@ class Quantity:
         if self.first is None:
             return f"{where}: {self.n} of {self.n} equal"
         iteration, mine, reference = self.first
+        if not self.equal and np.isnan(mine):
+            return f"{where}: mine has none, where the reference has {reference!r}"
         return (
             f"{where}: {self.equal} of {self.n} equal, up to {self.max_ulp} ULP "
             f"({self.max_relative:.2g} of the peak), first at iteration {iteration}: "
@@ -109,7 +111,10 @@ class Report:
             names = dict.fromkeys(q.name.replace("_", " ") for q in self.quantities)
             worst = max(q.max_ulp for q in self.quantities)
             clock = self.reference.meta.get("clock", "iteration")
-            return f"parity: {n} {clock}s × {len(labels)} groups × {', '.join(names)}: {worst} ULP"
+            many = [
+                f"{k} {noun}{'s'[: k != 1]}" for k, noun in ((n, clock), (len(labels), "group"))
+            ]
+            return f"parity: {' × '.join([*many, ', '.join(names)])}: {worst} ULP"
         lines = [str(q) for q in self.quantities if q.first is not None]
         equal = sum(q.first is None for q in self.quantities)
         causes = [f"likely cause: {cause}" for cause in self.causes] or [
