@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,20 +45,26 @@ def wrongly_told(draws: int) -> int:
     return sum(not report or bool(report.causes) for report in found)
 
 
+def in_processes(
+    function: Callable[[str, int], Any], names: Iterable[str], draws: int
+) -> Iterator[tuple[str, Any]]:
+    """Each name and what ``function`` makes of it, in the names' order."""
+    # Each process has a part of the machine; a fork of one that has run JAX would hang.
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        names = list(names)
+        yield from zip(names, pool.map(function, names, itertools.repeat(draws)), strict=True)
+
+
 if __name__ == "__main__":
     draws = int(sys.argv[1]) if sys.argv[1:] else DRAWS
     claims: dict[str, tuple[float, float | None]] = {
         f"right runs, {draws} of each original, that have a cause": (wrongly_told(draws), 0)
     }
     seconds: dict[str, list[float]] = {}
-    names = list(planted.CAUSES)
-    # Each process has a part of the machine; a fork of one that has run JAX would hang.
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(missed, names, itertools.repeat(draws))
-        for name, (misses, took) in zip(names, results, strict=True):
-            claims[f"{name}: missed of {draws}"] = (misses, (1 - SHARE) * draws)
-            seconds[name] = [took]
-            print(f"{name}: {misses} of {draws} missed", flush=True)
+    for name, (misses, took) in in_processes(missed, planted.CAUSES, draws):
+        claims[f"{name}: missed of {draws}"] = (misses, (1 - SHARE) * draws)
+        seconds[name] = [took]
+        print(f"{name}: {misses} of {draws} missed", flush=True)
     if draws == DRAWS:
         report("diagnosis", seconds, claims)
     sys.exit(any(bound is not None and value > bound for value, bound in claims.values()))

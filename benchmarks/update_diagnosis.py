@@ -1,0 +1,46 @@
+"""Claim: of each usual mistake of an update, planted in 20 random settings, 95 % at least are told.
+
+What is planted, in ``parity_tests/planted_updates.py``, is written out by itself and held against
+live torch by ``assert_optimizer_matches``; a mistake counts as told where it is the one cause
+named. Right updates must pass. ``python -m benchmarks.update_diagnosis 3`` plants each three times
+and writes nothing. It takes many minutes and is not among ``python -m benchmarks``.
+"""
+
+import itertools
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity_tests"))
+
+import planted_updates
+
+from benchmarks.diagnosis import DRAWS, SHARE, in_processes
+from benchmarks.timing import report
+
+
+def missed(name: str, draws: int) -> tuple[int, float]:
+    """Of ``draws`` settings those in which the mistake is not told; and seconds a setting."""
+    begin = time.perf_counter()
+    misses = sum(
+        not planted_updates.told(name, planted_updates.planted(name, seed)) for seed in range(draws)
+    )
+    return misses, (time.perf_counter() - begin) / draws
+
+
+if __name__ == "__main__":
+    draws = int(sys.argv[1]) if sys.argv[1:] else DRAWS
+    wrong = sum(
+        bool(planted_updates.right(name, seed))
+        for name, seed in itertools.product(planted_updates.RIGHT, range(draws))
+    )
+    told = f"right updates, {draws} of each rule, that are said to part"
+    claims: dict[str, tuple[float, float | None]] = {told: (wrong, 0)}
+    seconds: dict[str, list[float]] = {}
+    for name, (misses, took) in in_processes(missed, planted_updates.PLANTED, draws):
+        claims[f"{name}: missed of {draws}"] = (misses, (1 - SHARE) * draws)
+        seconds[name] = [took]
+        print(f"{name}: {misses} of {draws} missed", flush=True)
+    if draws == DRAWS:
+        report("update_diagnosis", seconds, claims)
+    sys.exit(any(bound is not None and value > bound for value, bound in claims.values()))
