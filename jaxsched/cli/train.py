@@ -93,19 +93,10 @@ def train(
 def _classifier(options: _Options) -> int:
     """The article's run."""
     from jaxsched.examples import digits, train_nnx
-    from jaxsched.examples.runs import Run
 
     recipe = recipes.yolov5_resnet18(epochs=RUN["epochs"], steps_per_epoch=RUN["steps_per_epoch"])
     training, test = digits.load(seed=options.seed)
-    run = Run(
-        create=functools.partial(train_nnx.create, recipe, seed=options.seed),
-        train=train_nnx.train,
-        batches=functools.partial(digits.batches, training, options.epochs, seed=options.seed),
-        row=train_nnx.Iteration,
-        batch_size=digits.BATCH,
-        steps_per_epoch=digits.STEPS_PER_EPOCH,
-    )
-    rows, (model, _) = _trained(run, recipe, options)
+    rows, (model, _) = _trained(train_nnx, digits, training, recipe, options)
     trace = _written(rows, recipe, options.out)
     if trace is None:
         return 130
@@ -118,21 +109,12 @@ def _classifier(options: _Options) -> int:
 def _detector(options: _Options) -> int:
     """YOLOv5's recipe whole, on a detector of drawn shapes."""
     from jaxsched.examples import shapes, train_yolov5
-    from jaxsched.examples.runs import Run
 
     recipe = recipes.yolov5(
         epochs=train_yolov5.EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
     )
     training, test = shapes.load(seed=options.seed)
-    run = Run(
-        create=functools.partial(train_yolov5.create, recipe, seed=options.seed),
-        train=train_yolov5.train,
-        batches=functools.partial(shapes.batches, training, options.epochs, seed=options.seed),
-        row=train_yolov5.Iteration,
-        batch_size=shapes.BATCH,
-        steps_per_epoch=shapes.STEPS_PER_EPOCH,
-    )
-    rows, (model, optimizer) = _trained(run, recipe, options)
+    rows, (model, optimizer) = _trained(train_yolov5, shapes, training, recipe, options)
     if _written(rows, recipe, options.out) is None:
         return 130
     model = train_yolov5.averaged(model, optimizer)
@@ -145,10 +127,20 @@ def _detector(options: _Options) -> int:
     return 0 if report else 1
 
 
-def _trained(run: Any, recipe: Recipe, options: _Options) -> tuple[Any, tuple[Any, Any]]:
-    """What ``examples.runs`` tells, with model and optimizer after it."""
+def _trained(
+    example: Any, data: Any, images: Any, recipe: Recipe, options: _Options
+) -> tuple[Any, tuple[Any, Any]]:
+    """What ``examples.runs`` tells of an example on its data, with model and optimizer after it."""
     from jaxsched.examples import runs
 
+    run = runs.Run(
+        create=functools.partial(example.create, recipe, seed=options.seed),
+        train=example.train,
+        batches=functools.partial(data.batches, images, options.epochs, seed=options.seed),
+        row=example.Iteration,
+        batch_size=data.BATCH,
+        steps_per_epoch=data.STEPS_PER_EPOCH,
+    )
     return runs.trained(
         run,
         recipe,
