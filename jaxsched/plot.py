@@ -10,7 +10,7 @@ import numpy as np
 from jaxsched.parity import Quantity, Report
 from jaxsched.recipe import Recipe
 from jaxsched.schedules import require_count
-from jaxsched.trace import Trace, warmup_end
+from jaxsched.trace import Trace, replacing, warmup_end
 
 try:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def plot(
         frameon=False,
         handlelength=4,
     )
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def parting(report: Report, path: str | os.PathLike[str]) -> None:
@@ -131,7 +131,12 @@ def parting(report: Report, path: str | os.PathLike[str]) -> None:
         _parting(pair, report, quantity)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper right", ncols=2, frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    with replacing(path) as file:
+        figure.savefig(file, format=Path(path).suffix[1:])
 
 
 def _parting(axes: np.ndarray, report: Report, quantity: Quantity) -> None:

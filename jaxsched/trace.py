@@ -4,13 +4,14 @@ Row k of a trace is iteration ``start + k``, unless ``meta["clock"]`` names
 another count.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -152,7 +153,6 @@ class Trace:
         Raises:
           OSError: the file cannot be written; what was there stays.
         """
-        path = Path(path)
         arrays: dict[str, Any] = {
             "format": np.array(FORMAT),
             "start": np.array(self.start, np.int64),
@@ -166,16 +166,8 @@ class Trace:
         }
         # An archive whose directory is cut reads as one with fewer columns.
         arrays["columns"] = np.array(json.dumps(sorted(arrays)))
-        # Written beside the target and moved there, so that no half a file is ever seen.
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.chmod(partial, 0o666 & ~_umask())
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        with replacing(path) as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Trace":
@@ -211,6 +203,28 @@ class Trace:
                 f"{os.fspath(path)} must be a whole trace file, got one that does not read as such "
                 f"({type(error).__name__}). Record or export it again."
             ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to be written, which stands at ``path`` once it is whole.
+
+    Until then, and where an error ends it, what was there stays: no half a file is
+    ever seen.
+
+    Raises:
+      OSError: the folder cannot be written to.
+    """
+    path = Path(path)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(partial, 0o666 & ~_umask())
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
 
 
 def warmup_end(trace: Trace) -> int | None:

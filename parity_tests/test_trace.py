@@ -1,5 +1,8 @@
 """Traces and their files; compare's own errors and arithmetic."""
 
+import errno
+import io
+import os
 import re
 
 import numpy as np
@@ -8,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxsched
-from jaxsched import Recipe, Trace
+from jaxsched import Recipe, Trace, cli
 from jaxsched.parity import ulps
 from jaxsched.recipes import recorded, yolov5_resnet18
 
@@ -90,6 +93,27 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
         broken.save(tmp_path / "run.npz")
     assert Trace.load(tmp_path / "run.npz").meta == TRACE.meta
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["lr.png", "run.npz", "lr.csv", "lr.json"])
+def test_a_disk_that_fills_while_writing_leaves_the_old_file(name, tmp_path, monkeypatch, capsys):
+    path = tmp_path / name
+    path.write_text("before")
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            super().write(data[:1])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    opened = os.fdopen
+    monkeypatch.setattr(
+        os, "fdopen", lambda handle, mode: (opened(handle, mode).close(), Full())[1]
+    )
+    verb = "plot" if name == "lr.png" else "export"
+    assert cli.main([verb, "yolov5_resnet18", "--out", str(path)]) == 2
+    assert capsys.readouterr().err.endswith("No space left on device\n")
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_relabel_renames_and_swaps():

@@ -4,6 +4,7 @@ A row is an iteration; 0 is the first.
 """
 
 import csv
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsched.recipe import Recipe
-from jaxsched.trace import Trace
+from jaxsched.trace import Trace, replacing
 
 
 def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None = None) -> None:
@@ -75,8 +76,8 @@ def write_csv(trace: Trace, path: Path) -> None:
         },
         **trace.run,
     }
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
+    with replacing(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        writer = csv.writer(text)
         writer.writerow(columns)
         writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
 
@@ -84,4 +85,5 @@ def write_csv(trace: Trace, path: Path) -> None:
 def write_json(trace: Trace, path: Path) -> None:
     """``start``, ``groups`` and ``run`` as a Trace has them."""
     content = {"start": trace.start, "groups": trace.groups, "run": trace.run}
-    path.write_text(json.dumps(content, default=np.ndarray.tolist) + "\n")
+    with replacing(path) as file:
+        file.write((json.dumps(content, default=np.ndarray.tolist) + "\n").encode())

@@ -12,7 +12,7 @@ from jaxsched.cli import sources
 from jaxsched.cli.curves import writable
 from jaxsched.parity import Report, compare
 from jaxsched.recipe import Recipe
-from jaxsched.trace import Trace
+from jaxsched.trace import Trace, replacing
 
 
 def verify(
@@ -66,9 +66,9 @@ def verify(
     _print(found)
     if report is not None:
         evidence = {"mine": mine, "against": against}
-        report.write_text(
-            json.dumps({"compared": evidence, **found.evidence()}, indent=1, allow_nan=False) + "\n"
-        )
+        told = json.dumps({"compared": evidence, **found.evidence()}, indent=1, allow_nan=False)
+        with replacing(report) as file:
+            file.write(f"{told}\n".encode())
         print(f"wrote {report}")
     if found:
         return 0

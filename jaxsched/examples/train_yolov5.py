@@ -21,6 +21,7 @@ from jaxsched.examples import boxes, shapes
 from jaxsched.examples.boxes import Detections
 from jaxsched.examples.detector import Detector
 from jaxsched.examples.shapes import Shapes
+from jaxsched.trace import replacing
 
 EPOCHS = 30
 LEARNT = (nnx.Param, nnx.BatchStat)
@@ -197,7 +198,8 @@ def picture(model: Detector, data: Shapes, path: Path) -> None:
             for x, y, w, h in rows:
                 corner = (x - w / 2, y - h / 2)
                 ax.add_patch(Rectangle(corner, w, h, fill=False, color=colour, linewidth=width))
-    figure.savefig(path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def main(folder: str | None = None) -> None:
