@@ -1,12 +1,13 @@
 """The assertion that runs both sides: what is frozen, what is large, what is refused."""
 
+import jax
 import numpy as np
 import optax
 import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from jaxsched import optimizers  # noqa: E402
+from jaxsched import Recipe, optimizers, schedules  # noqa: E402
 from jaxsched.torch import assert_optimizer_matches  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -129,3 +130,26 @@ def test_a_scheduler_of_a_metric_is_refused():
 
     with pytest.raises(ValueError, match=r"^scheduler must not depend on a metric, got Reduce"):
         assert_optimizer_matches(optimizers.sgd(0.1), factory)
+
+
+def test_a_scheduler_that_is_told_its_count():
+    class Told:  # as timm's are
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+        def step(self, epoch, metric=None):
+            self.optimizer.param_groups[0]["lr"] = 0.1 / (1 + epoch)
+
+    def factory(parameters):
+        optimizer = torch.optim.SGD(parameters.values(), 0.1)
+        return optimizer, Told(optimizer)
+
+    def of(late):
+        rate = schedules.tabulate(lambda count: 0.1 / (1 + max(count - late, 0)), 20)
+        return Recipe({"0": {"learning_rate": rate}}).optimizer(
+            lambda params: jax.tree.map(lambda _: "0", params)
+        )
+
+    assert_optimizer_matches(of(0), factory, updates=20)
+    with pytest.raises(AssertionError, match=r"cause: schedule off by one update: one .* late"):
+        assert_optimizer_matches(of(1), factory, updates=20)

@@ -6,6 +6,7 @@ It counts steps of the scheduler; 0 is where the live one stands.
 import collections
 import inspect
 import io
+import itertools
 import pickle
 import types
 from collections.abc import Callable, Iterator
@@ -163,6 +164,15 @@ def _stepper(scheduler: Any) -> Callable[..., Any]:
     """The method that steps: timm's scheduler counts updates unless ``t_in_epochs``."""
     by_update = getattr(scheduler, "t_in_epochs", True) is False
     return scheduler.step_update if by_update else scheduler.step
+
+
+def stepping(scheduler: Any) -> Callable[[], Any]:
+    """A call that steps a fresh scheduler, and tells it the count where it is to be told."""
+    step = _stepper(scheduler)
+    if not _is_told(step):
+        return step
+    counts = itertools.count(1)
+    return lambda: step(next(counts))
 
 
 def _is_told(step: Callable[..., Any]) -> bool:

@@ -17,7 +17,7 @@ import torch
 from jaxsched.optimizers import RuleState, hyperparameters
 from jaxsched.param_groups import leaf_paths
 from jaxsched.schedules import require_count, require_nonnegative
-from jaxsched.torch.detached import Ended, rows
+from jaxsched.torch.detached import Ended, rows, stepping
 from jaxsched.torch.groups import RULES, labelled, places, read, rule_of
 from jaxsched.torch.state import export_state
 from jaxsched.torch.update_causes import SHAPED, Arrays, Case, causes, entries, seen_of
@@ -78,8 +78,8 @@ def assert_optimizer_matches(
 
     Raises:
       AssertionError: they part; it says where, with both values, and why.
-      ValueError: the labels do not fit, a number is out of its range, the scheduler's
-        step needs an argument.
+      ValueError: the labels do not fit, a number is out of its range, the scheduler
+        needs a metric.
     """
     require_count("updates", updates, at_least=1)
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
@@ -128,6 +128,7 @@ def _run(
     # Both have torch's layout here, kernels too.
     mapping = {path: (order.index(id(p)), np.asarray) for path, p in trained.items()}
     state, update = tx.init(params), jax.jit(tx.update)
+    step_scheduler = None if scheduler is None else stepping(scheduler)
     pending = []
     for batch in range(updates * accumulation):
         pending.append({path: rng.normal(size=p.shape) for path, p in theirs.items()})
@@ -153,11 +154,11 @@ def _run(
             shaped = RULES.get(type(optimizer)) in SHAPED
             yield next(filter(None, differences), None), seen_of(pending, mine, after, shaped)
             pending = []
-        if scheduler is not None and (batch + 1) % steps_per_epoch == 0:
+        if step_scheduler is not None and (batch + 1) % steps_per_epoch == 0:
             with warnings.catch_warnings():
                 # Under accumulation the scheduler may well step before the optimizer does.
                 warnings.filterwarnings("ignore", "Detected call of", UserWarning)
-                scheduler.step()
+                step_scheduler()
 
 
 def _made(
