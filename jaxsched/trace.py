@@ -19,6 +19,9 @@ FORMAT = "jaxsched.Trace 2"
 BEFORE = "jaxsched.Trace 1"
 """Without the names of its columns; read, not written."""
 
+BY_LABEL = ("switches", "constants")
+"""What ``meta`` tells of each group."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
@@ -145,7 +148,12 @@ class Trace:
         if len(set(renamed)) < len(renamed):
             raise ValueError(f"labels must stay unique, got {', '.join(renamed)}.")
         groups = dict(zip(renamed, self.groups.values(), strict=True))
-        return dataclasses.replace(self, groups=groups)
+        by_label = {
+            key: {names.get(label, label): told for label, told in self.meta[key].items()}
+            for key in BY_LABEL
+            if key in self.meta
+        }
+        return dataclasses.replace(self, groups=groups, meta={**self.meta, **by_label})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the trace as an npz archive; a file already there is replaced whole.

@@ -122,6 +122,20 @@ def test_relabel_renames_and_swaps():
     assert swapped.start == 7
 
 
+@pytest.mark.parametrize("names", [{"a": "w"}, {"a": "b", "b": "a"}, {"b": "w"}])
+def test_what_is_told_of_a_group_goes_with_its_name(names):
+    """A switch left behind would replay plain momentum for Nesterov's."""
+    recipe = Recipe(
+        {
+            label: {"learning_rate": 0.1, "momentum": 0.9, "nesterov": nesterov}
+            for label, nesterov in {"a": True, "b": False}.items()
+        }
+    )
+    again = Recipe.from_trace(recipe.trace(3).relabel(names))
+    for label, group in recipe.groups.items():
+        assert again.groups[names.get(label, label)].items() >= group.items()
+
+
 def traces(n=3, label="a", start=0, **meta):
     return Trace({label: {"learning_rate": np.linspace(0, 1, n)}}, start=start, meta=meta)
 
