@@ -191,6 +191,61 @@ def test_a_closure_of_the_users_own():
         assert float(recipe.at(5)["0"]["weight_decay"]) == 0.01 * 6
 
 
+def counting_in_a_default(optimizer):
+    def factor(epoch, calls=[0]):  # noqa: B006
+        calls[0] += 1
+        return 0.9 ** calls[0]
+
+    return reference.LambdaLR(optimizer, factor)
+
+
+def counting_in_a_keyword(optimizer):
+    def factor(epoch, *, calls=[0]):  # noqa: B006
+        calls[0] += 1
+        return 0.9 ** calls[0]
+
+    return reference.LambdaLR(optimizer, factor)
+
+
+def counting_in_an_attribute(optimizer):
+    def factor(epoch):
+        factor.calls += 1
+        return 0.9**factor.calls
+
+    factor.calls = 0
+    return reference.LambdaLR(optimizer, factor)
+
+
+def with_a_method_of_its_own(optimizer):
+    scheduler = reference.StepLR(optimizer, 3)
+
+    def get_lr(self):
+        return [0.1 / (1 + self.last_epoch) for _ in self.base_lrs]
+
+    scheduler.get_lr = types.MethodType(get_lr, scheduler)
+    return scheduler
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        counting_in_a_default,
+        counting_in_a_keyword,
+        counting_in_an_attribute,
+        with_a_method_of_its_own,
+    ],
+)
+def test_what_a_function_keeps_is_copied(make):
+    theirs, ours = (make(optimizer) for optimizer in (sgd(), sgd()))
+    for scheduler in (theirs, ours):
+        for _ in range(4):
+            scheduler.step()
+    check(ours.optimizer, ours, 40)
+    # The live one went on where it stood: as one that was never converted does.
+    rows = of_live(theirs.optimizer, theirs.step, 40)
+    assert rows[-1, 0, 0] == ours.optimizer.param_groups[0]["lr"]
+
+
 @pytest.mark.parametrize("by_update", [False, True])
 @pytest.mark.parametrize("stands", [0, 3, 20, 55])
 def test_timm_cosine_with_warmup(stands, by_update):

@@ -22,7 +22,7 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
 
     The copied optimizer has the groups and no state; its parameters are on the
     meta device, which takes no memory. Functions keep their globals, and
-    get copies of what they close over.
+    get copies of what they close over, their defaults and their attributes.
 
     Raises:
       ValueError: the scheduler holds what cannot be copied.
@@ -81,7 +81,9 @@ class _Copier(pickle.Pickler):
         self.kept = replaced
 
     def persistent_id(self, obj: Any) -> int | None:
-        plain = isinstance(obj, types.FunctionType) and not obj.__closure__
+        plain = isinstance(obj, types.FunctionType) and not (
+            obj.__closure__ or obj.__defaults__ or obj.__kwdefaults__ or obj.__dict__
+        )
         if plain or isinstance(obj, type | types.ModuleType | types.CodeType):
             self.kept.setdefault(id(obj), obj)
         return id(obj) if id(obj) in self.kept else None
@@ -93,7 +95,12 @@ class _Copier(pickle.Pickler):
         if isinstance(obj, types.FunctionType):
             self.kept[id(obj.__globals__)] = obj.__globals__
             made = (obj.__code__, obj.__globals__, obj.__name__, obj.__defaults__, obj.__closure__)
-            return types.FunctionType, made, (obj.__kwdefaults__,), None, None, _complete
+            state = (obj.__kwdefaults__, obj.__dict__)
+            return types.FunctionType, made, state, None, None, _complete
+        if isinstance(obj, types.MethodType):
+            # By itself a method is copied by its name, which finds the class's where an object has
+            # one of its own.
+            return types.MethodType, (obj.__func__, obj.__self__)
         return NotImplemented
 
 
@@ -101,8 +108,9 @@ def _fill(cell: types.CellType, state: tuple[Any]) -> None:
     (cell.cell_contents,) = state
 
 
-def _complete(function: types.FunctionType, state: tuple[Any]) -> None:
-    (function.__kwdefaults__,) = state
+def _complete(function: types.FunctionType, state: tuple[Any, dict[str, Any]]) -> None:
+    function.__kwdefaults__, attributes = state
+    function.__dict__.update(attributes)
 
 
 class _Loader(pickle.Unpickler):
