@@ -368,13 +368,18 @@ ERRORS = {
         "Use jaxsched.lr_scheduler.reduce_lr_on_plateau.",
     ),
     "no-steps": (
-        lambda: from_torch(LIVE, lambdas(sgd(n=3))),
+        lambda: from_torch(LIVE, reference.StepLR(LIVE, 3)),
         "steps_per_epoch must be given with a scheduler, got None. "
         "Pass the batches between two of its steps, 1 where it steps after every update.",
     ),
     "no-scheduler": (
         lambda: from_torch(LIVE, math.cos, steps_per_epoch=1),
         "scheduler must have a step(), got builtin_function_or_method.",
+    ),
+    "another-optimizer": (
+        lambda: from_torch(LIVE, reference.StepLR(sgd(), 3), steps_per_epoch=1),
+        "scheduler must be of the optimizer that is given, got StepLR of another. "
+        "Pass scheduler.optimizer.",
     ),
     "batches": (
         lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, batches_done=3),

@@ -96,7 +96,7 @@ def from_torch(
     if scheduler is None:
         columns = [(value,) for value in values(optimizer.param_groups)]
     else:
-        _require_scheduler(scheduler, steps_per_epoch, batches_done, iterations)
+        _require_scheduler(scheduler, optimizer, steps_per_epoch, batches_done, iterations)
         steps = None if iterations is None else (batches_done + iterations - 1) // every
         columns = list(zip(*_recorded(rows(scheduler, optimizer, values), steps), strict=True))
     run = iter(columns)
@@ -158,7 +158,11 @@ def parameter_labels(
 
 
 def _require_scheduler(
-    scheduler: Any, steps_per_epoch: int | None, batches_done: int, iterations: int | None
+    scheduler: Any,
+    optimizer: torch.optim.Optimizer,
+    steps_per_epoch: int | None,
+    batches_done: int,
+    iterations: int | None,
 ) -> None:
     if isinstance(scheduler, live.ReduceLROnPlateau):
         raise ValueError(
@@ -167,6 +171,13 @@ def _require_scheduler(
         )
     if not callable(getattr(scheduler, "step", None)):
         raise ValueError(f"scheduler must have a step(), got {type(scheduler).__name__}.")
+    # Of a wrapped optimizer the groups are the same list. Its rates would stay as they are, silently.
+    stepped = getattr(getattr(scheduler, "optimizer", optimizer), "param_groups", None)
+    if stepped is not None and stepped is not optimizer.param_groups:
+        raise ValueError(
+            f"scheduler must be of the optimizer that is given, got {type(scheduler).__name__} of "
+            "another. Pass scheduler.optimizer."
+        )
     if steps_per_epoch is None:
         raise ValueError(
             "steps_per_epoch must be given with a scheduler, got None. "
