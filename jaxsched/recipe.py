@@ -324,11 +324,18 @@ class Recipe:
             where it names none.
 
         Raises:
-          ValueError: the trace is empty, counts neither iterations nor updates,
-            or names no rule of ``jaxsched.optimizers``.
+          ValueError: the trace is empty, has rows without a number, counts neither
+            iterations nor updates, or names no rule of ``jaxsched.optimizers``.
         """
         if not len(trace):
             raise ValueError("trace must have at least 1 row, got 0.")
+        for label, group in trace.groups.items():
+            for name, values in group.items():
+                if np.isnan(values).any():
+                    raise ValueError(
+                        f"trace must have a number in each row, got nan of {label}/{name} in row "
+                        f"{np.isnan(values).argmax()}. Replay a stretch in which all groups are there."
+                    )
         clock = trace.meta.get("clock", "iteration")
         if clock not in ("iteration", "update"):
             raise ValueError(

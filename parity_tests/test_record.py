@@ -127,6 +127,24 @@ def test_groups_that_come_later_and_states_that_are_loaded():
         optimizer.step()
     assert trace.groups["old"]["learning_rate"].tolist() == [0.1, 0.5, 0.5]
     np.testing.assert_array_equal(trace.groups["1"]["b1"], [np.nan, np.nan, 0.5])
+    sentence = (
+        "trace must have a number in each row, got nan of 1/learning_rate in row 0. "
+        "Replay a stretch in which all groups are there."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Recipe.from_trace(trace)
+
+
+def test_groups_that_are_taken_away():
+    optimizer = torch.optim.SGD([{"params": [torch.ones(1)]} for _ in range(2)], lr=0.1)
+    with record(optimizer) as trace:
+        optimizer.step()
+        optimizer.param_groups.pop()
+        optimizer.param_groups[0]["lr"] = 0.5
+        optimizer.step()
+    assert trace.groups["0"]["learning_rate"].tolist() == [0.1, 0.5]
+    np.testing.assert_array_equal(trace.groups["1"]["learning_rate"], [0.1, np.nan])
+    assert list(trace.meta["switches"]) == ["0", "1"]
 
 
 class Lion(torch.optim.Optimizer):

@@ -35,7 +35,8 @@ def record(optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
     ``trace.batch()`` at the end of each batch, a batch, with ``run["stepped"]``.
 
     Args:
-      optimizer: any of torch's; it may accumulate, and have groups added.
+      optimizer: any of torch's; it may accumulate, and have groups added or taken
+        away, whose numbers are NaN while they are not there.
       labels: a name for each group; ``"0"``, ``"1"``, … if not given.
 
     Raises:
@@ -61,6 +62,7 @@ class Recording(Trace):
         self._rule = RULES.get(type(optimizer))
         self._groups: tuple[int, int] | None = None
         self._columns: dict[Column, array.array] = {}
+        self._switches: dict[str, dict[str, bool | str]] = {}
         self._stepped: array.array | None = None
         self._rows = self._steps = 0
         self._last = self._in_force()
@@ -112,18 +114,22 @@ class Recording(Trace):
         if self._groups != (id(groups), len(groups)):
             self._groups = id(groups), len(groups)
             self._labels += [str(k) for k in range(len(self._labels), len(groups))]
-            found = [places(group, self._rule) for group in groups]
+            found = {
+                label: places(group, self._rule)
+                # Groups may have been taken away.
+                for label, group in zip(self._labels, groups, strict=False)
+            }
             self._places = [
                 ((label, name), k, place)
-                for k, label in enumerate(self._labels)
-                for name, place in found[k].items()
+                for k, label in enumerate(found)
+                for name, place in found[label].items()
                 if is_number(read(groups[k], place))
             ]
             values = {
-                label: {name: read(groups[k], place) for name, place in found[k].items()}
-                for k, label in enumerate(self._labels)
+                label: {name: read(groups[k], place) for name, place in found[label].items()}
+                for k, label in enumerate(found)
             }
-            self._switches = {
+            self._switches |= {
                 label: {n: v for n, v in group.items() if isinstance(v, bool | str)}
                 for label, group in values.items()
             }
@@ -131,8 +137,8 @@ class Recording(Trace):
 
     def _append(self, row: dict[Column, float]) -> None:
         if row.keys() != self._columns.keys():
-            for column in row.keys() - self._columns.keys():
-                self._columns[column] = array.array("d", [math.nan] * self._rows)
+            for column in row:
+                self._columns.setdefault(column, array.array("d", [math.nan] * self._rows))
         for column, values in self._columns.items():
             values.append(row.get(column, math.nan))
         self._rows += 1
@@ -142,7 +148,7 @@ class Recording(Trace):
         """What has been noted so far."""
         if self._trace is None or len(self._trace) != self._rows:
             groups: dict[str, dict[str, np.ndarray]] = {}
-            for label, name in dict.fromkeys(column for column, *_ in self._places):
+            for label, name in dict.fromkeys([*self._columns, *(c for c, *_ in self._places)]):
                 values = self._columns.get((label, name), ())
                 groups.setdefault(label, {})[name] = np.array(values, np.float64)
             run = {} if self._stepped is None else {"stepped": np.array(self._stepped)}
