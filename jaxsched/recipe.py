@@ -202,7 +202,9 @@ class Recipe:
         require_count("start", start)
         require("start + n", start + n, "below 2**31, where int32 counts end", lambda v: v < 2**31)
         switches = {
-            label: {name: v for name, v in group.items() if isinstance(v, bool | str)}
+            label: {
+                name: v for name, v in group.items() if isinstance(v, bool | str | tuple | list)
+            }
             for label, group in self._complete().items()
         }
         complete = self._complete()
@@ -354,13 +356,16 @@ class Recipe:
                 )
         switches = trace.meta.get("switches") or {}
         constants = trace.meta.get("constants") or {}
+        arguments = inspect.signature(update_rule).parameters
 
         def entry(label: str, name: str, values: np.ndarray) -> Any:
             first = values.flat[0]
             if (values != first).any():
                 return table(values, start=trace.start)
             # In float64 where the trace knows it: 1 - b2 of a float32 0.999 is 1.3e-5 off.
-            return constants.get(label, {}).get(name, float(first))
+            value = constants.get(label, {}).get(name, float(first))
+            whole = name in arguments and type(arguments[name].default) is int  # Muon's ns_steps
+            return int(value) if whole else value
 
         groups = {
             label: {

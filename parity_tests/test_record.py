@@ -135,6 +135,19 @@ def test_groups_that_come_later_and_states_that_are_loaded():
         Recipe.from_trace(trace)
 
 
+@pytest.mark.parametrize("of_recipe", [False, True])
+def test_what_is_no_number_of_a_schedule_is_replayed(of_recipe, tmp_path):
+    matrix = torch.nn.Parameter(torch.ones(2, 2))
+    options = {"ns_coefficients": (3.0, -4.0, 2.0), "ns_steps": 4, "adjust_lr_fn": "original"}
+    optimizer = torch.optim.Muon([matrix], lr=0.1, **options)
+    with record(optimizer) as trace:
+        optimizer.step()
+    trace = from_torch(optimizer).trace(1) if of_recipe else trace
+    trace.save(tmp_path / "run.npz")
+    group = Recipe.from_trace(Trace.load(tmp_path / "run.npz")).groups["0"]
+    assert {**group, "ns_coefficients": tuple(group["ns_coefficients"])}.items() >= options.items()
+
+
 def test_groups_that_are_taken_away():
     optimizer = torch.optim.SGD([{"params": [torch.ones(1)]} for _ in range(2)], lr=0.1)
     with record(optimizer) as trace:

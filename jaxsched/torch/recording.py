@@ -62,7 +62,7 @@ class Recording(Trace):
         self._rule = RULES.get(type(optimizer))
         self._groups: tuple[int, int] | None = None
         self._columns: dict[Column, array.array] = {}
-        self._switches: dict[str, dict[str, bool | str]] = {}
+        self._switches: dict[str, dict[str, Any]] = {}
         self._stepped: array.array | None = None
         self._rows = self._steps = 0
         self._last = self._in_force()
@@ -130,7 +130,7 @@ class Recording(Trace):
                 for k, label in enumerate(found)
             }
             self._switches |= {
-                label: {n: v for n, v in group.items() if isinstance(v, bool | str)}
+                label: {n: v for n, v in group.items() if isinstance(v, bool | str | tuple | list)}
                 for label, group in values.items()
             }
         return {column: float(read(groups[k], place)) for column, k, place in self._places}
