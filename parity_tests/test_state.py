@@ -413,6 +413,23 @@ def test_a_damaged_file_gets_one_sentence(content, tmp_path):
         load(saved(tmp_path / "x.pt", content))
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_cut_anywhere_or_with_another_byte_gets_one_sentence(zipped, tmp_path):
+    rng = np.random.default_rng(0)
+    torch.save(adam_state(), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "x.pt").read_bytes()
+    refused = 0
+    for draw in range(300):
+        content = bytearray(whole)
+        at = int(rng.integers(len(content)))
+        content[at:] = b"" if draw % 2 else bytes([rng.integers(256), *content[at + 1 :]])
+        try:
+            load(saved(tmp_path / "x.pt", content))
+        except ValueError:
+            refused += 1
+    assert refused >= 150  # a byte of a tensor may be another
+
+
 def of(cls, scheduler=None, **options):
     """A factory, of parameters by path."""
 

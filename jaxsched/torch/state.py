@@ -39,12 +39,14 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{os.fspath(path)} must hold tensors and plain containers only, got a file that does "
             "not read with weights_only=True. Save optimizer.state_dict() alone."
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
         raise ValueError(
             f"{os.fspath(path)} must be a whole file of torch.save, got one that does not read as "
             f"such ({type(error).__name__}). Save it again."
