@@ -336,6 +336,23 @@ ERRORS = {
         "state_dict must hold state and param_groups, as an optimizer's does, got model, epoch. "
         "Pass that part of the checkpoint.",
     ),
+    "no-state": (
+        lambda tmp: import_state({"state": {0: 1.0}, "param_groups": [{}]}, ADAM, PARAMS),
+        "state_dict must hold a mapping for each parameter and groups that have params, got others in "
+        "state and param_groups. Pass optimizer.state_dict().",
+    ),
+    "iteration": (
+        lambda tmp: import_state(adam_state(), ADAM, PARAMS, iteration=-1),
+        "iteration must be an integer of at least 0, got -1",
+    ),
+    "iteration-of-half": (
+        lambda tmp: import_state(adam_state(), ADAM, PARAMS, iteration=2.5),
+        "iteration must be an integer of at least 0, got 2.5",
+    ),
+    "iteration-past-int32": (
+        lambda tmp: import_state(adam_state(), ADAM, PARAMS, iteration=2**31),
+        "iteration must be below 2**31, where int32 counts end, got 2147483648",
+    ),
     "no-names": (
         lambda tmp: import_state(adam_state(names=()), ADAM, PARAMS),
         "mapping must have each parameter that is trained, got none for v. "

@@ -19,6 +19,7 @@ import torch
 from jaxsched.optimizers import RuleState, ScheduledState
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
+from jaxsched.schedules import require, require_count
 
 Transform = Callable[[np.ndarray], np.ndarray]
 Parameter = str | int
@@ -135,9 +136,12 @@ def import_state(
       iteration: that of the next batch, which the schedules count.
 
     Raises:
-      ValueError: a leaf that has no parameter, a state of another optimizer or of
-        other shapes, parameters of one group with different step counts.
+      ValueError: an iteration below 0, a leaf that has no parameter, a state of
+        another optimizer or of other shapes, parameters of one group with different
+        step counts.
     """
+    require_count("iteration", iteration)
+    require("iteration", iteration, "below 2**31, where int32 counts end", lambda v: v < 2**31)
     state_dict = _state_dict(state_dict)
     places = _placed(params, mapping, state_dict)
 
@@ -296,6 +300,17 @@ def _state_dict(given: Any) -> Mapping[str, Any]:
         raise ValueError(
             "state_dict must hold state and param_groups, as an optimizer's does, got "
             f"{', '.join(map(str, keys[:5]))}. Pass that part of the checkpoint."
+        )
+    state, groups = loaded["state"], loaded["param_groups"]
+    if (
+        not isinstance(state, Mapping)
+        or not all(isinstance(entry, Mapping) for entry in state.values())
+        or not isinstance(groups, list | tuple)
+        or not all(isinstance(group, Mapping) and "params" in group for group in groups)
+    ):
+        raise ValueError(
+            "state_dict must hold a mapping for each parameter and groups that have params, got "
+            "others in state and param_groups. Pass optimizer.state_dict()."
         )
     return loaded
 
