@@ -262,6 +262,14 @@ def test_a_script_with_two_optimizers_that_fails_late(script, tmp_path, capfd):
     assert err == f"wrote {tmp_path / 'run.npz'}, {tmp_path / 'run-1.npz'}\n"
 
 
+def test_a_shells_words_are_no_path(script, tmp_path):
+    *words, python, train, epochs, status, pause = script(3, 0, 0)
+    line = f"set -- {epochs} {status} {pause}; cd {tmp_path} && . ./run.py"
+    (tmp_path / "run.py").write_text(f'{python} {train} "$@"\n')
+    assert cli.main([*words, "sh", "-c", line]) == 0
+    assert len(Trace.load(tmp_path / "run.npz")) == 3
+
+
 def test_a_killed_script_leaves_a_whole_trace(script, tmp_path):
     command = [sys.executable, "-m", "jaxsched.cli", *script(10_000, 0, 0.01)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:

@@ -48,7 +48,9 @@ def run(command: Sequence[str], out: Path) -> int:
     script = next((word for word in command[1:] if not word.startswith("-")), "")
     if shutil.which(command[0]) is None:
         raise ValueError(f"the command must be a program, got {command[0]}, which is not found.")
-    if script.endswith(".py") and not Path(script).exists():
+    # Another program's words, such as a shell's -c, may end so and be no path from here.
+    python = Path(command[0]).name.startswith("python")
+    if python and script.endswith(".py") and not Path(script).exists():
         raise ValueError(f"the script must exist, got {script}, which is not found.")
     site = str(Path(__file__).parent / "site")
     path = os.pathsep.join(filter(None, (site, os.environ.get("PYTHONPATH"))))
