@@ -308,6 +308,14 @@ def test_a_script_that_cannot_be_recorded(words, sentence, tmp_path, capfd):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_is_refused_before_the_script_runs(script, tmp_path, capfd):
+    words = script(3, 0, 0)
+    (tmp_path / "run.npz").mkdir()
+    assert cli.main(words) == 2
+    sentence = f"out must be a file, got {tmp_path / 'run.npz'}, which is a folder."
+    assert capfd.readouterr() == ("", f"jaxsched record: {sentence}\n")
+
+
 def test_flushes_are_few_where_they_are_slow(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

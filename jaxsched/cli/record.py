@@ -22,6 +22,8 @@ def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
     from jaxsched.plot import require_suffix
 
     require_suffix(out, (".npz",))
+    if out.is_dir():
+        raise ValueError(f"out must be a file, got {out}, which is a folder.")
     writable(out.parent)
     if not script:
         raise ValueError(
