@@ -270,6 +270,33 @@ def test_a_shells_words_are_no_path(script, tmp_path):
     assert len(Trace.load(tmp_path / "run.npz")) == 3
 
 
+FORKING = """
+import os, sys
+import torch
+
+def train(lr, updates):
+    optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=lr)
+    for _ in range(updates):
+        optimizer.step()
+
+train(0.1, 5)
+child = os.fork()
+if not child:
+    train(0.5, 7)
+    sys.exit()
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
+def test_what_a_script_forks_is_not_recorded(script, tmp_path):
+    words = script(0, 0, 0)
+    (tmp_path / "train.py").write_text(FORKING)
+    assert cli.main(words) == 0
+    assert Trace.load(tmp_path / "run.npz").groups["0"]["learning_rate"].tolist() == [0.1] * 5
+    assert not (tmp_path / "run-1.npz").exists()
+
+
 def test_a_killed_script_leaves_a_whole_trace(script, tmp_path):
     command = [sys.executable, "-m", "jaxsched.cli", *script(10_000, 0, 0.01)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:

@@ -84,6 +84,7 @@ class Writer:
     """The recordings of a process and their files."""
 
     def __init__(self, out: Path) -> None:
+        self.process = os.getpid()
         self.paths = paths(out)
         self.kept: list[tuple[Recording, Path]] = []
         self.by_optimizer: weakref.WeakKeyDictionary[Any, Recording] = weakref.WeakKeyDictionary()
@@ -91,7 +92,9 @@ class Writer:
         self.due = 0.0
 
     def note(self, optimizer: torch.optim.Optimizer) -> None:
-        """Notes an update that is about to be made."""
+        """Notes an update that is about to be made, in this process."""
+        if self.process != os.getpid():  # a fork would write to the files of its parent
+            return
         recording = self.by_optimizer.get(optimizer)
         if recording is None:
             recording = self.by_optimizer[optimizer] = Recording(optimizer)
@@ -103,6 +106,8 @@ class Writer:
 
     def flush(self) -> None:
         """Writes every file anew, each whole at any time."""
+        if self.process != os.getpid():  # as one does that ends by sys.exit
+            return
         begin = time.monotonic()
         for recording, path in self.kept:
             try:
