@@ -246,6 +246,24 @@ def test_what_a_function_keeps_is_copied(make):
     assert rows[-1, 0, 0] == ours.optimizer.param_groups[0]["lr"]
 
 
+class Listed:
+    """Rates by number, told to step()."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.rates = optimizer, [1 / (1 + k) for k in range(30)]
+
+    def step(self, epoch):
+        self.optimizer.param_groups[0]["lr"] = self.rates[epoch]
+
+
+def test_a_scheduler_that_is_told_its_count_and_ends():
+    optimizer = sgd()
+    scheduler, counts = Listed(optimizer), iter(range(100))
+    for _ in range(5):
+        scheduler.step(next(counts))
+    check(optimizer, scheduler, 25, advance=lambda: scheduler.step(next(counts)))
+
+
 @pytest.mark.parametrize("by_update", [False, True])
 @pytest.mark.parametrize("stands", [0, 3, 20, 55])
 def test_timm_cosine_with_warmup(stands, by_update):
@@ -375,6 +393,11 @@ ERRORS = {
     "no-scheduler": (
         lambda: from_torch(LIVE, math.cos, steps_per_epoch=1),
         "scheduler must have a step(), got builtin_function_or_method.",
+    ),
+    "class": (
+        lambda: from_torch(LIVE, reference.StepLR, steps_per_epoch=1),
+        "scheduler must stand where its rates tell its count, got type, which has those of 0 of its "
+        "first 0 counts. Pass an object whose step() takes no count.",
     ),
     "another-optimizer": (
         lambda: from_torch(LIVE, reference.StepLR(sgd(), 3), steps_per_epoch=1),

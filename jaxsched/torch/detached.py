@@ -198,14 +198,17 @@ def _standing(copies: Copies, live: Any, read: Callable[[Any], Any]) -> int:
     copy, stand_in = copies
     step, run = _stepper(copy), []
     for count in range(SOUGHT):
-        step(count)
+        try:
+            step(count)
+        except Exception:  # it may raise anything past its end
+            break
         run.append(read(stand_in.param_groups))
     found = [count for count, row in enumerate(run) if row == live]
-    futures = {str(run[count + 1 : count + SOUGHT - found[-1]]) for count in found}
+    futures = {str(run[count + 1 : count + len(run) - found[-1]]) for count in found}
     if len(futures) != 1:
         raise ValueError(
             "scheduler must stand where its rates tell its count, got "
-            f"{type(copy).__name__}, which has those of {len(found)} of its first {SOUGHT} counts. "
+            f"{type(copy).__name__}, which has those of {len(found)} of its first {len(run)} counts. "
             "Pass an object whose step() takes no count."
         )
     return found[0]
