@@ -293,6 +293,41 @@ def test_a_transform_of_the_users_own_goes_both_ways():
     assert back["step"] == 1
 
 
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+def test_a_transposed_convolution_as_the_docstring_says(transpose_kernel):
+    """Of as many inputs as outputs, where no shape would tell."""
+    reference = torch.nn.ConvTranspose2d(3, 3, (3, 2), bias=False)
+    layer = nnx.ConvTranspose(
+        3,
+        3,
+        (3, 2),
+        padding="VALID",
+        use_bias=False,
+        transpose_kernel=transpose_kernel,
+        precision="highest",
+        rngs=nnx.Rngs(0),
+    )
+    own = ("weight", lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1])
+    mapping = {"kernel": "weight" if transpose_kernel else own}
+    optimizer = torch.optim.SGD(reference.named_parameters(), lr=0.1, momentum=0.9)
+    reference.weight.grad = reference.weight.detach().clone()
+    optimizer.step()  # the first buffer is the gradient
+    params = nnx.as_pure(nnx.state(layer, nnx.Param))
+    tx = optimizers.sgd(0.1, momentum=0.9)
+    state = import_state(optimizer.state_dict(), tx, params, mapping)
+    buffer = optimizer.state_dict()["state"][0]["momentum_buffer"]
+    layer.kernel[...] = state.trees["momentum_buffer"]["kernel"]
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 5)).astype(np.float32)
+    theirs = torch.nn.functional.conv_transpose2d(torch.tensor(x), buffer).numpy()
+    ours = np.asarray(layer(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)  # of sums of 18 products near 1
+    layer.kernel[...] = layer.kernel[...][::-1, ::-1]
+    flipped = np.asarray(layer(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
+    assert np.abs(flipped - theirs).max() > 0.1, "the twin passes"
+    back = export_state(state, params, mapping, like=optimizer.state_dict())["state"][0]
+    assert torch.equal(back["momentum_buffer"], buffer)
+
+
 def test_match_names_by_name_then_by_shape():
     params = {
         "layer_0": {"kernel": np.zeros((3, 2))},

@@ -132,7 +132,9 @@ def import_state(
         name, where the optimizer was made of ``model.named_parameters()``, or
         its number; or a pair of that and a function of torch's array that gives it
         the leaf's layout. Without one a leaf called ``kernel`` is transposed from
-        torch's. If not given, leaves go by ``param_groups.torch_name``.
+        torch's; that of Flax's ConvTranspose needs one, unless ``transpose_kernel``:
+        ``lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1]``. If not given, leaves go
+        by ``param_groups.torch_name``.
       iteration: that of the next batch, which the schedules count.
 
     Raises:
