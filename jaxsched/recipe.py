@@ -196,6 +196,9 @@ class Recipe:
         Args:
           n: how many iterations, at least 1.
           start: the first of them; ``self.start`` if not given.
+
+        Raises:
+          ValueError: a number out of its range; a schedule that ends before.
         """
         require_count("n", n, at_least=1)
         start = self.start if start is None else start
@@ -208,6 +211,7 @@ class Recipe:
             for label, group in self._complete().items()
         }
         complete = self._complete()
+        self._values(start + n - 1)  # a table that ends before refuses; jitted it would hold
         curves = self._curves(start + jnp.arange(n, dtype=jnp.int32))
         constants = numbers_only(
             evaluate(

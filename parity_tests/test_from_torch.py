@@ -418,6 +418,11 @@ ERRORS = {
         "iteration must be below 9, where what was recorded ends, got 9. "
         "Pass more iterations to from_torch.",
     ),
+    "traced-past-the-end": (
+        lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).trace(10),
+        "iteration must be below 9, where what was recorded ends, got 9. "
+        "Pass more iterations to from_torch.",
+    ),
     "too-far": (
         lambda: from_torch(
             LIVE, reference.OneCycleLR(LIVE, 0.1, 10), steps_per_epoch=1, iterations=20
