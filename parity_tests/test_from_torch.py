@@ -226,6 +226,15 @@ def with_a_method_of_its_own(optimizer):
     return scheduler
 
 
+def test_a_method_of_its_own_is_not_gone_on_with_past_the_table():
+    scheduler = reference.StepLR(sgd(), 3)
+    usual = scheduler.get_lr
+    scheduler.get_lr = lambda: usual() if scheduler.last_epoch < 20 else [0.7]
+    recipe = from_torch(scheduler.optimizer, scheduler, steps_per_epoch=1, iterations=5)
+    with pytest.raises(ValueError, match=r"^iteration must be below 5, where what was recorded"):
+        recipe.at(5)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -101,7 +101,8 @@ def from_torch(
         columns = list(zip(*_recorded(rows(scheduler, optimizer, values), steps), strict=True))
     run = iter(columns)
     # A copy of its own: an lr_lambda that is traced may change what it closes over.
-    known = detached(scheduler, optimizer)[0] if type(scheduler) in CLOSED else None
+    own = hasattr(scheduler, "__dict__") and "get_lr" in vars(scheduler)
+    known = None if own or type(scheduler) not in CLOSED else detached(scheduler, optimizer)[0]
 
     def entry(index: int, name: str) -> Any:
         column = next(run)
