@@ -20,13 +20,16 @@ RESULTS = Path(__file__).parent / "results"
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call in each round, after one uncounted round.
 
-    The calls take turns, so that a machine that slows down slows all of them.
+    The calls take turns, so that a machine that slows down slows all of them. In its
+    turn each is made twice and the second is timed: the first finds the caches full
+    of another's data, and after torch a core on which torch's threads still spin.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         jax.block_until_ready(call())
     for _ in range(rounds):
         for name, call in calls.items():
+            jax.block_until_ready(call())
             begin = time.perf_counter()
             jax.block_until_ready(call())
             seconds[name].append(time.perf_counter() - begin)

@@ -1,9 +1,8 @@
 """Claim: tracing and compiling the update takes no longer than plain Optax's, however many leaves.
 
 SGD with Nesterov momentum and decay over small square leaves, each group with a rate of its own;
-62, 1,000 and 10,000 leaves in 3, 30 and 300 groups. 1.1 is what this comparison can resolve on a
-shared machine. Compiling 10,000 leaves takes minutes, on either side, and is left to ``--all``;
-tracing includes lowering. What ``optax.multi_transform`` takes of it is told by an update that
+62, 1,000 and 10,000 leaves in 3, 30 and 300 groups. Compiling 10,000 leaves takes minutes, on
+either side, and is left to ``--all``; tracing includes lowering. What ``optax.multi_transform`` takes of it is told by an update that
 only multiplies, in as many groups.
 """
 
@@ -20,7 +19,11 @@ import optax
 from benchmarks.timing import report
 from jaxsched import Recipe, schedules
 
-SIZES = [(62, 3), (62, 30), (1000, 3), (1000, 30), (1000, 300), (10_000, 3), (10_000, 30)]
+SIZES = [
+    *((62, groups) for groups in (3, 30)),
+    *((1000, groups) for groups in (3, 30, 300)),
+    *((10_000, groups) for groups in (3, 30, 300)),
+]
 
 
 def rates(groups: int) -> dict[str, float]:
@@ -120,11 +123,11 @@ if __name__ == "__main__":
         trace, both = (lambda pair: pair[0]), sum
         claims[f"trace / plain Optax, {size}"] = (
             of("jaxsched", trace) / of("plain Optax", trace),
-            1.1,
+            1.0,
         )
         if compiles:
             whole = of("jaxsched", both) / of("plain Optax", both)
-            claims[f"trace and compile / plain Optax, {size}"] = whole, 1.1
+            claims[f"trace and compile / plain Optax, {size}"] = whole, 1.0
         share = of("multi_transform", trace) / of("jaxsched", trace)
         claims[f"multi_transform alone / trace, {size}"] = share, None
     report("trace_compile", seconds, claims)
