@@ -105,7 +105,7 @@ if __name__ == "__main__":
     for leaves, groups in SIZES:
         size = f"{leaves:,} leaves, {groups} groups"
         compiles = every or leaves <= 1000
-        rounds = 5 if leaves <= 62 else 3 if leaves * groups < 300_000 else 1
+        rounds = {62: 5, 1000: 3, 10_000: 1}[leaves]
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in makes}
         for _ in range(rounds):
             for name, make in makes.items():

@@ -234,10 +234,7 @@ def _sgd(case: Case) -> Iterator[Mistake]:
     if any((column != column[0]).any() for column in momenta):
 
         def held(leaf: str, numbers: Numbers) -> Numbers:
-            return {**numbers, "momentum": np.full_like(numbers["momentum"], most(numbers))}
-
-        def most(numbers: Numbers) -> float:
-            return float(numbers["momentum"][-1])
+            return _all(numbers, momentum=numbers["momentum"][-1])
 
         yield Mistake("momentum not warmed up", numbers=held)
     told = "momentum as an average, dampened by 1 - momentum"
