@@ -2,8 +2,8 @@
 
 SGD with Nesterov momentum and decay over small square leaves, each group with a rate of its own;
 62, 1,000 and 10,000 leaves in 3, 30 and 300 groups. Compiling 10,000 leaves takes minutes, on
-either side, and is left to ``--all``; tracing includes lowering. What ``optax.multi_transform`` takes of it is told by an update that
-only multiplies, in as many groups.
+either side, and is left to ``--all``; tracing includes lowering. What ``optax.multi_transform``
+takes of it is told by an update that only multiplies, in as many groups.
 """
 
 import argparse
