@@ -4,7 +4,7 @@ Nothing here counts.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -85,27 +85,26 @@ def round_to(value: jax.Array, like: jax.Array) -> jax.Array:
 def leafwise(
     function: Callable[..., tuple[Any, ...]],
     tree: optax.Updates,
-    read: Iterable[Any],
-    state: Iterable[Any],
+    params: optax.Params,
+    state: Sequence[Any],
 ) -> tuple[Any, ...]:
-    """``function(leaf, read, state)`` mapped over the leaves of trees.
+    """``function(leaf, parameter, state)`` mapped over the leaves of trees.
 
     Args:
-      function: from the leaf of ``tree`` and those of the other trees to a new leaf
-        for ``tree``, then one for each of ``state``.
+      function: from the leaf of ``tree``, its parameter and its leaves of the state to
+        a new leaf for ``tree``, then one for each of ``state``.
       tree: whose leaves are walked.
-      read: trees that are only read.
+      params: a tree of its structure.
       state: trees that are made anew; a leaf that is None there is None in the row.
 
     Returns:
       A tree for each value that ``function`` returns.
     """
-    read, state = list(read), list(state)
     leaves, structure = jax.tree.flatten(tree)
-    columns = [structure.flatten_up_to(other) for other in (*read, *state)]
+    columns = [structure.flatten_up_to(other) for other in (params, *state)]
     rows = [
-        function(leaf, others[: len(read)], others[len(read) :])
-        for leaf, *others in zip(leaves, *columns, strict=True)
+        function(leaf, parameter, old)
+        for leaf, parameter, *old in zip(leaves, *columns, strict=True)
     ]
     if not rows:
         return (tree, *state)

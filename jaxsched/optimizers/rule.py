@@ -135,17 +135,13 @@ def update_rule(
                 derived["shrink"] = 1 - known["learning_rate"] * decay
             by_dtype = scalars_by_dtype(state.step, **derived, decay=decay)
 
-        read = [params]
-        if takes_again and coupled:
-            # Over the trees at once: one for each leaf doubles the time to trace.
-            read += jax.lax.optimization_barrier((updates, params))
         # Leaves of one shape are traced and lowered once; run eagerly it would be compiled anew.
         traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))
         of_leaf = _traced_row if traced else _row
         updates, *after = leafwise(
-            lambda g, read, old: of_leaf(kind, by_dtype(as_leaf(read[0]).dtype), g, read, old),
+            lambda g, p, old: of_leaf(kind, by_dtype(as_leaf(p).dtype), g, p, old),
             updates,
-            read,
+            params,
             [state.trees[name] for name in trees],  # a dictionary comes sorted out of jit
         )
         step: Any = optax.safe_increment(state.step)
@@ -166,11 +162,9 @@ class _Kind(NamedTuple):
     takes_again: bool
 
 
-def _row(
-    kind: _Kind, c: Scalars, g: Any, read: Sequence[Any], old: Sequence[Any]
-) -> tuple[Any, ...]:
+def _row(kind: _Kind, c: Scalars, g: Any, p: Any, old: Sequence[Any]) -> tuple[Any, ...]:
     """One leaf's update and its leaves of the state, each rounded to its dtype."""
-    g, p, *again = map(as_leaf, (g, *read))
+    g, p = as_leaf(g), as_leaf(p)
     if p.size == 0:
         return jnp.zeros_like(p), *old
     wide = c["decay"].dtype
@@ -178,10 +172,10 @@ def _row(
         name: None if value is None else value.astype(wide)
         for name, value in zip(kind.trees, old, strict=True)
     }
-    g, x = _decayed(kind, c, g, p), p.astype(wide)
     if kind.takes_again:
-        before["again"] = _decayed(kind, c, *again) if again else g
-    added, after = kind.leaf(c, g, x, **before, **dict(kind.switches))
+        before["again"] = _decayed(kind, c, *(_read_again(g, p) if kind.coupled else (g, p)))
+    x = p.astype(wide)
+    added, after = kind.leaf(c, _decayed(kind, c, g, p), x, **before, **dict(kind.switches))
     if kind.decoupled:
         added = scaled(x, c["shrink"]) + added
     return round_to(added, p), *(
@@ -191,6 +185,19 @@ def _row(
 
 
 _traced_row = jax.jit(_row, static_argnums=0)
+
+
+def _read_again(*arrays: jax.Array) -> Sequence[jax.Array]:
+    """The same arrays, which XLA on a CPU does not know to be the same.
+
+    Elsewhere it puts both results of a leaf into one kernel, where nothing is stored
+    between them; a barrier would keep it from that.
+    """
+    if not any(isinstance(array, Tracer) for array in arrays):
+        return arrays
+    return jax.lax.platform_dependent(
+        arrays, cpu=jax.lax.optimization_barrier, default=lambda same: same
+    )
 
 
 def _decayed(kind: _Kind, c: Scalars, g: jax.Array, p: jax.Array) -> jax.Array:
