@@ -25,6 +25,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxsched.float64 import computed
+
 Schedule = Callable[[ArrayLike], jax.Array]
 Hyperparameter = float | jax.Array
 """A number, or a traced scalar (``jax.vmap`` over recipes)."""
@@ -132,10 +134,13 @@ def exact(formula: Callable[..., ArrayLike], *hyperparameters: Hyperparameter) -
 
     def schedule(count: ArrayLike) -> jax.Array:
         dtype = jnp.result_type(float)
-        with jax.enable_x64(True):
-            value = formula(as_float64(jnp.asarray(count)), *map(as_float64, hyperparameters))
-            value = jnp.asarray(value).astype(dtype)
-            return value if value.ndim else jnp.broadcast_to(value, jnp.shape(count))
+
+        def value() -> jax.Array:
+            exactly = formula(as_float64(jnp.asarray(count)), *map(as_float64, hyperparameters))
+            rounded = jnp.asarray(exactly).astype(dtype)
+            return rounded if rounded.ndim else jnp.broadcast_to(rounded, jnp.shape(count))
+
+        return computed(value)
 
     return schedule
 

@@ -13,6 +13,8 @@ PACKAGE = Path(jaxsched.__file__).parent
 HEAVY = ("torch", "flax", "matplotlib", "sklearn", "rich", "tyro")
 # A module may import those in lines above its own.
 LAYERS = [
+    ["tpu"],
+    ["float64"],
     ["schedules"],
     ["param_groups", "trace"],
     ["lr_scheduler", "optimizers"],

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsched.float64 import computed
 from jaxsched.optimizers.arithmetic import scalars_by_dtype
 from jaxsched.schedules import exact, require, require_count
 
@@ -76,9 +77,12 @@ class EMA:
             where not, the state stays.
         """
         count = state.updates + 1
-        with jax.enable_x64(True):
+
+        def shares() -> dict[str, jax.Array]:
             decay = self.decay_at(count)
-            scalars = scalars_by_dtype(count, keep=decay, take=1 - decay)
+            return {"keep": decay, "take": 1 - decay}
+
+        scalars = scalars_by_dtype(count, **computed(shares))
 
         def leaf(average: jax.Array, new: jax.Array) -> jax.Array:
             if not jnp.issubdtype(average.dtype, jnp.floating):

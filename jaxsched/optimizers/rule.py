@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from jaxsched.float64 import computed
 from jaxsched.optimizers.arithmetic import (
     as_leaf,
     is_zero,
@@ -123,17 +124,22 @@ def update_rule(
                     f"{reads_params} needs the parameters, got None. Pass params to update."
                 )
             params = updates
-        with jax.enable_x64(True):
+
+        def derive() -> dict[str, Any]:
             known = {name: as_float64(value) for name, value in numbers.items()}
             derived = scalars(state.step.astype(jnp.float64) + 1, **known, **state.scalars)
             decay = as_float64(weight_decay)
+            if kind.decoupled:
+                derived["shrink"] = 1 - known["learning_rate"] * decay
+            return {**derived, "decay": decay}
+
+        derived = computed(derive)
+        with jax.enable_x64(True):
             next_scalars = {
                 name: jnp.asarray(derived.pop(name)).astype(old.dtype)
                 for name, old in state.scalars.items()
             }
-            if kind.decoupled:
-                derived["shrink"] = 1 - known["learning_rate"] * decay
-            by_dtype = scalars_by_dtype(state.step, **derived, decay=decay)
+        by_dtype = scalars_by_dtype(state.step, **derived)
 
         # Leaves of one shape are traced and lowered once; run eagerly it would be compiled anew.
         traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxsched.float64 import computed
 from jaxsched.optimizers.arithmetic import computed_once
 from jaxsched.schedules import as_float64, is_number
 
@@ -63,16 +64,17 @@ def evaluate(groups: Values, count: jax.typing.ArrayLike) -> dict[str, dict[str,
     A schedule that several groups share is evaluated once. It receives the count
     in int64, for a schedule of the user's own that divides an int32 gets float32.
     """
-    with jax.enable_x64(True):
-        count = jnp.asarray(count)
-        if jnp.issubdtype(count.dtype, jnp.integer):
-            count = count.astype(jnp.int64)
+
+    def values() -> dict[str, dict[str, Any]]:
+        counted = jnp.asarray(count)
+        if jnp.issubdtype(counted.dtype, jnp.integer):
+            counted = counted.astype(jnp.int64)
         known: dict[int, jax.Array] = {}
 
         def value(entry: Any) -> Any:
             if callable(entry):
                 if id(entry) not in known:
-                    known[id(entry)] = jnp.asarray(entry(count)).astype(jnp.float64)
+                    known[id(entry)] = jnp.asarray(entry(counted)).astype(jnp.float64)
                 return known[id(entry)]
             fixed = isinstance(entry, int | str | tuple) or entry is None
             return entry if fixed else as_float64(entry)
@@ -81,6 +83,8 @@ def evaluate(groups: Values, count: jax.typing.ArrayLike) -> dict[str, dict[str,
             label: {name: value(entry) for name, entry in group.items()}
             for label, group in groups.items()
         }
+
+    return computed(values)
 
 
 def scheduled(

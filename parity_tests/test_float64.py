@@ -1,0 +1,159 @@
+"""Float64 as a TPU is told to compute it: the same program, its constants hidden.
+
+The programs run on a CPU here, whose float64 shows what the series lose, and that nothing is
+left out. What XLA makes of them for a TPU is benchmarks/elsewhere.py's to measure.
+"""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsched import lr_scheduler, recipes, schedules, tpu
+from jaxsched.float64 import computed, within
+from jaxsched.optimizers import EMA, adam
+
+RANGES = {
+    "cos": (-50.0, 50.0),
+    "sin": (-50.0, 50.0),
+    "exp": (-80.0, 80.0),
+    "log": (1e-30, 1e30),
+    "sqrt": (1e-30, 1e30),
+}
+SCHEDULES = {
+    "cosine": schedules.cosine(100, lrf=0.1),
+    "warmed": schedules.warmup(schedules.cosine(100, lrf=0.1), 37, start=0.1),
+    "exponential": lr_scheduler.exponential_lr(0.1, 0.97),
+    "cosine_annealing": lr_scheduler.cosine_annealing_lr(0.1, 50, eta_min=1e-4),
+    "one_cycle": lr_scheduler.one_cycle_lr(0.1, 200),
+    "polynomial": lr_scheduler.polynomial_lr(0.1, 200, power=0.9),
+    "average": EMA().decay_at,
+}
+
+
+def on_a_tpu(function):
+    """``function``, as it is lowered for a TPU, under ``jit``."""
+
+    @jax.jit
+    def lowered(*args):
+        with jax.enable_x64(True):
+            program = jax.make_jaxpr(function)(*args)
+            return tpu.hidden(program, *args)[0]
+
+    return lowered
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_each_function_is_float64s(name, x64):
+    low, high = RANGES[name]
+    rng = np.random.default_rng(0)
+    x = rng.uniform(low, high, 10_000)
+    if low > 0:
+        x = np.exp(rng.uniform(np.log(low), np.log(high), 10_000))
+    found = np.asarray(on_a_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x)))
+    expected = getattr(np, name)(x)
+    # What crosses 0 is as near as its terms are.
+    scale = np.abs(expected) if name in ("exp", "sqrt") else np.maximum(1, np.abs(expected))
+    assert (np.abs(found - expected) <= 1e-14 * scale).all()
+
+
+def test_the_power_is_float64s(x64):
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0.5, 1.5, 10_000), rng.uniform(-90, 90, 10_000)
+    found = np.asarray(on_a_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)))
+    np.testing.assert_allclose(found, x**y, rtol=2e-14)
+    at = [(0.0, 2.0), (0.0, 0.0), (-2.0, 3.0), (-2.0, 0.5), (np.inf, 2.0), (np.nan, 1.0), (1.0, 0)]
+    x, y = np.array(at).T
+    with np.errstate(invalid="ignore"):
+        expected = x**y
+    np.testing.assert_array_equal(on_a_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)), expected)
+
+
+@pytest.mark.parametrize("name", ["cos", "exp", "log", "sqrt"])
+def test_what_is_not_finite_is_as_numpy_has_it(name, x64):
+    x = np.array([np.inf, -np.inf, np.nan, 0.0, -1.0, 800.0, -800.0])
+    with np.errstate(all="ignore"):
+        expected = getattr(np, name)(x)
+    if name == "exp":  # float32's range
+        expected = np.where(x == 800, np.inf, np.where(x == -800, 0, expected))
+    found = on_a_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x))
+    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-13)
+
+
+def unlowered(schedule, count):
+    """``schedule`` without the primitive, as it stands within ``computed``."""
+    with within():
+        return schedule(count)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_the_same_with_its_constants_hidden(name, x64):
+    counts = jnp.arange(200)
+    schedule = SCHEDULES[name]
+    inside = on_a_tpu(lambda count: unlowered(schedule, count))
+    found = np.asarray(jax.vmap(inside)(counts))
+    expected = np.asarray(jax.vmap(schedule)(counts))
+    assert np.abs(found - expected).max() <= 1e-14 * np.abs(expected).max()
+
+
+def lowered_text(function, platform):
+    exported = jax.export.export(jax.jit(function), platforms=[platform])(
+        jax.ShapeDtypeStruct((), jnp.int32)
+    )
+    return exported.mlir_module()
+
+
+COSINE = schedules.cosine(100, lrf=0.1)
+UNDER = {
+    "a recipe": recipes.yolov5_resnet18().at,
+    "jit": jax.jit(COSINE),
+    "vmap": lambda i: jax.vmap(lambda lrf: schedules.cosine(100, lrf=lrf)(i))(jnp.arange(3.0)),
+    "grad": lambda i: jax.value_and_grad(lambda lrf: schedules.cosine(100, lrf=lrf)(i))(0.1)[0],
+    "scan": lambda i: jax.lax.scan(lambda s, _: (s + COSINE(i), None), 0.0, length=3)[0],
+    "checkpoint": jax.checkpoint(COSINE),
+    "an update": lambda i: jax.tree.leaves(
+        adam(COSINE).update(jnp.ones(3), adam(COSINE).init(jnp.ones(3)))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDER)
+def test_every_transformation_lowers_it_to_each_device_as_it_needs(name):
+    for_tpu, for_cpu = (lowered_text(UNDER[name], platform) for platform in ("tpu", "cpu"))
+    assert "stablehlo.cosine" not in for_tpu
+    assert "optimization_barrier" in for_tpu
+    assert "stablehlo.cosine" in for_cpu
+    assert "optimization_barrier" not in for_cpu
+
+
+def test_a_formula_past_the_primitive_is_xlas_own():
+    def past(i):
+        with jax.enable_x64(True):
+            return jnp.cos(i.astype(jnp.float64) / 100).astype(jnp.float32)
+
+    assert "stablehlo.cosine" in lowered_text(past, "tpu")
+    assert "stablehlo.cosine" not in lowered_text(lambda i: computed(lambda: past(i)), "tpu")
+
+
+def test_what_is_no_array_comes_back_as_it_is():
+    @jax.jit
+    def step(i):
+        found = computed(lambda: {"a": i + 1, "name": "sgd", "rates": (0.1, i * 2), "none": None})
+        assert found["name"] == "sgd"
+        assert found["rates"][0] == 0.1
+        assert found["none"] is None
+        return found["a"], found["rates"][1]
+
+    assert [int(v) for v in step(3)] == [4, 6]
+
+
+def test_gradients_and_batches_pass_through_it():
+    def rate(lrf, i):
+        return schedules.cosine(100, lrf=lrf)(i)
+
+    slope = jax.jit(jax.grad(rate))(0.1, 50)
+    assert float(slope) == pytest.approx(0.5, abs=1e-6)
+    twice = jax.jit(jax.vmap(jax.vmap(rate, (0, None)), (None, 0)))(jnp.arange(3.0), jnp.arange(4))
+    assert twice.shape == (4, 3)
+    assert float(twice[2, 1]) == float(rate(1.0, 2))
