@@ -15,6 +15,8 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+OTHERS = {"torch": "torch", "libtpu": "libtpu", "jax_cuda12_plugin": "jax-cuda12-plugin"}
+"""Modules whose packages' versions are told where they are loaded."""
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -69,7 +71,8 @@ def report(
       claims: from a sentence to (what was measured, at most what); None where it is
         only told.
     """
-    packages = ("jax", "jaxlib", "optax", "numpy", *(["torch"] if "torch" in sys.modules else []))
+    packages = ["jax", "jaxlib", "optax", "numpy"]
+    packages += [package for module, package in OTHERS.items() if module in sys.modules]
     versions = {"python": platform.python_version()}
     versions |= {package: metadata.version(package) for package in packages}
     machine = {

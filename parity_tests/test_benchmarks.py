@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import fuzz, soak
+from benchmarks import fuzz, scalar_program, soak
 from jaxsched import Trace
 
 
@@ -53,3 +53,43 @@ def test_soak():
     assert not soak.holds([*notes, {**notes[-1], "live arrays": 1e6}])
     assert not soak.holds([*notes, {**notes[-1], "compilations": 2}])
     assert not soak.holds([*notes, {**notes[-1], "resident MiB": 1e6}])
+
+
+PROGRAM = """HloModule two_sum
+
+ENTRY %main.1 (i.1: s32[]) -> (f32[], s32[], pred[]) {
+  %i.1 = s32[]{:T(128)} parameter(0), sharding={replicated}
+  %tenth = f32[]{:T(128)} constant(0.1)
+  %one = s32[]{:T(128)S(6)} constant(-1)
+  %x = f32[]{:T(128)S(6)} convert(%i.1), metadata={op_name="jit(f)"}
+  %s = f32[]{:T(128)S(6)} add(%x, %tenth)
+  %b = f32[]{:T(128)S(6)} subtract(%s, %x)
+  %e = f32[]{:T(128)S(6)} subtract(%tenth, %b)
+  %bits = s32[]{:T(128)} bitcast-convert(%s)
+  %high = s32[]{:T(128)} shift-right-logical(%bits, %one)
+  %large = pred[]{:T(512)} compare(%i.1, %i.1), direction=GE
+  %q = f32[]{:T(128)} divide(%e, %tenth)
+  %v = f32[2]{:T(128)} broadcast(%q), dimensions={}
+  ROOT %tuple = (f32[]{:T(128)}, s32[]{:T(128)}, pred[]{:T(512)}) tuple(%e, %high, %large)
+}
+"""
+
+
+def test_a_compiled_program_is_run_instruction_by_instruction():
+    program, returned = scalar_program.parsed(PROGRAM)
+    counts, known = np.arange(100, dtype=np.int32), {}
+    error, high, large = (
+        scalar_program.run(program, name, {0: counts}, known) for name in returned
+    )
+    x, tenth = counts.astype(np.float32), np.float32(0.1)
+    np.testing.assert_array_equal(error, tenth - ((x + tenth) - x))
+    assert error[1:].all()
+    assert not high.any()
+    assert large.all()
+    exact, inexact = (
+        scalar_program.run(program, "%q", {0: counts}, {}, rng)
+        for rng in (None, np.random.default_rng(0))
+    )
+    assert 0.2 < (exact != inexact).mean() < 0.9
+    with pytest.raises(NotImplementedError, match="broadcast"):
+        scalar_program.run(program, "%v", {0: counts}, known)

@@ -1,0 +1,218 @@
+"""Claim: compiled for an H100 and a TPU, neither at hand, an update moves no more memory than Optax's.
+
+And the hyperparameters that the TPU's program computes are torch's. XLA compiles for both without
+them, given
+
+    pip install 'jax[tpu]' jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12
+
+An update must read the gradients, the parameters and the state and write the last two: five arrays
+of the model's size for SGD, seven for Adam. What is counted is what the kernels read and write. The
+TPU's scalars are run in NumPy, instruction by instruction, at every iteration.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from benchmarks import conformance, scalar_program, updates
+from benchmarks.timing import report
+from jaxsched import Recipe, Trace, recipes
+from jaxsched.parity import ulps
+
+# What XLA is told of an H100 (SXM): its data sheet's figures, and the CUDA to compile for.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: 233472
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84929347584
+  shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 7 }
+runtime_version { major: 12 minor: 8 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+DEVICES: dict[str, dict[str, Any]] = {
+    "H100": {"platform": "cuda", "target_config": H100, "topology": "1x1x1"},
+    "TPU v5e": {"platform": "tpu", "topology_name": "v5e:2x2"},
+}
+
+
+def sharding(device: str) -> SingleDeviceSharding:
+    """That of one device of a kind."""
+    try:
+        return SingleDeviceSharding(topologies.get_topology_desc(**DEVICES[device]).devices[0])
+    except Exception as error:
+        sys.exit(f"XLA must compile for {device}: {error}. Install what {__file__} names.")
+
+
+def compiled(function: Callable[..., Any], place: Any, *arguments: Any, **kwargs: Any) -> Any:
+    """``function``, compiled for arguments of those shapes that lie there."""
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x), sharding=place), arguments
+    )
+    return jax.jit(function, keep_unused=True, **kwargs).lower(*shapes).compile()
+
+
+def update(tx: optax.GradientTransformation, place: Any) -> Any:
+    """The compiled update of ``sgd_update``."""
+    params = updates.leaves(0)
+
+    def step(gradients: Any, params: Any, state: Any) -> Any:
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = jax.eval_shape(tx.init, params)
+    return compiled(step, place, params, params, state, donate_argnums=(1, 2))
+
+
+def moved(text: str) -> int:
+    """Bytes of float32 that the kernels of a program read and write."""
+    entry = text[text.index("\nENTRY") :]
+    line = re.compile(r"\s*(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, |$)")
+    found = [match.groups() for match in map(line.match, entry.splitlines()) if match]
+    shapes = {name: shape for name, shape, _, _ in found}
+
+    def size(shape: str) -> int:
+        arrays = re.findall(r"f32\[([\d,]*)\]", shape)
+        return 4 * sum(math.prod(map(int, dims.split(","))) for dims in arrays if dims)
+
+    return sum(
+        size(shape) + sum(size(shapes[name]) for name in scalar_program.names(operands))
+        for _, shape, opcode, operands in found
+        if opcode == "fusion"
+    )
+
+
+def on_tpu(
+    function: Callable[[Any], Any], place: Any, counts: np.ndarray, seed: int | None = None
+) -> list[np.ndarray]:
+    """The scalars that ``function`` of a count computes on a TPU, leaf by leaf."""
+    program, returned = scalar_program.parsed(compiled(function, place, np.int32(0)).as_text())
+    rng = None if seed is None else np.random.default_rng(seed)
+    known: dict[str, np.ndarray] = {}
+    return [
+        np.broadcast_to(
+            scalar_program.run(program, name, {0: counts.astype(np.int32)}, known, rng),
+            counts.shape,
+        )
+        for name in returned
+    ]
+
+
+def off(found: np.ndarray, torchs: np.ndarray) -> int:
+    """Values that are not torch's in float32."""
+    return int((ulps(found, torchs) != 0).sum())
+
+
+def plain_cosine(epoch: jax.Array) -> jax.Array:
+    """The article's rate after the warm-up, in float64 as XLA has it on a TPU."""
+    with jax.enable_x64(True):
+        turned = jnp.cos(epoch.astype(jnp.float64) * math.pi / 100)
+        return (0.01 * ((1 + turned) / 2 * 0.8 + 0.2)).astype(jnp.float32)
+
+
+def recipe_off(
+    recipe: Recipe, reference: Trace, place: Any, seed: int | None = None
+) -> tuple[int, int]:
+    """Of a recorded run: hyperparameters that are off, and how many there are."""
+    counts = reference.start + np.arange(len(reference))
+    structure = jax.tree.structure(jax.eval_shape(recipe.at, 0))
+    found = jax.tree.unflatten(structure, on_tpu(recipe.at, place, counts, seed))
+    pairs = [
+        (found[label][name], values)
+        for label, group in reference.groups.items()
+        for name, values in group.items()
+    ]
+    return sum(off(*pair) for pair in pairs), sum(values.size for _, values in pairs)
+
+
+def schedulers(place: Any, settings: int) -> dict[str, list[dict[str, Any]]]:
+    """Tallies of torch's classes in closed form, live torch being the reference."""
+    found = {}
+    for name, case in conformance.schedulers.CASES.items():
+        if not case.closed:
+            continue
+        tallies = []
+        for setting in conformance.drawn(name, settings):
+            torchs, _ = conformance.schedulers.run_torch(
+                lambda o, s=setting, c=case: c.torch(o, s),
+                setting.arguments["base_lr"],
+                setting.steps,
+            )
+            try:
+                (rates,) = on_tpu(case.closed_form(setting), place, np.arange(setting.steps + 1))
+            except NotImplementedError as error:
+                print(f"{name} is not told: its program has {error}")
+                break
+            tallies.append(conformance.tally(rates, torchs))
+        else:
+            found[name] = tallies
+    return found
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    model = sum(leaf.nbytes for leaf in jax.tree.leaves(updates.leaves(0)))
+    claims: dict[str, tuple[float, float | None]] = {}
+    for device in DEVICES:
+        place = sharding(device)
+        for rule in updates.RULES:
+            mine, theirs = (update(f(rule), place) for f in (updates.ours, updates.plain_optax))
+            arrays, least = moved(mine.as_text()) / model, 5 if rule == "sgd" else 7
+            temporaries = mine.memory_analysis().temp_size_in_bytes / model
+            claims |= {
+                f"{device}, {rule}: arrays of the model's size moved": (arrays, least + 0.01),
+                f"{device}, {rule}: likewise, plain Optax": (moved(theirs.as_text()) / model, None),
+                f"{device}, {rule}: temporaries / model": (temporaries, 0.01),
+            }
+
+    place = sharding("TPU v5e")
+    run = recipes.yolov5_resnet18(), recipes.recorded("yolov5_resnet18")
+    wrong, values = recipe_off(*run, place)
+    claims |= {
+        f"TPU, the article's run: off, of {values:,}": (wrong, 0),
+        "TPU, likewise, each division and root an ULP off or not": (
+            recipe_off(*run, place, seed=0)[0],
+            0,
+        ),
+    }
+    epochs = np.arange(100)
+    (plain,) = on_tpu(plain_cosine, place, epochs)
+    torchs = 0.01 * ((1 + np.cos(epochs * math.pi / 100)) / 2 * 0.8 + 0.2)
+    claims["TPU, its cosine as XLA has it: off, of 100 epochs"] = off(plain, torchs), None
+    import test_originals as originals  # conformance has put its folder on the path
+
+    for name, (factory, arguments, _) in originals.RECORDED.items():
+        reference, size = originals.recorded(name)
+        wrong, values = recipe_off(factory(**size, **arguments), reference, place)
+        claims[f"TPU, {name}: off, of {values:,}"] = wrong, 0
+    for name, tallies in schedulers(place, 6).items():
+        total = sum(tally["steps"] for tally in tallies)
+        wrong = total - sum(tally["equal"] for tally in tallies)
+        claims[f"TPU, {name}: off, of {total:,}"] = wrong, None
+        claims[f"TPU, {name}: most ULP"] = max(tally["ulp"] for tally in tallies), 1
+    report("elsewhere", {}, claims)
