@@ -6,8 +6,10 @@ A TPU has no float64: XLA computes with pairs of float32 there, the sum of two n
 
 and then simplifies what it wrote: where a or b is a constant it reassociates, and loses part of e.
 What is ``lowered`` here is one primitive to JAX. For a TPU its constants are hidden from XLA, and
-the functions that XLA writes with constants of its own are those below: some 46 bits of float64's
-53 are kept. For every other device it is lowered as it stands.
+functions that XLA writes with constants of its own are those below: some 46 bits of float64's 53
+are kept. Functions that are not below stay XLA's: of 200 values each, compiled for a TPU v5e, the
+logistic is an ULP of float32 off at 19, ``exp2`` and ``expm1`` at 31, ``tan`` at 41, and ``tanh``
+up to 21 ULP at 29. For every other device it is lowered as it stands.
 """
 
 import functools
@@ -42,8 +44,13 @@ _float64.multiple_results = True
 
 
 def _bound(function: Callable[[], Sequence[Any]]) -> list[Any]:
-    """What ``function`` computes, all that it closes over handed to the primitive."""
+    """What ``function`` computes, all that it closes over handed to the primitive.
+
+    What has effects, or names an axis of ``vmap``, stays as it stands: a primitive would hide it.
+    """
     program = jax.make_jaxpr(function)()
+    if program.effects:
+        return jaxpr_as_fun(program)()
     return _float64.bind(*program.consts, jaxpr=program.jaxpr)
 
 
@@ -58,15 +65,22 @@ def _on_tpu(*args: Any, jaxpr: Jaxpr) -> list[Any]:
 
 
 def _eager(*args: Any, jaxpr: Jaxpr) -> list[Any]:
-    with jax.enable_x64(True):
-        return jax.jit(functools.partial(_float64.bind, jaxpr=jaxpr))(*args)
+    """Step by step: under ``jit`` it would be compiled anew at each call."""
+    on_tpu = jax.default_backend() == "tpu"
+    return (_on_tpu if on_tpu else _plain)(*args, jaxpr=jaxpr)
 
 
 def _batched(args: Sequence[Any], axes: Sequence[Any], *, jaxpr: Jaxpr) -> Any:
+    several = {v for v, axis in zip(jaxpr.constvars, axes, strict=True) if axis is not None}
+    for equation in jaxpr.eqns:
+        if not several.isdisjoint(v for v in equation.invars if not isinstance(v, Literal)):
+            several |= set(equation.outvars)
+    # What depends on nothing that is batched stays one, as it does without the primitive.
+    out = [0 if not isinstance(v, Literal) and v in several else None for v in jaxpr.outvars]
     with jax.enable_x64(True):
-        many = jax.vmap(functools.partial(_plain, jaxpr=jaxpr), in_axes=tuple(axes))
-        found = _bound(lambda: many(*args))
-    return found, [0] * len(found)
+        plain = functools.partial(_plain, jaxpr=jaxpr)
+        many = jax.vmap(plain, in_axes=tuple(axes), out_axes=out)
+        return _bound(lambda: many(*args)), out
 
 
 def _differentiated(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Jaxpr) -> Any:
@@ -128,8 +142,10 @@ def _results(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     name, parameters = equation.primitive.name, equation.params
     if name in ("jit", "pjit"):
         return hidden(parameters["jaxpr"], *inputs)
-    if name == "custom_jvp_call":
+    if name in ("custom_jvp_call", "custom_vjp_call"):
         return hidden(parameters["call_jaxpr"], *inputs)
+    if name in ("checkpoint", "remat2"):
+        return hidden(ClosedJaxpr(parameters["jaxpr"], ()), *inputs)
     if name == "cond":
         index, *operands = inputs
         branches = [functools.partial(hidden, branch) for branch in parameters["branches"]]

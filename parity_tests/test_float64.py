@@ -156,4 +156,53 @@ def test_gradients_and_batches_pass_through_it():
     assert float(slope) == pytest.approx(0.5, abs=1e-6)
     twice = jax.jit(jax.vmap(jax.vmap(rate, (0, None)), (None, 0)))(jnp.arange(3.0), jnp.arange(4))
     assert twice.shape == (4, 3)
-    assert float(twice[2, 1]) == float(rate(1.0, 2))
+    expected = [[float(rate(lrf, i)) for lrf in (0.0, 1.0, 2.0)] for i in range(4)]
+    np.testing.assert_array_equal(twice, np.float32(expected))
+
+
+def test_what_is_not_batched_stays_one():
+    def of(lrf, i):
+        return computed(lambda: {"batched": lrf * i, "one": i + 1, "literal": 1.0 + jnp.zeros(())})
+
+    out = {"batched": 0, "one": None, "literal": None}
+    found = jax.jit(jax.vmap(of, in_axes=(0, None), out_axes=out))(jnp.arange(3.0), 2.0)
+    assert found["batched"].tolist() == [0, 2, 4]
+    assert float(found["one"]) == 3
+    with pytest.raises(ValueError, match="batched on axis 0"):
+        jax.jit(jax.vmap(of, in_axes=(0, None), out_axes=None))(jnp.arange(3.0), 2.0)
+
+
+def test_a_formula_may_name_an_axis_and_read_what_is_mutable():
+    rate = schedules.exact(lambda c: (1 + jax.lax.axis_index("member")) / (1 + c))
+    found = jax.jit(jax.vmap(rate, axis_name="member"))(jnp.zeros(3, jnp.int32))
+    assert found.tolist() == [1, 2, 3]
+    ref = jax.new_ref(jnp.float32(0.5))
+    assert float(jax.jit(schedules.exact(lambda c: ref[...] / (1 + c)))(1)) == 0.25
+
+
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+def test_what_runs_eagerly_is_neither_compiled_anew_nor_endless(backend, monkeypatch, caplog):
+    schedule, expected = jax.checkpoint(COSINE), float(COSINE(3))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    with jax.disable_jit():
+        assert float(schedule(3)) == expected
+        assert float(COSINE(3)) == expected
+    schedule(jnp.int32(1))
+    with jax.log_compiles():
+        schedule(jnp.int32(2))
+    assert not [record for record in caplog.records if "Compiling" in record.message]
+
+
+@pytest.mark.parametrize("wrap", ["jit", "checkpoint", "custom_jvp", "custom_vjp"])
+def test_a_function_is_found_within(wrap):
+    def plain(x):
+        return jnp.cos(x / 100)
+
+    inside = getattr(jax, wrap)(plain)
+    if wrap == "custom_vjp":
+        inside.defvjp(lambda x: (plain(x), x), lambda x, g: (-g * jnp.sin(x / 100) / 100,))
+    if wrap == "custom_jvp":
+        inside.defjvp(lambda x, t: (plain(*x), -t[0] * jnp.sin(x[0] / 100) / 100))
+    text = lowered_text(schedules.exact(inside), "tpu")
+    assert "stablehlo.cosine" not in text
+    assert "optimization_barrier" in text
