@@ -90,13 +90,15 @@ def result(opcode: str, values: list[np.ndarray], attributes: str, dtype: Any) -
     """One instruction's result, before what a TPU does to it."""
     with np.errstate(all="ignore"):
         if opcode == "compare":
+            if "TOTALORDER" in attributes:
+                raise NotImplementedError("a comparison of a total order")
             direction = re.search(r"direction=(\w+)", attributes)
             return COMPARISONS[direction[1] if direction else ""](*values)
-        if opcode == "convert" and values[0].dtype == np.float32 and dtype != np.float32:
+        if opcode == "convert" and values[0].dtype == np.float32 and dtype in (np.int32, np.uint32):
             limits = np.iinfo(dtype)
             whole = np.nan_to_num(np.trunc(values[0].astype(np.float64)))
             return np.clip(whole, limits.min, limits.max).astype(dtype)
-        if opcode == "bitcast-convert":
+        if opcode in ("bitcast", "bitcast-convert"):
             return np.ascontiguousarray(values[0]).view(dtype)
         if opcode not in OPERATIONS:
             raise NotImplementedError(opcode)
@@ -156,7 +158,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "is-finite": np.isfinite,
     "select": np.where,
     "copy": lambda x: x,
-    "bitcast": lambda x: x,
     "convert": lambda x: x,
     "shift-left": shift(np.left_shift),
     "shift-right-logical": shift(np.right_shift),

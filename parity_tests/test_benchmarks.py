@@ -93,3 +93,53 @@ def test_a_compiled_program_is_run_instruction_by_instruction():
     assert 0.2 < (exact != inexact).mean() < 0.9
     with pytest.raises(NotImplementedError, match="broadcast"):
         scalar_program.run(program, "%v", {0: counts}, known)
+
+
+F32, S32, U32, PRED = np.float32, np.int32, np.uint32, np.bool_
+LEAST = -(2**31)
+BY_HLO = {  # operands, and their results as HLO defines them
+    "divide": (S32, [S32([-7, 7, 7]), S32([2, -2, 3])], [-3, -3, 2]),
+    "remainder": (S32, [S32([-7, 7]), S32([3, -3])], [-1, 1]),
+    "shift-left": (S32, [S32([1, 1, 1, 1]), S32([31, 32, 33, -1])], [LEAST, 0, 0, 0]),
+    "shift-right-logical": (S32, [S32([-1, -1, -1]), S32([1, 32, -1])], [2**31 - 1, 0, 0]),
+    "shift-right-arithmetic": (S32, [S32([-8, -8, 8]), S32([1, 40, -1])], [-4, -1, 0]),
+    "bitcast": (F32, [S32([1065353216])], [1.0]),
+    "bitcast-convert": (S32, [F32([-0.0])], [LEAST]),
+    "clamp": (
+        F32,
+        [F32([0, 0, 0, 3]), F32([5, -5, np.nan, 1]), F32([1, 1, 1, 4])],
+        [1, 0, np.nan, 3],
+    ),
+    "select": (F32, [PRED([True, False]), F32([1, 1]), F32([2, 2])], [1, 2]),
+    "maximum": (F32, [F32([np.nan, 1]), F32([1, np.nan])], [np.nan, np.nan]),
+    "round-nearest-afz": (F32, [F32([-0.5, 2.5, 0.49999997])], [-1, 3, 0]),
+}
+CONVERSIONS = [
+    (S32, F32([np.nan, 1e10, -1e10, -1.9]), [0, 2**31 - 1, LEAST, -1]),
+    (U32, F32([-1, 5e9, 3.7]), [0, 2**32 - 1, 3]),
+    (PRED, F32([0, 0.5, np.nan]), [False, True, True]),
+    (U32, S32([-5]), [2**32 - 5]),
+    (F32, S32([2**24 + 1]), [2.0**24]),
+]
+
+
+@pytest.mark.parametrize("opcode", BY_HLO)
+def test_an_instruction_is_hlos(opcode):
+    dtype, operands, expected = BY_HLO[opcode]
+    found = scalar_program.result(opcode, operands, "", dtype)
+    np.testing.assert_array_equal(found, dtype(expected))
+    assert found.dtype == dtype
+
+
+@pytest.mark.parametrize("case", range(len(CONVERSIONS)))
+def test_a_conversion_is_hlos(case):
+    dtype, operand, expected = CONVERSIONS[case]
+    found = scalar_program.result("convert", [operand], "", dtype)
+    np.testing.assert_array_equal(found, dtype(expected))
+    assert found.dtype == dtype
+
+
+def test_a_comparison_of_a_total_order_is_refused():
+    attributes = "direction=LT, type=TOTALORDER"
+    with pytest.raises(NotImplementedError, match="total order"):
+        scalar_program.result("compare", [F32([0]), F32([1])], attributes, PRED)
