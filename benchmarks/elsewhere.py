@@ -1,13 +1,13 @@
-"""Claim: compiled for an H100 and a TPU, neither at hand, an update moves no more memory than Optax's.
+"""Claim: compiled for an H100 and a TPU, neither at hand, an update moves no more memory than it must.
 
-And the hyperparameters that the TPU's program computes are torch's. XLA compiles for both without
-them, given
+That is to read gradients, parameters and state, and to write the last two: five arrays of the
+model's size for SGD, seven for Adam; what is counted is what the kernels read and write. The
+hyperparameters that the TPU's program computes are torch's, its scalars run in NumPy, instruction by
+instruction, at every iteration. And over four TPUs nothing is gathered that need not be.
 
-    pip install 'jax[tpu]' jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12
+XLA compiles for both without them, given
 
-An update must read the gradients, the parameters and the state and write the last two: five arrays
-of the model's size for SGD, seven for Adam. What is counted is what the kernels read and write. The
-TPU's scalars are run in NumPy, instruction by instruction, at every iteration.
+    pip install -e '.[test]' 'jax[tpu]' jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12
 """
 
 import math
@@ -21,11 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from benchmarks import conformance, scalar_program, updates
 from benchmarks.timing import report
 from jaxsched import Recipe, Trace, recipes
+from jaxsched.examples import train_linen
+from jaxsched.examples.digits import Digits
 from jaxsched.parity import ulps
 
 # What XLA is told of an H100 (SXM): its data sheet's figures, and the CUDA to compile for.
@@ -150,6 +152,35 @@ def recipe_off(
     return sum(off(*pair) for pair in pairs), sum(values.size for _, values in pairs)
 
 
+def collectives(mesh: Mesh, sharded: bool) -> tuple[list[str], list[str]]:
+    """Of a training step of ResNet-18 over all devices of a mesh, and of its update alone."""
+
+    def laid(tree: Any, split: bool) -> Any:
+        def leaf(x: Any) -> jax.ShapeDtypeStruct:
+            long = [axis for axis, size in enumerate(x.shape) if size and size % mesh.size == 0]
+            spec = [None] * x.ndim
+            if split and long:
+                spec[max(long, key=lambda axis: x.shape[axis])] = mesh.axis_names[0]
+            place = NamedSharding(mesh, PartitionSpec(*spec))
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+        return jax.tree.map(leaf, tree)
+
+    images = jax.ShapeDtypeStruct((40, 32, 32, 3), jnp.float32)
+    recipe = recipes.yolov5_resnet18()
+    state = laid(
+        jax.eval_shape(lambda: train_linen.create(recipe, jnp.zeros(images.shape))), sharded
+    )
+    labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
+    step = train_linen.step.lower(state, laid(Digits(images, labels), True))
+    update = jax.jit(state.tx.update).lower(state.params, state.opt_state, state.params)
+    found = [
+        re.findall(r" (all-\w+|reduce-scatter|collective-permute)(?:-start)?\(", text)
+        for text in (lowered.compile().as_text() for lowered in (step, update))
+    ]
+    return found[0], found[1]
+
+
 def schedulers(place: Any, settings: int) -> dict[str, list[dict[str, Any]]]:
     """Tallies of torch's classes in closed form, live torch being the reference."""
     found = {}
@@ -210,6 +241,17 @@ if __name__ == "__main__":
         reference, size = originals.recorded(name)
         wrong, values = recipe_off(factory(**size, **arguments), reference, place)
         claims[f"TPU, {name}: off, of {values:,}"] = wrong, 0
+    mesh = Mesh(np.array(topologies.get_topology_desc(**DEVICES["TPU v5e"]).devices), ("devices",))
+    for way, sharded in (("data parallel", False), ("fully sharded", True)):
+        step, alone = collectives(mesh, sharded)
+        claims |= {
+            f"4 TPU v5e, {way}: what gathers in the update": (len(alone), 0),
+            f"4 TPU v5e, {way}: all-reduces in a training step": (step.count("all-reduce"), None),
+            f"4 TPU v5e, {way}: all-gathers in a training step": (
+                step.count("all-gather"),
+                None if sharded else 0,
+            ),
+        }
     for name, tallies in schedulers(place, 6).items():
         total = sum(tally["steps"] for tally in tallies)
         wrong = total - sum(tally["equal"] for tally in tallies)
