@@ -25,9 +25,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from benchmarks import conformance, scalar_program, updates
 from benchmarks.timing import report
-from jaxsched import Recipe, Trace, recipes
+from jaxsched import Trace, recipes
 from jaxsched.examples import train_linen
 from jaxsched.examples.digits import Digits
+from jaxsched.float64 import within
 from jaxsched.parity import ulps
 
 # What XLA is told of an H100 (SXM): its data sheet's figures, and the CUDA to compile for.
@@ -130,20 +131,13 @@ def off(found: np.ndarray, torchs: np.ndarray) -> int:
     return int((ulps(found, torchs) != 0).sum())
 
 
-def plain_cosine(epoch: jax.Array) -> jax.Array:
-    """The article's rate after the warm-up, in float64 as XLA has it on a TPU."""
-    with jax.enable_x64(True):
-        turned = jnp.cos(epoch.astype(jnp.float64) * math.pi / 100)
-        return (0.01 * ((1 + turned) / 2 * 0.8 + 0.2)).astype(jnp.float32)
-
-
 def recipe_off(
-    recipe: Recipe, reference: Trace, place: Any, seed: int | None = None
+    at: Callable[[Any], Any], reference: Trace, place: Any, seed: int | None = None
 ) -> tuple[int, int]:
     """Of a recorded run: hyperparameters that are off, and how many there are."""
     counts = reference.start + np.arange(len(reference))
-    structure = jax.tree.structure(jax.eval_shape(recipe.at, 0))
-    found = jax.tree.unflatten(structure, on_tpu(recipe.at, place, counts, seed))
+    structure = jax.tree.structure(jax.eval_shape(at, 0))
+    found = jax.tree.unflatten(structure, on_tpu(at, place, counts, seed))
     pairs = [
         (found[label][name], values)
         for label, group in reference.groups.items()
@@ -222,24 +216,28 @@ if __name__ == "__main__":
             }
 
     place = sharding("TPU v5e")
-    run = recipes.yolov5_resnet18(), recipes.recorded("yolov5_resnet18")
-    wrong, values = recipe_off(*run, place)
+    recipe, reference = recipes.yolov5_resnet18(), recipes.recorded("yolov5_resnet18")
+
+    def as_xla_has_it(count: Any) -> Any:
+        with within():
+            return recipe.at(count)
+
+    wrong, values = recipe_off(recipe.at, reference, place)
+    moved_wrong, _ = recipe_off(recipe.at, reference, place, seed=0)
+    plain, _ = recipe_off(as_xla_has_it, reference, place)
     claims |= {
         f"TPU, the article's run: off, of {values:,}": (wrong, 0),
-        "TPU, likewise, each division and root an ULP off or not": (
-            recipe_off(*run, place, seed=0)[0],
-            0,
-        ),
+        "TPU, likewise, each division and root an ULP off or not": (moved_wrong, 0),
+        "TPU, likewise, in float64 as XLA has it": (plain, None),
     }
-    epochs = np.arange(100)
-    (plain,) = on_tpu(plain_cosine, place, epochs)
-    torchs = 0.01 * ((1 + np.cos(epochs * math.pi / 100)) / 2 * 0.8 + 0.2)
-    claims["TPU, its cosine as XLA has it: off, of 100 epochs"] = off(plain, torchs), None
+    for name, at in (("here", recipe.at), ("by XLA", as_xla_has_it)):
+        program, _ = scalar_program.parsed(compiled(at, place, np.int32(0)).as_text())
+        claims[f"TPU, its instructions, float64 lowered {name}"] = len(program), None
     import test_originals as originals  # conformance has put its folder on the path
 
     for name, (factory, arguments, _) in originals.RECORDED.items():
         reference, size = originals.recorded(name)
-        wrong, values = recipe_off(factory(**size, **arguments), reference, place)
+        wrong, values = recipe_off(factory(**size, **arguments).at, reference, place)
         claims[f"TPU, {name}: off, of {values:,}"] = wrong, 0
     mesh = Mesh(np.array(topologies.get_topology_desc(**DEVICES["TPU v5e"]).devices), ("devices",))
     for way, sharded in (("data parallel", False), ("fully sharded", True)):
