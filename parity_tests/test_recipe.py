@@ -301,3 +301,11 @@ def test_a_switch_that_is_none_is_refused():
 def test_the_articles_recipe_refuses_a_schedule_for_a_number():
     with pytest.raises(ValueError, match=r"^lr0 must be a number, got a function. Put a schedule"):
         yolov5_resnet18(lr0=lambda i: 0.1)
+
+
+def test_groups_keep_their_order_where_they_are_traced():
+    group = {"weight_decay": 0.1, "learning_rate": schedules.constant(0.5)}
+    recipe = Recipe({"weight": group, "bias": group}, optimizers.adamw)
+    orders = []
+    jax.jit(lambda i: orders.append([[*g] for g in recipe.at(i).values()] + [[*recipe.at(i)]]))(3)
+    assert orders[0] == [[*g] for g in recipe.at(3).values()] + [["weight", "bias"]]

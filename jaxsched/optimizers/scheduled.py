@@ -65,7 +65,7 @@ def evaluate(groups: Values, count: jax.typing.ArrayLike) -> dict[str, dict[str,
     in int64, for a schedule of the user's own that divides an int32 gets float32.
     """
 
-    def values() -> dict[str, dict[str, Any]]:
+    def values() -> list[list[Any]]:
         counted = jnp.asarray(count)
         if jnp.issubdtype(counted.dtype, jnp.integer):
             counted = counted.astype(jnp.int64)
@@ -79,12 +79,13 @@ def evaluate(groups: Values, count: jax.typing.ArrayLike) -> dict[str, dict[str,
             fixed = isinstance(entry, int | str | tuple) or entry is None
             return entry if fixed else as_float64(entry)
 
-        return {
-            label: {name: value(entry) for name, entry in group.items()}
-            for label, group in groups.items()
-        }
+        # Lists, for a dictionary comes sorted out of what JAX has made of it.
+        return [[value(entry) for entry in group.values()] for group in groups.values()]
 
-    return computed(values)
+    return {
+        label: dict(zip(group, found, strict=True))
+        for (label, group), found in zip(groups.items(), computed(values), strict=True)
+    }
 
 
 def scheduled(
