@@ -292,9 +292,7 @@ def test_timm_cosine_with_warmup(stands, by_update):
 
 @pytest.mark.parametrize("stands", [0, 7, 30])
 def test_transformers_cosine_with_warmup(stands):
-    transformers = pytest.importorskip(
-        "transformers.optimization", reason="transformers is of the extra peers"
-    )
+    transformers = pytest.importorskip("transformers.optimization", reason="of the extra peers")
     optimizer = torch.optim.AdamW(parameters(), lr=5e-5)
     scheduler = transformers.get_cosine_schedule_with_warmup(optimizer, 10, 100)
     for _ in range(stands):
