@@ -29,7 +29,7 @@ import optimizer_settings as rules  # noqa: E402
 import plateau_settings as plateaus  # noqa: E402
 import scheduler_settings as schedulers  # noqa: E402
 
-from jaxsched.optimizers.muon import adjustment  # noqa: E402
+from jaxsched.optimizers._muon import adjustment  # noqa: E402
 from jaxsched.parity import ulps  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "conformance.json"

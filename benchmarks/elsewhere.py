@@ -28,7 +28,7 @@ from benchmarks.timing import report
 from jaxsched import Trace, recipes
 from jaxsched.examples import train_linen
 from jaxsched.examples.digits import Digits
-from jaxsched.float64 import within
+from jaxsched._float64 import within
 from jaxsched.parity import ulps
 
 # What XLA is told of an H100 (SXM): its data sheet's figures, and the CUDA to compile for.

@@ -1,16 +1,21 @@
-"""PyTorch training recipes in Optax, equal at every step, and proved.
+"""Reproduce PyTorch training recipes in JAX: schedules, parameter groups and update rules.
 
-Recipes and schedules count iterations, one a batch; 0 is the first.
+Recipes and schedules count iterations, one a batch; 0 is the first. ``jaxsched.flax``,
+``jaxsched.plot`` and ``jaxsched.torch`` are imported when they are first asked for, since each needs
+a package that ``import jaxsched`` does not import.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxsched import lr_scheduler, optimizers, param_groups, parity, recipes, schedules, testing
+from jaxsched._recipe import Recipe
+from jaxsched._trace import Trace
 from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare
-from jaxsched.recipe import Recipe
-from jaxsched.trace import Trace
+
+if TYPE_CHECKING:
+    from jaxsched import flax, plot, torch
 
 __version__ = "0.1.0"
 
@@ -18,22 +23,26 @@ __all__ = [
     "Recipe",
     "Trace",
     "compare",
+    "flax",
     "hyperparameters",
     "lr_scheduler",
     "optimizers",
     "param_groups",
     "parity",
+    "plot",
     "recipes",
     "schedules",
     "testing",
+    "torch",
 ]
 
-_ON_DEMAND = ("flax", "plot", "torch")
-"""Modules of their own that need a package which ``import jaxsched`` does not import."""
+if not TYPE_CHECKING:  # a type checker then knows which names there are
 
+    def __getattr__(name: str) -> Any:
+        """Import ``jaxsched.torch`` and the like."""
+        if name not in __all__:
+            raise AttributeError(f"module 'jaxsched' has no attribute {name!r}")
+        return importlib.import_module(f"jaxsched.{name}")
 
-def __getattr__(name: str) -> Any:
-    """``jaxsched.torch`` and the like, imported when they are first asked for."""
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module 'jaxsched' has no attribute {name!r}")
-    return importlib.import_module(f"jaxsched.{name}")
+    def __dir__() -> list[str]:
+        return sorted([*__all__, "__version__"])

@@ -9,15 +9,14 @@ kernel, so the value that acts is the float32 nearest to a float64. That is
 what every schedule here returns, under ``jit``, ``vmap`` and ``lax.scan`` too:
 its formula is evaluated in float64 inside the graph and rounded once. With
 ``jax_enable_x64`` the float64 itself is returned.
+
+Every function here returns a ``Schedule``, and takes one or any other function of
+the count where it takes a schedule.
 """
 
-import functools
-import inspect
 import math
-import numbers
-import operator
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,168 +24,47 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxsched.float64 import computed
+from jaxsched._schedule import (
+    Hyperparameter,
+    Schedule,
+    ScheduleLike,
+    as_float64,
+    float64_formula,
+    formula_of,
+)
+from jaxsched._validate import require, require_count, require_nonnegative
 
-Schedule = Callable[[ArrayLike], jax.Array]
-Hyperparameter = float | jax.Array
-"""A number, or a traced scalar (``jax.vmap`` over recipes)."""
-
-P = ParamSpec("P")
-S = TypeVar("S")
-
-
-def remembered(factory: Callable[P, S]) -> Callable[P, S]:
-    """A factory whose schedules know how they were made.
-
-    ``schedule.origin`` is ``(factory, arguments)``, as a ``Recipe`` has it: so a
-    schedule can be made anew with one thing changed, which is how
-    ``jaxsched.parity`` looks for the mistake that leads from one curve to another.
-
-    >>> factory, arguments = cosine(100, lrf=0.2).origin
-    >>> factory is cosine, arguments["epochs"]
-    (True, 100)
-    """
-    signature = inspect.signature(factory)
-
-    @functools.wraps(factory)
-    def remembering(*args: P.args, **kwargs: P.kwargs) -> S:
-        schedule = factory(*args, **kwargs)
-        if callable(schedule):
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            schedule.__dict__["origin"] = (remembering, bound.arguments)
-        return schedule
-
-    return remembering
+__all__ = [
+    "Hyperparameter",
+    "Schedule",
+    "ScheduleLike",
+    "batch_ramp",
+    "constant",
+    "cosine",
+    "lagged",
+    "linear",
+    "one_cycle",
+    "override",
+    "per_epoch",
+    "recorded_steps",
+    "shift",
+    "table",
+    "tabulate",
+    "warmup",
+]
 
 
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a plain number: no array, no tracer, no bool."""
-    # The tracer first: numbers.Real, an abstract class, takes long to see that it is none.
-    return not isinstance(value, Tracer | bool | np.bool_) and isinstance(value, numbers.Real)
-
-
-def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> None:
-    """Refuses a concrete ``value`` that breaks ``rule``, in one sentence.
-
-    What is known only while the graph runs passes: schedules, tracers, and JAX
-    arrays, which to read would be to wait for their device.
-
-    Args:
-      name: the argument, as its caller wrote it.
-      value: what was passed.
-      rule: how the sentence goes on, ``"at least 0"``.
-      holds: whether a concrete value keeps the rule.
-
-    Raises:
-      ValueError: ``warmup_iterations must be at least 0, got -3``.
-
-    >>> require("lrf", -1.0, "a finite number of at least 0", lambda v: v >= 0)
-    Traceback (most recent call last):
-    ...
-    ValueError: lrf must be a finite number of at least 0, got -1.0
-    """
-    if isinstance(value, jax.Array) or callable(value):
-        return
-    try:
-        kept = bool(holds(value))
-    except (TypeError, ValueError, OverflowError):
-        kept = False
-    if not kept:
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
-
-
-def require_count(name: str, value: Any, *, at_least: int = 0) -> None:
-    """Refuses a concrete ``value`` that is no integer of at least ``at_least``."""
-    require(
-        name,
-        value,
-        f"an integer of at least {at_least}",
-        lambda v: not isinstance(v, bool) and operator.index(v) >= at_least,
-    )
-
-
-def require_nonnegative(**values: Any) -> None:
-    """Refuses concrete values that are negative, infinite or NaN."""
-    for name, value in values.items():
-        require(name, value, "a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
-
-
-def exact(formula: Callable[..., ArrayLike], *hyperparameters: Hyperparameter) -> Schedule:
-    r"""The schedule of a ``jnp`` formula, evaluated in float64 and rounded once.
-
-    .. math:: s(c) = \operatorname{round}(\mathrm{formula}(c, h_1, h_2, …))
-
-    Args:
-      formula: a function of the count, which it receives as a float64 array,
-        and of the hyperparameters; operators and ``jnp`` act in float64 within it.
-      *hyperparameters: what else it takes: numbers, handed on as Python floats,
-        or arrays and tracers, handed on as float64.
-
-    Returns:
-      A schedule of any real count (a Python or NumPy number, an array or a
-      tracer of any integer or float dtype; arrays are mapped elementwise):
-      float32, or float64 where x64 is on.
-
-    >>> float(exact(lambda count, rate: rate * count, 0.1)(3)) == float(np.float32(0.1 * 3))
-    True
-    """
-
-    def schedule(count: ArrayLike) -> jax.Array:
-        dtype = jnp.result_type(float)
-
-        def value() -> jax.Array:
-            exactly = formula(as_float64(jnp.asarray(count)), *map(as_float64, hyperparameters))
-            rounded = jnp.asarray(exactly).astype(dtype)
-            return rounded if rounded.ndim else jnp.broadcast_to(rounded, jnp.shape(count))
-
-        return computed(value)
-
-    return schedule
-
-
-def as_float64(value: Any) -> Any:
-    """``value`` as a float64 array, or as a Python float where it is a plain number.
-
-    To be called where x64 is on, inside a formula that is given to ``exact``.
-    """
-    return float(value) if is_number(value) else jnp.asarray(value).astype(jnp.float64)
-
-
-def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
-    """``x / n`` as float64 has it, where n may be a constant.
-
-    XLA divides by a constant by way of its reciprocal, which rounds once more: a
-    line that ends in 0 ends in dust then, on either side of it. Here it cannot know
-    n before ``count``.
-    """
-    return x / (n + 0.0 * count)
-
-
-def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
-    """``np.interp(x, [0, n], [start, end])`` to the bit, for 0 <= x < n, in float64.
-
-    ``jnp.interp`` multiplies before it divides, so that values meet ties of float32
-    that ``np.interp`` misses, and its search compiles to a loop.
-    """
-    slope = quotient(end - start, jnp.where(n > 0, n, 1.0), x)
-    product = slope * x
-    # The select, whose other side is never taken, keeps XLA from one fused multiply-add, which
-    # would not round the product.
-    return jnp.where(x >= 0, product, product * product) + start
-
-
-@remembered
 def constant(value: Hyperparameter) -> Schedule:
     """``s(count) = value``.
 
     >>> float(constant(0.5)(10))
     0.5
     """
-    return exact(jnp.full_like, value)
+    return Schedule(
+        constant, {"value": value}, lambda count: jnp.full(jnp.shape(count), as_float64(value))
+    )
 
 
-@remembered
 def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     r"""Cosine factor from 1 to ``lrf``, in the article's order of operations.
 
@@ -204,17 +82,13 @@ def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     >>> float(cosine(100, lrf=0.25)(100))
     0.25
     """
-    require("epochs", epochs, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
-    return exact(
-        lambda count, epochs, lrf: (
-            ((1 + jnp.cos(quotient(count * math.pi, epochs, count))) / 2) * (1 - lrf) + lrf
-        ),
-        epochs,
-        lrf,
-    )
+
+    def formula(count: Any, epochs: Any, lrf: Any) -> Any:
+        return ((1 + jnp.cos(quotient(count * math.pi, epochs, count))) / 2) * (1 - lrf) + lrf
+
+    return _factor(cosine, formula, epochs, lrf)
 
 
-@remembered
 def linear(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     r"""Linear factor from 1 to ``lrf``.
 
@@ -231,15 +105,13 @@ def linear(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     >>> float(linear(100, lrf=0.5)(50))
     0.75
     """
-    require("epochs", epochs, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
-    return exact(
-        lambda count, epochs, lrf: (1 - quotient(count, epochs, count)) * (1 - lrf) + lrf,
-        epochs,
-        lrf,
-    )
+
+    def formula(count: Any, epochs: Any, lrf: Any) -> Any:
+        return (1 - quotient(count, epochs, count)) * (1 - lrf) + lrf
+
+    return _factor(linear, formula, epochs, lrf)
 
 
-@remembered
 def one_cycle(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     r"""Cosine factor from 1 to ``lrf``, in YOLOv5's order of operations.
 
@@ -256,23 +128,26 @@ def one_cycle(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
     >>> float(one_cycle(100, lrf=0.25)(100))
     0.25
     """
+
+    def formula(count: Any, epochs: Any, lrf: Any) -> Any:
+        return ((1 - jnp.cos(quotient(count * math.pi, epochs, count))) / 2) * (lrf - 1) + 1
+
+    return _factor(one_cycle, formula, epochs, lrf)
+
+
+def _factor(
+    factory: Callable[..., Schedule], formula: Any, epochs: Hyperparameter, lrf: Hyperparameter
+) -> Schedule:
     require("epochs", epochs, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
-    return exact(
-        lambda count, epochs, lrf: (
-            ((1 - jnp.cos(quotient(count * math.pi, epochs, count))) / 2) * (lrf - 1) + 1
-        ),
-        epochs,
-        lrf,
-    )
+    return Schedule(factory, {"epochs": epochs, "lrf": lrf}, formula_of(formula, epochs, lrf))
 
 
-@remembered
-def per_epoch(schedule: Schedule, steps_per_epoch: int | jax.Array) -> Schedule:
+def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
     """``s(iteration) = schedule(iteration // steps_per_epoch)``.
 
     Args:
       schedule: a schedule that counts epochs.
-      steps_per_epoch: iterations in an epoch, at least 1.
+      steps_per_epoch: iterations in an epoch, an integer of at least 1.
 
     Returns:
       A schedule that counts iterations.
@@ -281,16 +156,17 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int | jax.Array) -> Schedule:
     2.0
     """
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    # In integers: XLA divides floats by a constant by way of its reciprocal, and 49 / 49 falls
-    # below 1. And to cosine_annealing_warm_restarts a float is something else.
-    return exact(
-        lambda count, steps: schedule(count.astype(jnp.int64) // jnp.asarray(steps, jnp.int64)),
-        steps_per_epoch,
-    )
+    inner = float64_formula(schedule)
+
+    def formula(count: Any) -> Any:
+        # In integers: XLA divides floats by a constant by way of its reciprocal, and 49 / 49 falls
+        # below 1. And to cosine_annealing_warm_restarts a float is something else.
+        return inner(_integer(count) // _integer(steps_per_epoch))
+
+    return Schedule(per_epoch, {"schedule": schedule, "steps_per_epoch": steps_per_epoch}, formula)
 
 
-@remembered
-def lagged(schedule: Schedule, *, after: int | jax.Array) -> Schedule:
+def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     r"""``schedule``, one count late from ``after`` on.
 
     .. math:: s(e) = \mathrm{schedule}(e) \text{ if } e \le \mathrm{after},
@@ -309,17 +185,64 @@ def lagged(schedule: Schedule, *, after: int | jax.Array) -> Schedule:
     >>> [float(lagged(lambda epoch: epoch, after=1)(e)) for e in range(4)]
     [0.0, 1.0, 1.0, 2.0]
     """
-    return exact(
-        lambda count, after: schedule(
-            (count - jnp.where(count > after, 1.0, 0.0)).astype(jnp.int64)
-        ),
-        after,
+    inner = float64_formula(schedule)
+
+    def formula(count: Any) -> Any:
+        return inner(_integer(count - jnp.where(count > as_float64(after), 1, 0)))
+
+    return Schedule(lagged, {"schedule": schedule, "after": after}, formula)
+
+
+def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
+    """``s(count) = schedule(count - counts)``.
+
+    Args:
+      schedule: a schedule.
+      counts: how many counts late; negative for early.
+
+    >>> [float(shift(lambda count: count, 2)(c)) for c in (2, 3)]
+    [0.0, 1.0]
+    """
+    require("counts", counts, "an integer", lambda v: int(v) == v)
+    inner = float64_formula(schedule)
+    return Schedule(
+        shift,
+        {"schedule": schedule, "counts": counts},
+        lambda count: inner(count - _integer(counts)),
     )
 
 
-@remembered
+def override(
+    schedule: ScheduleLike, other: ScheduleLike, *, at: ArrayLike, when: ArrayLike = True
+) -> Schedule:
+    r"""``schedule``, but ``other`` at one count.
+
+    .. math:: s(c) = \mathrm{other}(c) \text{ if } c = \mathrm{at} \text{ and } \mathrm{when},
+              \text{ else } \mathrm{schedule}(c)
+
+    A process that starts with a new optimizer after the warm-up runs its first epoch at the rate
+    that ``LambdaLR`` has set there, that of epoch 0: nothing overwrites it.
+
+    Args:
+      schedule: a schedule.
+      other: another, of the same count.
+      at: the count.
+      when: whether to override at all; may be traced.
+
+    >>> [float(override(lambda c: c, constant(7.0), at=1)(c)) for c in range(3)]
+    [0.0, 7.0, 2.0]
+    """
+    arguments = {"schedule": schedule, "other": other, "at": at, "when": when}
+    inner, there = float64_formula(schedule), float64_formula(other)
+    return Schedule(
+        override,
+        arguments,
+        lambda count: jnp.where((count == _integer(at)) & when, there(count), inner(count)),
+    )
+
+
 def warmup(
-    schedule: Schedule, iterations: int | float | jax.Array, *, start: Hyperparameter
+    schedule: ScheduleLike, iterations: Hyperparameter, *, start: Hyperparameter
 ) -> Schedule:
     r"""Linear interpolation from ``start`` toward a target that moves.
 
@@ -342,17 +265,16 @@ def warmup(
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
     require_nonnegative(iterations=iterations)
+    inner = float64_formula(schedule)
 
-    def warmed(given: ArrayLike) -> jax.Array:
-        # The target gets the count as it was given, for integers and floats differ to some.
-        def formula(count, n, start):
-            target = as_float64(schedule(given))
-            rising = interp(count, n, start, target)
-            return jnp.where(count < n, rising, target)
+    def formula(count: Any) -> Any:
+        target, n = inner(count), as_float64(iterations)
+        rising = interp(as_float64(count), n, as_float64(start), target)
+        return jnp.where(count < n, rising, target)
 
-        return exact(formula, iterations, start)(given)
-
-    return warmed
+    return Schedule(
+        warmup, {"schedule": schedule, "iterations": iterations, "start": start}, formula
+    )
 
 
 def table(values: Any, *, start: int = 0) -> Schedule:
@@ -381,37 +303,91 @@ def table(values: Any, *, start: int = 0) -> Schedule:
     given = np.asarray(values)
     if given.dtype.kind in "OSUMmc":  # NumPy would read None as NaN and text as what it says
         raise ValueError(f"values must be real numbers, got {given.dtype} among them")
-    numbers_ = given.astype(np.float64)
-    if numbers_.ndim != 1 or not numbers_.size:
+    require_count("start", start)
+    numbers = given.astype(np.float64)
+    if numbers.ndim != 1 or not numbers.size:
         raise ValueError(
-            f"values must be a sequence of at least 1 number, got shape {numbers_.shape}"
+            f"values must be a sequence of at least 1 number, got shape {numbers.shape}"
         )
-    last = numbers_.size - 1
+    return Schedule(table, {"values": numbers, "start": start}, table_formula(numbers, start))
 
-    def formula(count):
-        index = (count - start).astype(jnp.int64)
-        return jnp.asarray(numbers_)[jnp.clip(index, 0, last)]
 
-    lookup = exact(formula)
+def table_formula(values: np.ndarray, start: int = 0) -> Callable[[Any], Any]:
+    """The formula of ``table``."""
+    last = values.size - 1
 
-    def schedule(count: ArrayLike) -> jax.Array:
+    def check(counts: np.ndarray) -> None:
+        outside = counts[(counts < start) | (counts > start + last)]
+        if outside.size:
+            raise ValueError(
+                f"the table holds counts {start} to {start + last}, got {outside.flat[0]}. "
+                "Tabulate more steps."
+            )
+        between = counts[counts != np.floor(counts)]
+        if between.size:
+            raise ValueError(
+                f"the table holds whole counts, got {between.flat[0]}. Only a formula has "
+                "values between them."
+            )
+
+    def formula(count: Any) -> Any:
         if not isinstance(count, Tracer):
-            counts = np.asarray(count)
-            outside = counts[(counts < start) | (counts > start + last)]
-            if outside.size:
-                raise ValueError(
-                    f"the table holds counts {start} to {start + last}, got {outside.flat[0]}. "
-                    "Tabulate more steps."
-                )
-            between = counts[counts != np.floor(counts)]
-            if between.size:
-                raise ValueError(
-                    f"the table holds whole counts, got {between.flat[0]}. Only a formula has "
-                    "values between them."
-                )
-        return lookup(count)
+            check(np.asarray(count))
+        return jnp.asarray(values)[jnp.clip(_integer(count) - start, 0, last)]
 
-    return schedule
+    return formula
+
+
+def recorded_steps(
+    values: Any,
+    steps_per_epoch: int,
+    *,
+    batches_done: int = 0,
+    then: ScheduleLike | None = None,
+) -> Schedule:
+    r"""What a scheduler set at its steps, as a schedule of the iteration.
+
+    .. math:: s(i) = \mathrm{values}[c] \text{ if } c < n, \text{ else } \mathrm{then}(c),\quad
+              c = \lfloor (i + \mathrm{batches\_done}) / \mathrm{steps\_per\_epoch} \rfloor
+
+    Args:
+      values: the number after 0, 1, 2, … steps, shape (n,); kept in float64.
+      steps_per_epoch: batches from one step of the scheduler to the next, at least 1.
+      batches_done: batches since its last step.
+      then: a schedule of the steps, for those past the table.
+
+    Returns:
+      A schedule of the iteration. Without ``then`` concrete iterations past the table are
+      refused, and traced ones get its last value.
+
+    >>> [float(recorded_steps([0.5, 0.25], 2)(i)) for i in range(4)]
+    [0.5, 0.5, 0.25, 0.25]
+    """
+    require_count("steps_per_epoch", steps_per_epoch, at_least=1)
+    require_count("batches_done", batches_done)
+    numbers = np.asarray(values, np.float64)
+    arguments = {
+        "values": numbers,
+        "steps_per_epoch": steps_per_epoch,
+        "batches_done": batches_done,
+        "then": then,
+    }
+    last, iterations = len(numbers) - 1, len(numbers) * steps_per_epoch - batches_done
+    closed = None if then is None else float64_formula(then)
+
+    def formula(iteration: Any) -> Any:
+        if closed is None and not isinstance(iteration, Tracer):
+            past = np.max(np.asarray(iteration), initial=0)
+            if past >= iterations:
+                raise ValueError(
+                    f"iteration must be below {iterations}, where what was recorded ends, got "
+                    f"{past}. Pass more iterations to from_torch."
+                )
+        count = (_integer(iteration) + batches_done) // steps_per_epoch
+        known = jnp.asarray(numbers)[jnp.clip(count, 0, last)]
+        return known if closed is None else jnp.where(count <= last, known, closed(count))
+
+    return Schedule(recorded_steps, arguments, formula)
 
 
 def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
@@ -439,3 +415,61 @@ def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
     for count, value in enumerate(values):
         require(f"function({count})", value, "a finite number", lambda v: math.isfinite(float(v)))
     return table([float(value) for value in values])
+
+
+def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
+    r"""Batches an update, ramped up from 1 over the warm-up, rounded half to even.
+
+    .. math:: s(i) = \max(1, \operatorname{round}(\operatorname{interp}(i, [0, n], [1, \mathrm{end}])))
+              \text{ if } i < n, \text{ else } \mathrm{then}
+
+    Args:
+      iterations: length n of the ramp, at most 1e8; 0 for none.
+      end: where the ramp ends, before rounding.
+      then: batches from ``iterations`` on.
+
+    Source: ``accumulate`` of YOLOv5 and Ultralytics.
+
+    >>> [int(batch_ramp(4, end=4.0, then=4)(i)) for i in range(5)]
+    [1, 2, 2, 3, 4]
+    """
+    require_count("iterations", iterations)
+    require("iterations", iterations, "at most 1e8, the longest warm-up", lambda v: v <= 1e8)
+    # On the host: a half that another device's float64 rounds elsewhere would move updates.
+    ramp = np.interp(np.arange(iterations), [0, max(iterations, 1)], [1, end])
+    counts = np.append(np.maximum(1, ramp.round()), then)
+
+    def formula(count: Any) -> Any:
+        return jnp.asarray(counts)[jnp.clip(_integer(count), 0, len(counts) - 1)]
+
+    return Schedule(batch_ramp, {"iterations": iterations, "end": end, "then": then}, formula)
+
+
+def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
+    """``x / n`` as float64 has it, where n may be a constant.
+
+    XLA divides by a constant by way of its reciprocal, which rounds once more: a
+    line that ends in 0 ends in dust then, on either side of it. Here it cannot know
+    n before ``count``.
+    """
+    return x / (n + 0.0 * count)
+
+
+def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
+    """``np.interp(x, [0, n], [start, end])`` to the bit, for 0 <= x < n, in float64.
+
+    ``jnp.interp`` multiplies before it divides, so that values meet ties of float32
+    that ``np.interp`` misses, and its search compiles to a loop.
+    """
+    slope = quotient(end - start, jnp.where(n > 0, n, 1.0), x)
+    product = slope * x
+    # The select, whose other side is never taken, keeps XLA from one fused multiply-add, which
+    # would not round the product.
+    return jnp.where(x >= 0, product, product * product) + start
+
+
+def _integer(value: Any) -> Any:
+    """A count or a length as int64; a NumPy count stays one."""
+    if isinstance(value, np.generic | np.ndarray | int):
+        return np.asarray(value).astype(np.int64)
+    return jnp.asarray(value).astype(jnp.int64)

@@ -5,9 +5,9 @@
 
 import os
 
+from jaxsched._recipe import Recipe
+from jaxsched._trace import Trace
 from jaxsched.parity import compare
-from jaxsched.recipe import Recipe
-from jaxsched.trace import Trace
 
 Run = Recipe | Trace | str | os.PathLike[str]
 """A recipe, a trace, or a trace's file."""
@@ -29,7 +29,7 @@ def assert_matches(mine: Run, reference: Run) -> None:
     >>> assert_matches(yolov5_resnet18(momentum=0.9), recorded("yolov5_resnet18"))
     Traceback (most recent call last):
     ...
-    AssertionError: no parity: 3 of 9 quantities differ
+    AssertionError: no parity: 3 of 13 quantities differ
     ...
     likely cause: another momentum: momentum 0.9 for 0.937
     """

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsched import lr_scheduler, recipes, schedules, tpu
-from jaxsched.float64 import computed, within
+from jaxsched import lr_scheduler, recipes, schedules
+from jaxsched._float64 import _tpu as tpu
+from jaxsched._float64 import computed, within
 from jaxsched.optimizers import EMA, adam
 
 RANGES = {

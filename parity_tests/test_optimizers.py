@@ -34,7 +34,7 @@ from optimizer_settings import (  # noqa: E402
 
 import jaxsched  # noqa: E402
 from jaxsched import Recipe, optimizers  # noqa: E402
-from jaxsched.optimizers.muon import adjustment  # noqa: E402
+from jaxsched.optimizers._muon import adjustment  # noqa: E402
 from jaxsched.schedules import table  # noqa: E402
 
 pytestmark = pytest.mark.torch

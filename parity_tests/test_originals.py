@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import jaxsched
 from jaxsched import Recipe, Trace, lr_scheduler, optimizers, schedules
-from jaxsched.recipes import policy, ultralytics, yolov5
+from jaxsched.recipes import _policy as policy
+from jaxsched.recipes import ultralytics, yolov5
 
 YOLOV5_ORDER, NEW_ORDER = ("bias", "weight", "norm"), ("weight", "norm", "bias")
 RECORDED = {

@@ -20,7 +20,7 @@ import jaxsched  # noqa: E402
 from jaxsched import Recipe, Trace, cli  # noqa: E402
 from jaxsched.recipes import yolov5_resnet18  # noqa: E402
 from jaxsched.torch import from_torch, record  # noqa: E402
-from jaxsched.torch.script import Writer  # noqa: E402
+from jaxsched.torch._script import Writer  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -21,11 +21,12 @@ from typing import Annotated, Any
 import jax
 
 from jaxsched import recipes
-from jaxsched.cli.curves import export, plot
-from jaxsched.cli.record import record
-from jaxsched.cli.train import train
-from jaxsched.cli.verify import verify
-from jaxsched.recipe import Recipe
+from jaxsched._recipe import Recipe
+from jaxsched._recipe_file import SUFFIXES
+from jaxsched.cli._curves import export, plot
+from jaxsched.cli._record import record
+from jaxsched.cli._train import train
+from jaxsched.cli._verify import verify
 
 COMMANDS = {
     "train": train,
@@ -48,8 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = _chosen("command", COMMANDS, words, prog)
         prog, command, factory = f"{prog} {name}", COMMANDS[name], None
         if typing.get_type_hints(command).get("recipe") is Recipe:
-            name = _chosen("recipe", factories(), words, prog)
-            prog, factory = f"{prog} {name}", factories()[name]
+            if words and Path(words[0]).suffix in SUFFIXES:
+                loaded = Recipe.load(words.pop(0))
+                factory = lambda: loaded  # noqa: E731
+            else:
+                name = _chosen("recipe", factories(), words, prog)
+                prog, factory = f"{prog} {name}", factories()[name]
         return _bound(command, factory, words, prog)() or 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{prog} needs {package}: pip install 'jaxsched[{extra}]'", file=sys.stderr)
     except (MemoryError, OverflowError, jax.errors.JaxRuntimeError):
         print(f"{prog}: the run is too long for this machine's memory", file=sys.stderr)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
     return 2
 

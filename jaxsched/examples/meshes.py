@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxsched.schedules import require_count
+from jaxsched._validate import require_count
 
 
 class Layout(NamedTuple):

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
+from jaxsched._recipe import Recipe
+from jaxsched._recipe_file import encode
 from jaxsched.examples import meshes
 from jaxsched.examples.checkpoints import Checkpoints
-from jaxsched.recipe import Recipe
 
 
 class Run(NamedTuple):
@@ -78,9 +79,9 @@ def trained(
       ValueError: a folder with another run's checkpoints, a checkpoint that does not
         fit, a mesh that does not.
     """
-    factory, arguments = recipe.origin or ("recipe", {})
-    identity = {"recipe": getattr(factory, "__name__", ""), "seed": seed, **arguments}
-    checkpoints = Checkpoints(folder / "checkpoints", identity)
+    # By its content, whatever made it: a schedule with a Python function inside is tabulated.
+    content = encode(recipe, recipe.iterations or epochs * run.steps_per_epoch)
+    checkpoints = Checkpoints(folder / "checkpoints", {"recipe": content, "seed": seed})
     if checkpoints.last is not None and not resume:
         raise ValueError(
             f"out must be a folder without another run's checkpoints, got {folder}, which has "

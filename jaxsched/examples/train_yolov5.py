@@ -17,11 +17,11 @@ from flax import nnx
 
 import jaxsched
 from jaxsched import optimizers, param_groups, recipes
+from jaxsched._io import atomic_write
 from jaxsched.examples import boxes, shapes
 from jaxsched.examples.boxes import Detections
 from jaxsched.examples.detector import Detector
 from jaxsched.examples.shapes import Shapes
-from jaxsched.trace import replacing
 
 EPOCHS = 30
 LEARNT = (nnx.Param, nnx.BatchStat)
@@ -198,7 +198,7 @@ def picture(model: Detector, data: Shapes, path: Path) -> None:
             for x, y, w, h in rows:
                 corner = (x - w / 2, y - h / 2)
                 ax.add_patch(Rectangle(corner, w, h, fill=False, color=colour, linewidth=width))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png")
 
 

@@ -21,7 +21,8 @@ There are two forms of each:
 What torch refuses is refused, and more: hyperparameters are one number each, where
 torch takes a list with one a group; counts are at least 0; lengths that count
 (``total_iters``, ``step_size``, ``milestones``) are whole, where torch takes
-fractions and never meets them; ``last_epoch`` is -1.
+fractions and never meets them. torch's ``last_epoch`` is no argument: a schedule is not resumed, it
+is a function of the count, called from the count reached.
 
 Where x64 is off both are rounded to float32 once, by XLA, which makes 0 of what is
 below its smallest normal number, 1.2e-38.
@@ -30,9 +31,9 @@ below its smallest normal number, 1.2e-38.
 form and need ``steps``. ``reduce_lr_on_plateau`` follows a metric, not a count.
 """
 
-from jaxsched.lr_scheduler.compositions import chained_scheduler, sequential_lr
-from jaxsched.lr_scheduler.cycles import cosine_annealing_warm_restarts, cyclic_lr
-from jaxsched.lr_scheduler.decays import (
+from jaxsched.lr_scheduler._compositions import chained_scheduler, sequential_lr
+from jaxsched.lr_scheduler._cycles import cosine_annealing_warm_restarts, cyclic_lr
+from jaxsched.lr_scheduler._decays import (
     constant_lr,
     cosine_annealing_lr,
     exponential_lr,
@@ -41,21 +42,19 @@ from jaxsched.lr_scheduler.decays import (
     polynomial_lr,
     step_lr,
 )
-from jaxsched.lr_scheduler.factors import lambda_lr, multiplicative_lr
-from jaxsched.lr_scheduler.one_cycle import one_cycle_lr
-from jaxsched.lr_scheduler.plateau import (
+from jaxsched.lr_scheduler._factors import lambda_lr, multiplicative_lr
+from jaxsched.lr_scheduler._one_cycle import one_cycle_lr
+from jaxsched.lr_scheduler._plateau import (
     Plateau,
     PlateauState,
     reduce_lr_on_plateau,
     scale_on_plateau,
 )
-from jaxsched.lr_scheduler.replay import TorchSchedule
-from jaxsched.lr_scheduler.swa import swa_lr
+from jaxsched.lr_scheduler._swa import swa_lr
 
 __all__ = [
     "Plateau",
     "PlateauState",
-    "TorchSchedule",
     "chained_scheduler",
     "constant_lr",
     "cosine_annealing_lr",

@@ -14,23 +14,23 @@ are what torch makes of them, two real ones; JAX's gradient of one is the conjug
 torch's.
 """
 
-from jaxsched.optimizers.accumulation import Accumulation, accumulated, restarted, stepped
-from jaxsched.optimizers.adadelta import adadelta
-from jaxsched.optimizers.adafactor import adafactor
-from jaxsched.optimizers.adagrad import adagrad
-from jaxsched.optimizers.adam import adam, adamw
-from jaxsched.optimizers.adamax import adamax
-from jaxsched.optimizers.asgd import asgd
-from jaxsched.optimizers.average import EMA, EMAState
-from jaxsched.optimizers.clip import clip_grad_norm, clip_grad_value
-from jaxsched.optimizers.muon import muon
-from jaxsched.optimizers.nadam import nadam
-from jaxsched.optimizers.radam import radam
-from jaxsched.optimizers.rmsprop import rmsprop
-from jaxsched.optimizers.rprop import rprop
-from jaxsched.optimizers.rule import RuleState
-from jaxsched.optimizers.scheduled import ScheduledState, hyperparameters, scheduled
-from jaxsched.optimizers.sgd import sgd
+from jaxsched.optimizers._accumulation import Accumulation, restarted, stepped
+from jaxsched.optimizers._adadelta import adadelta
+from jaxsched.optimizers._adafactor import adafactor
+from jaxsched.optimizers._adagrad import adagrad
+from jaxsched.optimizers._adam import adam, adamw
+from jaxsched.optimizers._adamax import adamax
+from jaxsched.optimizers._asgd import asgd
+from jaxsched.optimizers._average import EMA, EMAState
+from jaxsched.optimizers._clip import clip_grad_norm, clip_grad_value
+from jaxsched.optimizers._muon import muon
+from jaxsched.optimizers._nadam import nadam
+from jaxsched.optimizers._radam import radam
+from jaxsched.optimizers._rmsprop import rmsprop
+from jaxsched.optimizers._rprop import rprop
+from jaxsched.optimizers._rule import RuleState
+from jaxsched.optimizers._scheduled import ScheduledState, hyperparameters
+from jaxsched.optimizers._sgd import sgd
 
 __all__ = [
     "EMA",
@@ -38,7 +38,6 @@ __all__ = [
     "EMAState",
     "RuleState",
     "ScheduledState",
-    "accumulated",
     "adadelta",
     "adafactor",
     "adagrad",
@@ -55,7 +54,6 @@ __all__ = [
     "restarted",
     "rmsprop",
     "rprop",
-    "scheduled",
     "sgd",
     "stepped",
 ]

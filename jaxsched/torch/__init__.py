@@ -11,10 +11,10 @@ except ModuleNotFoundError as error:
         "jaxsched.torch needs PyTorch: pip install 'jaxsched[torch]'", name="torch"
     ) from error
 
-from jaxsched.torch.convert import from_torch, parameter_labels
-from jaxsched.torch.recording import Recording, record
-from jaxsched.torch.side_by_side import assert_optimizer_matches
-from jaxsched.torch.state import export_state, import_state, load, match_names, numbers
+from jaxsched.torch._convert import from_torch, parameter_labels
+from jaxsched.torch._recording import Recording, record
+from jaxsched.torch._side_by_side import assert_optimizer_matches
+from jaxsched.torch._state import export_state, import_state, load, match_names, numbers
 
 __all__ = [
     "Recording",

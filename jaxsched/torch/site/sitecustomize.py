@@ -31,7 +31,7 @@ class Finder:
 
 def note(optimizer, *_):
     """The hook: torch is whole by now, and can be imported by what notes."""
-    from jaxsched.torch import script
+    from jaxsched.torch import _script as script
 
     script.note(optimizer)
 

@@ -1,0 +1,78 @@
+"""The picture of a trace: learning rates and momentum by iteration, as a matplotlib figure."""
+
+import itertools
+
+import numpy as np
+
+from jaxsched._trace import Trace, warmup_end
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "jaxsched.plot needs matplotlib: pip install 'jaxsched[train]'", name="matplotlib"
+    ) from error
+
+# Okabe and Ito's colours, which the colour-blind can distinguish. Groups often coincide, so later
+# lines are thinner and dashed: what lies beneath shows.
+STYLES = (
+    {"color": "#0072B2", "linewidth": 4.5, "linestyle": "-"},
+    {"color": "#E69F00", "linewidth": 2.5, "linestyle": "-"},
+    {"color": "#000000", "linewidth": 1.2, "linestyle": (0, (6, 4))},
+    {"color": "#CC79A7", "linewidth": 1.2, "linestyle": ":"},
+)
+
+
+def figure_of(trace: Trace, size: tuple[float, float] | None = None) -> Figure:
+    """Draw the learning rate and the momentum of each group.
+
+    Args:
+      trace: the run.
+      size: width and height in inches; if not given, 8 by 3 a quantity.
+    """
+    names = [
+        name
+        for name in ("learning_rate", "momentum", "b1")
+        if any(name in group for group in trace.groups.values())
+    ]
+    height = 1 + 3 * len(names)
+    figure = Figure(size or (8, height), dpi=150, layout="constrained", facecolor="white")
+    end = warmup_end(trace)
+    axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for ax, name in zip(axes, names, strict=True):
+        _draw(ax, trace, name)
+        if end is not None:
+            ax.axvline(end, color="#555555", linewidth=1, linestyle="--")
+    if end is not None:
+        axes[0].annotate(
+            f"warm-up ends at iteration {end}",
+            (end, 1),
+            (4, -4),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            verticalalignment="top",
+            color="#333333",
+        )
+    axes[-1].set_xlabel("iteration")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(labels),
+        frameon=False,
+        handlelength=4,
+    )
+    return figure
+
+
+def _draw(axes: Axes, trace: Trace, name: str) -> None:
+    iterations = trace.start + np.arange(len(trace))
+    for (label, group), style in zip(sorted(trace.groups.items()), itertools.cycle(STYLES)):
+        if name in group:
+            axes.plot(iterations, group[name], label=label, **style)
+    axes.set_title(name.replace("_", " ").capitalize(), loc="left", fontweight="bold")
+    axes.set_ylabel(name.replace("_", " "))
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.margins(x=0.01)

@@ -1,0 +1,279 @@
+"""A recipe as a file, YAML or JSON: plain data, in which functions of this package go by name.
+
+Reading runs no code of the file: a function is looked up among those of the package.
+"""
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsched import lr_scheduler, optimizers, schedules
+from jaxsched._io import atomic_write
+from jaxsched._schedule import Schedule, momentum_of, show
+from jaxsched._validate import require_count, require_suffix
+
+FORMAT, VERSION = "jaxsched.Recipe", 1
+SUFFIXES = (".yaml", ".yml", ".json")
+DTYPES = ("bool", "int32", "int64", "float16", "bfloat16", "float32", "float64", "uint8", "int8")
+
+FACTORIES: Mapping[str, Callable[..., Any]] = {
+    **{
+        name: function
+        for module in (schedules, lr_scheduler)
+        for name in module.__all__
+        if callable(function := getattr(module, name)) and name[0].islower()
+    },
+    "momentum": momentum_of,
+}
+"""The functions that a file may name as a schedule."""
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    name: getattr(optimizers, name)
+    for name in (
+        *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "muon"),
+        *("nadam", "radam", "rmsprop", "rprop", "sgd"),
+    )
+}
+"""The update rules that a file may name."""
+
+PLAIN = ("clip_norm", "clip_value", "start", "clock", "length")
+"""Fields of a recipe that are numbers and strings."""
+
+
+def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
+    """Return a recipe's content as JSON has it.
+
+    Args:
+      recipe: the recipe.
+      iterations: how many are tabulated of a schedule with a Python function inside; if not
+        given, those to the end of the last epoch.
+
+    Raises:
+      ValueError: such a schedule without a number of iterations; a rule of others.
+    """
+    rule = next((name for name, rule in RULES.items() if rule is recipe.update_rule), None)
+    if rule is None:
+        raise ValueError(
+            f"update_rule must be one of jaxsched.optimizers to be saved, got "
+            f"{show(recipe.update_rule)}. Save recipe.trace(n) and give from_trace the rule."
+        )
+    if iterations is not None:
+        require_count("iterations", iterations, at_least=1)
+    n = recipe.iterations if iterations is None else iterations
+
+    def entry(name: str, value: Any) -> Any:
+        if not callable(value) or not _has_function(value):
+            return _encode(value)
+        if n is None:
+            raise ValueError(
+                f"iterations must be given to save {name}, which has a Python function inside, got "
+                f"None for {show(value)}. Pass how many to tabulate."
+            )
+        with jax.enable_x64(True):
+            counts = jnp.arange(recipe.start, recipe.start + n)
+            values = np.asarray(jax.jit(jax.vmap(lambda c: jnp.asarray(value(c), float)))(counts))
+        return _encode(schedules.table(values, start=recipe.start))
+
+    content: dict[str, Any] = {"format": f"{FORMAT} {VERSION}", "update_rule": rule}
+    content["groups"] = {
+        label: {name: entry(f"{name} of group {label}", value) for name, value in group.items()}
+        for label, group in recipe.groups.items()
+    }
+    content |= {
+        name: _encode(value) for name in PLAIN if (value := getattr(recipe, name)) is not None
+    }
+    if recipe.accumulation is not None:
+        content["accumulation"] = {
+            "batches": entry("the batches of an update", recipe.accumulation.batches),
+            "steps_per_epoch": recipe.accumulation.steps_per_epoch,
+        }
+    if recipe.ema is not None:
+        content["ema"] = {
+            name: _encode(getattr(recipe.ema, name)) for name in ("decay", "tau", "updates")
+        }
+    return content
+
+
+def decode(content: Any) -> dict[str, Any]:
+    """Return the arguments of ``Recipe`` that ``encode`` wrote, or that were written by hand.
+
+    Raises:
+      ValueError: another format or version, an unknown field, function or rule.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"a recipe must be a mapping, got {type(content).__name__}.")
+    fields = dict(content)
+    kind, _, version = str(fields.pop("format", "none")).rpartition(" ")
+    if kind != FORMAT or version != str(VERSION):
+        raise ValueError(
+            f"format must be {FORMAT} {VERSION}, got {content.get('format', 'none')}. "
+            "Save the recipe again with this version of jaxsched."
+        )
+    allowed = ("update_rule", "groups", "accumulation", "ema", *PLAIN)
+    if unknown := sorted(set(map(str, fields)) - set(allowed)):
+        raise ValueError(f"fields must be among {', '.join(allowed)}, got {', '.join(unknown)}.")
+    rule = fields.pop("update_rule", "sgd")
+    if rule not in RULES:
+        raise ValueError(f"update_rule must be one of {', '.join(RULES)}, got {rule!r}.")
+    groups = _mapping("groups", fields.pop("groups", {}))
+    arguments: dict[str, Any] = {
+        "update_rule": RULES[rule],
+        "groups": {
+            label: {name: _decode(value) for name, value in _mapping(label, group).items()}
+            for label, group in groups.items()
+        },
+    }
+    if (accumulation := fields.pop("accumulation", None)) is not None:
+        values = {k: _decode(v) for k, v in _mapping("accumulation", accumulation).items()}
+        arguments["accumulation"] = _call("accumulation", optimizers.Accumulation, values)
+    if (ema := fields.pop("ema", None)) is not None:
+        values = {k: _decode(v) for k, v in _mapping("ema", ema).items()}
+        arguments["ema"] = _call("ema", optimizers.EMA, values)
+    return arguments | {name: _decode(value) for name, value in fields.items()}
+
+
+def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> None:
+    """Write a recipe's file, as ``Recipe.save`` has it."""
+    require_suffix(path, SUFFIXES)
+    content = encode(recipe, iterations)
+    if Path(path).suffix == ".json":
+        text = json.dumps(content, indent=1) + "\n"
+    else:
+        yaml = _yaml()
+
+        class Dumper(yaml.SafeDumper):
+            def ignore_aliases(self, data: Any) -> bool:
+                return True
+
+        text = yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=99)
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a recipe's file, as ``Recipe.load`` has it."""
+    require_suffix(path, SUFFIXES)
+    name = os.fspath(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text) if Path(path).suffix == ".json" else _load_yaml(text)
+        return decode(content)
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name} must be the file of a recipe: {reason}") from error
+
+
+def _has_function(value: Any) -> bool:
+    """Return whether a schedule has a function that is not of this package inside."""
+    if isinstance(value, Schedule):
+        return any(map(_has_function, value.arguments.values()))
+    if isinstance(value, tuple):
+        return any(map(_has_function, value))
+    return callable(value)
+
+
+def _encode(value: Any) -> Any:
+    """Return a number, array or schedule as JSON has it."""
+    if isinstance(value, Schedule):
+        name = next(name for name, factory in FACTORIES.items() if factory is value.factory)
+        defaults = _defaults(value.factory)
+        return {
+            name: {
+                key: _encode(entry)
+                for key, entry in value.arguments.items()
+                if not (key in defaults and defaults[key] is entry)
+            }
+        }
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        array = np.asarray(value)
+        if array.dtype == np.float64 and array.ndim == 1:
+            return array.tolist()
+        kind = "number" if isinstance(value, np.generic) else "array"
+        exact = array.astype(np.float64) if array.dtype.kind not in "biu" else array
+        return {kind: {"dtype": str(array.dtype), "value": exact.tolist()}}
+    if isinstance(value, tuple | list):
+        return [_encode(entry) for entry in value]
+    return value
+
+
+def _defaults(factory: Callable[..., Any]) -> dict[str, Any]:
+    return {name: p.default for name, p in inspect.signature(factory).parameters.items()}
+
+
+def _decode(value: Any) -> Any:
+    """Return the number, array or schedule that ``_encode`` wrote."""
+    if isinstance(value, list):
+        return [_decode(entry) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    if len(value) != 1:
+        raise ValueError(
+            f"a schedule must be one name with its arguments, got {', '.join(map(str, value))}."
+        )
+    ((name, arguments),) = value.items()
+    arguments = _mapping(name, arguments)
+    if name in ("number", "array"):
+        dtype = arguments.get("dtype")
+        if dtype not in DTYPES or set(arguments) != {"dtype", "value"}:
+            raise ValueError(f"a {name} must have a dtype of {', '.join(DTYPES)} and a value.")
+        array = np.asarray(arguments["value"]).astype(jnp.dtype(dtype))
+        return array[()] if name == "number" else array
+    if name not in FACTORIES:
+        raise ValueError(
+            f"a schedule must be one of {', '.join(FACTORIES)}, got {name!r}. No other code is run."
+        )
+    values = {key: _decode(entry) for key, entry in arguments.items()}
+    return _call(str(name), FACTORIES[name], values)
+
+
+def _call(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    known = _defaults(function)
+    if unknown := sorted(set(map(str, arguments)) - set(known)):
+        raise ValueError(
+            f"arguments of {name} must be among {', '.join(known)}, got {', '.join(unknown)}."
+        )
+    return function(**arguments)
+
+
+def _mapping(name: Any, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a mapping, got {value!r}.")
+    return value
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a recipe in YAML needs PyYAML: pip install 'jaxsched[train]'. Or use .json.",
+            name="yaml",
+        ) from error
+    return yaml
+
+
+def _load_yaml(text: str) -> Any:
+    """Load plain YAML, in which 1e-8 is a number; without aliases, which can grow without end."""
+    yaml = _yaml()
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it must have no aliases, got one. Write the value out.")
+            return super().compose_node(parent, index)
+
+    # YAML 1.1 reads an exponent only after a decimal point, and only with its sign.
+    number = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    try:
+        return yaml.load(text, Loader=Loader)  # a SafeLoader
+    except (yaml.YAMLError, AttributeError) as error:
+        raise ValueError(" ".join(str(error).split())) from error

@@ -1,0 +1,96 @@
+"""From a trace to the fields of the recipe that replays it."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxsched import optimizers
+from jaxsched._trace import Trace, Unstated
+from jaxsched.schedules import table
+
+
+def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[str, Any]:
+    """Return the arguments of ``Recipe`` that replay a trace, as ``Recipe.from_trace`` has it."""
+    _require_replayable(trace)
+    if update_rule is None:
+        update_rule = _named_rule(trace)
+    arguments = inspect.signature(update_rule).parameters
+
+    def entry(label: str, name: str, values: np.ndarray) -> Any:
+        first = values.flat[0]
+        if (values != first).any():
+            return table(values, start=trace.start)
+        # In float64 where the trace has it: 1 - b2 of a float32 0.999 is 1.3e-5 off.
+        value = trace.constants.get(label, {}).get(name, float(first))
+        whole = name in arguments and type(arguments[name].default) is int  # Muon's ns_steps
+        return int(value) if whole else value
+
+    groups = {
+        label: {
+            **{name: entry(label, name, values) for name, values in group.items()},
+            **trace.switches.get(label, {}),
+        }
+        for label, group in trace.groups.items()
+    }
+    stated = {
+        name: None if isinstance(value, Unstated) else value
+        for name in ("clip_norm", "clip_value", "ema")
+        if (value := getattr(trace, name)) is not None
+    }
+    if stated.get("ema"):
+        before = trace.run["ema_updates"][0] - trace.run["stepped"][0]
+        stated["ema"] = optimizers.EMA(**{**stated["ema"], "updates": int(before)})
+    return {
+        "groups": groups,
+        "update_rule": update_rule,
+        "accumulation": _accumulation(trace),
+        "start": trace.start,
+        "clock": trace.clock,
+        "length": trace.start + len(trace),
+        **stated,
+    }
+
+
+def _require_replayable(trace: Trace) -> None:
+    if not len(trace):
+        raise ValueError("trace must have at least 1 row, got 0.")
+    for label, group in trace.groups.items():
+        for name, values in group.items():
+            if np.isnan(values).any():
+                raise ValueError(
+                    f"trace must have a number in each row, got nan of {label}/{name} in row "
+                    f"{np.isnan(values).argmax()}. Replay a stretch in which all groups are there."
+                )
+    if trace.clock not in ("iteration", "update"):
+        raise ValueError(
+            f"trace must count iterations or updates, got one that counts {trace.clock}s. "
+            "Record it with its batches."
+        )
+
+
+def _named_rule(trace: Trace) -> Callable[..., Any]:
+    rule = getattr(optimizers, trace.update_rule or "", None)
+    if not callable(rule) or "learning_rate" not in inspect.signature(rule).parameters:
+        raise ValueError(
+            f"trace must name a rule of jaxsched.optimizers, got {trace.update_rule or 'none'}. "
+            "Pass update_rule."
+        )
+    return rule
+
+
+def _accumulation(trace: Trace) -> optimizers.Accumulation | None:
+    """Return the accumulation that makes the trace's updates, None where each row makes one."""
+    if trace.accumulation and not isinstance(trace.accumulation, Unstated):
+        batches = table(trace.run["accumulate"], start=trace.start)
+        accumulation = optimizers.Accumulation(batches, **trace.accumulation)
+        same = accumulation.simulate(trace.start, len(trace))["stepped"] == trace.run["stepped"]
+        if same.all():
+            return accumulation
+        # A stretch from the middle of a run has pending batches that a fresh state has not.
+    if trace.accumulation is None or trace.run.get("stepped", np.ones(1)).all():
+        return None
+    # An update was due where the run made one: at once, or never.
+    wait = np.where(trace.run["stepped"] > 0, 0, np.iinfo(np.int32).max)
+    return optimizers.Accumulation(table(wait, start=trace.start))

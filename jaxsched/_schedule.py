@@ -1,0 +1,306 @@
+"""Schedule: a float64 formula of a count, and the expression that made it."""
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from jaxsched._float64 import in_float64
+from jaxsched._validate import is_number
+
+Formula = Callable[[Any], Any]
+"""From a count, int64 or float64, to a float64; called where x64 is enabled."""
+
+ScheduleLike = Callable[[Any], ArrayLike]
+"""A ``Schedule``, an Optax schedule, or any function of the count made of operators and ``jnp``."""
+
+Hyperparameter = ArrayLike
+"""A number, or a scalar array, which JAX may be tracing."""
+
+MAX_SHOWN = 100
+"""Values of a sequence that ``repr`` writes out."""
+
+UNQUALIFIED = ("jaxsched", "__main__", "builtins")
+"""Packages whose functions ``repr`` writes without their module."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Schedule:
+    r"""A pure function of a count, evaluated in float64 and rounded once.
+
+    .. math:: s(c) = \operatorname{round}(\mathrm{formula}(c))
+
+    It is made by a factory, a function of ``jaxsched.schedules`` or ``jaxsched.lr_scheduler``, and
+    consists of that factory and its arguments: ``repr`` is the expression that makes it, two
+    schedules are equal where factory and arguments are, ``pickle`` stores these, and ``replace``
+    calls the factory again.
+
+    Attributes:
+      factory: the function that made it.
+      arguments: what the factory was called with, defaults included.
+      formula: the curve in float64, without the rounding; None where there is no closed form.
+      recursion: torch's recursion on a parameter group, for schedules of ``lr_scheduler``.
+      base_lr: the rate of the group before any schedule, where the recursion starts from it.
+      momentum_formula: the formula of ``momentum``.
+
+    >>> from jaxsched.schedules import cosine
+    >>> cosine(100, lrf=0.2)
+    cosine(100, lrf=0.2)
+    >>> cosine(100, lrf=0.2).replace(lrf=0.1) == cosine(100, lrf=0.1)
+    True
+    """
+
+    factory: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    formula: Formula | None
+    _: dataclasses.KW_ONLY
+    recursion: Callable[[dict[str, Any]], Any] | None = None
+    base_lr: Any = None
+    momentum_formula: Formula | None = None
+
+    def __post_init__(self) -> None:
+        frozen = {name: freeze(value) for name, value in self.arguments.items()}
+        object.__setattr__(self, "arguments", MappingProxyType(frozen))
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        """Evaluate the schedule.
+
+        Args:
+          count: any real count: a Python or NumPy number, an array or a tracer of any integer or
+            float dtype; arrays are mapped elementwise.
+
+        Returns:
+          An array of the count's shape: float32, or float64 where x64 is enabled.
+
+        Raises:
+          ValueError: a concrete count outside the schedule's range; a schedule without a closed
+            form.
+        """
+        formula, dtype = float64_formula(self), jnp.result_type(float)
+
+        def value() -> jax.Array:
+            rounded = jnp.asarray(formula(widen(count))).astype(dtype)
+            return rounded if rounded.ndim else jnp.broadcast_to(rounded, jnp.shape(count))
+
+        return in_float64(value)
+
+    @functools.cached_property
+    def momentum(self) -> "Schedule | None":
+        """The schedule of the momentum (of b1 under Adam) that is cycled together with the rate."""
+        if self.momentum_formula is None:
+            return None
+        return Schedule(momentum_of, {"cycle": self}, self.momentum_formula)
+
+    def replace(self, **arguments: Any) -> "Schedule":
+        """Call the factory again, with some arguments changed.
+
+        Raises:
+          TypeError: the factory has no argument of a name.
+        """
+        unknown = sorted(set(arguments) - set(self.arguments))
+        if unknown:
+            raise TypeError(
+                f"arguments of {self.factory.__name__} must be among {', '.join(self.arguments)}, "
+                f"got {', '.join(unknown)}."
+            )
+        return self.factory(**{**self.arguments, **arguments})
+
+    def __repr__(self) -> str:
+        if self.factory is momentum_of:
+            return f"{self.arguments['cycle']!r}.momentum"
+        parts, by_position = [], True
+        for name, parameter in inspect.signature(self.factory).parameters.items():
+            value = self.arguments[name]
+            if content_key(value) == content_key(parameter.default):
+                by_position = False
+                continue
+            by_position &= parameter.kind is not parameter.KEYWORD_ONLY
+            parts.append(show(value) if by_position else f"{name}={show(value)}")
+        return f"{self.factory.__name__}({', '.join(parts)})"
+
+    @functools.cached_property
+    def _key(self) -> Hashable:
+        """The content, as something that can be compared and hashed."""
+        return self.factory, tuple(content_key(value) for value in self.arguments.values())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        return self is other or self._key == other._key
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(self._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (self.factory, dict(self.arguments))
+
+    def __deepcopy__(self, memo: Any) -> "Schedule":
+        return self  # immutable
+
+
+def momentum_of(cycle: Schedule) -> Schedule | None:
+    """Return ``cycle.momentum``: the factory of a schedule that belongs to another one."""
+    return cycle.momentum
+
+
+def _remake(factory: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    return factory(**arguments)
+
+
+def float64_formula(schedule: ScheduleLike) -> Formula:
+    """Return a schedule's formula, or a function of one's own as a formula.
+
+    Raises:
+      ValueError: the schedule has no closed form.
+    """
+    if isinstance(schedule, Schedule):
+        if schedule.formula is None:
+            raise ValueError(
+                f"{schedule.factory.__name__} has no closed form to call. Pass steps=n to replay it."
+            )
+        return schedule.formula
+    return lambda count: as_float64(schedule(jnp.asarray(count)))
+
+
+def formula_of(
+    function: Callable[..., Any], *hyperparameters: Any, check: Callable[[Any], None] | None = None
+) -> Formula:
+    """Return a formula of the count in float64 and of hyperparameters in float64.
+
+    Args:
+      function: of a float64 count and of ``hyperparameters``; operators and ``jnp`` act in float64
+        within it.
+      *hyperparameters: numbers, handed on as Python floats, or arrays, handed on as float64.
+      check: raises where it refuses a concrete count.
+    """
+
+    def formula(count: Any) -> Any:
+        if check is not None and not isinstance(count, Tracer):
+            check(np.asarray(count))
+        return function(as_float64(count), *map(as_float64, hyperparameters))
+
+    return formula
+
+
+def widen(count: Any) -> Any:
+    """Return a count as int64 or float64, to be called where x64 is enabled.
+
+    A Python or NumPy count stays one, so that a table can refuse it inside ``jit`` too.
+    """
+    if not isinstance(count, jax.Array):
+        count = np.asarray(count)
+        return count.astype(np.int64 if count.dtype.kind in "biu" else np.float64)
+    return count.astype(jnp.int64 if jnp.issubdtype(count.dtype, jnp.integer) else jnp.float64)
+
+
+def as_float64(value: Any) -> Any:
+    """Return ``value`` as a float64 array, or as a Python float where it is a plain number.
+
+    To be called where x64 is enabled.
+    """
+    return float(value) if is_number(value) else jnp.asarray(value).astype(jnp.float64)
+
+
+def freeze(value: Any) -> Any:
+    """Return a copy that nobody can change: lists as tuples, arrays read-only."""
+    if isinstance(value, list | tuple):
+        return tuple(map(freeze, value))
+    if isinstance(value, np.ndarray):
+        value = value.copy()
+        value.flags.writeable = False
+    return value
+
+
+def content_key(value: Any) -> Hashable:
+    """Return what two values that mean the same have in common.
+
+    Arrays go by their bytes and functions by identity. A NumPy scalar is not a Python number, for
+    its float64 value differs. An array that JAX is tracing equals itself only and has no hash.
+    """
+    if isinstance(value, Tracer) or (
+        isinstance(value, jax.Array) and not value.is_fully_addressable
+    ):
+        return _ByIdentity(value)
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        array = np.asarray(value)
+        kind = "scalar" if isinstance(value, np.generic) else "array"
+        return kind, str(array.dtype), array.shape, array.tobytes()
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, float) and (
+        math.isnan(value) or (value == 0 and math.copysign(1, value) < 0)
+    ):
+        return "float", repr(value)  # NaN is NaN, and -0.0 is not 0.0
+    if isinstance(value, list | tuple):
+        return "sequence", *map(content_key, value)
+    if isinstance(value, Mapping):
+        return "mapping", *((key, content_key(value[key])) for key in sorted(value))
+    if isinstance(value, functools.partial):
+        return "partial", value.func, content_key(value.args), content_key(value.keywords)
+    if callable(value) and not isinstance(value, Schedule | types.MethodType):
+        return _ByIdentity(value)
+    return value
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ByIdentity:
+    """A value that equals itself only."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        if isinstance(self.value, jax.Array):
+            raise TypeError(
+                "a schedule or recipe has a hash where the values of its arguments are known, got "
+                f"{show(self.value)} among them. Compare it by identity."
+            )
+        return object.__hash__(self.value)
+
+
+def sharing_key(entry: ScheduleLike) -> Hashable:
+    """Return a key by which equal schedules are evaluated once, those traced by JAX included."""
+    key = content_key(entry)
+    try:
+        hash(key)
+    except TypeError:
+        return _ByIdentity(entry)
+    return key
+
+
+def show(value: Any) -> str:
+    """Return a value as one writes it in an expression, long sequences shortened."""
+    if isinstance(value, Tracer):
+        return f"<traced {value.aval.str_short()}>"
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim == 1:
+        value = value.tolist() if value.size <= MAX_SHOWN else range(value.size)
+    if isinstance(value, list | tuple | range):
+        if len(value) > MAX_SHOWN:
+            return f"<{len(value)} values>"
+        return f"[{', '.join(map(show, value))}]"
+    if isinstance(value, functools.partial):
+        arguments = [*map(show, value.args), *(f"{k}={show(v)}" for k, v in value.keywords.items())]
+        return f"functools.partial({', '.join([show(value.func), *arguments])})"
+    name = getattr(value, "__qualname__", None)
+    if callable(value) and isinstance(name, str):
+        module = getattr(value, "__module__", None) or "builtins"
+        return name if module.split(".")[0] in UNQUALIFIED else f"{module}.{name}"
+    if callable(value) and type(value).__repr__ is object.__repr__:
+        return f"<{show(type(value))} object>"
+    return repr(value)

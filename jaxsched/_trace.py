@@ -1,0 +1,344 @@
+"""Trace: the hyperparameters of a run as columns of numbers, with a header; saved and loaded.
+
+Row k of a trace is iteration ``start + k``, unless its ``clock`` names another count.
+"""
+
+import dataclasses
+import enum
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsched._io import atomic_write
+
+FORMAT = "jaxsched.Trace 3"
+OLD_FORMATS = ("jaxsched.Trace 1", "jaxsched.Trace 2")
+"""Formats of version 0.1.0: the header is in ``meta``; the first lacks the names of its columns."""
+
+VERSIONS = ("torch", "torchvision", "numpy", "python")
+"""Keys of an old ``meta`` that are versions."""
+
+
+class Unstated(enum.Enum):
+    """The type of ``UNSTATED``."""
+
+    UNSTATED = "unstated"
+
+    def __repr__(self) -> str:
+        return "UNSTATED"
+
+
+UNSTATED = Unstated.UNSTATED
+"""What a trace does not say: None would say that there is no clip, no accumulation, no average."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Trace:
+    """Hyperparameters that were in force, a row an iteration.
+
+    A recipe's own trace states all of its header, None included; a recording what it saw.
+
+    Attributes:
+      groups: ``{label: {name: array (n,)}}``, in any float dtype of NumPy's own.
+      run: ``{name: array (n,)}``, what belongs to no group, in float64.
+      start: the iteration of row 0.
+      meta: notes, as JSON has them.
+      clock: what a row is: ``"iteration"`` or ``"update"``.
+      update_rule: the name of the rule; None where it is not stated.
+      switches: ``{label: {name: value}}``, arguments of the rule that are no numbers.
+      constants: ``{label: {name: number}}``, the float64 values of constant columns.
+      clip_norm: the limit of the norm of all gradients together, or None.
+      clip_value: the limit of each gradient's entries, or None.
+      accumulation: arguments of ``optimizers.Accumulation`` beside the batches, or None.
+      ema: arguments of ``optimizers.EMA``, or None.
+      versions: ``{package: version}`` of the software that ran.
+
+    Raises:
+      ValueError: arrays of different lengths, of more than one dimension, or of
+        no real numbers; a hyperparameter with / in its name.
+
+    >>> trace = Trace({"weight": {"learning_rate": np.array([0.1, 0.2])}})
+    >>> len(trace), trace.relabel({"weight": "w"}).groups["w"]["learning_rate"][1]
+    (2, np.float64(0.2))
+    >>> trace
+    Trace(2 rows from iteration 0, weight: learning_rate)
+    """
+
+    groups: Mapping[str, Mapping[str, Any]]
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    start: int = 0
+    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    _: dataclasses.KW_ONLY
+    clock: str = "iteration"
+    update_rule: str | None = None
+    switches: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    clip_norm: float | Unstated | None = UNSTATED
+    clip_value: float | Unstated | None = UNSTATED
+    accumulation: Mapping[str, Any] | Unstated | None = UNSTATED
+    ema: Mapping[str, Any] | Unstated | None = UNSTATED
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        groups = {
+            label: {name: _column(f"{label}/{name}", values) for name, values in group.items()}
+            for label, group in self.groups.items()
+        }
+        run = {
+            name: _column(name, values).astype(np.float64, copy=False)
+            for name, values in self.run.items()
+        }
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "run", run)
+        object.__setattr__(self, "start", int(self.start))
+        switches = {  # a file has lists where Python has tuples
+            label: {k: tuple(v) if isinstance(v, list) else v for k, v in group.items()}
+            for label, group in self.switches.items()
+        }
+        object.__setattr__(self, "switches", switches)
+        for label, group in groups.items():
+            for name in group:
+                # In a file the last / ends the label.
+                if "/" in name:
+                    raise ValueError(
+                        f"names of hyperparameters must have no /, got {name} in group {label}. "
+                        "Put it into the label."
+                    )
+        columns = self.columns()
+        first = next(iter(columns), None)
+        for name, values in columns.items():
+            if len(values) != len(self):
+                raise ValueError(
+                    "all columns of a trace must have one length, got "
+                    f"{len(self)} rows of {first} and {len(values)} of {name}. Cut all to one."
+                )
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return every column by its name in a table, ``label/name``; those of no group last."""
+        by_label = {
+            f"{label}/{name}": values
+            for label, group in self.groups.items()
+            for name, values in group.items()
+        }
+        return {**by_label, **self.run}
+
+    def header(self) -> dict[str, Any]:
+        """Return what the trace states beside its columns and notes, by the name of the field."""
+        fields = (field.name for field in dataclasses.fields(self))
+        values = {name: getattr(self, name) for name in fields if name not in NOT_HEADER}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not UNSTATED and value != {} and (name, value) != ("update_rule", None)
+        }
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.columns().values()), ()))
+
+    def __repr__(self) -> str:
+        groups = "; ".join(f"{label}: {', '.join(g)}" for label, g in [*self.groups.items()][:4])
+        more = "; …" if len(self.groups) > 4 else ""
+        rule = f" of {self.update_rule}" if self.update_rule else ""
+        return f"Trace({len(self)} rows{rule} from {self.clock} {self.start}, {groups}{more})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Trace):
+            return NotImplemented
+        mine, theirs = self.columns(), other.columns()
+        return (
+            (self.start, self.header(), self.meta) == (other.start, other.header(), other.meta)
+            and list(mine) == list(theirs)
+            and all(
+                mine[name].dtype == theirs[name].dtype
+                and np.array_equal(mine[name], theirs[name], equal_nan=True)
+                for name in mine
+            )
+        )
+
+    __hash__ = None  # pyright: ignore
+
+    @classmethod
+    def stack(
+        cls,
+        rows: Iterable[Mapping[str, Mapping[str, Any]]],
+        *,
+        start: int = 0,
+        header_of: "Trace | None" = None,
+    ) -> "Trace":
+        """Build a trace from what ``jaxsched.hyperparameters`` returned after each iteration.
+
+        Args:
+          rows: ``{label: {name: value}}`` of each iteration.
+          start: the iteration of the first row.
+          header_of: a trace whose header and notes are taken over, ``recipe.trace(1)`` say.
+
+        Raises:
+          ValueError: a row has other groups or names than the first.
+        """
+        rows = list(rows)
+        labels = {label: tuple(group) for label, group in rows[0].items()} if rows else {}
+        for k, row in enumerate(rows):
+            if {label: set(group) for label, group in row.items()} != {
+                label: set(names) for label, names in labels.items()
+            }:
+                names = ", ".join(
+                    f"{label}/{name}" for label, group in row.items() for name in group
+                )
+                raise ValueError(
+                    f"rows must have the names of the first, got {names or 'nothing'} in row {k}. "
+                    "Stack one optimizer's."
+                )
+        groups = {
+            label: {name: np.array([row[label][name] for row in rows]) for name in names}
+            for label, names in labels.items()
+        }
+        return dataclasses.replace(header_of or cls({}), groups=groups, run={}, start=start)
+
+    def head(self, n: int) -> "Trace":
+        """The first ``n`` rows."""
+        return dataclasses.replace(
+            self,
+            groups={
+                label: {name: values[:n] for name, values in group.items()}
+                for label, group in self.groups.items()
+            },
+            run={name: values[:n] for name, values in self.run.items()},
+        )
+
+    def relabel(self, names: Mapping[str, str]) -> "Trace":
+        """The same trace with groups renamed, ``{old: new}``; two may be swapped.
+
+        Raises:
+          ValueError: there is no group of an old name, or two get one name.
+        """
+        unknown = sorted(set(names) - set(self.groups))
+        if unknown:
+            raise ValueError(
+                f"labels must be among {', '.join(self.groups)}, got {', '.join(unknown)}."
+            )
+        renamed = [names.get(label, label) for label in self.groups]
+        if len(set(renamed)) < len(renamed):
+            raise ValueError(f"labels must stay unique, got {', '.join(renamed)}.")
+        groups = dict(zip(renamed, self.groups.values(), strict=True))
+        switches, constants = (
+            {names.get(label, label): values for label, values in by_label.items()}
+            for by_label in (self.switches, self.constants)
+        )
+        return dataclasses.replace(self, groups=groups, switches=switches, constants=constants)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace as an npz archive; a file already there is replaced whole.
+
+        Raises:
+          OSError: the file cannot be written; what was there stays.
+        """
+        arrays: dict[str, Any] = {
+            "format": np.array(FORMAT),
+            "start": np.array(self.start, np.int64),
+            "header": np.array(json.dumps(self.header(), default=_plain)),
+            "meta": np.array(json.dumps(dict(self.meta), default=_plain)),
+            **{f"run/{name}": values for name, values in self.run.items()},
+            **{
+                f"groups/{label}/{name}": values
+                for label, group in self.groups.items()
+                for name, values in group.items()
+            },
+        }
+        # An archive whose directory is cut reads as one with fewer columns.
+        arrays["columns"] = np.array(json.dumps(sorted(arrays)))
+        with atomic_write(path) as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Trace":
+        """Read what ``save`` wrote; nothing in it is unpickled.
+
+        Raises:
+          ValueError: the file is no trace, or is damaged.
+          FileNotFoundError: there is no such file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+            names, version = sorted(set(arrays) - {"columns"}), str(arrays.pop("format"))
+            if version != OLD_FORMATS[0] and json.loads(str(arrays.pop("columns"))) != names:
+                raise KeyError("columns")
+            start, meta = int(arrays.pop("start")), json.loads(str(arrays.pop("meta")))
+            if version == FORMAT:
+                header = json.loads(str(arrays.pop("header")))
+            elif version in OLD_FORMATS:
+                header, meta = _old_header(meta)
+            else:
+                raise KeyError("format")
+            groups: dict[str, dict[str, np.ndarray]] = {}
+            run = {}
+            for key, values in arrays.items():
+                kind, _, rest = key.partition("/")
+                if kind == "groups":
+                    label, _, name = rest.rpartition("/")
+                    groups.setdefault(label, {})[name] = values
+                elif kind == "run":
+                    run[rest] = values
+            return cls(groups, run, start, meta, **header)
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            raise
+        except Exception as error:  # a damaged file raises whatever its bytes lead to
+            raise ValueError(
+                f"{os.fspath(path)} must be a whole trace file, got one that does not read as such "
+                f"({type(error).__name__}). Record or export it again."
+            ) from error
+
+
+NOT_HEADER = ("groups", "run", "start", "meta")
+
+
+def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header and the notes of an old file's ``meta``."""
+    meta = dict(meta)
+    names = ("clock", "switches", "constants", "clip_norm", "accumulation", "ema")
+    header = {name: meta.pop(name) for name in names if name in meta}
+    header["update_rule"] = meta.pop("update_rule", None) or None
+    header["versions"] = {name: meta.pop(name) for name in VERSIONS if name in meta}
+    if "constants" in header:  # a recipe's own trace, which left out what there was not
+        header = {"clip_norm": None, "clip_value": None, "accumulation": None, "ema": None} | header
+    return header, meta
+
+
+def _plain(value: Any) -> Any:
+    """What JSON takes for a NumPy value or a mapping of a kind of its own."""
+    return dict(value) if isinstance(value, Mapping) else np.asarray(value).tolist()
+
+
+def warmup_end(trace: Trace) -> int | None:
+    """Return the first iteration at which the groups share one rate for good and momentum has risen.
+
+    ``None`` where nothing warms up, or does so until the trace's end.
+
+    >>> rates = {"weight": [0.0, 0.5, 1.0, 1.0], "bias": [2.0, 1.5, 1.0, 1.0]}
+    >>> warmup_end(Trace({label: {"learning_rate": rate} for label, rate in rates.items()}))
+    2
+    """
+    rates = [g["learning_rate"] for g in trace.groups.values() if "learning_rate" in g]
+    warming = np.zeros(len(trace), bool)
+    for rate in rates[1:]:
+        warming |= rate != rates[0]
+    for momentum in (g["momentum"] for g in trace.groups.values() if "momentum" in g):
+        # A momentum that falls is cycled, not warmed up.
+        if (np.diff(momentum) >= 0).all():
+            warming |= momentum != momentum[-1]
+    rows = np.flatnonzero(warming)
+    return None if not rows.size or rows[-1] == len(trace) - 1 else trace.start + int(rows[-1]) + 1
+
+
+def _column(name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must be a row of real numbers, one an iteration, got shape {array.shape} "
+            f"of {array.dtype}."
+        )
+    return array

@@ -1,0 +1,164 @@
+"""Checks of arguments. Each raises one sentence: what, the rule, the value, the remedy.
+
+What is known only while a graph runs passes every check: schedules, tracers, and JAX arrays, which
+to read would be to wait for their device.
+"""
+
+import math
+import numbers
+import operator
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+INT32_LIMIT = 2**31
+
+
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is a plain real number: no array, no tracer, no bool."""
+    # The tracer first: numbers.Real, an abstract class, takes long to reject one.
+    return not isinstance(value, Tracer | bool | np.bool_) and isinstance(value, numbers.Real)
+
+
+def is_zero(value: Any) -> bool:
+    """Return whether ``value`` is the constant 0, known before the graph runs."""
+    return is_number(value) and value == 0
+
+
+def is_real_array(value: Any) -> bool:
+    """Return whether ``value`` is an array or a tracer of real numbers."""
+    kinds = (jnp.floating, jnp.integer)
+    return hasattr(value, "dtype") and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+
+
+def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> None:
+    """Refuse a concrete ``value`` that breaks ``rule``.
+
+    Args:
+      name: the argument, as its caller wrote it.
+      value: the value passed.
+      rule: the end of the sentence, ``"at least 0"``.
+      holds: a function of a concrete value; false where the rule is broken.
+
+    Raises:
+      ValueError: ``warmup_iterations must be at least 0, got -3``.
+      TypeError: the same sentence, for a value of a type that ``holds`` cannot take.
+
+    >>> require("lrf", -1.0, "a finite number of at least 0", lambda v: v >= 0)
+    Traceback (most recent call last):
+    ...
+    ValueError: lrf must be a finite number of at least 0, got -1.0
+    """
+    if isinstance(value, jax.Array) or callable(value):
+        return
+    error: type[Exception] = ValueError
+    try:
+        valid = bool(holds(value))
+    except TypeError:
+        valid, error = False, TypeError
+    except (ValueError, OverflowError):
+        valid = False
+    if not valid:
+        raise error(f"{name} must be {rule}, got {value!r}")
+
+
+def require_count(name: str, value: Any, *, at_least: int = 0) -> None:
+    """Refuse a concrete ``value`` that is not an integer of at least ``at_least``."""
+    require(name, value, f"an integer of at least {at_least}", lambda v: _index(v) >= at_least)
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool | np.bool_):
+        raise TypeError("a bool is not a count")
+    return operator.index(value)
+
+
+def require_nonnegative(**values: Any) -> None:
+    """Refuse concrete values that are negative, infinite or NaN."""
+    for name, value in values.items():
+        require(name, value, "a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
+
+
+def require_base_lr(base_lr: Any) -> None:
+    """Refuse the rates that torch's optimizers refuse: negative ones and NaN."""
+    require("base_lr", base_lr, "at least 0", lambda v: np.all(v >= 0))
+
+
+def require_below_int32(name: str, value: Any) -> None:
+    """Refuse a count that int32 cannot hold."""
+    require(name, value, "below 2**31, the int32 limit", lambda v: v < INT32_LIMIT)
+
+
+def require_rule_arguments(*, learning_rate: Any, **nonnegative: Any) -> None:
+    """Refuse what no update rule takes: a rate that is not a scalar, a number below 0."""
+    shape = getattr(learning_rate, "shape", ())
+    if shape:
+        raise ValueError(f"learning_rate must be a scalar, got shape {tuple(shape)}.")
+    require_nonnegative(learning_rate=learning_rate, **nonnegative)
+
+
+def require_eps(eps: Any) -> None:
+    """Refuse what XLA flushes to 0 in float32: 0 / 0 would be NaN where torch divides."""
+    require(
+        "eps",
+        eps,
+        "0 or at least 1.1754944e-38, below which XLA takes float32 for 0",
+        lambda v: v == 0 or v >= float(jnp.finfo(jnp.float32).tiny),
+    )
+
+
+def require_beta(**values: Any) -> None:
+    """Refuse decay rates of moments outside [0, 1)."""
+    for name, value in values.items():
+        require(name, value, "at least 0 and below 1", lambda v: 0 <= v < 1)
+
+
+def require_bool(**values: Any) -> None:
+    """Refuse what is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Refuse what is not among ``choices``, and list them."""
+    choices = list(choices)
+    require(name, value, f"one of {', '.join(choices)}", lambda v: v in choices)
+
+
+def require_anneal_strategy(value: Any) -> None:
+    """Refuse what is neither of torch's two strategies."""
+    if value not in ("cos", "linear"):
+        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {value!r}.")
+
+
+def require_one_group(name: str, hyperparameters: Iterable[Any]) -> None:
+    """Refuse torch's list of one value a group, which would broadcast against the counts."""
+    for value in hyperparameters:
+        if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
+            raise ValueError(
+                f"each hyperparameter of {name} must be one number, got {value!r}: "
+                "call it once a group."
+            )
+
+
+def require_run(*, epochs: Any, steps_per_epoch: Any, start_epoch: Any) -> None:
+    """Refuse a run without an epoch or an iteration, and a start past its end."""
+    require_count("epochs", epochs, at_least=1)
+    require_count("steps_per_epoch", steps_per_epoch, at_least=1)
+    require_count("start_epoch", start_epoch)
+    if not isinstance(epochs, jax.Array):
+        require("start_epoch", start_epoch, f"below epochs, {epochs}", lambda v: v < epochs)
+    require_below_int32("epochs * steps_per_epoch", epochs * steps_per_epoch)
+
+
+def require_suffix(path: str | os.PathLike[str], suffixes: Iterable[str]) -> None:
+    """Refuse a file whose name ends in none of ``suffixes``."""
+    if Path(path).suffix not in suffixes:
+        raise ValueError(f"the file must end in {' or '.join(suffixes)}, got {os.fspath(path)}")

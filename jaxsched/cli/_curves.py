@@ -1,0 +1,84 @@
+"""``jaxsched plot`` and ``export``: a recipe's curves without a training.
+
+A row is an iteration; 0 is the first.
+"""
+
+import csv
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxsched._io import atomic_write
+from jaxsched._recipe import Recipe
+from jaxsched._trace import Trace
+from jaxsched._validate import require_suffix
+
+
+def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None = None) -> None:
+    """Draws a recipe's learning rates and momentum, by iteration.
+
+    For instance: jaxsched plot yolov5 --epochs 300 --steps-per-epoch 500 --cos-lr --out lr.svg
+
+    Args:
+      recipe: the arguments of the recipe.
+      out: the picture, .png or .svg.
+      iterations: how many; if not given, to the end of the last epoch.
+    """
+    from jaxsched import plot as pictures
+
+    require_suffix(out, pictures.SUFFIXES)
+    writable(out.parent)
+    pictures.plot(recipe, out, iterations=iterations)
+    print(f"wrote {out}")
+
+
+def export(
+    recipe: Recipe, *, out: Path = Path("curves.csv"), iterations: int | None = None
+) -> None:
+    """Writes a recipe's hyperparameters, a row an iteration.
+
+    For instance: jaxsched export yolov5-resnet18 --lrf 0.1 --out curves.csv
+
+    Args:
+      recipe: the arguments of the recipe.
+      out: the file, .csv, .json, or .npz, which jaxsched.Trace.load reads.
+      iterations: how many; if not given, to the end of the last epoch.
+    """
+    from jaxsched.plot import rows_of
+
+    writers = {".csv": write_csv, ".json": write_json, ".npz": Trace.save}
+    require_suffix(out, writers)
+    writable(out.parent)
+    writers[out.suffix](rows_of(recipe, iterations), out)
+    print(f"wrote {out}")
+
+
+def writable(folder: Path) -> None:
+    """Makes the folder; refuses one that cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"out must be in a folder that can be written, got {folder} ({error.strerror})"
+        ) from error
+
+
+def write_csv(trace: Trace, path: Path) -> None:
+    """A column for the iteration, one for each label/name, and those of no group."""
+    counts = np.arange(trace.start, trace.start + len(trace))
+    columns = {"iteration": counts, **trace.columns()}
+    with atomic_write(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(columns)
+        writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+
+
+def write_json(trace: Trace, path: Path) -> None:
+    """``start``, ``groups`` and ``run`` as a Trace has them."""
+    content = {"start": trace.start, "groups": trace.groups, "run": trace.run}
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, default=np.ndarray.tolist) + "\n").encode())

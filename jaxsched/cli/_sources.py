@@ -1,0 +1,197 @@
+"""What ``MINE`` and ``REFERENCE`` name on a command line: a trace's file, or ``file.py:name``.
+
+Rows are iterations, unless a trace says otherwise; 0 is the first.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import inspect
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxsched
+from jaxsched._recipe import Recipe
+from jaxsched._recipe_file import SUFFIXES
+from jaxsched._trace import Trace
+
+PARAMS = {"kernel": (2, 2), "bias": (2,), "scale": (2,)}
+"""What a transformation is run on that comes without parameters: a leaf of each usual label."""
+
+
+def load(text: str, *, steps_per_epoch: int | None = None, iterations: int | None = None) -> Any:
+    """The recipe or trace that ``text`` names, or a transformation, for ``told``.
+
+    Args:
+      text: a trace's or a recipe's file, or ``file.py:name`` of a ``Recipe``, a ``Trace``, a function
+        without arguments that returns one, an Optax transformation (or it and the
+        parameters it is for, or what has it as its ``tx``), or torch's optimizer
+        and scheduler.
+      steps_per_epoch: batches between two steps of a torch scheduler.
+      iterations: batches of it that are looked at; ``from_torch``'s horizon, if not given.
+
+    Raises:
+      ValueError: there is no such file or name, the file does not run, or the name
+        stands for something else.
+    """
+    path, colon, name = text.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        if text.endswith(".py"):
+            raise ValueError(f"{text} must be followed by a name, as in {text}:recipe.")
+        if not Path(text).is_file():
+            raise ValueError(
+                f"{text} must be a trace's or a recipe's file or file.py:name, got no such file."
+            )
+        return Recipe.load(text) if Path(text).suffix in SUFFIXES else Trace.load(text)
+    if not Path(path).is_file():
+        raise ValueError(f"{path} must be a Python file, got no such file.")
+    with _running(path):
+        value = _name(path, name)
+        if not _is_transformation(value) and callable(value):
+            value = _called(path, name, value)
+    return _known(text, value, steps_per_epoch, iterations)
+
+
+@contextlib.contextmanager
+def _running(path: str) -> Iterator[None]:
+    """Whatever the user's file raises, told in a sentence."""
+    folder = str(Path(path).parent.absolute())
+    before = set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{path} must "):
+            raise
+        told = " ".join(str(error).split())  # of several lines one sentence
+        raise ValueError(f"{path} must run, got {type(error).__name__}: {told}") from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+        # Two files may each have a module of one name beside them.
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and _is_beside(Path(file).absolute(), Path(folder)):
+                del sys.modules[name]
+
+
+def _is_beside(file: Path, folder: Path) -> bool:
+    """Whether a module is the user's own; an environment may lie in the folder too."""
+    return folder in file.parents and "site-packages" not in file.parts
+
+
+def _name(path: str, name: str) -> Any:
+    # A name of its own, so that two files of one name can be compared.
+    module = f"jaxsched_user_{zlib.crc32(str(Path(path).absolute()).encode()):08x}"
+    spec: Any = importlib.util.spec_from_file_location(module, path)
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded
+    spec.loader.exec_module(loaded)
+    if not hasattr(loaded, name):
+        names = [known for known in vars(loaded) if not known.startswith("_")]
+        close = difflib.get_close_matches(name, names, 1) or names[-3:]
+        raise ValueError(
+            f"{path} must define {name or 'a name'}, got none. It has {', '.join(close)}."
+        )
+    return getattr(loaded, name)
+
+
+def _called(path: str, name: str, function: Any) -> Any:
+    if isinstance(function, type):
+        return function
+    empty = inspect.Parameter.empty
+    needed = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.default is empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ValueError(
+            f"{path} must have a {name}() without arguments, got one that needs "
+            f"{', '.join(needed)}."
+        )
+    return function()
+
+
+def _is_transformation(value: Any) -> bool:
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+def _is_optimizer(value: Any) -> bool:
+    """Whether it is torch's, without an import of torch."""
+    return any(
+        base.__module__ == "torch.optim.optimizer" and base.__name__ == "Optimizer"
+        for base in type(value).__mro__
+    )
+
+
+def _known(text: str, value: Any, steps_per_epoch: int | None, iterations: int | None) -> Any:
+    if isinstance(value, Recipe | Trace) or _is_transformation(value):
+        return value
+    if _is_transformation(inner := getattr(value, "tx", None)):
+        # An nnx.Optimizer, which knows no parameters, or a TrainState, which has them.
+        params = getattr(value, "params", None)
+        return inner if params is None else (inner, params)
+    parts: list[Any] = list(value) if isinstance(value, tuple | list) else [value]
+    if len(parts) == 2 and _is_transformation(parts[0]):
+        return tuple(parts)
+    if parts and _is_optimizer(parts[0]) and len(parts) <= 2:
+        from jaxsched.torch import from_torch
+
+        scheduler = parts[1] if len(parts) == 2 else None
+        if scheduler is not None and steps_per_epoch is None:
+            raise ValueError(
+                f"--steps-per-epoch must be given with the scheduler of {text}, got none. "
+                "Pass the batches between two of its steps."
+            )
+        return from_torch(
+            parts[0], scheduler, steps_per_epoch=steps_per_epoch, iterations=iterations
+        )
+    raise ValueError(
+        f"{text} must be a Recipe, a Trace, an Optax transformation, or torch's (optimizer, "
+        f"scheduler), got {type(value).__name__}."
+    )
+
+
+def told(text: str, value: Any, iterations: int) -> Recipe | Trace:
+    """A recipe or trace as it is; of a transformation what its state tells, row by row.
+
+    Raises:
+      ValueError: the transformation tells no hyperparameters, or does not take the
+        parameters.
+    """
+    if isinstance(value, Recipe | Trace):
+        return value
+    tx, params = value if not _is_transformation(value) else (value, None)
+    if params is None:
+        params = {name: jnp.ones(shape) for name, shape in PARAMS.items()}
+    still = jax.tree.map(jnp.zeros_like, params)
+    try:
+        state = tx.init(params)
+    except Exception as error:
+        raise ValueError(
+            f"{text} must take parameters {', '.join(PARAMS)}, got {type(error).__name__}: {error} "
+            "Name a pair of it and its own parameters."
+        ) from error
+    try:
+        jaxsched.hyperparameters(state)
+    except ValueError as error:
+        raise ValueError(
+            f"{text} must tell its hyperparameters in its state, as ours and "
+            "optax.inject_hyperparams do, got one that does not. Compare its updates with "
+            "jaxsched.torch.assert_optimizer_matches."
+        ) from error
+
+    def step(state: Any, _: Any) -> tuple[Any, Any]:
+        _, state = tx.update(still, state, params)
+        return state, jaxsched.hyperparameters(state)
+
+    _, rows = jax.jit(lambda state: jax.lax.scan(step, state, length=iterations))(state)
+    return Trace(jax.tree.map(np.asarray, rows))

@@ -1,0 +1,213 @@
+"""``jaxsched train``: a network trained on the spot. Its counts are iterations; 0 is the first."""
+
+import contextlib
+import functools
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+import jaxsched
+from jaxsched import recipes
+from jaxsched._recipe import Recipe
+from jaxsched._trace import Trace
+from jaxsched._validate import require
+from jaxsched.cli._curves import writable
+
+RUN = {"epochs": 100, "steps_per_epoch": 30}
+"""The article's run, as the package carries its trace."""
+
+
+class _Options(NamedTuple):
+    """What both trainings are asked for."""
+
+    epochs: int
+    out: Path
+    seed: int
+    resume: bool
+    mesh: str | None
+
+
+def train(
+    *,
+    recipe: Literal["yolov5_resnet18", "yolov5"] = "yolov5_resnet18",
+    epochs: int | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    mesh: str | None = None,
+    distributed: bool = False,
+) -> int:
+    """Trains a network with a recipe on the spot, and proves the recipe.
+
+    The run's own hyperparameters, read out of the optimizer's state at each iteration,
+    are held against torch's run of the article, or against YOLOv5's recipe; exit status 1
+    where they differ.
+
+    For instance: jaxsched train --recipe yolov5 --epochs 3 --out runs/short
+
+    Args:
+      recipe: yolov5_resnet18 is the article's, a ResNet-18 on handwritten digits; yolov5 is
+        YOLOv5's own with accumulation and average, a small detector on drawn shapes.
+      epochs: stop after this many of the curve's 100 epochs, or 30 of yolov5.
+      out: folder for lr.png, trace.npz, checkpoints and, of the detector, boxes.png; if not
+        given, runs/ and the recipe's name.
+      seed: of the data, its order, and the network.
+      resume: go on from the last checkpoint in the folder, to the bits in which a run that
+        was never stopped ends; from the start where there is none yet. With more epochs a
+        run that is done goes on too.
+      mesh: train on several devices: data=8 splits the batch, fsdp=8 the batch and all that
+        is learnt, data=2,fsdp=4 both. Where the devices do not divide the batch, several
+        compute the same share.
+      distributed: this process is one of several of one run, each started with the same
+        words by a cluster's launcher, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+        JAX_PROCESS_ID set; the folder is to be one that all of them see.
+    """
+    whole = {"yolov5_resnet18": RUN["epochs"], "yolov5": 30}[recipe]
+    epochs = whole if epochs is None else epochs
+    if not 1 <= epochs <= whole:
+        raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
+    require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
+    out = Path("runs") / recipe if out is None else out
+    writable(out)
+    importlib.import_module("jaxsched.plot")  # what is missing is told before the training
+    if distributed:
+        from jaxsched.examples import meshes
+
+        meshes.join()
+        mesh = f"data={jax.device_count()}" if mesh is None else mesh
+    run = _classifier if recipe == "yolov5_resnet18" else _detector
+    with contextlib.ExitStack() as stack:
+        if jax.process_index():  # the first process tells for all
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        return run(_Options(epochs, out, seed, resume, mesh))
+
+
+def _classifier(options: _Options) -> int:
+    """The article's run."""
+    from jaxsched.examples import digits, train_nnx
+
+    recipe = recipes.yolov5_resnet18(epochs=RUN["epochs"], steps_per_epoch=RUN["steps_per_epoch"])
+    training, test = digits.load(seed=options.seed)
+    rows, (model, _) = _trained(train_nnx, digits, training, recipe, options)
+    trace = _written(rows, recipe, options.out)
+    if trace is None:
+        return 130
+    print(f"test accuracy: {train_nnx.accuracy(model, test):.2%} of {len(test.labels)} images")
+    report = jaxsched.compare(trace, recipes.recorded("yolov5_resnet18").head(len(trace)))
+    print(report)
+    return 0 if report else 1
+
+
+def _detector(options: _Options) -> int:
+    """YOLOv5's recipe whole, on a detector of drawn shapes."""
+    from jaxsched.examples import shapes, train_yolov5
+
+    recipe = recipes.yolov5(
+        epochs=train_yolov5.EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
+    )
+    training, test = shapes.load(seed=options.seed)
+    rows, (model, optimizer) = _trained(train_yolov5, shapes, training, recipe, options)
+    if _written(rows, recipe, options.out) is None:
+        return 130
+    model = train_yolov5.averaged(model, optimizer)
+    if not jax.process_index():
+        train_yolov5.picture(model, test, options.out / "boxes.png")
+    fit = train_yolov5.fit(model, test)
+    print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {options.out / 'boxes.png'}")
+    report = train_yolov5.proof(rows.told, recipe)
+    print(report)
+    return 0 if report else 1
+
+
+def _trained(
+    example: Any, data: Any, images: Any, recipe: Recipe, options: _Options
+) -> tuple[Any, tuple[Any, Any]]:
+    """What ``examples.runs`` tells of an example on its data, with model and optimizer after it."""
+    from jaxsched.examples import runs
+
+    run = runs.Run(
+        create=functools.partial(example.create, recipe, seed=options.seed),
+        train=example.train,
+        batches=functools.partial(data.batches, images, options.epochs, seed=options.seed),
+        row=example.Iteration,
+        batch_size=data.BATCH,
+        steps_per_epoch=data.STEPS_PER_EPOCH,
+    )
+    return runs.trained(
+        run,
+        recipe,
+        options.out,
+        _shown,
+        epochs=options.epochs,
+        seed=options.seed,
+        resume=options.resume,
+        mesh=options.mesh,
+    )
+
+
+def _shown(iterations: Iterable[Any], told: list[Any], total: int) -> Iterator[bool]:
+    """Runs a training behind a progress bar, appending to ``told``.
+
+    Yields:
+      After each iteration whether Ctrl-C was pressed, so that a run is stopped between two.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    class TwoLines(Progress):
+        """80 columns hold the bar or the numbers, not both."""
+
+        def get_renderables(self) -> Iterable[Any]:
+            yield self.make_tasks_table(self.tasks)
+            yield from (task.description for task in self.tasks)
+
+    pressed = []
+
+    def note(*_: Any) -> None:
+        pressed.append(True)
+        signal.signal(signal.SIGINT, usual)  # a second one stops at once
+
+    columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    # Several processes would see it at different iterations, and wait for each other.
+    alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    usual = signal.signal(signal.SIGINT, note) if alone else None
+    try:
+        with TwoLines(*columns) as progress:
+            bar = progress.add_task("compiling", total=total, completed=len(told))
+            for iteration in iterations:
+                told.append(iteration)
+                progress.update(bar, advance=1, description=_told(iteration))
+                yield bool(pressed)
+    finally:
+        if usual is not None:
+            signal.signal(signal.SIGINT, usual)
+
+
+def _written(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
+    """The run's trace, written with its picture; ``None`` where the run was stopped."""
+    from jaxsched.plot import plot
+
+    trace = Trace.stack([row.hyperparameters for row in rows.told], header_of=recipe.trace(1))
+    if rows.told and not jax.process_index():
+        trace.save(out / "trace.npz")
+        plot(trace, out / "lr.png")
+        print(f"wrote {out / 'lr.png'} and {out / 'trace.npz'}")
+    if rows.stopped:
+        print(f"stopped after {len(rows.told)} iterations", file=sys.stderr)
+        return None
+    return trace
+
+
+def _told(iteration: Any) -> str:
+    rates = "  ".join(
+        f"{label} {group['learning_rate']:.5f}"
+        for label, group in iteration.hyperparameters.items()
+    )
+    return f"loss {iteration.loss:.4f}  accuracy {iteration.accuracy:.0%}  rates: {rates}"

@@ -1,0 +1,174 @@
+"""``jaxsched verify``: two runs side by side, with the likely cause where they part.
+
+Rows are iterations, or what the reference's clock counts; 0 is the first.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxsched._io import atomic_write
+from jaxsched._recipe import Recipe
+from jaxsched._trace import Trace
+from jaxsched._validate import require_suffix
+from jaxsched.cli import _sources as sources
+from jaxsched.cli._curves import writable
+from jaxsched.parity import Report, compare
+
+
+def verify(
+    mine: str,
+    /,
+    *,
+    against: str,
+    labels: str | None = None,
+    iterations: int | None = None,
+    steps_per_epoch: int | None = None,
+    out: Path = Path("parity.png"),
+    report: Path | None = None,
+) -> int:
+    """Holds a run against a reference, quantity by quantity, and tells why they part.
+
+    For instance: jaxsched verify port.py:recipe --against run.npz --labels 0=weight,1=bias
+
+    Each is a trace's file, a recipe's (.yaml, .json), or file.py:name: a Recipe, a function that returns one, an
+    Optax transformation whose state tells its hyperparameters (ours, or of
+    optax.inject_hyperparams; or a pair of it and its parameters), or torch's
+    (optimizer, scheduler). Exit status 0 where they are equal, 1 where they differ, 2
+    where they cannot be compared.
+
+    Args:
+      mine: the run that is to be right.
+      against: the reference.
+      labels: renames groups of either, 0=norm,1=weight,2=bias; a swap, a=b,b=a, is of mine.
+      iterations: how many are compared; if not given, all of a trace, or to the end of
+        a recipe's last epoch.
+      steps_per_epoch: batches between two steps of a torch scheduler.
+      out: the picture of the curves where they part, .png or .svg.
+      report: a file for the evidence, .json: versions, hashes of both sides, every figure.
+    """
+    from jaxsched.plot import SUFFIXES, plot_difference
+
+    require_suffix(out, SUFFIXES)
+    writable(out.parent)
+    if report is not None:
+        require_suffix(report, (".json",))
+        writable(report.parent)
+    if iterations is not None and iterations < 1:
+        raise ValueError(f"iterations must be an integer of at least 1, got {iterations}")
+    runs = [
+        sources.load(text, steps_per_epoch=steps_per_epoch, iterations=iterations)
+        for text in (mine, against)
+    ]
+    n = _rows(runs, iterations)
+    a, b = (sources.told(text, run, n) for text, run in zip((mine, against), runs, strict=True))
+    a, b = (_cut(run, iterations) for run in _relabelled(a, b, _renamed(labels)))
+    found = compare(a, b, iterations=n)
+    _print(found)
+    if report is not None:
+        evidence = {"mine": mine, "against": against}
+        told = json.dumps({"compared": evidence, **found.evidence()}, indent=1, allow_nan=False)
+        with atomic_write(report) as file:
+            file.write(f"{told}\n".encode())
+        print(f"wrote {report}")
+    if found:
+        return 0
+    if any(q.first and not q.is_setting for q in found.quantities):
+        plot_difference(found, out)
+        print(f"wrote {out}")
+    return 1
+
+
+def _rows(runs: list, iterations: int | None) -> int:
+    """How many rows are compared: as asked for, or as one of the two tells."""
+    if iterations is not None:
+        lengths = [len(run) for run in runs if isinstance(run, Trace)]
+        if lengths and min(lengths) < iterations:
+            raise ValueError(
+                f"iterations must be at most the rows of the trace, {min(lengths)}, got {iterations}"
+            )
+        return iterations
+    for run in runs:
+        if isinstance(run, Trace):
+            return len(run)
+    for run in reversed(runs):
+        if isinstance(run, Recipe) and run.iterations is not None:
+            return run.iterations
+    raise ValueError(
+        "--iterations must be given where neither side tells how long its run is, got none."
+    )
+
+
+def _renamed(labels: str | None) -> dict[str, str]:
+    if labels is None:
+        return {}
+    pairs = [pair.split("=") for pair in labels.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError(f"--labels must be old=new,old=new, got {labels}")
+    return {old.strip(): new.strip() for old, new in pairs}
+
+
+def _relabelled(
+    mine: Recipe | Trace, reference: Recipe | Trace, names: dict[str, str]
+) -> Iterator[Recipe | Trace]:
+    """Both, with groups renamed where they have them by the old name.
+
+    Of two that have the same names a swap is made in mine alone: made in both it is none.
+    """
+    missing = sorted(set(names) - set(mine.groups) - set(reference.groups))
+    if missing:
+        known = dict.fromkeys([*mine.groups, *reference.groups])
+        raise ValueError(
+            f"--labels must rename groups among {', '.join(known)}, got {', '.join(missing)}."
+        )
+    swap = set(names) == set(names.values()) and set(names) <= set(mine.groups)
+    for run in (mine, reference):
+        here = {} if swap and run is reference else names
+        yield _renamed_groups(run, {old: new for old, new in here.items() if old in run.groups})
+
+
+def _renamed_groups(run: Recipe | Trace, names: dict[str, str]) -> Recipe | Trace:
+    if not names:
+        return run
+    if isinstance(run, Trace):
+        return run.relabel(names)
+    groups = {names.get(label, label): group for label, group in run.groups.items()}
+    if len(groups) < len(run.groups):
+        told = ", ".join(names.get(label, label) for label in run.groups)
+        raise ValueError(f"labels must stay unique, got {told}.")
+    return dataclasses.replace(run, groups=groups)
+
+
+def _cut(run: Recipe | Trace, iterations: int | None) -> Recipe | Trace:
+    """A trace's first iterations."""
+    return run if iterations is None or isinstance(run, Recipe) else run.head(iterations)
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("group", "quantity", "compared", "equal", "ULP", "of the peak")
+    for column in (*columns, "first difference"):
+        table.add_column(column, justify="left" if column in ("group", "quantity") else "right")
+    for q in report.quantities:
+        share = "all" if q.first is None else f"{100 * q.equal / q.n:.2f} %"
+        name, first, far, ulp = q.name.replace("_", " "), "", "", f"{q.max_ulp:,}"
+        if q.first is not None:
+            at, ours, theirs = q.first
+            first = (
+                f"{at}: {ours:.9g} for {theirs:.9g}" if not q.is_setting else f"{ours} for {theirs}"
+            )
+            far = "" if q.is_setting else f"{q.max_relative:.2g}"
+        table.add_row(q.label, name, f"{q.n:,}", share, "" if q.is_setting else ulp, far, first)
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console.print(table)
+    if report.not_compared:
+        print(f"not compared, for only one side has it: {', '.join(report.not_compared)}")
+    summary = str(report).splitlines()
+    print(summary[0])
+    if not report:
+        causes = [f"likely cause: {cause}" for cause in report.causes]
+        print("\n".join(causes or ["no usual mistake explains it"]))

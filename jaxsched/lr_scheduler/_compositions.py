@@ -1,0 +1,184 @@
+"""Schedules made of schedules, by an interpreter of torch's recursive steps.
+
+They count calls of ``scheduler.step()``; 0 is the constructor's. The members
+act on one group, one after the other: what one leaves, the next begins with.
+"""
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from jaxsched._schedule import Hyperparameter, Schedule, show
+from jaxsched._validate import is_number, require
+from jaxsched.lr_scheduler._recursion import Group, Recursion, recursive_schedule
+
+
+class _Composition:
+    """What torch's two compositions have in common."""
+
+    def __init__(self, members: Sequence[Recursion]) -> None:
+        self.members = members
+
+    def enter(self) -> None:
+        # The inherited _initial_step calls step(): a nested composition is one step early.
+        self.step()
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        raise ValueError(
+            "schedulers entered at a milestone must not be compositions, got one: torch 2.13 "
+            "cannot restart it. Put it first, or write its members into the outer sequential_lr."
+        )
+
+    def undo(self) -> None:
+        for member in self.members:
+            member.undo()
+
+
+class _Sequence(_Composition):
+    def __init__(
+        self, group: Group, members: Sequence[Recursion], milestones: Sequence[int]
+    ) -> None:
+        super().__init__(members)
+        self.milestones = milestones
+        self.epoch = 0
+        group["lr"] = group["initial_lr"]
+        self.undo()
+        self.members[bisect_right(milestones, 0)].enter()
+
+    def step(self) -> None:
+        self.epoch += 1
+        index = bisect_right(self.milestones, self.epoch)
+        if index > 0 and self.milestones[index - 1] == self.epoch:
+            self.members[index].restart()
+        else:
+            self.members[index].step()
+
+
+class _Chain(_Composition):
+    def step(self) -> None:
+        for member in self.members:
+            member.step()
+
+
+def sequential_lr(
+    schedulers: Sequence[Schedule],
+    milestones: Sequence[int],
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""One schedule after the other, each from its start.
+
+    .. math:: s(c) = s_k(c - m_k),\quad m_0 = 0,\ m_k \le c < m_{k+1}
+
+    What is computed is torch's recursion: at its milestone a member is stepped
+    to 0, which takes it to where it starts from ``base_lr``; only
+    ``multiplicative_lr`` (which uses its factor of 0 there) and ``swa_lr`` go on
+    from the rate that they find. Past the last milestone the last member goes on.
+
+    Torch 2.13 steps a ``sequential_lr`` or ``chained_scheduler`` that is the
+    first member of another one count early (pytorch #196243), and so does this.
+    It cannot restart one at a later milestone: that is refused. What is returned
+    has no ``.momentum``, even where a member cycles it.
+
+    Args:
+      schedulers: what this module's functions return, of one ``base_lr``, in
+        the order in which a script constructs them; their ``steps`` play no part.
+      milestones: the counts at which the next begins, one fewer than schedulers.
+      steps: replays torch for counts 0 to ``steps``. There is no other form, so
+        only a member of another composition does without.
+
+    Source: ``torch.optim.lr_scheduler.SequentialLR``, torch 2.13.
+
+    >>> from jaxsched.lr_scheduler import constant_lr, exponential_lr
+    >>> schedule = sequential_lr(
+    ...     [constant_lr(1.0, 0.25, 5), exponential_lr(1.0, 0.5)], [2], steps=10
+    ... )
+    >>> [float(schedule(c)) for c in range(5)]
+    [0.25, 0.25, 1.0, 0.5, 0.25]
+    """
+    members, milestones = _members(schedulers), list(milestones)
+    if len(milestones) != len(members) - 1:
+        raise ValueError(
+            f"milestones must be one fewer than schedulers, got {len(milestones)} for "
+            f"{len(members)}."
+        )
+    require(
+        "milestones",
+        milestones,
+        "integers in ascending order",
+        lambda values: (
+            all(int(m) == m for m in values) and all(a <= b for a, b in itertools.pairwise(values))
+        ),
+    )
+    marks = [int(milestone) for milestone in milestones]
+
+    recursions = [member.recursion for member in members if member.recursion]
+
+    def recursion(group: Group) -> Recursion:
+        return _Sequence(group, [enter(group) for enter in recursions], marks)
+
+    arguments = {"schedulers": members, "milestones": marks, "steps": steps}
+    return recursive_schedule(sequential_lr, arguments, recursion, _base_lr(members))
+
+
+def chained_scheduler(schedulers: Sequence[Schedule], *, steps: int | None = None) -> Schedule:
+    r"""Several schedules at once, each stepping from the rate the one before leaves.
+
+    It is the chain of the recursive steps, not the product of closed forms: a
+    member that computes its rate from ``initial_lr`` (``lambda_lr``,
+    ``one_cycle_lr``, …) discards what was done before it. What is returned has no
+    ``.momentum``, even where a member cycles it.
+
+    Args:
+      schedulers: what this module's functions return, of one ``base_lr``, in
+        the order in which they step; their ``steps`` play no part.
+      steps: replays torch for counts 0 to ``steps``. There is no other form, so
+        only a member of another composition does without.
+
+    Source: ``torch.optim.lr_scheduler.ChainedScheduler``, torch 2.13.
+
+    >>> from jaxsched.lr_scheduler import constant_lr, exponential_lr
+    >>> schedule = chained_scheduler(
+    ...     [constant_lr(1.0, 0.5, 2), exponential_lr(1.0, 0.5)], steps=10
+    ... )
+    >>> [float(schedule(c)) for c in range(4)]
+    [0.5, 0.25, 0.25, 0.125]
+    """
+    members = _members(schedulers)
+
+    recursions = [member.recursion for member in members if member.recursion]
+
+    def recursion(group: Group) -> Recursion:
+        return _Chain([enter(group) for enter in recursions])
+
+    arguments = {"schedulers": members, "steps": steps}
+    return recursive_schedule(chained_scheduler, arguments, recursion, _base_lr(members))
+
+
+def _members(schedulers: Sequence[Schedule]) -> tuple[Schedule, ...]:
+    """The schedulers, where they can be members."""
+    schedulers = tuple(schedulers)
+    if not schedulers:
+        raise ValueError("schedulers must hold at least 1, got none.")
+    for index, member in enumerate(schedulers):
+        if not isinstance(member, Schedule) or member.recursion is None:
+            raise TypeError(
+                "schedulers must be functions of a count made by jaxsched.lr_scheduler, got "
+                f"{show(member)} at index {index}."
+            )
+    return schedulers
+
+
+def _base_lr(members: Sequence[Schedule]) -> Hyperparameter | None:
+    """The rate of the group, on which the members must agree."""
+    rates = [member.base_lr for member in members if member.base_lr is not None]
+    known = dict.fromkeys(rate for rate in rates if is_number(rate))
+    if len(known) > 1:
+        raise ValueError(
+            "schedulers must have one base_lr, that of the group, got "
+            f"{' and '.join(map(repr, known))}."
+        )
+    return rates[0] if rates else None

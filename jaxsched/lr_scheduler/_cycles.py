@@ -1,0 +1,240 @@
+"""Rates that rise and fall again and again: warm restarts, triangles.
+
+They count calls of ``scheduler.step()``; 0 is the constructor's. In most scripts
+that counts iterations here. torch itself evaluates a formula in each step, so one
+function serves both forms, with ``jnp`` in the graph and ``math`` on the host.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxsched._schedule import Formula, Hyperparameter, Schedule, formula_of
+from jaxsched._validate import is_number, require
+from jaxsched.lr_scheduler._recursion import (
+    HOST,
+    factor_formula,
+    factor_on_host,
+    refuse_negative,
+    shared_formula,
+    torch_schedule,
+)
+
+
+def cosine_annealing_warm_restarts(
+    base_lr: Hyperparameter,
+    T_0: int,
+    T_mult: int = 1,
+    eta_min: Hyperparameter = 0.0,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""A cosine down to ``eta_min`` that begins anew, each time ``T_mult`` times as long.
+
+    .. math:: s(c) = \eta_{\min} + (\mathrm{base\_lr} - \eta_{\min})
+              \frac{1 + \cos(\pi T_{cur} / T_i)}{2},\quad
+              T_i = T_0 T_{mult}^i,\quad T_{cur} = c - \sum_{j < i} T_j
+
+    An integer count is the number of ``scheduler.step()`` calls. A float is the
+    epoch given to ``scheduler.step(epoch + i / iterations)``: there torch finds
+    the period by a logarithm, which at some restarts (the 5th for ``T_mult=3``,
+    the 3rd for 10) falls short in its last bit, and so leaves the rate at its
+    lowest where it should be at its highest. That is reproduced. Under ``jit`` a
+    float count is a float32 where x64 is off, and rounded before it gets here.
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      T_0: the first period, at least 1.
+      T_mult: by how much each is longer than the last, an integer of at least 1.
+      eta_min: the lowest rate.
+      steps: replays torch for the integer counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.CosineAnnealingWarmRestarts``, torch 2.13;
+    https://arxiv.org/abs/1608.03983.
+
+    >>> schedule = cosine_annealing_warm_restarts(1.0, 2, T_mult=2)
+    >>> [round(float(schedule(c)), 3) for c in (0, 1, 1.5, 2, 3, 4, 5, 6)]
+    [1.0, 0.5, 0.146, 1.0, 0.854, 0.5, 0.146, 1.0]
+    """
+    arguments = dict(locals())
+    for name, value in {"T_0": T_0, "T_mult": T_mult}.items():
+        require(name, value, "an integer of at least 1", lambda v: isinstance(v, int) and v >= 1)
+        if not isinstance(value, int):
+            raise ValueError(f"{name} must be a known integer, got {value!r}.")
+    require("eta_min", eta_min, "a number", is_number)
+    starts, periods = _periods(T_0, T_mult)
+
+    def rate(xp, position, period, base_lr, eta_min):
+        return eta_min + (base_lr - eta_min) * (1 + xp.cos(math.pi * position / period)) / 2
+
+    def closed(borders: Sequence[float]) -> Formula:
+        def formula(count, base_lr, eta_min):
+            if T_mult == 1:
+                return rate(jnp, count % T_0, T_0, base_lr, eta_min)
+            index = jnp.searchsorted(jnp.asarray(borders), count, side="right")
+            position = count - jnp.asarray(starts)[index]
+            return rate(jnp, position, jnp.asarray(periods)[index], base_lr, eta_min)
+
+        return formula_of(formula, base_lr, eta_min, check=refuse_negative)
+
+    of_calls, of_epochs = closed(starts[1:]), closed(_borders_by_logarithm(T_0, T_mult, starts))
+
+    def formula(count: Any) -> Any:
+        return (of_epochs if jnp.issubdtype(count.dtype, jnp.floating) else of_calls)(count)
+
+    def rule(now, eta_min):
+        position, period = max(now.epoch, 0), T_0
+        if T_mult == 1:
+            position %= T_0
+        while position >= period:
+            position -= period
+            period *= T_mult
+        return rate(HOST, position, period, now.base_lr, eta_min)
+
+    schedule = torch_schedule(cosine_annealing_warm_restarts, arguments, (eta_min,), None, rule)
+    return schedule if steps is not None else dataclasses.replace(schedule, formula=formula)
+
+
+def _periods(T_0: int, T_mult: int) -> tuple[list[float], list[float]]:
+    """Where the periods begin, and how long they are, as far as float64 counts."""
+    starts, periods = [0], [T_0]
+    while T_mult > 1 and starts[-1] < 2**53:
+        starts.append(starts[-1] + periods[-1])
+        periods.append(periods[-1] * T_mult)
+    return [float(start) for start in starts], [float(period) for period in periods]
+
+
+def _borders_by_logarithm(T_0: int, T_mult: int, starts: Sequence[float]) -> list[float]:
+    """The first epochs that ``step(epoch)`` counts to the 1st, 2nd, … restart.
+
+    The comparison is made here, with torch's ``math.log``, since another
+    logarithm's last bit would put the border elsewhere.
+    """
+
+    def reached(epoch: float, restarts: int) -> bool:
+        return int(math.log(epoch / T_0 * (T_mult - 1) + 1, T_mult)) >= restarts
+
+    borders = []
+    for restarts, border in enumerate(starts[1:], start=1):
+        while reached(math.nextafter(border, 0), restarts) and border > T_0:
+            border = math.nextafter(border, 0)
+        while not reached(border, restarts):
+            border = math.nextafter(border, math.inf)
+        borders.append(border)
+    return borders
+
+
+def cyclic_lr(
+    base_lr: Hyperparameter,
+    max_lr: Hyperparameter,
+    step_size_up: Hyperparameter = 2000,
+    step_size_down: Hyperparameter | None = None,
+    mode: str = "triangular",
+    gamma: Hyperparameter = 1.0,
+    scale_fn: Callable[[Any], Any] | None = None,
+    scale_mode: str = "cycle",
+    cycle_momentum: bool = True,
+    base_momentum: Hyperparameter = 0.8,
+    max_momentum: Hyperparameter = 0.9,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""Triangles between ``base_lr`` and ``max_lr``, whose height may shrink.
+
+    .. math:: s(c) = \mathrm{base\_lr} + (\mathrm{max\_lr} - \mathrm{base\_lr})
+              \cdot h(c) \cdot \mathrm{scale}
+
+    h goes linearly from 0 to 1 in ``step_size_up`` counts and back in
+    ``step_size_down``, again and again. ``.momentum`` of what is returned is the
+    schedule of the momentum, ``max_momentum`` less its own triangles.
+
+    Args:
+      base_lr: the lowest rate; it replaces the optimizer's.
+      max_lr: the highest rate, but for the scale.
+      step_size_up: counts of a rise, above 0.
+      step_size_down: counts of a fall, at least 0; if not given, those of a rise.
+        Where it is 0, ``step_size_up`` is an integer, unless it is replayed.
+      mode: the scale, if ``scale_fn`` is not given: ``"triangular"`` 1,
+        ``"triangular2"`` half of the last cycle's, ``"exp_range"`` gamma to the
+        power of the count.
+      gamma: for ``"exp_range"``.
+      scale_fn: the scale as a function of the cycle, the first being 1, or of
+        the count. Without ``steps`` it is made of operators and ``jnp``.
+      scale_mode: ``"cycle"`` or ``"iterations"``, what ``scale_fn`` takes.
+      cycle_momentum: whether ``.momentum`` is a schedule, or None.
+      base_momentum: the lowest momentum, at ``max_lr``.
+      max_momentum: the highest momentum, at ``base_lr``.
+      steps: replays torch for counts 0 to ``steps``, momentum included.
+
+    Source: ``torch.optim.lr_scheduler.CyclicLR``, torch 2.13;
+    https://arxiv.org/abs/1506.01186.
+
+    >>> schedule = cyclic_lr(0.25, 1.25, 2, mode="triangular2", max_momentum=0.875)
+    >>> [float(schedule(c)) for c in range(7)]
+    [0.25, 0.75, 1.25, 0.75, 0.25, 0.5, 0.75]
+    >>> float(schedule.momentum(0))
+    0.875
+    """
+    arguments = dict(locals())
+    require("step_size_up", step_size_up, "above 0, to be divided by", lambda v: v > 0)
+    down = step_size_up if step_size_down is None else step_size_down
+    require("step_size_down", down, "at least 0", lambda v: v >= 0)
+    if steps is None and is_number(down) and down == 0:
+        # A fall of no length is a jump, at a count which a quotient's last bit decides.
+        require(
+            "step_size_up",
+            step_size_up,
+            "an integer where step_size_down is 0, unless steps=n replays it",
+            lambda v: int(v) == v,
+        )
+    modes = ("triangular", "triangular2", "exp_range")
+    if scale_fn is None and mode not in modes:
+        raise ValueError(f"mode must be among {', '.join(modes)}, got {mode!r}. Or pass scale_fn.")
+    if scale_fn is None:
+        scale_mode = "iterations" if mode == "exp_range" else "cycle"
+
+    factor = None if scale_fn is None else factor_formula(scale_fn, "scale_fn")
+
+    def scale(xp, x, gamma):
+        if scale_fn is not None and factor is not None:
+            return factor_on_host(scale_fn, x) if xp is HOST else factor(x)
+        return {
+            "triangular": lambda: 1.0,
+            "triangular2": lambda: 1 / 2.0 ** (x - 1),
+            "exp_range": lambda: gamma**x,
+        }[mode]()
+
+    def height(xp, count, span, up, down, gamma):
+        total = up + down
+        ratio = up / total
+        # In the graph count / total is a product with a reciprocal, which may fall short of a
+        # cycle's end; torch's own expression matters where the sizes are fractions.
+        cycle = math.floor(1 + count / total) if xp is HOST else 1 + count // total
+        x = 1.0 + count / total - cycle
+        rising = x <= ratio
+        part = xp.where(rising, x, x - 1) / xp.where(rising, ratio, ratio - 1)
+        return span * part * scale(xp, cycle if scale_mode == "cycle" else count, gamma)
+
+    def rate(xp, count, base_lr, max_lr, *shape):
+        return base_lr + height(xp, count, max_lr - base_lr, *shape)
+
+    def momentum(xp, count, low, high, *shape):
+        return high - height(xp, count, high - low, *shape)
+
+    shape = (step_size_up, down, gamma)
+    momenta = (base_momentum, max_momentum, *shape)
+    return torch_schedule(
+        cyclic_lr,
+        arguments,
+        (base_lr, max_lr, *shape),
+        lambda count, *values: rate(jnp, count, *values),
+        lambda now, _, *values: rate(HOST, now.epoch, now.base_lr, *values),
+        prepare=lambda group, base_lr, *_: group.update(lr=base_lr),
+        sets_base_lr=True,
+        momentum=shared_formula("momentum of cyclic_lr", momentum, momenta, steps)
+        if cycle_momentum
+        else None,
+    )

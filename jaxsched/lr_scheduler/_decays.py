@@ -1,0 +1,358 @@
+"""Curves that go from one rate to another, and what they do past their end.
+
+They count calls of ``scheduler.step()``; 0 is the constructor's.
+"""
+
+import functools
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+
+from jaxsched._schedule import Hyperparameter, Schedule, as_float64
+from jaxsched._validate import require, require_count
+from jaxsched.lr_scheduler._recursion import on_host, torch_schedule
+
+
+def step_lr(
+    base_lr: Hyperparameter,
+    step_size: int | jax.Array,
+    gamma: Hyperparameter = 0.1,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""The rate times ``gamma`` every ``step_size`` counts.
+
+    .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^{\lfloor c / \mathrm{step\_size} \rfloor}
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      step_size: counts between two drops, at least 1.
+      gamma: the factor of a drop.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.StepLR``, torch 2.13.
+
+    >>> [float(step_lr(1.0, 2, 0.5)(c)) for c in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    arguments = dict(locals())
+    require_count("step_size", step_size, at_least=1)
+    return torch_schedule(
+        step_lr,
+        arguments,
+        (step_size, gamma),
+        lambda count, base_lr, size, gamma: base_lr * gamma ** (count // size),
+        lambda now, size, gamma: now.lr if now.epoch == 0 or now.epoch % size else now.lr * gamma,
+        restart=lambda base_lr, size, gamma: base_lr,
+    )
+
+
+def multi_step_lr(
+    base_lr: Hyperparameter,
+    milestones: Iterable[int] | jax.Array,
+    gamma: Hyperparameter = 0.1,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""The rate times ``gamma`` at each milestone.
+
+    .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^{|\{m : m \le c\}|}
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      milestones: the counts of the drops, in any order; one that stands twice
+        counts twice. After the last the rate stays.
+      gamma: the factor of a drop.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.MultiStepLR``, torch 2.13.
+
+    >>> [float(multi_step_lr(1.0, [1, 3, 3], 0.5)(c)) for c in range(5)]
+    [1.0, 0.5, 0.5, 0.125, 0.125]
+    """
+    arguments = dict(locals())
+    if not isinstance(milestones, jax.Array):
+        # Which may be an iterator, to be read but once.
+        milestones = list(milestones) if isinstance(milestones, Iterable) else milestones
+    require(
+        "milestones",
+        milestones,
+        "integers of at least 0",
+        lambda values: all(int(m) == m and m >= 0 for m in values),
+    )
+
+    marks = milestones if isinstance(milestones, jax.Array) else [int(m) for m in milestones]
+
+    @functools.cache
+    def known():
+        return sorted(on_host(marks))
+
+    def closed(count, base_lr, gamma):
+        reached = count[..., None] >= as_float64(marks)
+        return base_lr * gamma ** jnp.sum(reached, axis=-1, dtype=float)
+
+    def rule(now, gamma):
+        drops = known().count(now.epoch)
+        return now.lr * gamma**drops if drops else now.lr
+
+    def restart(base_lr, gamma):
+        return base_lr * gamma ** bisect_right(known(), 0)
+
+    return torch_schedule(
+        multi_step_lr,
+        arguments | {"milestones": marks},
+        (gamma,),
+        closed,
+        rule,
+        restart=restart,
+    )
+
+
+def constant_lr(
+    base_lr: Hyperparameter,
+    factor: Hyperparameter = 1.0 / 3,
+    total_iters: int | jax.Array = 5,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""A smaller rate first, the base rate from ``total_iters`` on.
+
+    .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{factor} \text{ if } c < \mathrm{total\_iters},
+              \text{ else } \mathrm{base\_lr}
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      factor: above 0, where torch divides by it later, and at most 1.
+      total_iters: the count at which the factor is taken back; with 0 it
+        never is, as in torch.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.ConstantLR``, torch 2.13.
+
+    >>> [float(constant_lr(1.0, 0.5, 2)(c)) for c in range(4)]
+    [0.5, 0.5, 1.0, 1.0]
+    """
+    arguments = dict(locals())
+    require("factor", factor, "above 0 and at most 1, to be divided by", lambda v: 0 < v <= 1)
+    require_count("total_iters", total_iters)
+
+    def closed(count, base_lr, factor, total):
+        low = base_lr * factor
+        return jnp.where((count >= total) & (total > 0), low * (1.0 / factor), low)
+
+    def rule(now, factor, total):
+        if now.epoch == 0:
+            return now.lr * factor
+        return now.lr * (1.0 / factor) if now.epoch == total else now.lr
+
+    return torch_schedule(
+        constant_lr,
+        arguments,
+        (factor, total_iters),
+        closed,
+        rule,
+        restart=lambda base_lr, factor, total: base_lr * (factor + (total <= 0) * (1 - factor)),
+    )
+
+
+def linear_lr(
+    base_lr: Hyperparameter,
+    start_factor: Hyperparameter = 1.0 / 3,
+    end_factor: Hyperparameter = 1.0,
+    total_iters: int | jax.Array = 5,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""A factor that goes linearly from ``start_factor`` to ``end_factor``.
+
+    .. math:: s(c) = \mathrm{base\_lr} \left(f_0 + (f_1 - f_0)
+              \frac{\min(c, T)}{T}\right)
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      start_factor: the factor f₀ at 0, above 0 and at most 1.
+      end_factor: the factor f₁ from ``total_iters`` on, within 0 and 1.
+      total_iters: the length T; with 0 the factor stays at f₀, as in torch.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.LinearLR``, torch 2.13.
+
+    >>> [float(linear_lr(1.0, 0.5, 1.0, 4)(c)) for c in range(6)]
+    [0.5, 0.625, 0.75, 0.875, 1.0, 1.0]
+    """
+    arguments = dict(locals())
+    require("start_factor", start_factor, "above 0 and at most 1", lambda v: 0 < v <= 1)
+    require("end_factor", end_factor, "within 0 and 1", lambda v: 0 <= v <= 1)
+    require_count("total_iters", total_iters)
+
+    def closed(count, base_lr, start, end, total):
+        return base_lr * (start + (end - start) * progress(count, total))
+
+    def rule(now, start, end, total):
+        if now.epoch == 0:
+            return now.lr * start
+        if now.initial or now.epoch > total:
+            return now.lr
+        return now.lr * (1.0 + (end - start) / (total * start + (now.epoch - 1) * (end - start)))
+
+    return torch_schedule(
+        linear_lr,
+        arguments,
+        (start_factor, end_factor, total_iters),
+        closed,
+        rule,
+        restart=lambda base_lr, start, end, total: base_lr * (start + _restarted(total)),
+    )
+
+
+def exponential_lr(
+    base_lr: Hyperparameter,
+    gamma: Hyperparameter,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""The rate times ``gamma`` at every count.
+
+    .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^c
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      gamma: the factor of a count.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.ExponentialLR``, torch 2.13.
+
+    >>> [float(exponential_lr(1.0, 0.5)(c)) for c in range(4)]
+    [1.0, 0.5, 0.25, 0.125]
+    """
+    arguments = dict(locals())
+    return torch_schedule(
+        exponential_lr,
+        arguments,
+        (gamma,),
+        lambda count, base_lr, gamma: base_lr * gamma**count,
+        lambda now, gamma: now.lr if now.initial else now.lr * gamma,
+        restart=lambda base_lr, gamma: base_lr,
+    )
+
+
+def polynomial_lr(
+    base_lr: Hyperparameter,
+    total_iters: int | jax.Array = 5,
+    power: Hyperparameter = 1.0,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""A power of what is left, down to 0.
+
+    .. math:: s(c) = \mathrm{base\_lr} \left(1 - \frac{\min(c, T)}{T}\right)^{\mathrm{power}}
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      total_iters: the length T, from which on the rate is 0; with 0 the rate stays
+        at ``base_lr``, as in torch.
+      power: at least 0; torch divides by zero at T where it is negative.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.PolynomialLR``, torch 2.13.
+
+    >>> [float(polynomial_lr(1.0, 4, 2.0)(c)) for c in range(6)]
+    [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
+    """
+    arguments = dict(locals())
+    require("power", power, "at least 0, as 0 is raised to it", lambda v: v >= 0)
+    require_count("total_iters", total_iters)
+
+    def closed(count, base_lr, total, power):
+        return base_lr * (1.0 - progress(count, total)) ** power
+
+    def rule(now, total, power):
+        if now.initial or now.epoch > total:
+            return now.lr
+        left = (1.0 - now.epoch / total) / (1.0 - (now.epoch - 1) / total)
+        return now.lr * left**power
+
+    return torch_schedule(
+        polynomial_lr,
+        arguments,
+        (total_iters, power),
+        closed,
+        rule,
+        restart=lambda base_lr, total, power: base_lr * (1.0 - _restarted(total)) ** power,
+    )
+
+
+def cosine_annealing_lr(
+    base_lr: Hyperparameter,
+    T_max: int | jax.Array,
+    eta_min: Hyperparameter = 0.0,
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""A cosine down to ``eta_min``, and up again.
+
+    .. math:: s(c) = \eta_{\min} + (\mathrm{base\_lr} - \eta_{\min})
+              \frac{1 + \cos(\pi c / T_{\max})}{2}
+
+    Past ``T_max`` the rate climbs, to be at ``base_lr`` after ``2 * T_max``.
+
+    Args:
+      base_lr: the group's rate before any schedule.
+      T_max: half the period, above 0.
+      eta_min: the lowest rate, at ``T_max``.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.CosineAnnealingLR``, torch 2.13.
+
+    >>> [round(float(cosine_annealing_lr(1.0, 2)(c)), 6) for c in range(5)]
+    [1.0, 0.5, 0.0, 0.5, 1.0]
+    """
+    arguments = dict(locals())
+    require("T_max", T_max, "above 0, to be divided by", lambda v: v > 0)
+
+    def closed(count, base_lr, T_max, eta_min):
+        return eta_min + (base_lr - eta_min) * (1 + jnp.cos(math.pi * count / T_max)) / 2
+
+    def rule(now, T_max, eta_min):
+        if now.initial:
+            return now.lr
+        if (now.epoch - 1 - T_max) % (2 * T_max) == 0:  # at the minimum the quotient is 0 / 0
+            return now.lr + (now.base_lr - eta_min) * (1 - math.cos(math.pi / T_max)) / 2
+        before = 1 + math.cos(math.pi * (now.epoch - 1) / T_max)
+        if before == 0:
+            raise ValueError(
+                f"T_max must be an integer, or such that no count is at the lowest rate, got {T_max!r}: "
+                f"torch divides by zero after count {now.epoch - 1}. Or leave steps out."
+            )
+        quotient = (1 + math.cos(math.pi * now.epoch / T_max)) / before
+        return quotient * (now.lr - eta_min) + eta_min
+
+    return torch_schedule(
+        cosine_annealing_lr,
+        arguments,
+        (T_max, eta_min),
+        closed,
+        rule,
+        restart=lambda base_lr, T_max, eta_min: eta_min + (base_lr - eta_min) * 2.0 / 2,
+    )
+
+
+def progress(count: jax.Array, total: Hyperparameter) -> jax.Array:
+    """How much of ``total`` counts is done, 0 to 1; 0 where there are none.
+
+    The end is selected, not computed: XLA divides by a constant by way of its
+    reciprocal, and a power of what is left would be one of a negative number.
+    """
+    return jnp.where(count < total, count / jnp.maximum(total, 1), jnp.minimum(total, 1))
+
+
+def _restarted(total: int) -> float:
+    """The progress at a milestone of ``sequential_lr``, 0."""
+    if total == 0:
+        raise ValueError(
+            "total_iters must be at least 1 after a milestone, where torch divides by it, got 0."
+        )
+    return 0.0

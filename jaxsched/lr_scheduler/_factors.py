@@ -1,0 +1,124 @@
+"""Rates given as a function: LambdaLR and MultiplicativeLR.
+
+They count calls of ``scheduler.step()``; 0 is the constructor's.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+from jaxsched._schedule import Hyperparameter, Schedule
+from jaxsched.lr_scheduler._recursion import factor_formula, factor_on_host, torch_schedule
+
+Factor = Callable[[Any], Any]
+"""A function of the count that returns a factor: an ``lr_lambda``."""
+
+
+@overload
+def lambda_lr(
+    base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None
+) -> Schedule: ...
+@overload
+def lambda_lr(
+    base_lr: Hyperparameter | Sequence[Hyperparameter],
+    lr_lambda: Sequence[Factor],
+    *,
+    steps: int | None = None,
+) -> list[Schedule]: ...
+def lambda_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
+    r"""A factor of the base rate, given as a function.
+
+    .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{lr\_lambda}(c)
+
+    Args:
+      base_lr: the group's rate before any schedule, ``initial_lr``; a list of
+        them where ``lr_lambda`` is a list and the groups' rates differ.
+      lr_lambda: the factor: a schedule, or any function of operators and
+        ``jnp``. With ``steps`` any Python function of an int will do. A list
+        gives a list of schedules, one a group.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.lr_scheduler.LambdaLR``, torch 2.13.
+
+    >>> from jaxsched.schedules import cosine
+    >>> float(lambda_lr(0.5, cosine(100, lrf=0.5))(100))
+    0.25
+    >>> [float(schedule(2)) for schedule in lambda_lr(1.0, [lambda e: 0.5**e, lambda e: e // 2])]
+    [0.25, 1.0]
+    """
+
+    def one(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
+        factor = factor_formula(lr_lambda, "lr_lambda")
+        return torch_schedule(
+            lambda_lr,
+            {"base_lr": base_lr, "lr_lambda": lr_lambda, "steps": steps},
+            (),
+            lambda count, base_lr: base_lr * factor(count),
+            lambda now: now.base_lr * factor_on_host(lr_lambda, now.epoch),
+        )
+
+    return _each_group(one, base_lr, lr_lambda)
+
+
+@overload
+def multiplicative_lr(
+    base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None
+) -> Schedule: ...
+@overload
+def multiplicative_lr(
+    base_lr: Hyperparameter | Sequence[Hyperparameter],
+    lr_lambda: Sequence[Factor],
+    *,
+    steps: int | None = None,
+) -> list[Schedule]: ...
+def multiplicative_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
+    r"""The last rate times a factor, given as a function.
+
+    .. math:: s(c) = \mathrm{base\_lr} \prod_{i=1}^{c} \mathrm{lr\_lambda}(i)
+
+    ``lr_lambda(0)`` is never used, but by ``sequential_lr`` at a milestone.
+
+    Args:
+      base_lr: the group's rate before any schedule, or a list of them.
+      lr_lambda: the factor, any Python function of an int. A list gives a list
+        of schedules, one a group.
+      steps: replays torch for counts 0 to ``steps``. There is no closed form, so
+        only a member of a composition does without.
+
+    Source: ``torch.optim.lr_scheduler.MultiplicativeLR``, torch 2.13.
+
+    >>> schedule = multiplicative_lr(1.0, lambda epoch: 0.5, steps=10)
+    >>> [float(schedule(c)) for c in range(3)]
+    [1.0, 0.5, 0.25]
+    """
+
+    def one(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
+        return torch_schedule(
+            multiplicative_lr,
+            {"base_lr": base_lr, "lr_lambda": lr_lambda, "steps": steps},
+            (),
+            None,
+            lambda now: now.lr if now.initial else now.lr * factor_on_host(lr_lambda, now.epoch),
+        )
+
+    return _each_group(one, base_lr, lr_lambda)
+
+
+def _each_group(one: Callable[[Any, Any], Schedule], base_lr: Any, lr_lambda: Any) -> Any:
+    """``one`` of the rate and the factor; a list of them where either is a list."""
+    lists = [value for value in (base_lr, lr_lambda) if isinstance(value, list | tuple)]
+    for factor in lr_lambda if isinstance(lr_lambda, list | tuple) else [lr_lambda]:
+        if not callable(factor):
+            raise TypeError(
+                f"lr_lambda must be a function, got {factor!r}. Pass lambda epoch: {factor!r}."
+            )
+    if not lists:
+        return one(base_lr, lr_lambda)
+    if len(set(map(len, lists))) > 1:
+        raise ValueError(
+            f"lr_lambda must have one function a group, got {len(lr_lambda)} for "
+            f"{len(base_lr)} groups."
+        )
+    n = len(lists[0])
+    base_lrs = base_lr if isinstance(base_lr, list | tuple) else [base_lr] * n
+    factors = lr_lambda if isinstance(lr_lambda, list | tuple) else [lr_lambda] * n
+    return [one(*pair) for pair in zip(base_lrs, factors, strict=True)]

@@ -1,0 +1,294 @@
+"""Schedules that know the recursion of their torch scheduler.
+
+torch's schedulers have no value at a count: each step makes the next rate from
+the last, in a group that they share. What is here does the same on the host, in
+Python floats, for one group. It counts calls of ``scheduler.step()``; 0 is the
+constructor's.
+"""
+
+import functools
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxsched._schedule import (
+    Formula,
+    Hyperparameter,
+    Schedule,
+    as_float64,
+    float64_formula,
+    formula_of,
+)
+from jaxsched._validate import require_base_lr, require_count, require_one_group
+from jaxsched.schedules import table_formula
+
+Group = dict[str, Any]
+"""What torch keeps in ``optimizer.param_groups[i]``: ``lr``, ``initial_lr``, …"""
+
+HOST = types.SimpleNamespace(
+    cos=math.cos, where=lambda condition, yes, no: yes if condition else no
+)
+"""The part of ``jnp`` that formulas shared by host and graph are made of."""
+
+
+class Recursion(Protocol):
+    """A scheduler at work on a group."""
+
+    def enter(self) -> None:
+        """The step of the constructor, which a sequence repeats on its first member."""
+        ...
+
+    def step(self) -> None:
+        """One call of ``scheduler.step()``."""
+        ...
+
+    def restart(self) -> None:
+        """The step to epoch 0, which a sequence makes at a milestone."""
+        ...
+
+    def undo(self) -> None:
+        """Takes the constructor's count back; the group keeps its rate."""
+        ...
+
+
+class _Leaf:
+    """A scheduler that holds no others.
+
+    Attributes:
+      group: what it shares with the others.
+      base_lr: the group's ``initial_lr``, as its constructor found it.
+      epoch: torch's ``last_epoch``.
+      calls: how often it has stepped, the constructor's step included.
+      initial: whether it is in the constructor's step.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        rule: Callable[["_Leaf"], float],
+        *,
+        restart: Callable[[float], float] | None,
+        prepare: Callable[[Group], None] | None,
+        own_base_lr: float | None,
+    ) -> None:
+        if prepare is not None:
+            prepare(group)
+        self.group = group
+        self.base_lr = group.setdefault("initial_lr", group["lr"])
+        self.epoch = -1
+        self._rule = rule
+        self._restart = restart
+        self.enter()
+        if own_base_lr is not None:  # CyclicLR's, which torch sets after the constructor's step
+            self.base_lr = own_base_lr
+
+    @property
+    def lr(self) -> float:
+        return self.group["lr"]
+
+    def enter(self) -> None:
+        self.calls = 0
+        self.initial = True
+        self.step()
+        self.initial = False
+
+    def step(self) -> None:
+        self.calls += 1
+        self.epoch += 1
+        self.group["lr"] = self._rule(self)
+
+    def restart(self) -> None:
+        self.epoch = 0
+        self.group["lr"] = self._restart(self.base_lr) if self._restart else self._rule(self)
+
+    def undo(self) -> None:
+        self.epoch -= 1
+
+
+def torch_schedule(
+    factory: Callable[..., Schedule],
+    arguments: Mapping[str, Any],
+    hyperparameters: Sequence[Any],
+    closed: Callable[..., Any] | None,
+    rule: Callable[..., float],
+    *,
+    restart: Callable[..., float] | None = None,
+    prepare: Callable[..., None] | None = None,
+    sets_base_lr: bool = False,
+    momentum: Formula | None = None,
+    check: Callable[[np.ndarray], None] | None = None,
+) -> Schedule:
+    """Build the schedule of one class of torch's, from its formula and its recursion.
+
+    Args:
+      factory: the function of this package.
+      arguments: the factory's, with ``steps``: how many calls to replay, or None.
+      hyperparameters: what ``closed``, ``rule``, ``restart`` and ``prepare`` take last;
+        ``closed`` as ``formula_of`` hands them on, the others on the host.
+      closed: the formula of ``(count, base_lr, *hyperparameters)``, without
+        ``base_lr`` where the factory has none; None where there is no such formula.
+      rule: the next rate, of ``(leaf, *hyperparameters)``, as ``get_lr`` has it.
+      restart: the rate at a milestone of ``sequential_lr``, of ``(base_lr,
+        *hyperparameters)``: torch's ``_get_closed_form_lr`` at 0, for the
+        classes that have one; the others go by ``rule``.
+      prepare: what the constructor writes to the group, of ``(group,
+        *hyperparameters)``.
+      sets_base_lr: whether ``base_lr`` is a hyperparameter that replaces the group's rate after
+        the constructor's step, as CyclicLR's does.
+      momentum: the formula of the momentum that is cycled.
+      check: refuses concrete counts, in addition to negative ones.
+    """
+    name = factory.__name__
+    base_lr = None if sets_base_lr else arguments.get("base_lr")
+    require_one_group(name, [base_lr, *hyperparameters])
+    if base_lr is not None:
+        require_base_lr(base_lr)
+
+    def recursion(group: Group) -> _Leaf:
+        host = [on_host(value) for value in hyperparameters]
+
+        def bound(function: Callable[..., Any] | None) -> Callable[[Any], Any] | None:
+            return None if function is None else lambda first: function(first, *host)
+
+        return _Leaf(
+            group,
+            lambda leaf: rule(leaf, *host),
+            restart=bound(restart),
+            prepare=bound(prepare),
+            own_base_lr=on_host(arguments["base_lr"]) if sets_base_lr else None,
+        )
+
+    formula = None
+    if closed is not None:
+
+        def refuse(counts: np.ndarray) -> None:
+            refuse_negative(counts)
+            if check is not None:
+                check(counts)
+
+        leading = [] if base_lr is None else [base_lr]
+        formula = formula_of(closed, *leading, *hyperparameters, check=refuse)
+    return recursive_schedule(factory, arguments, recursion, base_lr, formula, momentum)
+
+
+def recursive_schedule(
+    factory: Callable[..., Schedule],
+    arguments: Mapping[str, Any],
+    recursion: Callable[[Group], Recursion],
+    base_lr: Hyperparameter | None,
+    formula: Formula | None = None,
+    momentum: Formula | None = None,
+) -> Schedule:
+    """Build a schedule of torch's; with ``steps`` among its arguments its formula is a table."""
+    if arguments["steps"] is not None:
+        rates = torch_rates(recursion, base_lr, arguments["steps"])
+        formula = replay_formula(factory.__name__, rates)
+    return Schedule(
+        factory, arguments, formula, recursion=recursion, base_lr=base_lr, momentum_formula=momentum
+    )
+
+
+def torch_rates(
+    recursion: Callable[[Group], Recursion], base_lr: Hyperparameter | None, steps: int
+) -> list[float]:
+    """Return torch's rates for counts 0 to ``steps``, computed on the host."""
+    require_count("steps", steps)
+    group: Group = {"lr": on_host(base_lr)}
+    running = recursion(group)
+    values = [group["lr"]]
+    for _ in range(steps):
+        running.step()
+        values.append(group["lr"])
+    return values
+
+
+def replay_formula(name: str, values: Sequence[float]) -> Formula:
+    """Return the formula of a table of finite values, which starts at count 0."""
+    array = np.asarray(values, np.float64)
+    if not np.isfinite(array).all():
+        first = int(np.argmin(np.isfinite(array)))
+        raise ValueError(
+            f"values of {name} must be finite numbers, got {array[first]} at {first}. "
+            "Tabulate fewer steps."
+        )
+    lookup = table_formula(array)
+
+    def formula(count: Any) -> Any:
+        if not isinstance(count, Tracer):
+            refuse_negative(np.asarray(count))
+        return lookup(count)
+
+    return formula
+
+
+def shared_formula(
+    name: str,
+    formula: Callable[..., Any],
+    hyperparameters: Sequence[Any],
+    steps: int | None,
+    check: Callable[[np.ndarray], None] | None = None,
+) -> Formula:
+    """Return ``formula(xp, count, *hyperparameters)`` in the graph, or tabulated with ``steps``."""
+    require_one_group(name, hyperparameters)
+    if steps is not None:
+        host = [on_host(value) for value in hyperparameters]
+        return replay_formula(name, [formula(HOST, count, *host) for count in range(steps + 1)])
+
+    def refuse(counts: np.ndarray) -> None:
+        refuse_negative(counts)
+        if check is not None:
+            check(counts)
+
+    return formula_of(functools.partial(formula, jnp), *hyperparameters, check=refuse)
+
+
+def on_host(value: Any) -> Any:
+    """``value`` off the device: arrays as Python numbers, the rest as it stands.
+
+    A NumPy scalar is kept: a product with an ``np.float32`` is one in torch's step, too.
+    """
+    if isinstance(value, Tracer):
+        raise ValueError(
+            "hyperparameters must be known numbers to be replayed, got a traced one. "
+            "Leave steps out: the closed form takes traced ones."
+        )
+    return value.tolist() if isinstance(value, jax.Array | np.ndarray) else value
+
+
+def refuse_negative(counts: np.ndarray) -> None:
+    if not (counts >= 0).all():
+        raise ValueError(
+            f"count must be at least 0, the constructor's, got {counts[~(counts >= 0)].flat[0]}"
+        )
+
+
+def factor_on_host(function: Callable[[Any], Any], count: int) -> float:
+    """``function(count)`` as torch calls it: with an int, for a float."""
+    with jax.enable_x64(True):  # where it is a schedule, it would round to float32
+        return on_host(function(count))
+
+
+def factor_formula(function: Callable[[Any], Any], name: str) -> Formula:
+    """Return ``function`` as a formula; an error under ``jit`` or on arrays names the remedy."""
+    if isinstance(function, Schedule):
+        return float64_formula(function)
+
+    def factor(count: Any) -> Any:
+        try:
+            return as_float64(function(jnp.asarray(count)))
+        except Exception as error:
+            concrete = not isinstance(count, Tracer)
+            if concrete and isinstance(error, ValueError) and "truth value" not in str(error):
+                raise  # a schedule's own refusal of a count
+            raise TypeError(
+                f"{name} must be made of operators and jnp to act on arrays and under jit, got "
+                f"{getattr(function, '__name__', function)!r}. Pass steps=n to tabulate it."
+            ) from error
+
+    return factor

@@ -1,0 +1,204 @@
+"""Gradient accumulation by the originals' rule. Counts iterations, one a batch; 0 is the first.
+
+An update is due when enough batches have come since the last one. The schedules go
+on counting batches meanwhile.
+"""
+
+import dataclasses
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxsched._schedule import ScheduleLike
+from jaxsched._validate import require_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Accumulation:
+    r"""When an update is due, and what becomes of the gradients until then.
+
+    With i the iteration and u that of the last update, -1 when a process starts,
+    an update is due when :math:`i - u \ge \mathrm{batches}(i)`. Its gradient is the
+    *sum* over the batches since the last, so the loss of a batch is to be summed over
+    its images too, or scaled by their number.
+
+    ``optax.MultiSteps`` averages, counts updates and updates every k batches exactly.
+
+    Attributes:
+      batches: how many batches an update is to wait for, a schedule of the iteration.
+      steps_per_epoch: where given, pending gradients are dropped at every epoch's
+        start, while the last update stays where it was; where ``None`` they are kept.
+
+    Source: the training loops of YOLOv5 and Ultralytics.
+    """
+
+    batches: ScheduleLike
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps_per_epoch is not None:
+            require_count("steps_per_epoch", self.steps_per_epoch, at_least=1)
+
+    def tick(
+        self, iteration: jax.Array, last_update: jax.Array, pending: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """One batch, of ``pending`` counted before it.
+
+        Returns:
+          Whether what was pending is dropped, whether an update is due, and how many
+          batches are then in its gradient.
+        """
+        drop = jnp.asarray(False)
+        if self.steps_per_epoch is not None:
+            drop = iteration % self.steps_per_epoch == 0
+        wait = jnp.asarray(self.batches(iteration)).astype(jnp.int32)
+        return drop, iteration - last_update >= wait, jnp.where(drop, 0, pending) + 1
+
+    def simulate(self, start: int, n: int) -> dict[str, np.ndarray]:
+        """``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations from ``start``."""
+        iterations = np.arange(start, start + n)
+        wait = np.asarray(jax.jit(self.batches)(jnp.asarray(iterations, jnp.int32)))
+        # While the number of batches stays, updates are evenly spaced.
+        borders = [0, *(np.flatnonzero(np.diff(wait)) + 1), n] if n else [0]
+        updates, last = [], -1
+        for first, end in itertools.pairwise(borders):
+            every = int(wait[first])
+            due = np.arange(max(start + first, last + every), start + end, max(every, 1))
+            if len(due):
+                updates.append(due)
+                last = int(due[-1])
+        made = np.concatenate(updates) if updates else np.zeros(0, np.int64)
+        # Batches are pending from the update before, or from where the epoch dropped them.
+        since = np.concatenate([[start - 1], made[:-1]])[: len(made)]
+        if self.steps_per_epoch is not None:
+            since = np.maximum(since, made - made % self.steps_per_epoch - 1)
+        columns = {name: np.zeros(n) for name in ("stepped", "micro_batches")}
+        columns["stepped"][made - start] = 1
+        columns["micro_batches"][made - start] = made - since
+        return {"accumulate": wait.astype(np.float64), **columns}
+
+
+class AccumulationState(NamedTuple):
+    """State of ``accumulated``.
+
+    Attributes:
+      gradients: the sum since the last update, a tree like the parameters.
+      micro_batches: how many batches are in it, int32.
+      last_update: the iteration of the last update, -1 before the first.
+      stepped: whether the last call made an update.
+      inner: the state of the update rules.
+    """
+
+    gradients: Any
+    micro_batches: jax.Array
+    last_update: jax.Array
+    stepped: jax.Array
+    inner: Any
+
+
+def accumulated(
+    rules: optax.GradientTransformationExtraArgs, accumulation: Accumulation, iteration: Any
+) -> optax.GradientTransformationExtraArgs:
+    """``rules``, updating only where ``accumulation`` says that it is due.
+
+    Args:
+      rules: what makes the update, of the summed gradient.
+      accumulation: when.
+      iteration: that of the call.
+    """
+
+    def init(params: optax.Params) -> Any:
+        return AccumulationState(
+            jax.tree.map(jnp.zeros_like, params),
+            jnp.asarray(0, jnp.int32),
+            jnp.asarray(-1, jnp.int32),
+            jnp.asarray(False),
+            rules.init(params),
+        )
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        count = jnp.asarray(iteration, jnp.int32)
+        drop, due, micro_batches = accumulation.tick(count, state.last_update, state.micro_batches)
+        gradients = jax.tree.map(
+            lambda total, new: jnp.where(
+                drop, new.astype(total.dtype), total + new.astype(total.dtype)
+            ),
+            state.gradients,
+            updates,
+        )
+
+        def step(gradients: Any) -> tuple[Any, Any, Any]:
+            moves, inner = rules.update(gradients, state.inner, params, **extra_args)
+            return moves, inner, jax.tree.map(jnp.zeros_like, gradients)
+
+        def wait(gradients: Any) -> tuple[Any, Any, Any]:
+            still = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), moves_like)
+            return still, state.inner, gradients
+
+        moves_like = jax.eval_shape(step, gradients)[0]
+
+        moves, inner, gradients = jax.lax.cond(due, step, wait, gradients)
+        return moves, AccumulationState(
+            gradients,
+            jnp.where(due, 0, micro_batches),
+            jnp.where(due, count, state.last_update),
+            due,
+            inner,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def stepped(opt_state: Any) -> jax.Array:
+    """Whether the last call made an update; always so without accumulation.
+
+    A call that ``optax.apply_if_finite`` rejected made none.
+
+    Args:
+      opt_state: the state of ``recipe.optimizer(...)``, however wrapped.
+    """
+    opt_state = getattr(opt_state, "opt_state", opt_state)
+    kinds = (optax.ApplyIfFiniteState, AccumulationState)
+    made, nodes = jnp.asarray(True), [opt_state]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, optax.ApplyIfFiniteState):
+            made &= jnp.asarray(node.last_finite)
+            nodes.append(node.inner_state)
+        elif isinstance(node, AccumulationState):
+            made &= jnp.asarray(node.stepped)
+        else:
+            leaves = jax.tree.leaves(node, is_leaf=lambda n: isinstance(n, kinds))
+            nodes += [leaf for leaf in leaves if isinstance(leaf, kinds)]
+    return made
+
+
+def restarted(opt_state: Any) -> Any:
+    """The state as the originals resume with it: momenta and counts, and no pending batch.
+
+    They save neither the gradients of the batches since the last update nor when that
+    was, so that a resumed process updates at its first batch, as
+    ``recipes.yolov5(start_epoch=…, resumed=True)`` tells. A state that goes on as if never
+    stopped needs nothing of this.
+
+    Args:
+      opt_state: the state of ``recipe.optimizer(...)``, however wrapped.
+    """
+
+    def renewed(node: Any) -> Any:
+        if not isinstance(node, AccumulationState):
+            return node
+        return node._replace(
+            gradients=jax.tree.map(jnp.zeros_like, node.gradients),
+            micro_batches=jnp.zeros_like(node.micro_batches),
+            last_update=jnp.full_like(node.last_update, -1),
+            stepped=jnp.zeros_like(node.stepped),
+        )
+
+    return jax.tree.map(renewed, opt_state, is_leaf=lambda n: isinstance(n, AccumulationState))

@@ -1,0 +1,112 @@
+"""The moving average that is evaluated in place of the model. Counts updates; 1 is the first."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsched._float64 import in_float64
+from jaxsched._schedule import as_float64
+from jaxsched._validate import require, require_count
+from jaxsched.optimizers._rule import scalars_by_dtype
+
+
+class EMAState(NamedTuple):
+    """State of ``EMA``.
+
+    Attributes:
+      updates: how many updates are in the average, int32.
+      average: a tree like the one that is averaged.
+    """
+
+    updates: jax.Array
+    average: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class EMA:
+    r"""Exponential moving average of parameters and batch statistics, with a ramp.
+
+    .. math::
+        d_k &= \mathrm{decay} (1 - e^{-k / \tau}) \\
+        a_k &= d_k a_{k-1} + (1 - d_k) p_k, \quad a_0 = p_0
+
+    with k the number of updates: batches that only accumulate do not count. The ramp
+    lets the average follow the model closely while it is young.
+
+    Attributes:
+      decay: what the decay grows to.
+      tau: updates in which it grows to 63 % of that.
+      updates: k before the first update of this process; what a checkpoint brought.
+
+    Source: ``ModelEMA`` of YOLOv5 and Ultralytics.
+
+    >>> ema = EMA(decay=0.5, tau=1e-9)
+    >>> state = ema.update(ema.init(jnp.zeros(2)), jnp.ones(2))
+    >>> [float(a) for a in state.average]
+    [0.5, 0.5]
+    """
+
+    decay: float = 0.9999
+    tau: float = 2000.0
+    updates: int = 0
+
+    def __post_init__(self) -> None:
+        require("decay", self.decay, "from 0 to 1", lambda v: 0 <= v <= 1)
+        require("tau", self.tau, "above 0", lambda v: v > 0)
+        require_count("updates", self.updates)
+
+    def decay_at(self, updates: Any) -> jax.Array:
+        """The decay of an update; 1 is the first."""
+        dtype = jnp.result_type(float)
+
+        def decay() -> jax.Array:
+            ramp = 1 - jnp.exp(-as_float64(updates) / as_float64(self.tau))
+            return jnp.asarray(as_float64(self.decay) * ramp).astype(dtype)
+
+        return in_float64(decay)
+
+    def init(self, tree: Any) -> EMAState:
+        """The average before any update: ``tree`` itself, parameters and batch statistics."""
+        return EMAState(jnp.asarray(self.updates, jnp.int32), jax.tree.map(jnp.copy, tree))
+
+    def update(self, state: EMAState, tree: Any, stepped: Any = True) -> EMAState:
+        """The average after a batch.
+
+        Args:
+          state: the average before it.
+          tree: what the model holds after it. Leaves of integers are left as they were.
+          stepped: whether the batch made an update, ``optimizers.stepped(opt_state)``;
+            where not, the state stays.
+        """
+        count = state.updates + 1
+
+        def shares() -> dict[str, jax.Array]:
+            decay = self.decay_at(count)
+            return {"keep": decay, "take": 1 - decay}
+
+        scalars = scalars_by_dtype(count, **in_float64(shares))
+
+        def leaf(average: jax.Array, new: jax.Array) -> jax.Array:
+            if not jnp.issubdtype(average.dtype, jnp.floating):
+                return average
+            c = scalars(average.dtype)
+            wide = c["keep"].dtype
+            moved = c["keep"] * average.astype(wide) + c["take"] * new.astype(wide)
+            return moved.astype(average.dtype)
+
+        return jax.lax.cond(
+            jnp.asarray(stepped),
+            lambda: EMAState(count, jax.tree.map(leaf, state.average, tree)),
+            lambda: state,
+        )
+
+    def simulate(self, stepped: np.ndarray) -> dict[str, np.ndarray]:
+        """``ema_updates`` and ``ema_decay`` over iterations that ``stepped`` or did not."""
+        updates = self.updates + np.cumsum(stepped)
+        return {
+            "ema_updates": updates,
+            "ema_decay": self.decay * (1 - np.exp(-updates / self.tau)),
+        }

@@ -1,0 +1,91 @@
+"""torch.optim.Rprop. Its count is that of its updates; 0 is the first."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsched._schedule import Hyperparameter, ScheduleLike
+from jaxsched._validate import require, require_rule_arguments
+from jaxsched.optimizers._rule import update_rule
+from jaxsched.optimizers._scheduled import schedulable
+
+
+@schedulable
+def rprop(
+    learning_rate: Hyperparameter | ScheduleLike,
+    *,
+    eta_minus: Hyperparameter | ScheduleLike = 0.5,
+    eta_plus: Hyperparameter | ScheduleLike = 1.2,
+    step_size_min: Hyperparameter | ScheduleLike = 1e-6,
+    step_size_max: Hyperparameter | ScheduleLike = 50.0,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Resilient backpropagation, as torch computes it.
+
+    .. math::
+        s_t &= \operatorname{clip}(s_{t-1} f, s_{\min}, s_{\max}), \quad
+        f = \eta_+, \eta_-, 1 \text{ where } g_t h_{t-1} > 0, < 0, = 0, \quad s_0 = \gamma_1 \\
+        h_t &= 0 \text{ where } g_t h_{t-1} < 0, \quad g_t \text{ (else)} \\
+        p_t &= p_{t-1} - \operatorname{sign}(h_t) s_t
+
+    Args:
+      learning_rate: γ, the first step size. torch reads the rate at the first
+        update only, so a schedule of it has no say later.
+      eta_minus: η₋, above 0 and below 1: torch's ``etas[0]``.
+      eta_plus: η₊, above 1: torch's ``etas[1]``.
+      step_size_min: the least step: torch's ``step_sizes[0]``.
+      step_size_max: the largest step: torch's ``step_sizes[1]``.
+      maximize: ascends, with -g for g.
+
+    Returns:
+      A transformation; every number may be a schedule of the updates made.
+
+    Raises:
+      ValueError: a number out of its range.
+
+    Source: ``torch.optim.Rprop``, torch 2.13. ``optax.rprop`` keeps for h what it
+    was to add, at the last update, and returns that where the sign holds: its
+    steps come one update late; and it clips no step whose factor is 1.
+
+    >>> tx = rprop(0.5)
+    >>> params = jnp.ones(2)
+    >>> updates, state = tx.update(params, tx.init(params), params)
+    >>> [round(float(u), 6) for u in tx.update(params, state, params)[0]]
+    [-0.6, -0.6]
+    """
+    require_rule_arguments(
+        learning_rate=learning_rate, step_size_min=step_size_min, step_size_max=step_size_max
+    )
+    require("eta_minus", eta_minus, "above 0 and below 1", lambda v: 0 < v < 1)
+    require("eta_plus", eta_plus, "a finite number above 1", lambda v: 1 < v < float("inf"))
+
+    def scalars(step: Any, **numbers: Any) -> dict[str, Any]:
+        return {"first": step == 1, **numbers}
+
+    return update_rule(
+        _leaf,
+        scalars,
+        numbers={
+            "learning_rate": learning_rate,
+            "eta_minus": eta_minus,
+            "eta_plus": eta_plus,
+            "step_size_min": step_size_min,
+            "step_size_max": step_size_max,
+        },
+        trees=dict.fromkeys(["prev", "step_size"], jnp.zeros_like),
+        maximize=maximize,
+    )
+
+
+def _leaf(c: Any, g: jax.Array, p: jax.Array, prev: jax.Array, step_size: jax.Array) -> Any:
+    agreement = g * prev
+    grow = jnp.where(agreement < 0, c["eta_minus"], 1)
+    grow = jnp.where(agreement > 0, c["eta_plus"], grow)
+    size = jnp.where(c["first"] > 0, c["learning_rate"], step_size) * grow
+    size = jnp.clip(size, c["step_size_min"], c["step_size_max"])
+    prev = jnp.where(agreement < 0, 0, g)
+    # torch's sign of NaN is 0: the entry stays, and moves again with the next gradient.
+    sign = jnp.where(jnp.isnan(prev), 0, jnp.sign(prev))
+    return -sign * size, {"prev": prev, "step_size": size}

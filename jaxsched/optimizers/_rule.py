@@ -1,0 +1,332 @@
+"""The shape that torch's update rules share: scalars once, leaves walked once, rounded once.
+
+The count is that of updates: torch's ``step`` is 1 at the first.
+"""
+
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from jaxsched._float64 import in_float64
+from jaxsched._schedule import as_float64
+from jaxsched._validate import is_number, is_zero
+
+Scalars = Mapping[str, Any]
+
+
+class RuleState(NamedTuple):
+    """State of an update rule, under the names of torch's ``state_dict``.
+
+    Attributes:
+      step: updates made, int32.
+      scalars: ``{name: number}``, what torch keeps as one number a parameter
+        and what is the same for all of them. float32, or float64 with x64: as
+        torch, which keeps them in its default dtype.
+      trees: ``{name: tree}``, a moment or buffer of each parameter, in the
+        parameter's dtype.
+    """
+
+    step: jax.Array
+    scalars: dict[str, jax.Array]
+    trees: dict[str, optax.Updates]
+
+
+class Rule(optax.GradientTransformationExtraArgs):
+    """An update rule of this package: it takes its hyperparameters in float64.
+
+    A ``Recipe`` asks what its ``update_rule`` returns, so that ``functools.partial`` and any other
+    function around a rule of the package takes float64 too.
+    """
+
+
+def update_rule(
+    leaf: Callable[..., tuple[jax.Array, Mapping[str, Any]]],
+    scalars: Callable[..., dict[str, Any]],
+    *,
+    numbers: Scalars,
+    trees: Mapping[str, Callable[[jax.Array], Any]],
+    kept: Mapping[str, float] | None = None,
+    weight_decay: Any = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    switches: Mapping[str, Hashable] = MappingProxyType({}),
+    reads_params: str = "",
+    takes_again: bool = False,
+) -> Rule:
+    """Build a transformation from a function of the scalars and a function of one leaf.
+
+    Args:
+      leaf: ``leaf(c, g, p, **trees, **switches)``, from the scalars c, the
+        gradient, the parameter and the state's leaves to what is added to the
+        parameter and the leaves as they are after it. All in the dtype of the
+        arithmetic: the parameter's, float32 for half precision. A function of a
+        module, so that groups whose switches agree share what is traced.
+      scalars: ``scalars(step, **numbers, **kept)``, in float64, once an update:
+        what c holds, each value rounded once. A value named like one of
+        ``kept`` is not for c but what the next update finds there.
+      numbers: the hyperparameters that ``scalars`` takes; ``learning_rate``
+        among them.
+      trees: ``{name: from a parameter to its leaf before the first update}``.
+      kept: ``{name: number or bool before the first update}``.
+      weight_decay: coupled, so that the leaf's gradient has it already; or
+        decoupled, so that the parameter shrinks by ``learning_rate`` times it.
+      decoupled_weight_decay: which of the two.
+      maximize: ascends, with -g for g.
+      switches: what else ``leaf`` is told, the same for all leaves.
+      reads_params: what makes ``update`` need the parameters, for its error.
+      takes_again: whether ``leaf`` also takes ``again``, the gradient for what is
+        added to the parameter. It equals g, but XLA does not know it: of a decayed
+        gradient that a buffer and the step both read it would keep an array as
+        large as the model.
+    """
+    kept = kept or {}
+    decays = not is_zero(weight_decay)
+    coupled = decays and not decoupled_weight_decay
+    reads_params = "weight_decay" if decays else reads_params
+    kind = _Kind(
+        leaf,
+        tuple(switches.items()),
+        tuple(trees),
+        coupled=coupled,
+        decoupled=decays and not coupled,
+        maximize=bool(maximize),
+        takes_again=takes_again,
+    )
+
+    def init(params: optax.Params) -> Any:
+        return RuleState(
+            jnp.zeros([], jnp.int32),
+            {
+                name: jnp.asarray(
+                    value, bool if isinstance(value, bool) else jnp.result_type(float)
+                )
+                for name, value in kept.items()
+            },
+            {
+                name: jax.tree.map(lambda p, fresh=fresh: fresh(as_leaf(p)), params)
+                for name, fresh in trees.items()
+            },
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, Any]:
+        del extra_args
+        if params is None:
+            if reads_params:
+                raise ValueError(
+                    f"{reads_params} needs the parameters, got None. Pass params to update."
+                )
+            params = updates
+
+        def derive() -> dict[str, Any]:
+            known = {name: as_float64(value) for name, value in numbers.items()}
+            derived = scalars(state.step.astype(jnp.float64) + 1, **known, **state.scalars)
+            decay = as_float64(weight_decay)
+            if kind.decoupled:
+                derived["shrink"] = 1 - known["learning_rate"] * decay
+            return {**derived, "decay": decay}
+
+        derived = in_float64(derive)
+        with jax.enable_x64(True):
+            next_scalars = {
+                name: jnp.asarray(derived.pop(name)).astype(old.dtype)
+                for name, old in state.scalars.items()
+            }
+        by_dtype = scalars_by_dtype(state.step, **derived)
+
+        # Leaves of one shape are traced and lowered once; run eagerly each would be compiled anew.
+        traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))
+        of_leaf = _traced_row if traced else _row
+        updates, *after = leafwise(
+            lambda g, p, old: of_leaf(kind, by_dtype(as_leaf(p).dtype), g, p, old),
+            updates,
+            params,
+            [state.trees[name] for name in trees],  # a dictionary comes sorted out of jit
+        )
+        step: Any = optax.safe_increment(state.step)
+        return updates, RuleState(step, next_scalars, dict(zip(trees, after, strict=True)))
+
+    return Rule(init, update)
+
+
+class _Kind(NamedTuple):
+    """What a leaf's update depends on besides arrays."""
+
+    leaf: Callable[..., Any]
+    switches: tuple[tuple[str, Hashable], ...]
+    trees: tuple[str, ...]
+    coupled: bool
+    decoupled: bool
+    maximize: bool
+    takes_again: bool
+
+
+def _row(kind: _Kind, c: Scalars, g: Any, p: Any, old: Sequence[Any]) -> tuple[Any, ...]:
+    """One leaf's update and its leaves of the state, each rounded to its dtype."""
+    g, p = as_leaf(g), as_leaf(p)
+    if p.size == 0:
+        return jnp.zeros_like(p), *old
+    wide = c["decay"].dtype
+    before = {
+        name: None if value is None else value.astype(wide)
+        for name, value in zip(kind.trees, old, strict=True)
+    }
+    if kind.takes_again:
+        before["again"] = _decayed(kind, c, *(_read_again(g, p) if kind.coupled else (g, p)))
+    x = p.astype(wide)
+    added, after = kind.leaf(c, _decayed(kind, c, g, p), x, **before, **dict(kind.switches))
+    if kind.decoupled:
+        added = scaling_update(x, c["shrink"]) + added
+    return round_to(added, p), *(
+        None if value is None else round_to(after[name], value)
+        for name, value in zip(kind.trees, old, strict=True)
+    )
+
+
+_traced_row = jax.jit(_row, static_argnums=0)
+
+
+def _read_again(*arrays: jax.Array) -> Sequence[jax.Array]:
+    """The same arrays, which XLA on a CPU does not know to be the same.
+
+    Elsewhere it puts both results of a leaf into one kernel, where nothing is stored
+    between them; a barrier would keep it from that.
+    """
+    if not any(isinstance(array, Tracer) for array in arrays):
+        return arrays
+    return jax.lax.platform_dependent(
+        arrays, cpu=jax.lax.optimization_barrier, default=lambda same: same
+    )
+
+
+def _decayed(kind: _Kind, c: Scalars, g: jax.Array, p: jax.Array) -> jax.Array:
+    """The gradient that the rule sees."""
+    wide = c["decay"].dtype
+    g = (-g if kind.maximize else g).astype(wide)
+    return g + c["decay"] * p.astype(wide) if kind.coupled else g
+
+
+def scaling_update(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """``x * factor - x``, rounded as torch's in-place ``mul_``.
+
+    torch multiplies in place by a factor that it has rounded: in float32
+    1 - 1e-8 is 1, and nothing decays. Near 1 the difference is exact.
+    """
+    # The select keeps XLA from making one fused multiply-add, which would not round
+    # the product as torch does: AdamW in float32 would drift by 19 ULP in 200 updates.
+    product = jnp.where(x != 0, x * factor, x)
+    # Infinity stays, as it does in place; the difference would be NaN.
+    return jnp.where(product == x, 0, product - x)
+
+
+def lerp(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
+    """``torch.lerp``: from the nearer end, so that a weight of 1 gives ``end``."""
+    near = jnp.abs(weight) < 0.5
+    return jnp.where(near, start, end) + jnp.where(near, weight, weight - 1) * (end - start)
+
+
+def mean_of_squares(v: jax.Array, g: jax.Array, keep: jax.Array, add: jax.Array) -> jax.Array:
+    """``keep`` times v, and ``add`` times the square of g."""
+    return v * keep + add * g * g
+
+
+def scalars_by_dtype(count: jax.Array, /, **scalars: Any) -> Callable[[Any], dict[str, jax.Array]]:
+    """Float64 scalars, each cast once for each dtype of parameters.
+
+    Returns:
+      A function from a parameter's dtype to the scalars in the dtype that its
+      arithmetic is done in: float32 for half precision, where torch computes in
+      float32 too, the parameter's own otherwise.
+    """
+
+    @functools.cache
+    def in_dtype(dtype: Any) -> dict[str, jax.Array]:
+        with jax.enable_x64(True):
+            wide = compute_dtype(dtype)
+            # Plain numbers stay constants, which each kernel has in itself.
+            constants = {name: jnp.asarray(v, wide) for name, v in scalars.items() if is_number(v)}
+            moving = {
+                name: jnp.asarray(v).astype(wide)
+                for name, v in scalars.items()
+                if name not in constants
+            }
+            return constants | own_kernel(moving, count)
+
+    return in_dtype
+
+
+def own_kernel(values: dict[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
+    """Scalars of one dtype, each to be computed in a kernel of its own.
+
+    XLA on a CPU computes a formula anew in every kernel that reads it, and so in each
+    leaf's, but not what ends in a division: here by 1, which it cannot know before
+    ``count``. To be called where x64 is on.
+    """
+    if not values:
+        return {}
+    one = 1 + 0.0 * count.astype(next(iter(values.values())).dtype)
+    return {name: value / one for name, value in values.items()}
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """What is computed in: float32 for what is narrower or an integer, else the dtype itself.
+
+    ``jnp.promote_types`` refuses to choose under strict dtype promotion. Complex is
+    refused: torch's rules square and compare the real and the imaginary part each.
+    """
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(
+            f"parameters and gradients must be real, got {jnp.dtype(dtype)}. Wrap the "
+            "transformation in optax.contrib.split_real_and_imaginary."
+        )
+    is_wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32
+    return jnp.dtype(dtype if is_wide else jnp.float32)
+
+
+def as_leaf(x: Any) -> Any:
+    """An array as it is, a Python number as one."""
+    return x if hasattr(x, "dtype") else jnp.asarray(x, jnp.result_type(float))
+
+
+def round_to(value: jax.Array, like: jax.Array) -> jax.Array:
+    """``value`` in the dtype of ``like``."""
+    return value.astype(like.dtype)
+
+
+def leafwise(
+    function: Callable[..., tuple[Any, ...]],
+    tree: optax.Updates,
+    params: optax.Params,
+    state: Sequence[Any],
+) -> tuple[Any, ...]:
+    """``function(leaf, parameter, state)`` mapped over the leaves of trees.
+
+    Args:
+      function: from the leaf of ``tree``, its parameter and its leaves of the state to
+        a new leaf for ``tree``, then one for each of ``state``.
+      tree: whose leaves are walked.
+      params: a tree of its structure.
+      state: trees that are made anew; a leaf that is None there is None in the row.
+
+    Returns:
+      A tree for each value that ``function`` returns.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    columns = [structure.flatten_up_to(other) for other in (params, *state)]
+    rows = [
+        function(leaf, parameter, old)
+        for leaf, parameter, *old in zip(leaves, *columns, strict=True)
+    ]
+    if not rows:
+        return (tree, *state)
+    return tuple(structure.unflatten(column) for column in zip(*rows, strict=True))

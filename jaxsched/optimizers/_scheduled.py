@@ -1,0 +1,236 @@
+"""Hyperparameters that move: one counter, one place to read them.
+
+``Scheduled`` counts its own calls; 0 (or ``start``) is the first.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxsched._float64 import in_float64
+from jaxsched._schedule import as_float64, float64_formula, sharing_key, widen
+from jaxsched._validate import is_number
+from jaxsched.optimizers._rule import own_kernel
+
+P = ParamSpec("P")
+Values = Mapping[str, Mapping[str, Any]]
+"""``{label: {name: value}}``; a value is a Python constant or a float64 array."""
+
+
+class ScheduledState(NamedTuple):
+    """State of ``Scheduled``.
+
+    Attributes:
+      iteration: the count of the next call, int32.
+      hyperparameters: ``{label: {name: value}}`` in force at the last call;
+        before the first, those of the first.
+      inner: the state of the update rules.
+    """
+
+    iteration: jax.Array
+    hyperparameters: dict[str, dict[str, jax.Array]]
+    inner: optax.OptState
+
+
+def to_default_float(value: Any) -> Any:
+    """Return a number or array as float32 (float64 with x64), and any other value as it is."""
+    dtype = jnp.result_type(float)
+    if not is_number(value) and not isinstance(value, jax.Array):
+        return value
+    with jax.enable_x64(True):
+        return jnp.asarray(value).astype(dtype)
+
+
+def numeric_hyperparameters(values: Values) -> dict[str, dict[str, jax.Array]]:
+    """Return the numbers among ``values``, rounded; switches are left out."""
+    return {
+        label: {
+            name: to_default_float(value)
+            for name, value in group.items()
+            if is_number(value) or isinstance(value, jax.Array)
+        }
+        for label, group in values.items()
+    }
+
+
+def evaluate_groups(groups: Values, count: jax.typing.ArrayLike) -> dict[str, dict[str, Any]]:
+    """Return ``groups`` at ``count``: schedules as float64 arrays, the rest as it is.
+
+    Equal schedules of several groups are evaluated once. A function of the user's own receives the
+    count in int64, for one that divides an int32 gets float32.
+    """
+
+    def values() -> list[list[Any]]:
+        counted = widen(count)
+        by_schedule: dict[Any, Any] = {}
+        columns: list[list[Any]] = []  # lists, for JAX returns a dictionary with its keys sorted
+        for group in groups.values():
+            columns.append([])
+            for entry in group.values():
+                if callable(entry):
+                    key = sharing_key(entry)
+                    if key not in by_schedule:
+                        exact = float64_formula(entry)(counted)
+                        by_schedule[key] = jnp.asarray(exact).astype(jnp.float64)
+                    columns[-1].append(by_schedule[key])
+                elif isinstance(entry, int | str | tuple) or entry is None:
+                    columns[-1].append(entry)
+                else:
+                    columns[-1].append(as_float64(entry))
+        return columns
+
+    columns = in_float64(values)
+    return {
+        label: dict(zip(group, column, strict=True))
+        for (label, group), column in zip(groups.items(), columns, strict=True)
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """A transformation whose hyperparameters are schedules of one counter.
+
+    Attributes:
+      groups: ``{label: {name: value}}``, each value a number, a schedule or a
+        switch.
+      build: from an iteration and its values to the transformation that makes
+        its update. Schedules reach it as float64 scalars, numbers as Python
+        floats. The state that it keeps must not depend on the values.
+      start: the count of the first call.
+    """
+
+    groups: Values
+    build: Callable[[Any, dict[str, dict[str, Any]]], optax.GradientTransformation]
+    start: Any = 0
+
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
+        """Return its two functions as Optax has them."""
+        return optax.GradientTransformationExtraArgs(self.init, self.update)
+
+    def init(self, params: optax.Params) -> Any:
+        """Return the state before the first update."""
+        values = evaluate_groups(self.groups, self.start)
+        iteration = jnp.asarray(self.start, jnp.int32)
+        inner = self.build(iteration, values).init(params)
+        return ScheduledState(iteration, numeric_hyperparameters(values), inner)
+
+    def update(
+        self,
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, Any]:
+        """Make the update of the state's iteration."""
+        values = evaluate_groups(self.groups, state.iteration)
+        with jax.enable_x64(True):
+            values = {
+                label: group
+                | own_kernel(
+                    {k: v for k, v in group.items() if isinstance(v, jax.Array)}, state.iteration
+                )
+                for label, group in values.items()
+            }
+        rules = optax.with_extra_args_support(self.build(state.iteration, values))
+        updates, inner = rules.update(updates, state.inner, params, **extra_args)
+        iteration: Any = optax.safe_increment(state.iteration)
+        return updates, ScheduledState(iteration, numeric_hyperparameters(values), inner)
+
+
+def schedulable(
+    rule: Callable[P, optax.GradientTransformationExtraArgs],
+) -> Callable[P, optax.GradientTransformationExtraArgs]:
+    """Lets every number of an update rule be a schedule of its updates.
+
+    With none, the transformation of ``rule`` is returned; with some, ``Scheduled``, whose
+    hyperparameters are labelled ``"all"``.
+    """
+    signature = inspect.signature(rule)
+
+    @functools.wraps(rule)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        if not any(callable(value) for value in bound.arguments.values()):
+            return rule(*args, **kwargs)
+        untyped: Callable[..., Any] = rule
+        build = lambda _, values: untyped(**values["all"])  # noqa: E731
+        return Scheduled({"all": bound.arguments}, build).transformation()
+
+    return factory
+
+
+def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
+    """The hyperparameters in force at the last iteration.
+
+    Args:
+      opt_state: the state of ``recipe.optimizer(...)`` or of a rule with a
+        schedule, however wrapped: inside ``optax.chain`` or
+        ``optax.apply_if_finite``, as an ``nnx.Optimizer`` or a ``TrainState``. Or,
+        where there is none of ours, that of ``optax.inject_hyperparams``.
+
+    Returns:
+      ``{label: {name: value}}``, float32 scalars (float64 with x64). Before the
+      first update, the values of the first. What ``optax.inject_hyperparams``
+      tells has the label of ``optax.multi_transform`` around it, else ``"all"``.
+
+    Raises:
+      ValueError: the state holds no such hyperparameters, or one of a label twice.
+
+    >>> from jaxsched.optimizers import sgd
+    >>> tx = sgd(lambda count: 0.5 / (1 + count))
+    >>> state = tx.init({"kernel": jnp.ones(3)})
+    >>> float(hyperparameters(state)["all"]["learning_rate"])
+    0.5
+    """
+    opt_state = getattr(opt_state, "opt_state", opt_state)
+    found = _ours(opt_state) or _injected(opt_state)
+    if not found:
+        raise ValueError(
+            f"opt_state must hold the state of a jaxsched optimizer, got {type(opt_state).__name__} "
+            "without one. Pass the state of recipe.optimizer(labels)."
+        )
+    values: dict[str, dict[str, jax.Array]] = {}
+    for label, group in found:
+        known = values.setdefault(label, {})
+        if twice := sorted(set(known) & set(group)):
+            raise ValueError(
+                f"opt_state must tell each hyperparameter of a label once, got {twice[0]} of "
+                f"{label} twice. Pass one optimizer's state at a time."
+            )
+        known |= {name: jnp.asarray(value) for name, value in group.items()}
+    return values
+
+
+def _ours(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda n: isinstance(n, ScheduledState))
+    states = [leaf for leaf in leaves if isinstance(leaf, ScheduledState)]
+    return [entry for state in states for entry in state.hyperparameters.items()]
+
+
+def _injected(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """What ``optax.inject_hyperparams`` tells: its states are those with ``hyperparams``."""
+
+    def tells(node: Any) -> bool:
+        return isinstance(getattr(node, "hyperparams", None), Mapping)
+
+    nodes = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=tells)[0]
+    return [
+        (
+            next((str(key.key) for key in reversed(path) if hasattr(key, "key")), "all"),
+            {
+                name: value
+                for name, value in node.hyperparams.items()
+                if is_number(value) or isinstance(value, jax.Array | np.ndarray)
+            },
+        )
+        for path, node in nodes
+        if tells(node)
+    ]

@@ -1,0 +1,318 @@
+"""Compare two runs, row by row. Rows are those of the reference's clock."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsched._recipe import Recipe, rule_name
+from jaxsched._schedule import content_key, show
+from jaxsched._trace import UNSTATED, Trace
+from jaxsched.parity import _arguments, _curves, _structure
+from jaxsched.parity._causes import Case, causes, kind
+from jaxsched.parity._report import Difference, Quantity, Report
+from jaxsched.parity._rows import equal, ulps
+
+MAX_GROUPS = 6
+"""Groups of which every renaming is tried."""
+
+
+def compare(
+    mine: Recipe | Trace, reference: Recipe | Trace, *, iterations: int | None = None
+) -> Report:
+    """Compare two runs, iteration by iteration, with all that acts on parameters.
+
+    Numbers are equal where the nearest float32 are the same, for those are what
+    acts on float32 parameters; where both sides are float64 they must also lie
+    within ``FLOAT64_BOUND`` of the reference's peak. NaN is equal to nothing. Compared too are
+    the update rule and its switches, the clip, the accumulation and the average, where both
+    sides state them: a recipe and its trace state everything, a recording what it saw.
+
+    Where they differ, the usual mistakes are tried, on the reference where it is a recipe
+    or a trace of any origin, the other way round where only ``mine`` is a recipe;
+    those that reproduce the other curve are the report's causes. What only an
+    update shows is for ``jaxsched.torch.assert_optimizer_matches``.
+
+    Args:
+      mine: a recipe or a trace.
+      reference: a recipe or a trace. A recipe is evaluated over the other
+        side's trace, and where that counts updates at the iterations at which it makes one;
+        of two recipes, from the reference's start to the end of its ``length``, or of mine's.
+      iterations: of two recipes, how many; if not given, to that end.
+
+    Raises:
+      TypeError: neither recipes nor traces.
+      ValueError: traces of other lengths, starts, clocks or groups, or with nothing to compare.
+
+    >>> from jaxsched.recipes import yolov5_resnet18
+    >>> recipe = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=2)
+    >>> print(compare(recipe, recipe.trace(6)))
+    parity: 6 iterations × 3 groups × learning rate, momentum, dampening, weight decay: 0 ULP
+    >>> other = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=3)
+    >>> compare(other, recipe).causes[0]
+    'warm-up too long: warmup_iterations 3 for 2'
+    """
+    a, b, dropped = _traces(mine, reference, iterations)
+    columns, only_one = _columns(a, b)
+    if not columns:
+        raise ValueError(
+            "traces must have at least 1 quantity to compare, got none in the reference's groups. "
+            "Pass one with its hyperparameters."
+        )
+    numbers = [_quantity(label, name, b.start, x, y) for label, name, x, y in columns]
+    settings, unstated = _settings(a, b, mine, reference)
+    not_compared = tuple(dict.fromkeys([*dropped, *only_one, *unstated]))
+    report = Report((*numbers, *settings), not_compared, (), a, b)
+    if report:
+        return report
+    found = [
+        f"another {q.name.replace('_', ' ')}: {q.first.mine} for {q.first.reference}"
+        + (f" in {q.label}" if q.label else "")
+        for q in settings
+        if q.first
+    ]
+    comparable = all(name in a.groups[label] for label, name, *_ in columns if label)
+    if comparable and any(q.first for q in numbers):
+        found = [*_causes(a, b, reference, mine), *found]
+    return dataclasses.replace(report, causes=tuple(dict.fromkeys(found)))
+
+
+def _causes(a: Trace, b: Trace, reference: Recipe | Trace, mine: Recipe | Trace) -> Iterator[str]:
+    sources = (_curves, _arguments, _structure)
+    recipe = _counting_iterations(reference, b)
+    case = Case(a, b, recipe)
+    if not case.differing:
+        return
+    found = list(causes(case, (m for source in sources for m in source.mistakes(case))))
+    yield from found
+    made = _counting_iterations(mine, a)
+    if made is not None and (recipe is None or not found):
+        case = Case(b, a, made, flipped=True)
+        kinds = {kind(cause) for cause in found}
+        tried = (m for source in sources[1:] for m in source.mistakes(case))
+        yield from causes(case, (m for m in tried if kind(m.sentence) not in kinds))
+
+
+def _counting_iterations(run: Recipe | Trace, trace: Trace) -> Recipe | None:
+    """The recipe where its rows are iterations, so that its schedules can be asked of others.
+
+    Where every iteration makes an update, so are the rows of a trace that counts updates.
+    """
+    if not isinstance(run, Recipe):
+        return None
+    each = run.accumulation is None and run.start == trace.start
+    return run if each or trace.clock == "iteration" else None
+
+
+def _traces(
+    mine: Recipe | Trace, reference: Recipe | Trace, iterations: int | None
+) -> tuple[Trace, Trace, list[str]]:
+    """Both runs as traces of the same rows, and the names of defaults that only one states."""
+    for run in (mine, reference):
+        if not isinstance(run, Recipe | Trace):
+            raise TypeError(
+                f"compare takes recipes and traces, got {type(run).__name__}. "
+                "Read a trace's file with Trace.load; of a recording pass its trace."
+            )
+    dropped: list[str] = []
+    if isinstance(reference, Recipe):
+        if isinstance(mine, Trace):
+            reference, dropped = _drop_unrecorded_defaults(
+                reference, _trace_aligned_to(reference, mine), mine
+            )
+        else:
+            n = iterations or reference.iterations or mine.iterations
+            if n is None:
+                raise ValueError(
+                    "one of two recipes must have a length, got None of both. Pass iterations, or "
+                    "compare with recipe.trace(n)."
+                )
+            reference = reference.trace(n)
+    if isinstance(mine, Recipe):
+        mine = _trace_aligned_to(mine, reference)
+    for what, x, y in (
+        ("clock", mine.clock, reference.clock),
+        ("start", mine.start, reference.start),
+        ("length", len(mine), len(reference)),
+        ("groups", ", ".join(sorted(mine.groups)), ", ".join(sorted(reference.groups))),
+    ):
+        if x != y:
+            remedy = _renaming(mine, reference) if what == "groups" else "Compare the same stretch."
+            raise ValueError(f"traces must have the same {what}, got {x} against {y}. {remedy}")
+    if not len(reference):
+        raise ValueError("traces must have at least 1 row, got 0.")
+    return mine, reference, dropped
+
+
+def _renaming(mine: Trace, reference: Trace) -> str:
+    """How groups of other names are to be renamed: as makes all equal, where one way does."""
+    labels = list(mine.groups)
+    ways = [
+        dict(zip(labels, names, strict=True))
+        for names in itertools.permutations(reference.groups)
+        if len(labels) == len(names) <= MAX_GROUPS
+    ]
+    equal_ways = [
+        way
+        for way in ways
+        if all(equal(x, y).all() for _, _, x, y in _columns(mine.relabel(way), reference)[0])
+    ]
+    if len(equal_ways) != 1:
+        return "Rename groups with relabel."
+    names = ",".join(f"{old}={new}" for old, new in equal_ways[0].items())
+    return f"Rename groups with relabel: {names} makes all equal."
+
+
+def _drop_unrecorded_defaults(
+    recipe: Recipe, trace: Trace, other: Trace
+) -> tuple[Trace, list[str]]:
+    """The recipe's trace without defaults of its rule that ``other`` did not record; their names."""
+
+    def is_kept(label: str, name: str) -> bool:
+        return name in recipe.groups[label] or name in other.groups.get(label, trace.groups[label])
+
+    groups = {
+        label: {name: values for name, values in group.items() if is_kept(label, name)}
+        for label, group in trace.groups.items()
+    }
+    dropped = [n for label, group in trace.groups.items() for n in group if not is_kept(label, n)]
+    return dataclasses.replace(trace, groups=groups), dropped
+
+
+def _trace_aligned_to(recipe: Recipe, trace: Trace) -> Trace:
+    """The recipe's trace over the rows of another; of its updates, where that counts those."""
+    n = len(trace)
+    if not n:
+        raise ValueError("traces must have at least 1 row, got 0.")
+    if trace.clock != "update" or recipe.clock == "update":
+        return recipe.trace(n, trace.start)
+    if recipe.accumulation is None:
+        whole = recipe.trace(n, recipe.start)
+    else:
+        iterations = n
+        while (made := recipe.bookkeeping(iterations)["stepped"]).sum() < n:
+            iterations *= 2
+        whole = recipe.trace(int(np.searchsorted(np.cumsum(made), n)) + 1)
+    rows = np.flatnonzero(whole.run["stepped"]) if "stepped" in whole.run else np.arange(n)
+    groups = {
+        label: {name: values[rows] for name, values in group.items()}
+        for label, group in whole.groups.items()
+    }
+    return dataclasses.replace(whole, groups=groups, run={}, start=trace.start, clock="update")
+
+
+Column = tuple[str, str, np.ndarray, np.ndarray]
+
+
+def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
+    """The quantities to compare, label and name and both columns; names that only one side has."""
+    n = len(reference)
+    missing = np.full(n, np.nan)
+    columns: list[Column] = [
+        (label, name, mine.groups[label].get(name, missing), values)
+        for label, group in reference.groups.items()
+        for name, values in group.items()
+    ]
+    only_one = [
+        name
+        for label, group in mine.groups.items()
+        for name in group
+        if name not in reference.groups[label]
+    ]
+    for name in dict.fromkeys([*reference.run, *mine.run]):
+        x, y = _run_column(mine, name), _run_column(reference, name)
+        if x is None and y is None:
+            continue
+        if x is None or y is None:
+            only_one.append(name)
+        else:
+            columns.append(("", name, x, y))
+    return columns, only_one
+
+
+def _run_column(trace: Trace, name: str) -> np.ndarray | None:
+    """A column of no group; of a run that states that it has none, what it would be."""
+    if name in trace.run:
+        return trace.run[name]
+    if name.startswith("ema_"):
+        return np.full(len(trace), np.nan) if trace.ema is None else None
+    # Who states that nothing is accumulated updates at every batch.
+    return np.ones(len(trace)) if trace.accumulation is None else None
+
+
+def _settings(
+    a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
+) -> tuple[list[Quantity], list[str]]:
+    """The settings that both sides state, as quantities of one row; names of the others."""
+    ours, theirs = _stated(a), _stated(b)
+    if isinstance(mine, Recipe) and isinstance(reference, Recipe):
+        rules = (mine.update_rule, reference.update_rule)
+        if None in map(rule_name, rules):  # by name they could not be told apart
+            x, y = map(content_key, rules)
+            ours["", "update_rule"], theirs["", "update_rule"] = map(show, rules)
+            if x == y:
+                theirs["", "update_rule"] = ours["", "update_rule"]
+            elif ours["", "update_rule"] == theirs["", "update_rule"]:
+                ours["", "update_rule"] += " (another function of this name)"
+    quantities = []
+    for key, value in theirs.items():
+        if key in ours:
+            same = ours[key] == value
+            first = None if same else Difference(b.start, ours[key], value)
+            ulp = 0 if same else int(np.iinfo(np.int32).max)
+            relative = 0.0 if same else np.inf
+            quantities.append(Quantity(*key, 1, int(same), ulp, relative, first, is_setting=True))
+    both = ours.keys() & theirs.keys()
+    return quantities, [key[1] for key in {**ours, **theirs} if key not in both]
+
+
+def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
+    """What a trace states beside its columns, by label and name, as it is shown."""
+    rule, switches = trace.update_rule, {k: dict(group) for k, group in trace.switches.items()}
+    decoupled = {group.get("decoupled_weight_decay") for group in switches.values()}
+    if rule == "adam" and decoupled == {True}:
+        rule = "adamw"  # which is Adam with that switch
+    if rule in ("adam", "adamw") and len(decoupled) == 1:
+        for group in switches.values():
+            group.pop("decoupled_weight_decay", None)
+    stated: dict[tuple[str, str], Any] = {} if rule is None else {("", "update_rule"): rule}
+    for label, group in switches.items():
+        stated |= {(label, name): value for name, value in group.items()}
+    for name in ("clip_norm", "clip_value"):
+        value = getattr(trace, name)
+        if value is not UNSTATED:
+            # None is no clip: a limit that nothing reaches.
+            stated["", name] = "none" if value is None else f"{float(value):.9g}"
+    if isinstance(trace.accumulation, Mapping) and not trace.run.get("stepped", np.ones(1)).all():
+        every = trace.accumulation.get("steps_per_epoch")
+        stated["", "pending_gradients"] = (
+            "kept" if every is None else f"dropped every {every} iterations"
+        )
+    if trace.ema is None:
+        stated["", "ema"] = "none"
+    elif isinstance(trace.ema, Mapping):
+        stated["", "ema"] = f"decay {trace.ema['decay']!r}, tau {trace.ema['tau']!r}"
+    return stated
+
+
+def _quantity(
+    label: str, name: str, start: int, mine: np.ndarray, reference: np.ndarray
+) -> Quantity:
+    same = equal(mine, reference)
+    # Rounded to the coarser of the two: a float64 next to a float32 is no distance.
+    dtype = np.result_type(np.float32, min(mine.dtype, reference.dtype, key=lambda d: d.itemsize))
+    x, y = mine.astype(dtype).astype(np.float64), reference.astype(dtype).astype(np.float64)
+    peak = np.abs(y).max()
+    distance = np.abs(x - y).max()
+    at = None if same.all() else int(np.argmin(same))
+    return Quantity(
+        label,
+        name,
+        len(same),
+        int(same.sum()),
+        int(ulps(mine, reference).max()),
+        float(distance / peak) if peak else float(distance and np.inf),
+        None if at is None else Difference(start + at, mine[at].item(), reference[at].item()),
+    )

@@ -1,0 +1,157 @@
+"""The report of a comparison: what was compared, what differs, and why."""
+
+import dataclasses
+import hashlib
+import platform
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsched._trace import Trace
+
+
+class Difference(NamedTuple):
+    """The first place where two runs differ."""
+
+    iteration: int
+    mine: Any
+    reference: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """One hyperparameter of one group over a run, or one setting of it.
+
+    Attributes:
+      label: the group, ``""`` for what belongs to none.
+      name: the hyperparameter; or a setting, such as ``update_rule``, which has one row.
+      n: rows compared.
+      equal: how many of them are equal.
+      max_ulp: the largest distance in float32 steps.
+      max_relative: the largest distance relative to the reference's peak.
+      first: the first row that differs, None where none does.
+      is_setting: whether it is a setting of the whole run.
+    """
+
+    label: str
+    name: str
+    n: int
+    equal: int
+    max_ulp: int
+    max_relative: float
+    first: Difference | None
+    is_setting: bool = False
+
+    def __str__(self) -> str:
+        where = f"{self.label}/{self.name}" if self.label else self.name
+        if self.first is None:
+            return f"{where}: {self.n} of {self.n} equal"
+        iteration, mine, reference = self.first
+        if self.is_setting:
+            return f"{where}: {mine} for {reference}"
+        if not self.equal and np.isnan(mine):
+            return f"{where}: mine has none, where the reference has {reference!r}"
+        return (
+            f"{where}: {self.equal} of {self.n} equal, up to {self.max_ulp} ULP "
+            f"({self.max_relative:.2g} of the peak), first at iteration {iteration}: "
+            f"{mine!r} for {reference!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What ``compare`` found; truthy where the two are equal.
+
+    Attributes:
+      quantities: one for each hyperparameter and each setting that both have, and for each
+        hyperparameter that only the reference has.
+      not_compared: names that only one side states.
+      causes: sentences, each a usual mistake that turns the reference into the
+        other curve, the simplest first; none where none does.
+      mine: the trace that was compared.
+      reference: the trace that it was compared with.
+    """
+
+    quantities: tuple[Quantity, ...]
+    not_compared: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    mine: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
+    reference: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
+
+    def __bool__(self) -> bool:
+        return all(quantity.first is None for quantity in self.quantities)
+
+    def evidence(self) -> dict[str, Any]:
+        """Return every figure, the versions, and a hash of each side, as JSON has it.
+
+        A number that is not finite, of a quantity that mine lacks, is its text: JSON has none.
+        """
+        names = ("jaxsched", "jax", "jaxlib", "optax", "numpy")
+        return {
+            "parity": bool(self),
+            "quantities": [_finite(dataclasses.asdict(quantity)) for quantity in self.quantities],
+            "not_compared": list(self.not_compared),
+            "causes": list(self.causes),
+            "mine": _side(self.mine),
+            "reference": _side(self.reference),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in names},
+            },
+        }
+
+    @property
+    def first(self) -> Quantity | None:
+        """The quantity that differs at the earliest iteration."""
+        differing = [q for q in self.quantities if q.first is not None]
+        return min(differing, key=lambda q: q.first.iteration if q.first else 0, default=None)
+
+    def __str__(self) -> str:
+        """Write one line where all is equal; else what differs, and the causes."""
+        if self:
+            rows = [q for q in self.quantities if not q.is_setting]
+            labels = {q.label for q in rows if q.label}
+            names = dict.fromkeys(q.name.replace("_", " ") for q in rows)
+            worst = max(q.max_ulp for q in rows)
+            many = [
+                f"{k} {noun}{'s'[: k != 1]}"
+                for k, noun in ((rows[0].n, self.reference.clock), (len(labels), "group"))
+            ]
+            return f"parity: {' × '.join([*many, ', '.join(names)])}: {worst} ULP"
+        lines = [str(q) for q in self.quantities if q.first is not None]
+        equal = sum(q.first is None for q in self.quantities)
+        causes = [f"likely cause: {cause}" for cause in self.causes] or [
+            "no usual mistake explains it"
+        ]
+        return "\n".join(
+            [f"no parity: {len(lines)} of {len(self.quantities)} quantities differ", *lines]
+            + ([f"{equal} equal"] if equal else [])
+            + causes
+        )
+
+    __repr__ = __str__
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can hold: a number that is not finite as its text."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _side(trace: Trace) -> dict[str, Any]:
+    """A trace by its hash, with what it says of itself."""
+    digest = hashlib.sha256()
+    for name, values in sorted(trace.columns().items()):
+        digest.update(f"{name} {values.dtype} {len(values)}\n".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return {
+        "sha256": digest.hexdigest(),
+        "rows": len(trace),
+        "start": trace.start,
+        "header": _finite(trace.header()),
+        "meta": _finite(dict(trace.meta)),
+    }

@@ -1,0 +1,110 @@
+"""YOLOv5's policy as the article simulates it on ResNet-18. Counts iterations; 0 is the first."""
+
+from jaxsched import schedules
+from jaxsched._recipe import Recipe
+from jaxsched._schedule import Hyperparameter
+from jaxsched._validate import require, require_bool, require_nonnegative, require_run
+from jaxsched.recipes import _policy as policy
+
+
+def yolov5_resnet18(
+    *,
+    epochs: int = 100,
+    steps_per_epoch: int = 30,
+    warmup_iterations: Hyperparameter = 1000,
+    lr0: Hyperparameter = 0.01,
+    lrf: Hyperparameter = 0.2,
+    momentum: Hyperparameter = 0.937,
+    weight_decay: Hyperparameter = 5e-4,
+    warmup_bias_lr: Hyperparameter = 0.1,
+    warmup_momentum: Hyperparameter = 0.8,
+    start_epoch: int = 0,
+    resumed: bool = False,
+) -> Recipe:
+    r"""The article's run: SGD with Nesterov momentum in three groups, warm-up, lagging cosine.
+
+    With i the iteration, n ``steps_per_epoch``, e = i // n, w ``warmup_iterations`` and
+    f the cosine factor ``schedules.cosine(epochs, lrf)``:
+
+    .. math::
+        \gamma_i &= \operatorname{interp}(i, [0, w], [\gamma_{\mathrm{start}}, \mathrm{lr0} f(e)])
+                    && i \le w \\
+        \gamma_i &= \mathrm{lr0} f(e) \text{ while } e = w // n, \text{ then } \mathrm{lr0} f(e - 1)
+                    && i > w \\
+        \mu_i &= \operatorname{interp}(i, [0, w], [\mathrm{warmup\_momentum}, \mathrm{momentum}])
+
+    γ starts from ``warmup_bias_lr`` in ``"bias"`` and from 0 in ``"weight"`` and
+    ``"norm"``. Only ``"weight"`` decays. Past the last epoch the curves go on as
+    torch's would.
+
+    Args:
+      epochs: epochs of the cosine, E.
+      steps_per_epoch: iterations in an epoch.
+      warmup_iterations: length of the warm-up, in iterations; 0 for none.
+      lr0: base rate of every group.
+      lrf: the last rate, as a factor of ``lr0``.
+      momentum: momentum after the warm-up.
+      weight_decay: coupled decay of the group "weight".
+      warmup_bias_lr: rate at which the biases' warm-up starts.
+      warmup_momentum: momentum at which the warm-up starts.
+      start_epoch: the epoch in which this process starts. A process that starts
+        after the warm-up runs its first epoch at the full ``lr0``.
+      resumed: whether it starts with its predecessor's optimizer state; then
+        that epoch runs at the rate where the predecessor stopped.
+
+    Returns:
+      A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``.
+
+    Raises:
+      ValueError: epochs or steps below 1, a negative or non-finite number, a
+        warm-up of no whole number, ``start_epoch`` at or past ``epochs``.
+
+    Source: the article's loop around ``torch.optim.lr_scheduler.LambdaLR``.
+
+    >>> recipe = yolov5_resnet18(epochs=100, steps_per_epoch=30)
+    >>> round(float(recipe.at(0)["bias"]["learning_rate"]), 6)
+    0.1
+    """
+    arguments = dict(locals())
+    require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
+    for name in ("warmup_iterations", "lr0", "lrf", "momentum", "weight_decay", "warmup_bias_lr"):
+        if callable(arguments[name]):
+            raise TypeError(f"{name} must be a number, got a function. Put a schedule in a Recipe.")
+    require_bool(resumed=resumed)
+    # Between two iterations it would end on neither: torch keeps the last value it wrote.
+    require(
+        "warmup_iterations",
+        warmup_iterations,
+        "a whole number of at least 0",
+        lambda v: v >= 0 and v == int(v),
+    )
+    require_nonnegative(
+        lr0=lr0,
+        lrf=lrf,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        warmup_bias_lr=warmup_bias_lr,
+        warmup_momentum=warmup_momentum,
+    )
+    rate = policy.lagging_rate(
+        lr0,
+        schedules.cosine(epochs, lrf=lrf),
+        steps_per_epoch=steps_per_epoch,
+        warmup_iterations=warmup_iterations,
+        start_epoch=start_epoch,
+        resumed=resumed,
+    )
+    return Recipe(
+        policy.groups(
+            rate,
+            optimizer="SGD",
+            warmup_iterations=warmup_iterations,
+            bias_rate=warmup_bias_lr,
+            momentum=momentum,
+            warmup_momentum=warmup_momentum,
+            weight_decay=weight_decay,
+        ),
+        start=start_epoch * steps_per_epoch,
+        length=epochs * steps_per_epoch,
+        origin=(yolov5_resnet18, arguments),
+    )

@@ -1,0 +1,147 @@
+"""YOLOv5's own training policy. Counts iterations, one a batch; 0 is the first."""
+
+import dataclasses
+
+from jaxsched import schedules
+from jaxsched._recipe import Recipe
+from jaxsched._validate import require_bool, require_choice, require_count, require_run
+from jaxsched.optimizers import EMA, Accumulation
+from jaxsched.recipes import _policy as policy
+from jaxsched.recipes import _settings as settings
+from jaxsched.recipes._settings import Settings
+
+DEFAULTS = {
+    "lr0": 0.01,
+    "lrf": 0.01,
+    "momentum": 0.937,
+    "weight_decay": 0.0005,
+    "warmup_epochs": 3.0,
+    "warmup_momentum": 0.8,
+    "warmup_bias_lr": 0.1,
+}
+"""What ``hyp.scratch-low.yaml`` has for the optimizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """Where YOLOv5's releases differ.
+
+    Attributes:
+      warmup_floor: iterations that the warm-up lasts at least.
+      clip_norm: norm that all gradients together are clipped to.
+    """
+
+    warmup_floor: int
+    clip_norm: float | None
+
+
+VERSIONS = {
+    "6.1": Version(warmup_floor=1000, clip_norm=None),
+    "7.0": Version(warmup_floor=100, clip_norm=10.0),
+}
+
+
+def yolov5(
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    batch_size: int = 16,
+    hyp: Settings = None,
+    optimizer: str = "SGD",
+    cos_lr: bool = False,
+    start_epoch: int = 0,
+    resumed: bool = False,
+    version: str = "7.0",
+) -> Recipe:
+    r"""YOLOv5's run: three groups, warm-up, lagging decay, accumulation, clip and average.
+
+    With i the iteration, n ``steps_per_epoch``, e = i // n and
+    w = max(round(warmup_epochs n), floor), where the floor is 100 (1000 in 6.1):
+
+    .. math::
+        \gamma_i &= \operatorname{interp}(i, [0, w], [\gamma_{\mathrm{start}}, \mathrm{lr0} f(e)])
+                    && i \le w \\
+        \gamma_i &= \mathrm{lr0} f(e) \text{ while } e = w // n, \text{ then } \mathrm{lr0} f(e - 1)
+                    && i > w \\
+        \mu_i &= \operatorname{interp}(i, [0, w], [\mathrm{warmup\_momentum}, \mathrm{momentum}])
+
+    f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. γ starts
+    from ``warmup_bias_lr`` in ``"bias"`` and from 0 in the others. Adam's b1 is
+    ``momentum`` and is not warmed up. ``"weight"`` decays by
+    weight_decay · batch_size · a / 64 with a = max(round(64 / batch_size), 1), and
+    updates come every a batches, ramped up from 1 over the warm-up. What is pending
+    at an epoch's end is dropped.
+
+    **The loss that it expects.** Gradients are summed over the batches of an update,
+    and the original multiplies a batch's mean loss by the number of images in it, so
+    ``loss = mean over the batch * batch_size`` with the global batch, on however many
+    devices: the original averages gradients over processes and scales by their number.
+
+    Args:
+      epochs: epochs of the run, E.
+      steps_per_epoch: batches in an epoch.
+      batch_size: images in a batch, on all devices together.
+      hyp: the original's hyperparameters, a mapping or a YAML file such as
+        ``hyp.scratch-low.yaml``; what is missing has its default, and what belongs to
+        augmentation and loss is passed over.
+      optimizer: "SGD" (with Nesterov), "Adam" or "AdamW".
+      cos_lr: decays along a cosine in place of a line.
+      start_epoch: the epoch in which this process starts.
+      resumed: whether it starts with its predecessor's optimizer and average; give a state
+        that is restored to ``optimizers.restarted``, for the original drops what is pending.
+      version: "6.1" or "7.0".
+
+    Returns:
+      A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``; label the
+      parameters with ``jaxsched.flax.by_module`` or ``param_groups.by_leaf_name``.
+
+    Raises:
+      ValueError: a number out of range, an unknown key, optimizer or version.
+
+    Source: ``train.py`` of YOLOv5.
+
+    >>> recipe = yolov5(epochs=300, steps_per_epoch=7393)
+    >>> round(float(recipe.at(0)["bias"]["learning_rate"]), 6)
+    0.1
+    """
+    arguments = dict(locals())
+    require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
+    require_bool(cos_lr=cos_lr, resumed=resumed)
+    require_choice("version", version, VERSIONS)
+    require_choice("optimizer", optimizer, policy.UPDATE_RULES)
+    release = VERSIONS[version]
+    h = settings.numbers("hyp", settings.read("hyp", hyp), DEFAULTS)
+    require_count("batch_size", batch_size, at_least=1)
+
+    warmup = max(round(h["warmup_epochs"] * steps_per_epoch), release.warmup_floor)
+    factor = (schedules.one_cycle if cos_lr else schedules.linear)(epochs, lrf=h["lrf"])
+    rate = policy.lagging_rate(
+        h["lr0"],
+        factor,
+        steps_per_epoch=steps_per_epoch,
+        warmup_iterations=warmup,
+        start_epoch=start_epoch,
+        resumed=resumed,
+    )
+    batches = policy.batches_per_update(batch_size)
+    ramp = schedules.batch_ramp(warmup, end=policy.NBS / batch_size, then=batches)
+    accumulation = Accumulation(ramp, steps_per_epoch)
+    start = start_epoch * steps_per_epoch
+    return Recipe(
+        policy.groups(
+            rate,
+            optimizer=optimizer,
+            warmup_iterations=warmup,
+            bias_rate=h["warmup_bias_lr"],
+            momentum=h["momentum"],
+            warmup_momentum=h["warmup_momentum"],
+            weight_decay=h["weight_decay"] * (batch_size * batches / policy.NBS),
+        ),
+        policy.UPDATE_RULES[optimizer],
+        clip_norm=release.clip_norm,
+        accumulation=accumulation,
+        ema=EMA(updates=policy.updates_before(accumulation, start) if resumed else 0),
+        start=start,
+        length=epochs * steps_per_epoch,
+        origin=(yolov5, {**arguments, "hyp": h}),
+    )

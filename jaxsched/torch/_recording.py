@@ -1,0 +1,172 @@
+"""What a training loop sets, noted as it runs.
+
+A row is an update, one ``optimizer.step()``; once batches are told of, a row is
+a batch. 0 is the first seen.
+"""
+
+import array
+import math
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from jaxsched._trace import Trace
+from jaxsched._validate import is_number
+from jaxsched.torch._groups import RULES, labelled, places, read
+
+Column = tuple[str, str]
+"""A label and a name."""
+
+
+def record(optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None) -> "Recording":
+    """Record what is in force at each ``optimizer.step()``, as a context manager.
+
+    ``with record(optimizer) as recording:`` around a training loop as it stands;
+    ``recording.trace`` is the trace, in the block and after it. Recorded are the numbers of
+    each group, in float64, as they are when the step begins: all that the rule of
+    ``jaxsched.optimizers`` takes; of an optimizer that is not known there, rate,
+    momentum or betas, and weight decay. A step that ``GradScaler`` skips is no
+    update.
+
+    A row is an update, and the trace's ``clock`` says so; or, where the loop calls
+    ``recording.batch()`` at the end of each batch, a batch, with ``run["stepped"]``.
+
+    Args:
+      optimizer: any of torch's; it may accumulate, and have groups added or taken
+        away, whose numbers are NaN while they are not there.
+      labels: a name for each group; ``"0"``, ``"1"``, … if not given.
+
+    Raises:
+      ValueError: labels that do not fit.
+    """
+    return Recording(optimizer, labels)
+
+
+class Recording:
+    """What ``record`` yields: it grows while the optimizer steps, and has the trace of it.
+
+    Args:
+      optimizer: the optimizer to record.
+      labels: a name for each group.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
+    ) -> None:
+        self._labels = list(labelled(optimizer, labels))
+        # Weak, so that a script's optimizers and parameters can go while their traces stay.
+        self._optimizer = weakref.ref(optimizer)
+        self._name = type(optimizer).__name__
+        self._rule = RULES.get(type(optimizer))
+        self._groups: tuple[int, int] | None = None
+        self._columns: dict[Column, array.array] = {}
+        self._switches: dict[str, dict[str, Any]] = {}
+        self._stepped: array.array | None = None
+        self._rows = self._steps = 0
+        self._last = self._in_force()
+        self._trace: Trace | None = None
+
+    def __enter__(self) -> "Recording":
+        self._handle = self._alive().register_step_pre_hook(self.note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._handle.remove()
+
+    def _alive(self) -> torch.optim.Optimizer:
+        optimizer = self._optimizer()
+        if optimizer is None:
+            raise ValueError("optimizer must be alive to be recorded, got one that is deleted.")
+        return optimizer
+
+    def note(self, *_: Any) -> None:
+        """Record an update that is about to be made."""
+        # A fused optimizer is stepped by GradScaler where it skips, too, and told so.
+        if float(getattr(self._alive(), "found_inf", None) or 0.0):
+            return
+        self._steps += 1
+        self._last = self._in_force()
+        if self._stepped is None:
+            self._append(self._last)
+
+    def batch(self) -> None:
+        """End a batch, in which there was an update or none.
+
+        Raises:
+          ValueError: there was more than one.
+        """
+        if self._steps > 1:
+            raise ValueError(
+                f"batch() must follow each batch, in which there is at most 1 update, got "
+                f"{self._steps} updates since the last. Leave it out: rows are updates then."
+            )
+        if self._stepped is None:  # the row of this batch's update is made anew
+            self._stepped, self._columns, self._rows = array.array("d"), {}, 0
+        self._append(self._last if self._steps else self._in_force())
+        self._stepped.append(self._steps)
+        self._steps = 0
+
+    def _in_force(self) -> dict[Column, float]:
+        groups = self._alive().param_groups
+        # load_state_dict makes another list, add_param_group a longer one.
+        if self._groups != (id(groups), len(groups)):
+            self._groups = id(groups), len(groups)
+            self._labels += [str(k) for k in range(len(self._labels), len(groups))]
+            found = {
+                label: places(group, self._rule)
+                # Groups may have been taken away.
+                for label, group in zip(self._labels, groups, strict=False)
+            }
+            self._places = [
+                ((label, name), k, place)
+                for k, label in enumerate(found)
+                for name, place in found[label].items()
+                if is_number(read(groups[k], place))
+            ]
+            values = {
+                label: {name: read(groups[k], place) for name, place in found[label].items()}
+                for k, label in enumerate(found)
+            }
+            self._switches |= {
+                label: {n: v for n, v in group.items() if isinstance(v, bool | str | tuple | list)}
+                for label, group in values.items()
+            }
+        return {column: float(read(groups[k], place)) for column, k, place in self._places}
+
+    def _append(self, row: dict[Column, float]) -> None:
+        if row.keys() != self._columns.keys():
+            for column in row:
+                self._columns.setdefault(column, array.array("d", [math.nan] * self._rows))
+        for column, values in self._columns.items():
+            values.append(row.get(column, math.nan))
+        self._rows += 1
+
+    @property
+    def trace(self) -> Trace:
+        """What has been recorded so far, as a trace that grows no more."""
+        if self._trace is None or len(self._trace) != self._rows:
+            groups: dict[str, dict[str, np.ndarray]] = {}
+            for label, name in dict.fromkeys([*self._columns, *(c for c, *_ in self._places)]):
+                values = self._columns.get((label, name), ())
+                groups.setdefault(label, {})[name] = np.array(values, np.float64)
+            run = {} if self._stepped is None else {"stepped": np.array(self._stepped)}
+            self._trace = Trace(
+                groups,
+                run,
+                meta={"optimizer": self._name},
+                clock="update" if self._stepped is None else "iteration",
+                update_rule=self._name if self._rule is None else self._rule.__name__,
+                switches=self._switches,
+                versions={"torch": torch.__version__},
+            )
+        return self._trace
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self._rows
+
+    def __repr__(self) -> str:
+        return f"Recording({self.trace!r})"

@@ -1,0 +1,327 @@
+"""An Optax transformation and a torch optimizer on the same gradients.
+
+Both count updates; 0 is the first.
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+from jaxsched._validate import require_count, require_nonnegative
+from jaxsched.optimizers import RuleState, hyperparameters
+from jaxsched.param_groups import leaf_paths
+from jaxsched.torch._detached import Ended, rows, stepping
+from jaxsched.torch._groups import RULES, labelled, places, read, rule_of
+from jaxsched.torch._state import export_state
+from jaxsched.torch._update_causes import SHAPED, Arrays, Case, causes, entries, seen_of
+from jaxsched.torch._update_mistakes import mistakes
+
+SHAPES = {"weight": (7, 5), "bias": (5,), "norm": (5,)}
+"""Of the parameters, unless given: one for each label of the usual recipes."""
+
+RATE_BOUND = 1e-11
+"""Of the value: what a closed form may be from torch's recursion in float64."""
+
+Factory = Callable[[dict[str, torch.nn.Parameter]], Any]
+
+
+def assert_optimizer_matches(
+    tx: optax.GradientTransformation,
+    torch_optimizer_factory: Factory,
+    *,
+    params: Mapping[str, Any] | None = None,
+    updates: int = 100,
+    steps_per_epoch: int = 1,
+    accumulation: int = 1,
+    clip_norm: float | None = None,
+    labels: Sequence[str] | None = None,
+    bound: float = 1e-14,
+    seed: int = 0,
+) -> None:
+    """Fails where the two part, at the first update and leaf, with the likely causes.
+
+    Both start from the same parameters and get the same random gradients, in
+    float64. After every update are compared: the rates, where ``tx``'s state tells
+    them; the parameters, and with them what they moved by; the state, where
+    it is that of a rule of ``jaxsched.optimizers``.
+
+    Where they part, the usual mistakes are tried on torch's recipe, and those
+    that lead where ``tx`` goes, after every update, are told: its last lines are
+    ``likely cause: …``. Where none does, it says so.
+
+    Args:
+      tx: ``recipe.optimizer(labels)`` or any other transformation.
+      torch_optimizer_factory: from ``{path: parameter}``, the paths being those of
+        ``params``, ``"head/kernel"``, to an optimizer, or to it and its scheduler.
+        It is called again for the causes. What it leaves out, or sets to need no
+        gradient, is frozen.
+      params: a tree of arrays; if not given, one each of ``weight``, ``bias`` and
+        ``norm``.
+      updates: how many.
+      steps_per_epoch: batches from one step of the scheduler to the next.
+      accumulation: batches in an update, whose gradients torch sums; ``tx`` gets
+        each by itself, and is to let the parameters be until the last. An
+        ``optax.MultiSteps`` keeps their sum in float64 where it is told so and made
+        inside ``jax.enable_x64(True)``.
+      clip_norm: what torch clips the norm of all gradients together to before each
+        update, with ``clip_grad_norm_``; not clipped if None.
+      labels: that of each of torch's groups, if they are not ``"0"``, ``"1"``, ….
+      bound: what a leaf may be off, in parts of its largest entry.
+      seed: of the parameters and gradients.
+
+    Raises:
+      AssertionError: they part; it says where, with both values, and why.
+      ValueError: the labels do not fit, a number is out of its range, the scheduler
+        needs a metric.
+    """
+    require_count("updates", updates, at_least=1)
+    require_count("steps_per_epoch", steps_per_epoch, at_least=1)
+    require_count("accumulation", accumulation, at_least=1)
+    if clip_norm is not None:
+        require_nonnegative(clip_norm=clip_norm)
+    rng = np.random.default_rng(seed)
+    default = torch.get_default_dtype()
+    if params is None:
+        params = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
+    clocks = (updates, accumulation, steps_per_epoch)
+    told: str | None = None
+    seen: list[dict[str, Arrays]] = []
+    with jax.enable_x64(True):
+        try:
+            torch.set_default_dtype(torch.float64)
+            params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
+            factory = torch_optimizer_factory
+            for difference, row in _run(tx, factory, params, clocks, clip_norm, labels, bound, rng):
+                told = told or difference
+                seen.append(row)
+            if told is None:
+                return
+            why = _why(factory, params, seen, clocks, clip_norm, labels, bound)
+        finally:
+            torch.set_default_dtype(default)
+    raise AssertionError("\n".join([told, *why]))
+
+
+def _run(
+    tx: optax.GradientTransformation,
+    factory: Factory,
+    params: Any,
+    clocks: tuple[int, int, int],
+    clip_norm: float | None,
+    labels: Sequence[str] | None,
+    bound: float,
+    rng: np.random.Generator,
+) -> Iterator[tuple[str | None, dict[str, Arrays]]]:
+    """After each update the first difference, if there is any, and a row of what ``Case`` has."""
+    updates, accumulation, steps_per_epoch = clocks
+    structure = jax.tree.structure(params)
+    theirs, optimizer, scheduler = _made(factory, params)
+    order = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    trained = {path: p for path, p in theirs.items() if id(p) in order and p.requires_grad}
+    # Both have torch's layout here, kernels too.
+    mapping = {path: (order.index(id(p)), np.asarray) for path, p in trained.items()}
+    state, update = tx.init(params), jax.jit(tx.update)
+    step_scheduler = None if scheduler is None else stepping(scheduler)
+    pending = []
+    for batch in range(updates * accumulation):
+        pending.append({path: rng.normal(size=p.shape) for path, p in theirs.items()})
+        for path, p in trained.items():
+            gradient = torch.tensor(pending[-1][path])
+            p.grad = gradient if p.grad is None else p.grad + gradient
+        changes, state = update(structure.unflatten(pending[-1].values()), state, params)
+        params = optax.apply_updates(params, changes)
+        if len(pending) == accumulation:
+            count = batch // accumulation
+            rates = _rates_of_torch(optimizer, labels)
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(trained.values(), clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            mine = {path: np.asarray(leaf) for path, leaf in _by_path(params).items()}
+            after = {path: p.detach().numpy() for path, p in theirs.items()}
+            differences = itertools.chain(
+                _compare_rates(count, _rates_of(state), rates),
+                (_compare(count, p, "parameter", mine[p], after[p], bound) for p in mine),
+                _compare_state(count, state, params, mapping, optimizer, bound),
+            )
+            shaped = RULES.get(type(optimizer)) in SHAPED
+            yield next(filter(None, differences), None), seen_of(pending, mine, after, shaped)
+            pending = []
+        if step_scheduler is not None and (batch + 1) % steps_per_epoch == 0:
+            with warnings.catch_warnings():
+                # Under accumulation the scheduler may well step before the optimizer does.
+                warnings.filterwarnings("ignore", "Detected call of", UserWarning)
+                step_scheduler()
+
+
+def _made(
+    factory: Factory, params: Any
+) -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer, Any]:
+    """Torch's parameters by path, the optimizer, and the scheduler if there is one."""
+    theirs = {
+        path: torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
+        for path, leaf in _by_path(params).items()
+    }
+    made = factory(dict(theirs))
+    optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise ValueError(
+            "scheduler must not depend on a metric, got ReduceLROnPlateau. "
+            "Compare jaxsched.lr_scheduler.reduce_lr_on_plateau by its rates."
+        )
+    return theirs, optimizer, scheduler
+
+
+def _by_path(params: Any) -> dict[str, Any]:
+    """The leaves, in their order."""
+    paths = ("/".join(path) for path in leaf_paths(params))
+    return dict(zip(paths, jax.tree.leaves(params), strict=True))
+
+
+def _why(
+    factory: Factory,
+    params: Any,
+    seen: Sequence[dict[str, Arrays]],
+    clocks: tuple[int, int, int],
+    clip_norm: float | None,
+    labels: Sequence[str] | None,
+    bound: float,
+) -> list[str]:
+    """The lines that say why the two part."""
+    updates, accumulation, steps_per_epoch = clocks
+    theirs, optimizer, scheduler = _made(factory, params)
+    try:
+        rule = rule_of(optimizer)
+        rows_told = _told(optimizer, scheduler, updates * accumulation + 1, labels)
+    except ValueError as error:  # an optimizer or scheduler that no mistake is known of
+        return [f"no usual mistake was tried: {error}"]
+    of = {
+        id(parameter): label
+        for label, group in labelled(optimizer, labels).items()
+        for parameter in group["params"]
+        if parameter.requires_grad
+    }
+    case = Case(
+        start={p: entries(x.detach().numpy(), rule in SHAPED) for p, x in theirs.items()},
+        **jax.tree.map(lambda *row: np.stack(row), *seen),
+        labels={path: of[id(p)] for path, p in theirs.items() if id(p) in of},
+        rule=rule,
+        rows=rows_told,
+        steps_per_epoch=steps_per_epoch,
+        clip_norm=clip_norm,
+        bound=bound,
+    )
+    if not any(map(case.tells, case.differing)):
+        return ["the parameters are not so far apart that one mistake could be told from another"]
+    found = [f"likely cause: {cause}" for cause in causes(case, mistakes(case))]
+    return found or ["no usual mistake explains it"]
+
+
+def _told(
+    optimizer: torch.optim.Optimizer, scheduler: Any, steps: int, labels: Sequence[str] | None
+) -> list[dict[str, dict[str, Any]]]:
+    """What the groups say after 0, 1, 2, … steps of the scheduler, as far as it goes."""
+
+    def row(groups: Any) -> dict[str, dict[str, Any]]:
+        return {
+            label: {name: read(group, place) for name, place in found.items()}
+            for (label, found), group in zip(of_group.items(), groups, strict=True)
+        }
+
+    rule = rule_of(optimizer)
+    of_group = {label: places(g, rule) for label, g in labelled(optimizer, labels).items()}
+    if scheduler is None:
+        return [row(optimizer.param_groups)]
+    told = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no optimizer steps between the scheduler's
+            for values in itertools.islice(rows(scheduler, optimizer, row), steps):
+                told.append(values)
+    except Ended:
+        pass
+    return told
+
+
+def _rates_of_torch(
+    optimizer: torch.optim.Optimizer, labels: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    rule = RULES.get(type(optimizer))
+    return {
+        label: {name: read(group, place) for name, place in places(group, rule).items()}
+        for label, group in labelled(optimizer, labels).items()
+    }
+
+
+def _rates_of(state: Any) -> dict[str, dict[str, Any]]:
+    """What the state tells, or nothing."""
+    try:
+        return hyperparameters(state)
+    except ValueError:
+        return {}
+
+
+def _compare_rates(
+    count: int, told: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str | None]:
+    if not told:
+        return
+    mine = {label: told["all"] for label in theirs} if set(told) == {"all"} else told
+    if set(mine) != set(theirs):
+        raise ValueError(
+            f"labels of torch's groups must be those of tx, got {', '.join(theirs)} for "
+            f"{', '.join(mine)}. Pass labels, in the order of param_groups."
+        )
+    for label, group in theirs.items():
+        for name, value in group.items():
+            if name in mine[label] and value is not None:
+                here = np.asarray(mine[label][name])
+                yield _compare(count, label, name, here, np.asarray(value), RATE_BOUND)
+
+
+def _compare_state(
+    count: int,
+    state: Any,
+    params: Any,
+    mapping: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    bound: float,
+) -> Iterator[str | None]:
+    if not any(
+        isinstance(node, RuleState)
+        for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, RuleState))
+    ):
+        return
+    theirs = optimizer.state_dict()
+    mine = export_state(state, params, mapping, like=theirs)["state"]
+    for path, (number, _) in mapping.items():
+        for name, value in theirs["state"].get(number, {}).items():
+            if value is None and mine.get(number, {}).get(name) is None:
+                continue
+            here = mine.get(number, {}).get(name, np.nan)
+            yield _compare(count, path, name, np.asarray(here), np.asarray(value), bound)
+
+
+def _compare(
+    count: int, where: str, name: str, mine: Any, theirs: np.ndarray, bound: float
+) -> str | None:
+    """What to say where any entry is farther off than ``bound`` of the largest."""
+    mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
+    off = np.abs(mine - theirs)
+    allowed = bound * np.abs(theirs).max(initial=0.0)
+    if (off <= allowed).all():
+        return None
+    at = np.unravel_index(int(np.nanargmax(np.where(np.isnan(off), np.inf, off))), off.shape)
+    index = f"[{', '.join(map(str, at))}]" if at else ""
+    return (
+        f"the two part at update {count}: {name} of {where}{index} is "
+        f"{np.broadcast_to(mine, off.shape)[at]} for torch's {theirs[at]}, "
+        f"{off[at]:.3g} off where {allowed:.3g} is allowed."
+    )

@@ -1,0 +1,399 @@
+"""The optimizer's state, from torch and back.
+
+What is carried counts updates; ``iteration`` is that of the next batch.
+"""
+
+import functools
+import math
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+from jaxsched._validate import require, require_count
+from jaxsched.optimizers import RuleState, ScheduledState
+from jaxsched.param_groups import Path as LeafPath
+from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
+
+Transform = Callable[[np.ndarray], np.ndarray]
+Parameter = str | int
+"""Torch's parameter: its name, or its number in the ``state_dict``."""
+
+Mapped = Parameter | tuple[Parameter, Transform]
+Names = Mapping[str, Mapped] | Mapping[LeafPath, Mapped]
+"""From a leaf's path, ``"head/kernel"``, to torch's parameter, or to that and a transform."""
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """What ``torch.save`` wrote, on the CPU; nothing in it is run.
+
+    Raises:
+      ValueError: the file is none of torch's, or needs more than tensors and
+        plain containers.
+      FileNotFoundError: there is no such file.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{os.fspath(path)} must hold tensors and plain containers only, got a file that does "
+            "not read with weights_only=True. Save optimizer.state_dict() alone."
+        ) from error
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        raise ValueError(
+            f"{os.fspath(path)} must be a whole file of torch.save, got one that does not read as "
+            f"such ({type(error).__name__}). Save it again."
+        ) from error
+
+
+class Matches(NamedTuple):
+    """What ``match_names`` found.
+
+    Attributes:
+      mapping: ``{path: name}``, for ``import_state`` and ``export_state``.
+      unplaced: the paths of the leaves that have no parameter.
+    """
+
+    mapping: dict[str, str]
+    unplaced: list[str]
+
+
+def match_names(params: Any, tensors: Mapping[str, Any]) -> Matches:
+    """A mapping by names and shapes.
+
+    A leaf goes to the parameter of its name (``param_groups.torch_name``, or that
+    for Linen's numbered modules) and shape; what is left goes by shape alone,
+    where one leaf and one parameter have it. ``kernel`` has torch's shape transposed.
+
+    Args:
+      params: the Flax parameters.
+      tensors: torch's, by name: ``dict(model.named_parameters())`` or shapes.
+
+    >>> match_names({"head": {"kernel": jnp.ones((3, 2)), "b": jnp.ones(5)}}, {"head.weight": (2, 3)})
+    Matches(mapping={'head/kernel': 'head.weight'}, unplaced=['head/b'])
+    """
+    left = {name: tuple(getattr(value, "shape", value)) for name, value in tensors.items()}
+    shapes = {
+        path: _torch_shape(path, leaf.shape)
+        for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True)
+    }
+    mapping: dict[str, str] = {}
+    for path, shape in shapes.items():
+        name = next((name for name in torch_names(path) if left.get(name) == shape), None)
+        if name is not None:
+            mapping["/".join(path)] = name
+            del left[name]
+    rest = {
+        "/".join(path): shape for path, shape in shapes.items() if "/".join(path) not in mapping
+    }
+    for path, shape in rest.items():
+        names = [name for name, other in left.items() if other == shape]
+        if len(names) == 1 and list(rest.values()).count(shape) == 1:
+            mapping[path] = names[0]
+    return Matches(mapping, [path for path in rest if path not in mapping])
+
+
+def numbers(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """The number of each parameter in the optimizer's ``state_dict``, by its name.
+
+    For the mapping, where the optimizer was made of parameters without names:
+    ``{path: numbers[name] for path, name in mapping.items()}``.
+    """
+    order = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    return {name: order.index(id(p)) for name, p in model.named_parameters() if id(p) in order}
+
+
+def import_state(
+    state_dict: Mapping[str, Any] | str | os.PathLike[str],
+    tx: optax.GradientTransformation,
+    params: optax.Params,
+    mapping: Names | None = None,
+    *,
+    iteration: int = 0,
+) -> optax.OptState:
+    """The state of ``tx`` that goes on where torch's optimizer stands.
+
+    Step counts, moments and buffers are those of torch; a momentum buffer that
+    torch does not have yet is not started here either.
+
+    Args:
+      state_dict: of the optimizer, or the path of a file that holds it.
+      tx: ``recipe.optimizer(labels)``, or a rule of ``jaxsched.optimizers``.
+      params: the parameters, as ``tx`` sees them.
+      mapping: from the path of a leaf, ``"head/kernel"``, to torch's parameter: its
+        name, where the optimizer was made of ``model.named_parameters()``, or
+        its number; or a pair of that and a function of torch's array that gives it
+        the leaf's layout. Without one a leaf called ``kernel`` is transposed from
+        torch's; that of Flax's ConvTranspose needs one, unless ``transpose_kernel``:
+        ``lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1]``. If not given, leaves go
+        by ``param_groups.torch_name``.
+      iteration: that of the next batch, which the schedules count.
+
+    Raises:
+      ValueError: an iteration below 0, a leaf that has no parameter, a state of
+        another optimizer or of other shapes, parameters of one group with different
+        step counts.
+    """
+    require_count("iteration", iteration)
+    require("iteration", iteration, "below 2**31, where int32 counts end", lambda v: v < 2**31)
+    state_dict = _state_dict(state_dict)
+    places = _placed(params, mapping, state_dict)
+
+    def rule(state: RuleState) -> RuleState:
+        paths = _paths(state)
+        if not paths:
+            return state
+        entries = {path: state_dict["state"].get(_place(path, places)[0], {}) for path in paths}
+        steps = {path: int(entry.get("step", 0)) for path, entry in entries.items()}
+        if len(set(steps.values())) > 1:
+            low, high = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
+            raise ValueError(
+                "parameters of one group must have made equally many updates, got "
+                f"{steps[low]} of {low} and {steps[high]} of {high}. Give them groups of their own."
+            )
+        kept = {"step", *state.scalars, *state.trees}
+
+        def carried(name: str, keys: tuple[Any, ...], leaf: Any) -> Any:
+            path = "/".join(leaf_path(keys))
+            entry = entries[path]
+            extra = {key for key, value in entry.items() if value is not None} - kept
+            if extra or (entry and name not in entry and name != BUFFER):
+                raise ValueError(
+                    f"the state of {path} must hold {', '.join(state.trees)}, got "
+                    f"{', '.join(entry)}. Build the optimizer that it is the state of."
+                )
+            if entry.get(name) is None:
+                return leaf
+            array = _place(path, places)[1](_array(entry[name]))
+            if array.shape != leaf.shape:
+                raise ValueError(
+                    f"{name} of {path} must have shape {leaf.shape}, got {array.shape}. "
+                    "Give its mapping a transform."
+                )
+            return jnp.asarray(array.astype(leaf.dtype))
+
+        some = next(iter(entries.values()))
+        scalars = {
+            name: jnp.asarray(
+                any(entry.get(BUFFER) is not None for entry in entries.values())
+                if name == STARTED
+                else float(some.get(name, old)),
+                old.dtype,
+            )
+            for name, old in state.scalars.items()
+        }
+        trees = {
+            name: jax.tree_util.tree_map_with_path(functools.partial(carried, name), tree)
+            for name, tree in state.trees.items()
+        }
+        return RuleState(jnp.asarray(max(steps.values()), jnp.int32), scalars, trees)
+
+    def carry(node: Any) -> Any:
+        if isinstance(node, ScheduledState):
+            count = jnp.asarray(iteration, jnp.int32)
+            return node._replace(iteration=count, inner=walk(node.inner))
+        return rule(node) if isinstance(node, RuleState) else node
+
+    def walk(tree: Any) -> Any:
+        return jax.tree.map(
+            carry, tree, is_leaf=lambda n: isinstance(n, RuleState | ScheduledState)
+        )
+
+    fresh = tx.init(params)
+    _rules(fresh)
+    return walk(fresh)
+
+
+def export_state(
+    opt_state: optax.OptState,
+    params: optax.Params,
+    mapping: Names | None = None,
+    *,
+    like: Mapping[str, Any] | str | os.PathLike[str],
+) -> dict[str, Any]:
+    """A ``state_dict`` for torch's optimizer to go on from.
+
+    Args:
+      opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not, or the
+        ``nnx.Optimizer`` or ``TrainState`` that has it.
+      params: the parameters.
+      mapping: as ``import_state`` has it. A transform must only rearrange.
+      like: a ``state_dict`` of the optimizer, fresh or not, or a path: its groups,
+        with their rates, and the state of parameters that are not mapped are kept.
+
+    Raises:
+      ValueError: a leaf that has no parameter, a transform that cannot be undone.
+    """
+    like = _state_dict(like)
+    places = _placed(params, mapping, like)
+    state = {key: dict(entry) for key, entry in like["state"].items()}
+    for rule in _rules(opt_state):
+        # SGD and Muon count nothing.
+        counts = {} if set(rule.trees) <= {BUFFER} else {"step": float(rule.step)}
+        counts |= {name: float(x) for name, x in rule.scalars.items() if name != STARTED}
+        if counts and not rule.step:
+            continue
+        unstarted = STARTED in rule.scalars and not rule.scalars[STARTED]
+        for path in _paths(rule):
+            number, _ = _place(path, places)
+            state[number] = {name: torch.tensor(value) for name, value in counts.items()}
+        for name, tree in rule.trees.items():
+            for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                path = leaf_path(keys)
+                number, transform = _place("/".join(path), places)
+                known = like["state"].get(number, {}).get(name)
+                shape = tuple(known.shape) if known is not None else None
+                state[number][name] = (
+                    None if unstarted else _undone(path, np.asarray(leaf), transform, shape)
+                )
+    return {**like, "state": state}
+
+
+BUFFER, STARTED = "momentum_buffer", "started"
+"""What torch makes late, and what a rule says of it."""
+
+
+def from_kernel(array: np.ndarray) -> np.ndarray:
+    """Torch's weight as Flax's kernel: OIHW to HWIO, a matrix transposed."""
+    return array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
+
+
+def _torch_shape(path: LeafPath, shape: tuple[int, ...]) -> tuple[int, ...]:
+    transposed = path[-1] == "kernel" and len(shape) > 1
+    return (*shape[:-3:-1], *shape[:-2]) if transposed else tuple(shape)
+
+
+def _undone(
+    path: LeafPath, array: np.ndarray, transform: Transform, shape: tuple[int, ...] | None
+) -> torch.Tensor:
+    """The tensor of a shape that ``transform`` makes ``array`` of."""
+    own = transform not in (from_kernel, np.asarray)
+    if shape is None and not own:
+        shape = _torch_shape(path, array.shape) if transform is from_kernel else array.shape
+    # Where each element goes; a transform that only rearranges can be undone by it.
+    order = None if shape is None else transform(np.arange(math.prod(shape)).reshape(shape))
+    if order is None or order.shape != array.shape or set(order.flat) != set(range(array.size)):
+        raise ValueError(
+            f"the transform of {'/'.join(path)} must rearrange a tensor of like into one of shape "
+            f"{array.shape}, to be undone, got {'none' if order is None else order.shape}. "
+            "Pass as like a state_dict that has made an update."
+        )
+    flat = np.empty(array.size)
+    flat[order.ravel()] = array.astype(np.float64).ravel()
+    return torch.tensor(flat.reshape(shape), dtype=getattr(torch, str(array.dtype)))
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy()
+
+
+def _state_dict(given: Any) -> Mapping[str, Any]:
+    loaded = load(given) if isinstance(given, str | os.PathLike) else given
+    keys = list(loaded) if isinstance(loaded, Mapping) else [type(loaded).__name__]
+    if not {"state", "param_groups"} <= set(keys):
+        raise ValueError(
+            "state_dict must hold state and param_groups, as an optimizer's does, got "
+            f"{', '.join(map(str, keys[:5]))}. Pass that part of the checkpoint."
+        )
+    state, groups = loaded["state"], loaded["param_groups"]
+    if (
+        not isinstance(state, Mapping)
+        or not all(isinstance(entry, Mapping) for entry in state.values())
+        or not isinstance(groups, list | tuple)
+        or not all(isinstance(group, Mapping) and "params" in group for group in groups)
+    ):
+        raise ValueError(
+            "state_dict must hold a mapping for each parameter and groups that have params, got "
+            "others in state and param_groups. Pass optimizer.state_dict()."
+        )
+    return loaded
+
+
+def _placed(
+    params: Any, mapping: Names | None, state_dict: Mapping[str, Any]
+) -> dict[str, tuple[Any, Transform]]:
+    """The key in ``state_dict["state"]`` and the transform of each leaf that has one."""
+    numbered = {
+        name: number
+        for group in state_dict["param_groups"]
+        # A state_dict of torch.distributed has the names for numbers.
+        for name, number in zip(
+            group.get("param_names", group["params"]), group["params"], strict=True
+        )
+    }
+    every = set(numbered.values())
+    paths = leaf_paths(params)
+    if mapping is None:
+        mapping = {
+            "/".join(path): name for path in paths for name in torch_names(path) if name in numbered
+        }
+    given: dict[str, Any] = {
+        key if isinstance(key, str) else "/".join(key): value for key, value in mapping.items()
+    }
+    unknown = sorted(set(given) - {"/".join(path) for path in paths})
+    if unknown:
+        raise ValueError(
+            f"paths of mapping must be of the parameters, got {', '.join(unknown[:5])}, which none "
+            "has."
+        )
+
+    def place(path: LeafPath, value: Mapped) -> tuple[Any, Transform]:
+        name, transform = value if isinstance(value, tuple) else (value, None)
+        if name not in every and name not in numbered:
+            raise ValueError(
+                f"mapping must lead to parameters of state_dict, got {name!r}, which it does not "
+                "name. Make the optimizer of model.named_parameters(), or pass numbers, as "
+                "jaxsched.torch.numbers tells them."
+            )
+        kernel = path[-1] == "kernel"
+        return numbered.get(name, name), transform or (from_kernel if kernel else np.asarray)
+
+    return {
+        "/".join(path): place(path, given["/".join(path)])
+        for path in paths
+        if "/".join(path) in given
+    }
+
+
+def _place(path: str, places: Mapping[str, tuple[Any, Transform]]) -> tuple[Any, Transform]:
+    if path not in places:
+        raise ValueError(
+            f"mapping must have each parameter that is trained, got none for {path}. "
+            "Add it; match_names and numbers help."
+        )
+    return places[path]
+
+
+def _paths(state: RuleState) -> list[str]:
+    """The parameters that a rule keeps something of."""
+    trees = [leaf_paths(tree) for tree in state.trees.values()]
+    return list(dict.fromkeys("/".join(path) for paths in trees for path in paths))
+
+
+def _rules(opt_state: Any) -> list[RuleState]:
+    """The states of the rules in a state, however wrapped."""
+    opt_state = getattr(opt_state, "opt_state", opt_state)
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, RuleState))
+    # Of an nnx.Optimizer the numbers are variables, which have no truth value.
+    found = [
+        node._replace(
+            step=jnp.asarray(node.step),
+            scalars={name: jnp.asarray(value) for name, value in node.scalars.items()},
+        )
+        for node in leaves
+        if isinstance(node, RuleState)
+    ]
+    if not found:
+        raise ValueError(
+            f"opt_state must hold that of a rule of jaxsched.optimizers, got "
+            f"{type(opt_state).__name__} without one. Pass recipe.optimizer(labels)."
+        )
+    return found
