@@ -75,12 +75,12 @@ def test_mistakes_of_accumulation(seed):
     told = jaxsched.compare(Trace(trace.groups, per_batch), reference).causes
     assert "EMA per batch" in kinds(told)
 
-    halved = yolov5(**{**reference.origin[1], "batch_size": 64})
+    halved = yolov5(**{**reference.origin.arguments, "batch_size": 64})
     told = jaxsched.compare(halved, reference).causes
     assert "of another batch: batch_size 64 for" in kinds(told)
 
     if seed % 2:
-        n, w = len(trace), max(round(3.0 * reference.origin[1]["steps_per_epoch"]), 100)
+        n, w = len(trace), max(round(3.0 * reference.origin.arguments["steps_per_epoch"]), 100)
         warmed = np.interp(np.arange(n), [0, w], [0.8, 0.937]).astype(np.float32)
         groups = {k: {**g, "b1": warmed} for k, g in trace.groups.items()}
         told = jaxsched.compare(Trace(groups, trace.run), reference).causes
@@ -140,7 +140,7 @@ def test_schedules_of_ones_own_are_looked_into():
     cause = ("cosine_annealing_lr with another denominator, T_max: 19 for 20",)
     assert jaxsched.compare(of(19).trace(120), of(20)).causes == cause
     # A recording from outside of a script counts updates, which here are iterations.
-    recording = Trace(of(20).trace(120).groups, meta={"clock": "update"})
+    recording = Trace(of(20).trace(120).groups, clock="update")
     assert jaxsched.compare(of(19), recording).causes == cause
 
 

@@ -305,7 +305,7 @@ def test_without_a_scheduler_the_rates_stay():
     assert recipe.update_rule.__name__ == "rmsprop"
     assert recipe.groups["0"]["learning_rate"] == 0.3
     assert recipe.groups["0"]["centered"] is True
-    assert recipe.origin[1]["torch"] == torch.__version__
+    assert recipe.origin.arguments["torch"] == torch.__version__
 
 
 OPTIONS = {
@@ -351,7 +351,7 @@ def frozen_resnet():
 def test_labels_of_a_model_fit_the_flax_tree():
     model, optimizer = frozen_resnet()
     recipe = from_torch(optimizer, model=model, labels=["weight", "rest"])
-    by_name = recipe.origin[1]["labels"]
+    by_name = recipe.origin.arguments["labels"]
     assert by_name == parameter_labels(model, optimizer, ["weight", "rest"])
     flax_model = nnx.eval_shape(lambda: ResNet18(10, rngs=nnx.Rngs(0)))
     params = nnx.as_pure(nnx.state(flax_model, nnx.Param))

@@ -47,10 +47,10 @@ def of_torch(name: str, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rates(name: str, setting: Setting) -> list[float]:
-    return CASES[name].closed_form(setting).rates(setting.steps)
+    return CASES[name].torch_rates(closed_form(setting), setting.steps)
 
 
-def both(schedule: lr_scheduler.TorchSchedule) -> list[Any]:
+def both(schedule: schedules.Schedule) -> list[Any]:
     """The schedules of the rate and, where there is one, of the momentum."""
     return [one for one in (schedule, schedule.momentum) if one is not None]
 
@@ -165,7 +165,7 @@ def test_random_nestings_are_replayed_to_the_bit() -> None:
         base_lr = 10 ** rng.uniform(-5, 1)
         nesting = compose(rng, base_lr)
         theirs, _ = run_torch(nesting.torch, base_lr, 200)
-        ours = np.asarray(nesting.ours().rates(200))
+        ours = np.asarray(torch_rates(nesting.ours(), 200))
         assert not first_difference(ours, theirs), nesting.text
         moved += moves(theirs)
         assert not moves(theirs) or first_difference(ours[1:], theirs[:-1]), "the twin passes"
@@ -274,7 +274,7 @@ def test_lambda_of_a_schedule_is_replayed_in_float64() -> None:
     factor = schedules.cosine(100, lrf=0.2)
     with jax.enable_x64(True):
         exact = np.asarray([0.1 * float(factor(count)) for count in range(100)])
-    replay = lr_scheduler.lambda_lr(0.1, factor, steps=99).rates(99)
+    replay = torch_rates(lr_scheduler.lambda_lr(0.1, factor, steps=99), 99)
     np.testing.assert_array_equal(replay, exact)
 
 
@@ -596,7 +596,7 @@ class Ours:
 def test_bad_arguments_are_refused(call: Any, torch_error: Any, sentence: str) -> None:
     refusal = TypeError if torch_error is TypeError else ValueError
     with pytest.raises(refusal, match=sentence):
-        call(Ours(), None).rates(20)
+        torch_rates(call(Ours(), None), 20)
     if torch_error is not None:
         with pytest.raises(torch_error):
             run_torch(lambda optimizer: call(Torch(), optimizer), 0.1, 20)
@@ -657,10 +657,10 @@ def test_milestones_are_read_once() -> None:
     listed = lr_scheduler.multi_step_lr(0.1, [2, 4])
     counts = np.arange(8)
     np.testing.assert_array_equal(of_iterator(counts), listed(counts))
-    assert of_iterator.rates(7) == listed.rates(7)
+    assert torch_rates(of_iterator, 7) == torch_rates(listed, 7)
     members = [listed, lr_scheduler.step_lr(0.1, 2)]
     of_iterators = lr_scheduler.sequential_lr(iter(members), iter([3]))  # pyright: ignore[reportArgumentType]
-    assert of_iterators.rates(7) == lr_scheduler.sequential_lr(members, [3]).rates(7)
+    assert torch_rates(of_iterators, 7) == torch_rates(lr_scheduler.sequential_lr(members, [3]), 7)
     with pytest.raises(ValueError, match="milestones must be integers of at least 0, got 3"):
         lr_scheduler.multi_step_lr(0.1, 3)  # pyright: ignore[reportArgumentType]
 
@@ -675,7 +675,7 @@ def test_milestones_are_read_once() -> None:
 )
 def test_numpys_float32_is_replayed_as_torch_multiplies_it(call: Any) -> None:
     theirs, _ = run_torch(lambda optimizer: call(Torch(), optimizer), 0.1, 50)
-    assert not first_difference(np.asarray(call(Ours(), None).rates(50)), theirs)
+    assert not first_difference(np.asarray(torch_rates(call(Ours(), None), 50)), theirs)
 
 
 def test_saw_teeth_of_fractional_sizes_are_replayed() -> None:
@@ -723,9 +723,9 @@ def test_arguments_are_torchs_in_its_order() -> None:
         assert steps == "steps"
         owns_the_rate = name in (*WITH_MOMENTUM, "SequentialLR")
         assert (ours if owns_the_rate else ours[1:]) == theirs
-    assert lr_scheduler.step_lr(0.1, 2, 0.5, -1).rates(9) == lr_scheduler.step_lr(
-        0.1, 2, 0.5
-    ).rates(9)
+    assert torch_rates(lr_scheduler.step_lr(0.1, 2, 0.5, -1), 9) == torch_rates(
+        lr_scheduler.step_lr(0.1, 2, 0.5), 9
+    )
 
 
 def test_a_constant_factor_has_the_counts_shape() -> None:
@@ -789,7 +789,7 @@ def test_any_cosine_then_decay(
         lr_scheduler.exponential_lr(rate, gamma),
     ]
     assert not first_difference(
-        np.asarray(lr_scheduler.sequential_lr(members, [milestone]).rates(400)), theirs
+        np.asarray(torch_rates(lr_scheduler.sequential_lr(members, [milestone]), 400)), theirs
     )
 
 

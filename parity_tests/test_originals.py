@@ -162,9 +162,7 @@ def test_replayed_from_its_trace(family, version):
     again = Recipe.from_trace(trace)
     assert_equal(again.trace(80), trace)
     assert again.clip_norm == recipe.clip_norm
-    stepped_only = Trace(
-        trace.groups, {"stepped": trace.run["stepped"]}, meta={"clock": "iteration"}
-    )
+    stepped_only = Trace(trace.groups, {"stepped": trace.run["stepped"]}, clock="iteration")
     run = Recipe.from_trace(stepped_only).trace(80).run
     np.testing.assert_array_equal(run["stepped"], trace.run["stepped"])
 

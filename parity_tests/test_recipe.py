@@ -233,16 +233,12 @@ ERRORS = {
         "trace must have at least 1 row, got 0.",
     ),
     "trace-of-epochs": (
-        lambda: Recipe.from_trace(
-            Trace({"a": {"learning_rate": np.ones(2)}}, meta={"clock": "epoch"})
-        ),
+        lambda: Recipe.from_trace(Trace({"a": {"learning_rate": np.ones(2)}}, clock="epoch")),
         "trace must count iterations or updates, got one that counts epochs. "
         "Record it with its batches.",
     ),
     "trace-of-an-unknown-rule": (
-        lambda: Recipe.from_trace(
-            Trace({"a": {"learning_rate": np.ones(2)}}, meta={"update_rule": "lion9"})
-        ),
+        lambda: Recipe.from_trace(Trace({"a": {"learning_rate": np.ones(2)}}, update_rule="lion9")),
         "trace must name a rule of jaxsched.optimizers, got 'lion9'. Pass update_rule.",
     ),
     "state-of-another": (

@@ -57,7 +57,7 @@ def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
         trace.batch()
     reference = article_loop.article_trace(**SHORT)
     assert len(trace) == 120
-    assert trace.meta["clock"] == ("iteration" if by_batch else "update")
+    assert trace.clock == ("iteration" if by_batch else "update")
     assert not differences(trace, reference)
     if by_batch:  # a Trace like any other
         assert (trace.run["stepped"] == 1).all()
@@ -68,7 +68,7 @@ def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
     recipe = Recipe.from_trace(Trace.load(tmp_path / "run.npz"))
     with jax.enable_x64(True):
         again = recipe.trace(120)
-    assert again.meta["clock"] == trace.meta["clock"]
+    assert again.clock == trace.clock
     assert not differences(again, reference)
     assert recipe.groups["bias"]["nesterov"] is True
     optimizer.step()
@@ -157,7 +157,7 @@ def test_groups_that_are_taken_away():
         optimizer.step()
     assert trace.groups["0"]["learning_rate"].tolist() == [0.1, 0.5]
     np.testing.assert_array_equal(trace.groups["1"]["learning_rate"], [0.1, np.nan])
-    assert list(trace.meta["switches"]) == ["0", "1"]
+    assert list(trace.switches) == ["0", "1"]
 
 
 class Lion(torch.optim.Optimizer):
@@ -256,7 +256,7 @@ def test_a_script_with_two_optimizers_that_fails_late(script, tmp_path, capfd):
     first, second = (Trace.load(tmp_path / name) for name in ("run.npz", "run-1.npz"))
     assert first.groups["0"]["learning_rate"].tolist() == rates_of_the_script(30)
     assert second.groups["0"]["learning_rate"].tolist() == [0.3] * 15
-    assert (first.meta["update_rule"], second.meta["update_rule"]) == ("adam", "sgd")
+    assert (first.update_rule, second.update_rule) == ("adam", "sgd")
     assert Recipe.from_trace(first).update_rule is jaxsched.optimizers.adam
     err = capfd.readouterr().err
     assert err == f"wrote {tmp_path / 'run.npz'}, {tmp_path / 'run-1.npz'}\n"

@@ -254,7 +254,7 @@ def test_a_recording_of_updates_is_held_against_the_recipes_updates():
     whole = recipe.trace(200)
     stepped = np.flatnonzero(whole.run["stepped"])
     groups = {k: {n: v[stepped] for n, v in g.items()} for k, g in whole.groups.items()}
-    updates = Trace(groups, meta={"clock": "update"})
+    updates = Trace(groups, clock="update")
     assert len(stepped) < 200
     report = jaxsched.compare(recipe, updates)
     assert report, str(report)
@@ -264,7 +264,7 @@ def test_a_recording_of_updates_is_held_against_the_recipes_updates():
     )
     assert not jaxsched.compare(recipe, late)
     alone = yolov5_resnet18(epochs=2)
-    assert jaxsched.compare(alone, Trace(alone.trace(60).groups, meta={"clock": "update"}))
+    assert jaxsched.compare(alone, Trace(alone.trace(60).groups, clock="update"))
 
 
 def test_a_default_that_only_the_recipe_tells_is_no_difference():

@@ -6,6 +6,7 @@ Python floats, for one group. It counts calls of ``scheduler.step()``; 0 is the
 constructor's.
 """
 
+import dataclasses
 import functools
 import math
 import types
@@ -186,21 +187,22 @@ def recursive_schedule(
     momentum: Formula | None = None,
 ) -> Schedule:
     """Build a schedule of torch's; with ``steps`` among its arguments its formula is a table."""
-    if arguments["steps"] is not None:
-        rates = torch_rates(recursion, base_lr, arguments["steps"])
-        formula = replay_formula(factory.__name__, rates)
-    return Schedule(
+    schedule = Schedule(
         factory, arguments, formula, recursion=recursion, base_lr=base_lr, momentum_formula=momentum
     )
+    if arguments["steps"] is None:
+        return schedule
+    rates = torch_rates(schedule, arguments["steps"])
+    return dataclasses.replace(schedule, formula=replay_formula(factory.__name__, rates))
 
 
-def torch_rates(
-    recursion: Callable[[Group], Recursion], base_lr: Hyperparameter | None, steps: int
-) -> list[float]:
+def torch_rates(schedule: Schedule, steps: int) -> list[float]:
     """Return torch's rates for counts 0 to ``steps``, computed on the host."""
     require_count("steps", steps)
-    group: Group = {"lr": on_host(base_lr)}
-    running = recursion(group)
+    if schedule.recursion is None:
+        raise TypeError(f"schedule must be one of jaxsched.lr_scheduler, got {schedule!r}.")
+    group: Group = {"lr": on_host(schedule.base_lr)}
+    running = schedule.recursion(group)
     values = [group["lr"]]
     for _ in range(steps):
         running.step()

@@ -389,6 +389,7 @@ def _scheduler(case: Case, factory: Any, arguments: Arguments) -> Iterator[tuple
             text = f"{title} with another {name}: {{ours}} for {{theirs}}"
             if name in ("T_max", "total_iters", "total_steps"):
                 text = f"{title} with another denominator, {name}: {{ours}} for {{theirs}}"
+            value = list(value) if isinstance(value, tuple) else value
             yield case.say(text, other, value), _with(factory, arguments, **{name: other})
 
 
