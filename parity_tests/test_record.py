@@ -47,19 +47,20 @@ def differences(trace, reference):
 @pytest.mark.parametrize("by_batch", [False, True])
 def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
     optimizer = article_optimizer()
-    with record(optimizer, article_loop.ORDER) as trace:
+    with record(optimizer, article_loop.ORDER) as recording:
         loop = article_loop.iterations(optimizer, **SHORT)
         next(loop)  # at the yield the step is yet to come
         for _ in loop:
             if by_batch:
-                trace.batch()
+                recording.batch()
     if by_batch:
-        trace.batch()
+        recording.batch()
+    trace = recording.trace
     reference = article_loop.article_trace(**SHORT)
     assert len(trace) == 120
     assert trace.clock == ("iteration" if by_batch else "update")
     assert not differences(trace, reference)
-    if by_batch:  # a Trace like any other
+    if by_batch:
         assert (trace.run["stepped"] == 1).all()
         assert jaxsched.compare(yolov5_resnet18(**SHORT), trace)
     late = {k: {n: v[1:] for n, v in group.items()} for k, group in trace.groups.items()}
@@ -72,7 +73,7 @@ def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
     assert not differences(again, reference)
     assert recipe.groups["bias"]["nesterov"] is True
     optimizer.step()
-    assert len(trace) == 120  # what comes after the block is not noted
+    assert len(recording) == len(recording.trace) == 120  # what comes after the block is not noted
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -83,7 +84,7 @@ def test_accumulation_and_a_scaler_that_skips(fused):
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     rates, stepped = [], []
-    with record(optimizer) as trace:
+    with record(optimizer) as recording:
         for batch in range(18):
             x = torch.ones(3, 4) * (np.inf if batch == 7 else 1.0)
             with torch.autocast("cpu", torch.bfloat16):
@@ -101,7 +102,8 @@ def test_accumulation_and_a_scaler_that_skips(fused):
                 stepped.append(any(moved))
             else:
                 stepped.append(False)
-            trace.batch()
+            recording.batch()
+    trace = recording.trace
     # A batch that makes no update has the rate at its end.
     assert trace.run["stepped"].tolist() == stepped
     assert sum(stepped) == 5
@@ -118,13 +120,14 @@ def test_accumulation_and_a_scaler_that_skips(fused):
 def test_groups_that_come_later_and_states_that_are_loaded():
     parameters = [torch.ones(1, requires_grad=True) for _ in range(2)]
     optimizer = torch.optim.Adam(parameters[:1], lr=0.1)
-    with record(optimizer, ["old"]) as trace:
+    with record(optimizer, ["old"]) as recording:
         optimizer.step()
         optimizer.load_state_dict(optimizer.state_dict())
         optimizer.param_groups[0]["lr"] = 0.5
         optimizer.step()
         optimizer.add_param_group({"params": parameters[1:], "lr": 0.25, "betas": (0.5, 0.6)})
         optimizer.step()
+    trace = recording.trace
     assert trace.groups["old"]["learning_rate"].tolist() == [0.1, 0.5, 0.5]
     np.testing.assert_array_equal(trace.groups["1"]["b1"], [np.nan, np.nan, 0.5])
     sentence = (
@@ -140,9 +143,9 @@ def test_what_is_no_number_of_a_schedule_is_replayed(of_recipe, tmp_path):
     matrix = torch.nn.Parameter(torch.ones(2, 2))
     options = {"ns_coefficients": (3.0, -4.0, 2.0), "ns_steps": 4, "adjust_lr_fn": "original"}
     optimizer = torch.optim.Muon([matrix], lr=0.1, **options)
-    with record(optimizer) as trace:
+    with record(optimizer) as recording:
         optimizer.step()
-    trace = from_torch(optimizer).trace(1) if of_recipe else trace
+    trace = from_torch(optimizer).trace(1) if of_recipe else recording.trace
     trace.save(tmp_path / "run.npz")
     group = Recipe.from_trace(Trace.load(tmp_path / "run.npz")).groups["0"]
     assert {**group, "ns_coefficients": tuple(group["ns_coefficients"])}.items() >= options.items()
@@ -150,11 +153,12 @@ def test_what_is_no_number_of_a_schedule_is_replayed(of_recipe, tmp_path):
 
 def test_groups_that_are_taken_away():
     optimizer = torch.optim.SGD([{"params": [torch.ones(1)]} for _ in range(2)], lr=0.1)
-    with record(optimizer) as trace:
+    with record(optimizer) as recording:
         optimizer.step()
         optimizer.param_groups.pop()
         optimizer.param_groups[0]["lr"] = 0.5
         optimizer.step()
+    trace = recording.trace
     assert trace.groups["0"]["learning_rate"].tolist() == [0.1, 0.5]
     np.testing.assert_array_equal(trace.groups["1"]["learning_rate"], [0.1, np.nan])
     assert list(trace.switches) == ["0", "1"]
@@ -170,8 +174,9 @@ class Lion(torch.optim.Optimizer):
 
 def test_an_optimizer_that_is_not_known():
     optimizer = Lion([torch.ones(1, requires_grad=True)])
-    with record(optimizer) as trace:
+    with record(optimizer) as recording:
         optimizer.step()
+    trace = recording.trace
     assert {name: float(v[0]) for name, v in trace.groups["0"].items()} == {
         "learning_rate": 0.1,
         "b1": 0.9,
@@ -184,7 +189,7 @@ def test_an_optimizer_that_is_not_known():
 
 def test_two_updates_are_no_batch():
     optimizer = article_optimizer()
-    with record(optimizer) as trace:
+    with record(optimizer) as recording:
         optimizer.step()
         optimizer.step()
         sentence = (
@@ -192,8 +197,8 @@ def test_two_updates_are_no_batch():
             "since the last. Leave it out: rows are updates then."
         )
         with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-            trace.batch()
-    assert len(trace) == 2
+            recording.batch()
+    assert len(recording) == 2
 
 
 def test_the_recording_is_what_from_torch_foretells():
@@ -202,12 +207,12 @@ def test_the_recording_is_what_from_torch_foretells():
     recipe = from_torch(
         optimizer, scheduler, labels=article_loop.ORDER, steps_per_epoch=1, iterations=50
     )
-    with record(optimizer, article_loop.ORDER) as trace:
+    with record(optimizer, article_loop.ORDER) as recording:
         for _ in range(50):
             optimizer.step()
             scheduler.step()
-            trace.batch()
-    assert jaxsched.compare(recipe, trace)
+            recording.batch()
+    assert jaxsched.compare(recipe, recording.trace)
 
 
 SCRIPT = """
