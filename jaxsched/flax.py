@@ -20,6 +20,8 @@ except ModuleNotFoundError as error:
         "jaxsched.flax needs Flax: pip install 'jaxsched[train]'", name="flax"
     ) from error
 
+__all__ = ["NORMS", "by_module"]
+
 NORMS = (
     *(nnx.BatchNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.LayerNorm, nnx.RMSNorm),
     *(nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm),

@@ -13,6 +13,22 @@ from typing import Any
 
 import jax
 
+__all__ = [
+    "FROZEN",
+    "Labels",
+    "Path",
+    "by_dotted_name",
+    "by_leaf_name",
+    "by_pattern",
+    "by_rule",
+    "fit",
+    "freeze",
+    "leaf_path",
+    "leaf_paths",
+    "torch_name",
+    "torch_names",
+]
+
 FROZEN = "frozen"
 """Label of parameters that get no update and no decay."""
 

@@ -9,6 +9,8 @@ from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched.parity import compare
 
+__all__ = ["Run", "assert_matches"]
+
 Run = Recipe | Trace | str | os.PathLike[str]
 """A recipe, a trace, or a trace's file."""
 

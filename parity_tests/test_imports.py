@@ -1,6 +1,8 @@
 """Imports point down only, and `import jaxsched` brings neither torch nor flax nor matplotlib."""
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,18 +15,27 @@ PACKAGE = Path(jaxsched.__file__).parent
 HEAVY = ("torch", "flax", "matplotlib", "sklearn", "rich", "tyro")
 # A module may import those in lines above its own.
 LAYERS = [
-    ["tpu"],
-    ["float64"],
+    ["_validate", "_io"],
+    ["_float64"],
+    ["_schedule"],
     ["schedules"],
-    ["param_groups", "trace"],
+    ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],
-    ["recipe"],
+    ["_recipe", "_replay", "_recipe_text", "_recipe_file"],
     ["recipes", "parity"],
     ["testing", "torch", "flax", "plot"],
     ["examples"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Within a layer: parts of Recipe, which it imports when a method needs them, and the figure of
+# a trace. The order of each tuple is that of the imports.
+TOGETHER = {
+    ("_figure", "_trace"),
+    ("_recipe", "_replay"),
+    ("_recipe", "_recipe_file"),
+    ("_recipe", "_recipe_text"),
+}
 
 
 def loaded_after(code):
@@ -70,13 +81,17 @@ def imported(source):
 
 def upward(source, own):
     names = {
-        "Recipe": "recipe",
-        "Trace": "trace",
+        "Recipe": "_recipe",
+        "Trace": "_trace",
         "compare": "parity",
         "hyperparameters": "optimizers",
     }
     found = {names.get(name, name) for name in imported(source)}
-    return {name for name in found if name != own and LEVEL.get(name, -1) >= LEVEL[own]}
+    return {
+        name
+        for name in found
+        if name != own and (own, name) not in TOGETHER and LEVEL.get(name, -1) >= LEVEL[own]
+    }
 
 
 FILES = [
@@ -98,8 +113,38 @@ def test_every_file_has_a_level():
 
 
 def test_an_upward_import_is_seen():
-    assert upward("from jaxsched import Recipe", "schedules") == {"recipe"}
+    assert upward("from jaxsched import Recipe", "schedules") == {"_recipe"}
     assert upward("from jaxsched.torch import record", "parity") == {"torch"}
+    assert upward("from jaxsched._recipe import Recipe", "_replay") == {"_recipe"}
+
+
+def public_modules():
+    """The names of all modules that are for users, packages among them."""
+    found = pkgutil.walk_packages(jaxsched.__path__, "jaxsched.")
+    names = ["jaxsched", *(module.name for module in found)]
+    return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_every_public_module_says_what_is_public(name):
+    module = importlib.import_module(name)
+    assert set(module.__all__) <= {*vars(module), *dir(module)}
+    assert not [entry for entry in module.__all__ if entry.startswith("_")]
+
+
+@pytest.mark.parametrize("name", [n for n in public_modules() if n.count(".") < 2])
+def test_no_name_shadows_a_module(name):
+    """A function that took its module's place would make the module unreachable."""
+    package = importlib.import_module(name)
+    inside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
+    for entry in inside & set(package.__all__):
+        assert getattr(package, entry) is importlib.import_module(f"{name}.{entry}")
+
+
+def test_dir_is_complete():
+    assert set(jaxsched.__all__) <= set(dir(jaxsched))
+    assert {"torch", "flax", "plot"} <= set(dir(jaxsched))
+    assert not hasattr(jaxsched, "compair")
 
 
 @pytest.mark.parametrize("name", ["torch", "flax"])

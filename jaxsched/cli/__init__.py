@@ -28,6 +28,8 @@ from jaxsched.cli._record import record
 from jaxsched.cli._train import train
 from jaxsched.cli._verify import verify
 
+__all__ = ["COMMANDS", "factories", "main"]
+
 COMMANDS = {
     "train": train,
     "plot": plot,

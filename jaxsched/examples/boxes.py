@@ -14,6 +14,20 @@ from flax import nnx
 
 from jaxsched.examples.shapes import CLASSES, Shapes
 
+__all__ = [
+    "ANCHORS",
+    "GAINS",
+    "STRIDES",
+    "Array",
+    "Detections",
+    "cells",
+    "complete_iou",
+    "decode",
+    "iou",
+    "kept",
+    "loss",
+]
+
 STRIDES = (8, 16)
 """Pixels between the cells of each scale."""
 

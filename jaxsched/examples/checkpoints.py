@@ -23,6 +23,8 @@ import orbax.checkpoint as ocp
 
 from jaxsched.param_groups import leaf_path
 
+__all__ = ["Checkpoints", "Saved"]
+
 FORMAT, NOTES = "jaxsched.Checkpoint 1", "notes.json"
 
 

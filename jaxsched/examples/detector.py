@@ -12,6 +12,8 @@ from jaxsched.examples.boxes import ANCHORS
 from jaxsched.examples.resnet import dense_init, torch_batch_norm
 from jaxsched.examples.shapes import CLASSES
 
+__all__ = ["CSP", "Conv", "Detector", "Pool"]
+
 
 class Conv(nnx.Module):
     """Convolution, BatchNorm, SiLU; with stride 2 it halves the image."""

@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 
 from jaxsched.examples.order import rows
 
+__all__ = ["STEPS_PER_EPOCH", "Digits", "batches", "load"]
+
 TRAINING, BATCH = 600, 20
 STEPS_PER_EPOCH = TRAINING // BATCH
 

@@ -14,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsched._validate import require_count
 
+__all__ = ["Layout", "join", "layout", "place", "shares", "spread", "whole"]
+
 
 class Layout(NamedTuple):
     """Where the arrays of a run lie.

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+__all__ = ["rows"]
+
 
 def rows(n: int, batch: int, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[np.ndarray]:
     """The rows of each batch, shuffled anew in each epoch.

@@ -15,6 +15,8 @@ from jaxsched import lr_scheduler, optimizers
 from jaxsched.examples import digits
 from jaxsched.examples.digits import Digits
 
+__all__ = ["PLATEAU", "create", "end_of_epoch", "loss_of", "main", "step"]
+
 PLATEAU = lr_scheduler.reduce_lr_on_plateau(0.05, factor=0.5, patience=1, threshold=0.05)
 
 

@@ -15,6 +15,24 @@ from flax import nnx
 
 from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
 
+__all__ = [
+    "BATCH_NORM",
+    "STAGES",
+    "BasicBlock",
+    "ResNet18",
+    "TorchBatchNorm",
+    "block_forward",
+    "conv",
+    "conv_init",
+    "dense_bias_init",
+    "dense_init",
+    "forward",
+    "from_torch_names",
+    "torch_batch_norm",
+    "torch_mapping",
+    "unbiased",
+]
+
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Features and first stride of ``layer1`` to ``layer4``, each of two blocks."""
 

@@ -7,6 +7,8 @@ from flax import linen as nn
 
 from jaxsched.examples import resnet
 
+__all__ = ["BasicBlock", "ResNet18", "TorchBatchNorm", "conv"]
+
 
 class TorchBatchNorm(nn.BatchNorm):
     """``torch.nn.BatchNorm2d``: Flax's, but for the running variance, which is unbiased."""

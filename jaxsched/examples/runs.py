@@ -16,6 +16,8 @@ from jaxsched._recipe_file import encode
 from jaxsched.examples import meshes
 from jaxsched.examples.checkpoints import Checkpoints
 
+__all__ = ["Rows", "Run", "Shown", "trained"]
+
 
 class Run(NamedTuple):
     """An example, as far as it differs from the other.

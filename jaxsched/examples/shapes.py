@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxsched.examples.order import rows
 
+__all__ = ["CLASSES", "STEPS_PER_EPOCH", "Shapes", "batches", "draw", "load"]
+
 SIZE, MOST = 64, 3
 """Pixels a side, and the most shapes in an image."""
 

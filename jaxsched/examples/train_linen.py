@@ -18,6 +18,8 @@ from jaxsched.examples import digits
 from jaxsched.examples.digits import Digits
 from jaxsched.examples.resnet_linen import ResNet18
 
+__all__ = ["TrainState", "accuracy", "create", "main", "step"]
+
 
 class TrainState(train_state.TrainState):
     """Flax's, with the running statistics of the BatchNorms."""

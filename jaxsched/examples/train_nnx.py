@@ -17,6 +17,8 @@ from jaxsched.examples import digits
 from jaxsched.examples.digits import Digits
 from jaxsched.examples.resnet import ResNet18
 
+__all__ = ["Iteration", "accuracy", "create", "main", "step", "train"]
+
 
 class Iteration(NamedTuple):
     """What one batch told: loss, accuracy, and the hyperparameters that were in force."""

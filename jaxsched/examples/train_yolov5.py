@@ -23,6 +23,26 @@ from jaxsched.examples.boxes import Detections
 from jaxsched.examples.detector import Detector
 from jaxsched.examples.shapes import Shapes
 
+__all__ = [
+    "EPOCHS",
+    "LEARNT",
+    "Fit",
+    "Iteration",
+    "Optimizer",
+    "accuracy",
+    "averaged",
+    "counted",
+    "create",
+    "detect",
+    "fit",
+    "learnt",
+    "main",
+    "picture",
+    "proof",
+    "step",
+    "train",
+]
+
 EPOCHS = 30
 LEARNT = (nnx.Param, nnx.BatchStat)
 
