@@ -263,10 +263,11 @@ def _nested(paths: list[list[str]], values: Iterable[Any]) -> dict[str, Any]:
     return row
 
 
-def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping as one of dotted names."""
+def _flat(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """A nested mapping as one of dotted names; of a list by the places in it."""
     flat = {}
     for name, value in tree.items():
+        value = dict(enumerate(value)) if isinstance(value, list) else value
         inner = _flat(value) if isinstance(value, Mapping) else {}
         flat |= {f"{name}.{key}": v for key, v in inner.items()} or {name: value}
     return flat

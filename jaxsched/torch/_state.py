@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import torch
 
-from jaxsched._validate import require, require_count
+from jaxsched._validate import require_below_int32, require_count
 from jaxsched.optimizers import RuleState, ScheduledState
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
@@ -143,7 +143,7 @@ def import_state(
         step counts.
     """
     require_count("iteration", iteration)
-    require("iteration", iteration, "below 2**31, where int32 counts end", lambda v: v < 2**31)
+    require_below_int32("iteration", iteration)
     state_dict = _state_dict(state_dict)
     places = _placed(params, mapping, state_dict)
 
