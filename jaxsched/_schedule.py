@@ -191,7 +191,8 @@ def formula_of(
     def formula(count: Any) -> Any:
         if check is not None and not isinstance(count, Tracer):
             check(np.asarray(count))
-        return function(as_float64(count), *map(as_float64, hyperparameters))
+        # An array, where arithmetic on a NumPy count has made a NumPy scalar of it too.
+        return function(jnp.asarray(count).astype(jnp.float64), *map(as_float64, hyperparameters))
 
     return formula
 
