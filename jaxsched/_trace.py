@@ -310,7 +310,11 @@ def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     """What JSON takes for a NumPy value or a mapping of a kind of its own."""
-    return dict(value) if isinstance(value, Mapping) else np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "dtype"):
+        return np.asarray(value).tolist()
+    raise TypeError(f"notes must be what JSON takes, got {type(value).__name__} among them.")
 
 
 def warmup_end(trace: Trace) -> int | None:

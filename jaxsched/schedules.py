@@ -188,7 +188,8 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     inner = float64_formula(schedule)
 
     def formula(count: Any) -> Any:
-        return inner(_integer(count - jnp.where(count > as_float64(after), 1, 0)))
+        late = jnp.where(as_float64(count) > as_float64(after), 1, 0)
+        return inner(_integer(count) - late)
 
     return Schedule(lagged, {"schedule": schedule, "after": after}, formula)
 
@@ -208,7 +209,7 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
     return Schedule(
         shift,
         {"schedule": schedule, "counts": counts},
-        lambda count: inner(count - _integer(counts)),
+        lambda count: inner(count - _integer(counts).astype(count.dtype)),
     )
 
 
@@ -237,7 +238,9 @@ def override(
     return Schedule(
         override,
         arguments,
-        lambda count: jnp.where((count == _integer(at)) & when, there(count), inner(count)),
+        lambda count: jnp.where(
+            (as_float64(count) == as_float64(at)) & when, there(count), inner(count)
+        ),
     )
 
 
@@ -268,9 +271,8 @@ def warmup(
     inner = float64_formula(schedule)
 
     def formula(count: Any) -> Any:
-        target, n = inner(count), as_float64(iterations)
-        rising = interp(as_float64(count), n, as_float64(start), target)
-        return jnp.where(count < n, rising, target)
+        x, target, n = as_float64(count), inner(count), as_float64(iterations)
+        return jnp.where(x < n, interp(x, n, as_float64(start), target), target)
 
     return Schedule(
         warmup, {"schedule": schedule, "iterations": iterations, "start": start}, formula

@@ -1,4 +1,4 @@
-"""What the tests share: the recorded runs of the originals."""
+"""What the tests share: the recorded runs of the originals, schedules of a formula."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from jaxsched import Trace
+from jaxsched._schedule import Schedule, formula_of
 
 # Examples compile: on a busy machine that is slow, and no defect.
 settings.register_profile(
@@ -58,3 +59,8 @@ def x64():
     """x64 on, for this test alone."""
     with jax.enable_x64(True):
         yield
+
+
+def of_formula(f):
+    """A schedule of a ``jnp`` formula of the float64 count, rounded once."""
+    return Schedule(of_formula, {"f": f}, formula_of(f))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import recorded_article
+from conftest import of_formula, recorded_article
 
 import jaxsched
 from jaxsched import lr_scheduler, schedules
@@ -74,7 +74,7 @@ CURVES = [
 @pytest.mark.parametrize(("formula", "python"), [c[1:] for c in CURVES], ids=[c[0] for c in CURVES])
 def test_the_articles_five_curves(formula, python):
     expected = np.array([python(c) for c in range(201)], np.float32)
-    mine = np.array(jax.jit(schedules.exact(formula))(jnp.arange(201)))
+    mine = np.array(jax.jit(of_formula(formula))(jnp.arange(201)))
     if abs(expected[100]) < 1e-15:
         # Where the cosine crosses zero both hold dust: one rounding of the argument, pi / 2.
         assert abs(mine[100]) < 2 * np.finfo(np.float64).eps
@@ -110,6 +110,28 @@ def test_strict_promotion_leaves_the_bits():
         np.testing.assert_array_equal(jax.jit(rate)(jnp.arange(3000)), reference)
 
 
+LINE = schedules.linear(100, lrf=0.0)
+COMBINED = {
+    "per_epoch": schedules.per_epoch(LINE, 3),
+    "lagged": schedules.lagged(LINE, after=4),
+    "shift": schedules.shift(LINE, -2),
+    "override": schedules.override(LINE, schedules.constant(2.0), at=5),
+    "warmup": schedules.warmup(LINE, 7, start=0.5),
+    "recorded_steps": schedules.recorded_steps([0.5, 0.25], 2, then=LINE),
+    "batch_ramp": schedules.batch_ramp(7, end=4.0, then=4),
+}
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_strict_promotion_and_counts_of_any_kind_leave_the_bits_of_each_combinator(name):
+    schedule = COMBINED[name]
+    expected = [float(schedule(c)) for c in range(10)]
+    assert expected != [float(schedule(c + 1)) for c in range(10)]
+    with jax.numpy_dtype_promotion("strict"):
+        for dtype in (jnp.int32, jnp.uint8, jnp.float32):
+            assert jax.jit(schedule)(jnp.arange(10, dtype=dtype)).tolist() == expected
+
+
 def test_float32_formula_would_not_do():
     """The reason for the float64 scope: the same formula in float32 misses many values."""
     counts = jnp.arange(100, dtype=jnp.float32)
@@ -120,7 +142,7 @@ def test_float32_formula_would_not_do():
 
 def test_far_counts_keep_their_bits():
     """At and past 2**24, where float32 counts stop, and near 2**31."""
-    schedule = schedules.per_epoch(schedules.exact(lambda e: e % 1000), 3)
+    schedule = schedules.per_epoch(of_formula(lambda e: e % 1000), 3)
     for count in (2**24 - 1, 2**24, 2**24 + 1, 2**24 + 3, 2**31 - 2, 2**31 - 1):
         assert float(jax.jit(schedule)(jnp.int32(count))) == (count // 3) % 1000
 
