@@ -290,8 +290,8 @@ class Recipe:
                 label: {name: float(v) for name, v in group.items() if is_number(v)}
                 for label, group in complete.items()
             },
-            clip_norm=None if self.clip_norm is None else float(self.clip_norm),
-            clip_value=None if self.clip_value is None else float(self.clip_value),
+            clip_norm=_as_float(self.clip_norm),
+            clip_value=_as_float(self.clip_value),
             accumulation=accumulation and {"steps_per_epoch": accumulation.steps_per_epoch},
             ema=ema,
         )
@@ -491,6 +491,10 @@ def _rounded(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
         }
         for label, group in values.items()
     }
+
+
+def _as_float(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _remake(kind: type[Recipe], fields: dict[str, Any]) -> Recipe:

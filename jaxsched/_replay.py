@@ -34,7 +34,7 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
         }
         for label, group in trace.groups.items()
     }
-    stated = {
+    stated: dict[str, Any] = {
         name: None if isinstance(value, Unstated) else value
         for name in ("clip_norm", "clip_value", "ema")
         if (value := getattr(trace, name)) is not None

@@ -161,7 +161,7 @@ def _remake(factory: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return factory(**arguments)
 
 
-def float64_formula(schedule: ScheduleLike) -> Formula:
+def float64_formula(schedule: Callable[..., Any]) -> Formula:
     """Return a schedule's formula, or a function of one's own as a formula.
 
     Raises:
@@ -275,7 +275,7 @@ class _ByIdentity:
         return object.__hash__(self.value)
 
 
-def sharing_key(entry: ScheduleLike) -> Hashable:
+def sharing_key(entry: Any) -> Hashable:
     """Return a key by which equal schedules are evaluated once, those traced by JAX included."""
     key = content_key(entry)
     try:

@@ -8,7 +8,7 @@ import enum
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -159,7 +159,7 @@ class Trace:
             )
         )
 
-    __hash__ = None  # pyright: ignore
+    __hash__: ClassVar[None] = None  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @classmethod
     def stack(

@@ -161,7 +161,7 @@ def one_cycle_lr(
         refuse_past(min(steps, last + 1))
     highs = (max_momentum, base_momentum, max_momentum, max_momentum)
     momenta = (pct_start, total_steps, *highs[: 4 if three_phase else 3])
-    check = check if known else None
+    checked = check if known else None
     return torch_schedule(
         one_cycle_lr,
         arguments,
@@ -169,8 +169,8 @@ def one_cycle_lr(
         closed,
         rule,
         prepare=prepare,
-        momentum=shared_formula("momentum of one_cycle_lr", momentum, momenta, steps, check)
+        momentum=shared_formula("momentum of one_cycle_lr", momentum, momenta, steps, checked)
         if cycle_momentum
         else None,
-        check=check,
+        check=checked,
     )

@@ -73,7 +73,7 @@ def clip_grad_norm(
     return optax.stateless(clipped)
 
 
-def clip_grad_value(clip_value: float) -> optax.GradientTransformation:
+def clip_grad_value(clip_value: Hyperparameter) -> optax.GradientTransformation:
     r"""Gradients held within ``±clip_value``, each entry by itself.
 
     .. math:: g' = \min(\max(g, -c), c)

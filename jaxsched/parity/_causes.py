@@ -114,8 +114,8 @@ class Case:
     @functools.cached_property
     def arguments(self) -> dict[str, Any]:
         """Those of the factory that made the recipe; none where none did."""
-        origin = self.recipe.origin if self.recipe else None
-        return dict(origin.arguments) if origin else {}
+        _, arguments = (self.recipe and self.recipe.origin) or (None, {})
+        return dict(arguments)
 
     @functools.cached_property
     def steps_per_epoch(self) -> int | None:
@@ -264,7 +264,7 @@ def expression(schedule: Schedule) -> tuple[Callable[..., Any], Mapping[str, Any
     return factory, arguments
 
 
-def evaluated(schedule: ScheduleLike, counts: np.ndarray) -> np.ndarray:
+def evaluated(schedule: Callable[..., Any], counts: np.ndarray) -> np.ndarray:
     """A schedule at counts (n,), in float64."""
     if not len(counts):
         return np.zeros(0)

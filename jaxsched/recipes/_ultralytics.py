@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 from jaxsched import schedules
 from jaxsched._recipe import Recipe
@@ -92,7 +92,7 @@ def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
 
     @functools.wraps(factory)
     def ultralytics(*positional: P.args, **given: P.kwargs) -> Recipe:
-        args: dict[str, Any] = settings.read("args", given.get("args"))
+        args: dict[str, Any] = settings.read("args", cast(Settings, given.get("args")))
         for name, key in ARGUMENTS.items():
             if key not in args or args[key] is None:
                 continue
