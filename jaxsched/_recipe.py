@@ -387,7 +387,7 @@ class Recipe:
         """
         from jaxsched._recipe_file import read
 
-        return cls(**read(path))
+        return read(path, cls)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -158,14 +158,14 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
         file.write(text.encode())
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a recipe's file, as ``Recipe.load`` has it."""
+def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
+    """Read a recipe's file and make the recipe of it, as ``Recipe.load`` has it."""
     require_suffix(path, SUFFIXES)
     name = os.fspath(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
         content = json.loads(text) if Path(path).suffix == ".json" else _load_yaml(text)
-        return decode(content)
+        return make(**decode(content))
     except (TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} must be the file of a recipe: {reason}") from error

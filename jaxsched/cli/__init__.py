@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog, command, factory = f"{prog} {name}", COMMANDS[name], None
         if typing.get_type_hints(command).get("recipe") is Recipe:
             if words and Path(words[0]).suffix in SUFFIXES:
-                loaded = Recipe.load(words.pop(0))
+                file = words.pop(0)
+                if not Path(file).is_file():
+                    raise ValueError(f"{file} must be a recipe's file, got no such file.")
+                loaded = Recipe.load(file)
                 factory = lambda: loaded  # noqa: E731
             else:
                 name = _chosen("recipe", factories(), words, prog)
@@ -86,6 +89,8 @@ def _chosen(what: str, choices: Mapping[str, Callable], words: list[str], prog: 
         print(f"usage: {prog} {what.upper()} …\n")
         for name, choice in choices.items():
             print(f"  {name:18}{(inspect.getdoc(choice) or '').splitlines()[0]}")
+        if what == "recipe":
+            print(f"  {'FILE':18}A recipe that Recipe.save wrote, or of one's own: .yaml or .json.")
         print(f"\n{prog} {what.upper()} --help tells the rest.")
         sys.exit(0)
     name = word.replace("-", "_")
