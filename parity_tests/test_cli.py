@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jaxsched import Recipe, Trace, cli, recipes
+from jaxsched._trace import warmup_end
 from jaxsched.examples import train_nnx
-from jaxsched.plot import plot, warmup_end
+from jaxsched.plot import plot
 
 PARITY = "parity: 30 iterations × 3 groups × learning rate, momentum, weight decay: 0 ULP"
 ARGUMENTS = {"epochs": 3, "steps_per_epoch": 5, "warmup_iterations": 4, "lr0": 0.02}
@@ -195,6 +196,40 @@ def test_export_npz(tmp_path):
     assert kept(Trace.load(out)) == kept(recipes.yolov5_resnet18(**ARGUMENTS).trace(15))
 
 
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_recipes_file_is_exported_and_drawn(suffix, tmp_path):
+    file, drawn = str(tmp_path / f"run{suffix}"), [tmp_path / "file.svg", tmp_path / "named.svg"]
+    recipe = recipes.yolov5_resnet18(**ARGUMENTS)
+    recipe.save(file)
+    assert cli.main(["export", file, "--out", str(tmp_path / "curves.npz")]) == 0
+    assert Trace.load(tmp_path / "curves.npz") == recipe.trace(15)
+    assert cli.main(["export", file, "--iterations", "4", "--out", str(tmp_path / "4.npz")]) == 0
+    assert kept(Trace.load(tmp_path / "4.npz")) == kept(recipe.trace(4))
+    for words, out in zip([[file], ["yolov5_resnet18", *OPTIONS]], drawn, strict=True):
+        assert cli.main(["plot", *words, "--out", str(out)]) == 0
+    # The same curves; Matplotlib writes ids and a date of its own.
+    mine, named = (re.findall(r'd="([^"]*)"', path.read_text()) for path in drawn)
+    assert mine == named
+
+
+BY_HAND = """format: jaxsched.Recipe 1
+groups:
+  all: {learning_rate: {linear: {epochs: 4, lrf: 1e-8}}, momentum: 0.9}
+"""
+
+
+def test_a_file_written_by_hand_is_exported(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(BY_HAND)
+    words = ["export", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "x.npz")]
+    assert refused(capsys, *words) == (
+        "jaxsched export: iterations must be given for a recipe without a length, got None. "
+        "Pass a number."
+    )
+    assert cli.main([*words, "--iterations", "5"]) == 0
+    rates = Trace.load(tmp_path / "x.npz").groups["all"]["learning_rate"].tolist()
+    assert rates[::2] == [1.0, np.float32(0.5 + 0.5e-8), np.float32(1e-8)]
+
+
 def test_plot_png_and_svg(tmp_path):
     for name, begins in [("lr.png", b"\x89PNG"), ("lr.svg", b"<?xml")]:
         assert cli.main(["plot", "yolov5_resnet18", "--out", str(tmp_path / name)]) == 0
@@ -220,7 +255,7 @@ def test_a_momentum_that_cycles_is_no_warmup(tmp_path):
 
 def test_plot_needs_to_know_how_many_iterations(tmp_path):
     recipe = Recipe({"all": {"learning_rate": 0.1}})
-    with pytest.raises(ValueError, match=r"^iterations must be given for a recipe without epochs"):
+    with pytest.raises(ValueError, match=r"^iterations must be given for a recipe without a length"):
         plot(recipe, tmp_path / "lr.png")
     plot(recipe, tmp_path / "lr.png", iterations=3)
 
@@ -248,6 +283,48 @@ REFUSED = [
 def test_what_cannot_be_followed_is_refused_in_a_sentence(words, sentence, capsys):
     sentence = sentence.format(recipes=", ".join(cli.factories()))
     assert refused(capsys, *words.split()).startswith(sentence)
+
+
+BAD_FILES = {
+    "words.yaml": ("just words", "a recipe must be a mapping, got str."),
+    "empty.yaml": ("", "a recipe must be a mapping, got NoneType."),
+    "version.yaml": (
+        "format: jaxsched.Recipe 9",
+        "format must be jaxsched.Recipe 1, got jaxsched.Recipe 9. "
+        "Save the recipe again with this version of jaxsched.",
+    ),
+    "cut.json": ('{"format": ', "Expecting value: line 1 column 12 (char 11)"),
+    "text.yaml": (
+        BY_HAND.replace("0.9", "fast"),
+        "momentum of group all must be a number or a schedule, got 'fast'",
+    ),
+    "below.yaml": (
+        BY_HAND.replace("0.9", "-1"),
+        "momentum must be a finite number of at least 0, got -1",
+    ),
+    "rule.json": (
+        '{"format": "jaxsched.Recipe 1", "update_rule": "os.system"}',
+        "update_rule must be one of adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, "
+        "muon, nadam, radam, rmsprop, rprop, sgd, got 'os.system'.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("command", ["plot", "export"])
+def test_a_bad_recipes_file_is_refused_in_a_sentence(command, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, reason = BAD_FILES[name]
+    (tmp_path / name).write_text(text)
+    sentence = f"jaxsched {command}: {name} must be the file of a recipe: {reason}"
+    assert refused(capsys, command, name) == sentence
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("command", ["plot", "export"])
+def test_a_recipes_file_that_is_not_there_is_refused(command, capsys):
+    sentence = f"jaxsched {command}: no.yaml must be a recipe's file, got no such file."
+    assert refused(capsys, command, "no.yaml") == sentence
 
 
 @pytest.mark.parametrize("name", ["tyro", "rich", "matplotlib", "flax", "sklearn"])
@@ -308,9 +385,7 @@ def later(
       cos_lr: whether.
     """
     assert (hyp, cos_lr) == ("hyp.yaml", True)
-    return Recipe(
-        {"all": {"learning_rate": 0.5}}, origin=(later, {"epochs": epochs, "steps_per_epoch": 2})
-    )
+    return Recipe({"all": {"learning_rate": 0.5}}, length=2 * epochs)
 
 
 def test_a_new_factory_needs_no_line_here(monkeypatch, tmp_path, capsys):

@@ -335,7 +335,7 @@ ERRORS = {
     ),
     "too-long": (
         lambda: yolov5(epochs=10**6, steps_per_epoch=10**4),
-        "epochs * steps_per_epoch must be below 2**31, where int32 counts end, got 10000000000",
+        "epochs * steps_per_epoch must be below 2**31, the int32 limit, got 10000000000",
     ),
     "no-mapping": (
         lambda: yolov5(**SIZE, hyp=[1]),
@@ -353,10 +353,14 @@ ERRORS = {
 }
 
 
+OF_ANOTHER_TYPE = ("kind", "kind-bool", "batch-bool", "switch", "float-count")
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_bad_input_gets_one_sentence(name):
     call, message = ERRORS[name]
-    with pytest.raises(ValueError, match=re.escape(message)):
+    error = TypeError if name in OF_ANOTHER_TYPE else ValueError
+    with pytest.raises(error, match=re.escape(message)):
         call()
 
 
@@ -403,9 +407,8 @@ def warmed(recipe, warmup, **changes):
     return dataclasses.replace(recipe, groups=policy.groups(rate, **{**arguments, **changes}))
 
 
-def ramp(**changes):
-    arguments = {"warmup_iterations": 120, "ramp_to": 6.4, "then": 6, "drop_every": 40}
-    return policy.accumulation(**{**arguments, **changes})
+def ramp(iterations=120, end=6.4, drop_every=40):
+    return optimizers.Accumulation(schedules.batch_ramp(iterations, end=end, then=6), drop_every)
 
 
 def ramped_by(rounding, ramp_to=6.4):
@@ -427,11 +430,11 @@ WRONG_PORTS = {
     "warmup-target-fixed": lambda r: warmed(
         r,
         120,
-        rate=schedules.exact(
-            lambda i: jnp.where(i <= 120, 0.01, yolov5(**PORT).groups["norm"]["learning_rate"](i))
+        rate=lambda i: jnp.where(
+            i <= 120, 0.01, yolov5(**PORT).groups["norm"]["learning_rate"](i)
         ),
     ),
-    "bias-rate-of-the-weights": lambda r: warmed(r, 120, biased="weight"),
+    "bias-rate-of-the-weights": lambda r: warmed(r, 120, bias_label="weight"),
     "bias-rate-missing": lambda r: warmed(r, 120, bias_rate=0.0),
     "decay-not-scaled": lambda r: warmed(r, 120, weight_decay=0.0005),
     "decay-scaled-by-the-ramped-accumulation": lambda r: warmed(
@@ -443,14 +446,12 @@ WRONG_PORTS = {
     "ramp-rounds-half-up": lambda r: dataclasses.replace(
         r, accumulation=ramped_by(lambda v: np.floor(v + 0.5), 4.0)
     ),
-    "ramp-to-an-integer": lambda r: dataclasses.replace(r, accumulation=ramp(ramp_to=6)),
-    "no-ramp": lambda r: dataclasses.replace(r, accumulation=ramp(warmup_iterations=0)),
+    "ramp-to-an-integer": lambda r: dataclasses.replace(r, accumulation=ramp(end=6)),
+    "no-ramp": lambda r: dataclasses.replace(r, accumulation=ramp(iterations=0)),
     "pending-kept": lambda r: dataclasses.replace(r, accumulation=ramp(drop_every=None)),
     "updates-on-multiples": lambda r: dataclasses.replace(
         r,
-        accumulation=optimizers.Accumulation(
-            schedules.exact(lambda i: jnp.where(i % 6 == 0, 0, 10**6)), 40
-        ),
+        accumulation=optimizers.Accumulation(lambda i: jnp.where(i % 6 == 0, 0, 10**6), 40),
     ),
     "average-per-batch": lambda r: dataclasses.replace(r, ema=EMAPerBatch()),
     "average-restarts-on-resume": lambda r: yolov5(**PORT, start_epoch=5),

@@ -382,7 +382,7 @@ ERRORS = {
     ),
     "iteration-past-int32": (
         lambda tmp: import_state(adam_state(), ADAM, PARAMS, iteration=2**31),
-        "iteration must be below 2**31, where int32 counts end, got 2147483648",
+        "iteration must be below 2**31, the int32 limit, got 2147483648",
     ),
     "no-names": (
         lambda tmp: import_state(adam_state(names=()), ADAM, PARAMS),

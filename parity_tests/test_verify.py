@@ -77,6 +77,13 @@ live = (optimizer, scheduler)
 """
 
 
+BAD_FILES = {
+    "words.yaml": "just words\n",
+    "version.yaml": "format: jaxsched.Recipe 9\n",
+    "cut.json": '{"format": "jaxsched.Recipe 1", "groups":',
+}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -91,6 +98,10 @@ def folder(tmp_path, monkeypatch):
     Trace(rates).save("rates.npz")
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "run.npz").read_bytes()[:5000])
     (tmp_path / "empty.npz").write_bytes(b"")
+    yolov5_resnet18().save("recipe.yaml")
+    yolov5_resnet18().save("recipe.json")
+    for name, text in BAD_FILES.items():
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
@@ -105,6 +116,11 @@ EQUAL = [
     "mine.py:recipe --against run.npz --iterations 100",
     "mine.py:recipe --against numbered.npz --labels 0=norm,1=weight,2=bias",
     "numbered.npz --against mine.py:recipe --labels 0=norm,1=weight,2=bias",
+    "recipe.yaml --against run.npz",
+    "recipe.json --against mine.py:transformation",
+    "mine.py:recipe --against recipe.yaml",
+    "recipe.yaml --against recipe.json --iterations 100",
+    "recipe.yaml --against numbered.npz --labels 0=norm,1=weight,2=bias",
 ]
 
 
@@ -132,7 +148,17 @@ def test_what_differs_is_told_with_its_cause_and_a_picture(folder, capsys):
     assert report["causes"] == ["warm-up too short: warmup_iterations 999 for 1000"]
     assert report["versions"]["jax"] == jax.__version__
     assert report["reference"]["sha256"] != report["mine"]["sha256"]
-    assert len(report["quantities"]) == 9
+    numbers = [q for q in report["quantities"] if not q["is_setting"]]
+    settings = [q["name"] for q in report["quantities"] if q["is_setting"]]
+    assert len(numbers) == 9
+    assert sorted(settings) == ["nesterov", "nesterov", "nesterov", "update_rule"]
+
+
+def test_another_recipes_file_is_no_parity(folder, capsys):
+    yolov5_resnet18(lrf=0.2).save("other.yaml")
+    yolov5_resnet18(lrf=0.25).save("mine.yaml")
+    assert cli.main("verify mine.yaml --against other.yaml".split()) == 1
+    assert "lrf 0.25 for 0.2" in capsys.readouterr().out
 
 
 def test_a_hash_tells_sides_apart_and_alike():
@@ -205,8 +231,12 @@ def test_live_torch_is_a_reference(folder, capsys):
 
 
 REFUSED = [
-    ("nothing.npz --against run.npz", "nothing.npz must be a trace's file or file.py:name, got no such file."),
+    ("nothing.npz --against run.npz", "nothing.npz must be a trace's or a recipe's file or file.py:name, got no such file."),
     ("nothing.py:x --against run.npz", "nothing.py must be a Python file, got no such file."),
+    ("nothing.yaml --against run.npz", "nothing.yaml must be a trace's or a recipe's file or file.py:name, got no such file."),
+    ("words.yaml --against run.npz", "words.yaml must be the file of a recipe: a recipe must be a mapping, got str."),
+    ("run.npz --against version.yaml", "version.yaml must be the file of a recipe: format must be jaxsched.Recipe 1, got jaxsched.Recipe 9. Save the recipe again with this version of jaxsched."),
+    ("cut.json --against run.npz", "cut.json must be the file of a recipe: Expecting value: line 1 column 42 (char 41)"),
     ("mine.py --against run.npz", "mine.py must be followed by a name, as in mine.py:recipe."),
     ("mine.py:recipes --against run.npz", "mine.py:recipes must be a Recipe, a Trace, an Optax transformation, or torch's (optimizer, scheduler), got module."),
     ("mine.py:recip --against run.npz", "mine.py must define recip, got none. It has recipe."),
@@ -259,9 +289,7 @@ def test_a_recording_of_updates_is_held_against_the_recipes_updates():
     report = jaxsched.compare(recipe, updates)
     assert report, str(report)
     assert str(report).startswith(f"parity: {len(stepped)} updates × 3 groups")
-    late = Trace(
-        {k: {n: v[1:] for n, v in g.items()} for k, g in groups.items()}, meta=updates.meta
-    )
+    late = Trace({k: {n: v[1:] for n, v in g.items()} for k, g in groups.items()}, clock="update")
     assert not jaxsched.compare(recipe, late)
     alone = yolov5_resnet18(epochs=2)
     assert jaxsched.compare(alone, Trace(alone.trace(60).groups, clock="update"))
