@@ -238,8 +238,9 @@ def override(
     return Schedule(
         override,
         arguments,
+        # ``other`` at that count alone: elsewhere it may have no value.
         lambda count: jnp.where(
-            (as_float64(count) == as_float64(at)) & when, there(count), inner(count)
+            (as_float64(count) == as_float64(at)) & when, there(_integer(at)), inner(count)
         ),
     )
 

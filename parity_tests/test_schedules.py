@@ -110,6 +110,14 @@ def test_strict_promotion_leaves_the_bits():
         np.testing.assert_array_equal(jax.jit(rate)(jnp.arange(3000)), reference)
 
 
+@pytest.mark.parametrize("map_counts", [lambda f: f, jax.jit, jax.vmap])
+def test_an_override_asks_the_other_schedule_at_its_count_alone(map_counts):
+    """torch's closed forms refuse counts below 0, and a shifted one would be asked for some."""
+    decay = lr_scheduler.exponential_lr(1.0, 0.5)
+    late = schedules.override(schedules.constant(3.0), schedules.shift(decay, 4), at=5)
+    assert map_counts(late)(jnp.arange(7)).tolist() == [3.0] * 5 + [0.5, 3.0]
+
+
 LINE = schedules.linear(100, lrf=0.0)
 COMBINED = {
     "per_epoch": schedules.per_epoch(LINE, 3),
