@@ -136,7 +136,10 @@ class Schedule:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):
             return NotImplemented
-        return self is other or self._key == other._key
+        try:
+            return self is other or (hash(self) == hash(other) and self._key == other._key)
+        except TypeError:  # an argument that JAX is tracing
+            return False
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -187,6 +190,7 @@ def formula_of(
       *hyperparameters: numbers, handed on as Python floats, or arrays, handed on as float64.
       check: raises where it refuses a concrete count.
     """
+    hyperparameters = freeze(hyperparameters)
 
     def formula(count: Any) -> Any:
         if check is not None and not isinstance(count, Tracer):
@@ -298,6 +302,8 @@ def show(value: Any) -> str:
     if isinstance(value, functools.partial):
         arguments = [*map(show, value.args), *(f"{k}={show(v)}" for k, v in value.keywords.items())]
         return f"functools.partial({', '.join([show(value.func), *arguments])})"
+    if type(value) is float and not math.isfinite(value):
+        return f"float('{value}')"
     name = getattr(value, "__qualname__", None)
     if callable(value) and isinstance(name, str):
         module = getattr(value, "__module__", None) or "builtins"

@@ -31,6 +31,7 @@ from jaxsched._schedule import (
     as_float64,
     float64_formula,
     formula_of,
+    freeze,
 )
 from jaxsched._validate import require, require_count, require_nonnegative
 
@@ -60,6 +61,7 @@ def constant(value: Hyperparameter) -> Schedule:
     >>> float(constant(0.5)(10))
     0.5
     """
+    value = freeze(value)
     return Schedule(
         constant, {"value": value}, lambda count: jnp.full(jnp.shape(count), as_float64(value))
     )
@@ -156,7 +158,7 @@ def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
     2.0
     """
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    inner = float64_formula(schedule)
+    inner, steps_per_epoch = float64_formula(schedule), freeze(steps_per_epoch)
 
     def formula(count: Any) -> Any:
         # In integers: XLA divides floats by a constant by way of its reciprocal, and 49 / 49 falls
@@ -185,7 +187,7 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     >>> [float(lagged(lambda epoch: epoch, after=1)(e)) for e in range(4)]
     [0.0, 1.0, 1.0, 2.0]
     """
-    inner = float64_formula(schedule)
+    inner, after = float64_formula(schedule), freeze(after)
 
     def formula(count: Any) -> Any:
         late = jnp.where(as_float64(count) > as_float64(after), 1, 0)
@@ -205,7 +207,7 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
     [0.0, 1.0]
     """
     require("counts", counts, "an integer", lambda v: int(v) == v)
-    inner = float64_formula(schedule)
+    inner, counts = float64_formula(schedule), freeze(counts)
     return Schedule(
         shift,
         {"schedule": schedule, "counts": counts},
@@ -233,6 +235,7 @@ def override(
     >>> [float(override(lambda c: c, constant(7.0), at=1)(c)) for c in range(3)]
     [0.0, 7.0, 2.0]
     """
+    at, when = freeze(at), freeze(when)
     arguments = {"schedule": schedule, "other": other, "at": at, "when": when}
     inner, there = float64_formula(schedule), float64_formula(other)
     return Schedule(
@@ -269,7 +272,7 @@ def warmup(
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
     require_nonnegative(iterations=iterations)
-    inner = float64_formula(schedule)
+    inner, iterations, start = float64_formula(schedule), freeze(iterations), freeze(start)
 
     def formula(count: Any) -> Any:
         x, target, n = as_float64(count), inner(count), as_float64(iterations)
@@ -368,7 +371,7 @@ def recorded_steps(
     """
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
     require_count("batches_done", batches_done)
-    numbers = np.asarray(values, np.float64)
+    numbers = np.array(values, np.float64)
     arguments = {
         "values": numbers,
         "steps_per_epoch": steps_per_epoch,

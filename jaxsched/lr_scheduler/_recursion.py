@@ -25,6 +25,7 @@ from jaxsched._schedule import (
     as_float64,
     float64_formula,
     formula_of,
+    freeze,
 )
 from jaxsched._validate import require_base_lr, require_count, require_one_group
 from jaxsched.schedules import table_formula
@@ -145,7 +146,8 @@ def torch_schedule(
       momentum: the formula of the momentum that is cycled.
       check: refuses concrete counts, in addition to negative ones.
     """
-    name = factory.__name__
+    name, hyperparameters = factory.__name__, freeze(tuple(hyperparameters))
+    arguments = {key: freeze(value) for key, value in arguments.items()}
     base_lr = None if sets_base_lr else arguments.get("base_lr")
     require_one_group(name, [base_lr, *hyperparameters])
     if base_lr is not None:
