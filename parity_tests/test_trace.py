@@ -7,13 +7,15 @@ import re
 
 import numpy as np
 import pytest
+from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxsched
 from jaxsched import Recipe, Trace, cli
+from jaxsched._trace import UNSTATED
 from jaxsched.parity import ulps
-from jaxsched.recipes import recorded, yolov5_resnet18
+from jaxsched.recipes import recorded, yolov5, yolov5_resnet18
 
 TRACE = Trace(
     {
@@ -22,7 +24,14 @@ TRACE = Trace(
     },
     {"stepped": np.array([1.0, 0.0, 1.0])},
     start=7,
-    meta={"clock": "iteration", "note": "×"},
+    meta={"note": "×"},
+    update_rule="sgd",
+    switches={"c": {"nesterov": True}},
+    constants={"c": {"momentum": 1.0}},
+    clip_norm=10.0,
+    clip_value=None,
+    ema={"decay": 0.9999, "tau": 2000.0},
+    versions={"torch": "2.13.0"},
 )
 
 
@@ -31,12 +40,26 @@ def test_saved_and_loaded_is_the_same(tmp_path):
     loaded = Trace.load(tmp_path / "run.npz")
     assert loaded.start == 7
     assert loaded.meta == TRACE.meta
+    assert loaded == TRACE
+    for name, value in TRACE.header().items():
+        assert getattr(loaded, name) == value
+    assert (loaded.clip_value, loaded.accumulation) == (None, UNSTATED)
     assert list(tmp_path.iterdir()) == [tmp_path / "run.npz"]
     for label, group in TRACE.groups.items():
         for name, values in group.items():
             np.testing.assert_array_equal(loaded.groups[label][name], values)
             assert loaded.groups[label][name].dtype == values.dtype
     np.testing.assert_array_equal(loaded.run["stepped"], TRACE.run["stepped"])
+
+
+def test_a_file_of_version_0_1_0_has_its_header():
+    """Written by 0.1.0 of ``yolov5(epochs=2, steps_per_epoch=6, batch_size=16)``, in ``meta``."""
+    old = Trace.load(DATA / "trace_0.1.0_yolov5.npz")
+    recipe = yolov5(epochs=2, steps_per_epoch=6, batch_size=16)
+    assert old.meta == {}
+    assert old == recipe.trace(12)
+    assert Recipe.from_trace(old).trace(12) == old
+    assert old != yolov5(epochs=2, steps_per_epoch=6, batch_size=16, hyp={"lrf": 0.3}).trace(12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,8 +159,8 @@ def test_what_is_told_of_a_group_goes_with_its_name(names):
         assert again.groups[names.get(label, label)].items() >= group.items()
 
 
-def traces(n=3, label="a", start=0, **meta):
-    return Trace({label: {"learning_rate": np.linspace(0, 1, n)}}, start=start, meta=meta)
+def traces(n=3, label="a", start=0, **header):
+    return Trace({label: {"learning_rate": np.linspace(0, 1, n)}}, start=start, **header)
 
 
 ERRORS = {
@@ -168,7 +191,7 @@ ERRORS = {
     ),
     "rows": (
         lambda: Trace.stack([{"a": {"x": 1.0, "y": 2.0}}, {"a": {"x": 1.0}}]),
-        "rows must tell what the first does, got a/x in row 1. Stack one optimizer's.",
+        "rows must have the names of the first, got a/x in row 1. Stack one optimizer's.",
     ),
     "lengths": (
         lambda: jaxsched.compare(traces(3), traces(4)),
@@ -194,20 +217,12 @@ ERRORS = {
     "nothing-to-compare": (
         lambda: jaxsched.compare(traces(), Trace({"a": {}}, {"stepped": np.ones(3)})),
         "traces must have at least 1 quantity to compare, got none in the reference's groups. "
-        "Pass one that tells its hyperparameters.",
-    ),
-    "a-path": (
-        lambda: jaxsched.compare("run.npz", traces()),
-        "compare takes recipes and traces, got str. Read a trace's file with Trace.load.",
-    ),
-    "none": (
-        lambda: jaxsched.compare(yolov5_resnet18(), None),
-        "compare takes recipes and traces, got NoneType. Read a trace's file with Trace.load.",
+        "Pass one with its hyperparameters.",
     ),
     "horizon": (
         lambda: jaxsched.compare(*[Recipe({"a": {"learning_rate": 0.1}})] * 2),
-        "one of two recipes must tell how long its run is, got a reference without epochs in its "
-        "origin. Compare with recipe.trace(n).",
+        "one of two recipes must have a length, got None of both. Pass iterations, or compare with "
+        "recipe.trace(n).",
     ),
 }
 
@@ -219,13 +234,36 @@ def test_bad_input_gets_one_sentence(name):
         call()
 
 
+@pytest.mark.parametrize(
+    ("other", "kind"), [("run.npz", "str"), (None, "NoneType"), ({"a": 0.1}, "dict")]
+)
+def test_what_is_neither_a_recipe_nor_a_trace_is_refused(other, kind):
+    sentence = (
+        f"compare takes recipes and traces, got {kind}. Read a trace's file with Trace.load; "
+        "of a recording pass its trace."
+    )
+    for pair in ((other, traces()), (traces(), other), (yolov5_resnet18(), other)):
+        with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+            jaxsched.compare(*pair)
+
+
 def test_ulps_count_float32_steps():
     one = np.float32(1)
     assert ulps(np.array([1.0]), np.array([np.nextafter(one, 2)])) == [1]
     assert ulps(np.array([-0.0]), np.array([0.0])) == [0]
     assert ulps(np.array([-1e-45]), np.array([1e-45])) == [2]
-    assert ulps(np.array([np.nan]), np.array([np.nan])) == [0]
+    assert ulps(np.array([np.nan]), np.array([np.nan])) > 1e9
     assert ulps(np.array([np.nan]), np.array([1.0])) > 1e9
+
+
+def test_nan_is_equal_to_nothing():
+    def of(value):
+        return Trace({"a": {"learning_rate": np.array([0.1, value])}})
+
+    assert not jaxsched.compare(of(np.nan), of(np.nan))
+    assert not jaxsched.compare(of(np.nan), of(0.2))
+    assert not jaxsched.compare(of(0.2), of(np.nan))
+    assert jaxsched.compare(of(0.2), of(0.2))
 
 
 def test_float64_on_both_sides_is_held_to_float64():
@@ -252,7 +290,8 @@ def test_one_of_each_is_told_as_one():
 def test_what_only_mine_has_is_named():
     report = jaxsched.compare(yolov5_resnet18(), recorded("yolov5_resnet18"))
     assert report
-    assert report.not_compared == ("dampening",)
+    recorded_lacks = ("dampening", "maximize", "clip_norm", "clip_value", "ema")
+    assert report.not_compared == recorded_lacks
 
 
 def test_two_recipes_are_compared_over_the_run():
