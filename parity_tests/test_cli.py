@@ -208,7 +208,7 @@ def test_a_recipes_file_is_exported_and_drawn(suffix, tmp_path):
     for words, out in zip([[file], ["yolov5_resnet18", *OPTIONS]], drawn, strict=True):
         assert cli.main(["plot", *words, "--out", str(out)]) == 0
     # The same curves; Matplotlib writes ids and a date of its own.
-    mine, named = (re.findall(r'd="([^"]*)"', path.read_text()) for path in drawn)
+    mine, named = (re.findall(r' d="([^"]*)"', path.read_text()) for path in drawn)
     assert mine == named
 
 
@@ -371,6 +371,8 @@ def test_a_recipes_arguments_are_options_with_its_own_words(capsys):
     told = helped(capsys, "plot", "yolov5_resnet18")
     for parameter in recipes.yolov5_resnet18.__kwdefaults__:
         assert f"--{parameter.replace('_', '-')}" in told
+    assert "--lr0 FLOAT" in told
+    assert "--warmup-iterations INT" in told
     assert "length of the warm-up, in iterations; 0 for none." in told
 
 

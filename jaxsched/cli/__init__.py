@@ -30,13 +30,17 @@ from jaxsched.cli._verify import verify
 
 __all__ = ["COMMANDS", "factories", "main"]
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train,
     "plot": plot,
     "export": export,
     "record": record,
     "verify": verify,
 }
+
+
+PLAIN = (bool, int, float, str, Path, type(None))
+"""Types of options that a command line can hold."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,7 +164,7 @@ def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial
         p.replace(
             annotation=Annotated[hints[p.name], tyro.conf.arg(metavar=p.name.upper())]
             if p.kind is p.POSITIONAL_ONLY
-            else _option(hints[p.name]),
+            else _option(hints[p.name], p.default),
             kind=p.kind if p.kind is p.POSITIONAL_ONLY else p.KEYWORD_ONLY,
         )
         for p in signature.parameters.values()
@@ -172,9 +176,11 @@ def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial
     return binder
 
 
-def _option(hint: Any) -> Any:
+def _option(hint: Any, default: Any) -> Any:
     """Of a union, what can be written on a command line: no mapping, no array."""
     if not isinstance(hint, types.UnionType) and typing.get_origin(hint) is not typing.Union:
         return hint
-    plain = (bool, int, float, str, Path, type(None))
-    return typing.Union[tuple(h for h in typing.get_args(hint) if h in plain)]  # noqa: UP007
+    plain = [h for h in typing.get_args(hint) if h in PLAIN]
+    if {bool, int, float} <= {*plain}:  # a hyperparameter, whatever array it may be
+        return type(default)
+    return typing.Union[tuple(plain)]  # noqa: UP007
