@@ -9,10 +9,11 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import of_formula
 
 from jaxsched import lr_scheduler, recipes, schedules
 from jaxsched._float64 import _tpu as tpu
-from jaxsched._float64 import computed, within
+from jaxsched._float64 import in_float64, plain_float64
 from jaxsched.optimizers import EMA, adam
 
 RANGES = {
@@ -83,8 +84,8 @@ def test_what_is_not_finite_is_as_numpy_has_it(name, x64):
 
 
 def unlowered(schedule, count):
-    """``schedule`` without the primitive, as it stands within ``computed``."""
-    with within():
+    """``schedule`` without the primitive, as it is inside ``in_float64``."""
+    with plain_float64():
         return schedule(count)
 
 
@@ -134,13 +135,13 @@ def test_a_formula_past_the_primitive_is_xlas_own():
             return jnp.cos(i.astype(jnp.float64) / 100).astype(jnp.float32)
 
     assert "stablehlo.cosine" in lowered_text(past, "tpu")
-    assert "stablehlo.cosine" not in lowered_text(lambda i: computed(lambda: past(i)), "tpu")
+    assert "stablehlo.cosine" not in lowered_text(lambda i: in_float64(lambda: past(i)), "tpu")
 
 
 def test_what_is_no_array_comes_back_as_it_is():
     @jax.jit
     def step(i):
-        found = computed(lambda: {"a": i + 1, "name": "sgd", "rates": (0.1, i * 2), "none": None})
+        found = in_float64(lambda: {"a": i + 1, "name": "sgd", "rates": (0.1, i * 2), "none": None})
         assert found["name"] == "sgd"
         assert found["rates"][0] == 0.1
         assert found["none"] is None
@@ -163,7 +164,7 @@ def test_gradients_and_batches_pass_through_it():
 
 def test_what_is_not_batched_stays_one():
     def of(lrf, i):
-        return computed(lambda: {"batched": lrf * i, "one": i + 1, "literal": 1.0 + jnp.zeros(())})
+        return in_float64(lambda: {"batched": lrf * i, "one": i + 1, "literal": 1.0 + jnp.zeros(())})
 
     out = {"batched": 0, "one": None, "literal": None}
     found = jax.jit(jax.vmap(of, in_axes=(0, None), out_axes=out))(jnp.arange(3.0), 2.0)
@@ -174,11 +175,11 @@ def test_what_is_not_batched_stays_one():
 
 
 def test_a_formula_may_name_an_axis_and_read_what_is_mutable():
-    rate = schedules.exact(lambda c: (1 + jax.lax.axis_index("member")) / (1 + c))
+    rate = of_formula(lambda c: (1 + jax.lax.axis_index("member")) / (1 + c))
     found = jax.jit(jax.vmap(rate, axis_name="member"))(jnp.zeros(3, jnp.int32))
     assert found.tolist() == [1, 2, 3]
     ref = jax.new_ref(jnp.float32(0.5))
-    assert float(jax.jit(schedules.exact(lambda c: ref[...] / (1 + c)))(1)) == 0.25
+    assert float(jax.jit(of_formula(lambda c: ref[...] / (1 + c)))(1)) == 0.25
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
@@ -204,6 +205,6 @@ def test_a_function_is_found_within(wrap):
         inside.defvjp(lambda x: (plain(x), x), lambda x, g: (-g * jnp.sin(x / 100) / 100,))
     if wrap == "custom_jvp":
         inside.defjvp(lambda x, t: (plain(*x), -t[0] * jnp.sin(x[0] / 100) / 100))
-    text = lowered_text(schedules.exact(inside), "tpu")
+    text = lowered_text(of_formula(inside), "tpu")
     assert "stablehlo.cosine" not in text
     assert "optimization_barrier" in text

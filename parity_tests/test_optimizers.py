@@ -1,5 +1,6 @@
 """Update rules against torch.optim: parameters and state after each of 200 updates."""
 
+import functools
 import io
 import itertools
 import math
@@ -232,6 +233,73 @@ def test_three_groups_in_a_recipe(rule, float64):
         for leaf, p in parameters.items():
             assert relative(np.asarray(params[leaf])[None], p.numpy()[None]) <= bound
     assert len(traced) == 1
+
+
+def twenty_updates(update_rule, group, shapes):
+    """The parameters after 20 jitted float32 updates of a recipe with one group."""
+    start, gradients = problem(shapes, np.float32)
+    tx = Recipe({"all": group}, update_rule).optimizer(dict.fromkeys(shapes, "all"))
+    params = jax.tree.map(jnp.asarray, start)
+    state, step = tx.init(params), jax.jit(tx.update)
+    for i in range(20):
+        updates, state = step({leaf: g[i] for leaf, g in gradients.items()}, state, params)
+        params = optax.apply_updates(params, updates)
+    return jax.tree.map(np.asarray, params)
+
+
+@by_rule
+def test_a_rule_inside_another_function_gives_its_bits(rule):
+    """Rules take float64 scalars; of a float32 0.999, 1 - b2 is 1.3e-5 off."""
+    arguments = next((a for a in rule.settings() if "b2" in a), rule.settings()[-1])
+    group = our_arguments(arguments)
+    rate = {"learning_rate": group["learning_rate"]}
+    others = {name: value for name, value in group.items() if name not in rate}
+
+    @functools.wraps(rule.ours)
+    def around(*args, **kwargs):
+        return rule.ours(*args, **kwargs)
+
+    expected = twenty_updates(rule.ours, group, rule.shapes)
+    for update_rule, values in [
+        (functools.partial(rule.ours, **others), rate),
+        (functools.partial(functools.partial(rule.ours, *rate.values()), **others), {}),
+        (functools.partial(around, **others), rate),
+    ]:
+        params = twenty_updates(update_rule, values, rule.shapes)
+        for leaf, p in expected.items():
+            np.testing.assert_array_equal(params[leaf], p)
+
+
+def test_a_function_of_ones_own_around_adam_gives_its_bits():
+    """The twin: with b2 rounded to float32 first, as a rule of others gets it, bits differ."""
+    b2 = np.linspace(0.99, 0.999, 20)
+
+    def with_b2(learning_rate, b2):
+        return optimizers.adam(learning_rate, b2=b2)
+
+    group = {"learning_rate": 0.01, "b2": table(b2)}
+    mine = twenty_updates(with_b2, group, ANY)
+    expected = twenty_updates(optimizers.adam, group, ANY)
+    rounded = twenty_updates(optimizers.adam, {**group, "b2": table(np.float32(b2))}, ANY)
+    for leaf, p in expected.items():
+        np.testing.assert_array_equal(mine[leaf], p)
+        assert (rounded[leaf] != p).any()
+
+
+@pytest.mark.parametrize(
+    ("build", "dtype"), [(optimizers.sgd, jnp.float64), (optax.sgd, jnp.float32)]
+)
+def test_a_rule_of_others_gets_rounded_values(build, dtype):
+    received = []
+
+    def update_rule(learning_rate):
+        received.append(learning_rate.dtype)
+        return build(learning_rate)
+
+    twenty_updates(update_rule, {"learning_rate": table(np.linspace(0.1, 0.2, 20))}, ANY)
+    # The first, of the recipe itself, asks what kind of rule it is.
+    assert received[0] == jnp.float32
+    assert set(received[1:]) == {jnp.dtype(dtype)}
 
 
 @by_rule
@@ -615,7 +683,7 @@ def test_a_recipe_clips_all_trained_groups_together(float64):
 def test_a_trace_keeps_the_clip():
     trace = clipped_recipe(0.5).trace(3)
     assert Recipe.from_trace(trace).clip_norm == 0.5
-    assert "clip_norm" not in clipped_recipe(None).trace(3).meta
+    assert clipped_recipe(None).trace(3).clip_norm is None
 
 
 def test_a_clipped_recipe_under_nnx():
