@@ -15,10 +15,10 @@ from jaxsched.param_groups import Path, by_rule
 try:
     from flax import linen as nn
     from flax import nnx
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
         "jaxsched.flax needs Flax: pip install 'jaxsched[train]'", name="flax"
-    ) from error
+    ) from _error
 
 __all__ = ["NORMS", "by_module"]
 

@@ -16,19 +16,15 @@ from jaxsched.examples.shapes import CLASSES, Shapes
 
 __all__ = [
     "ANCHORS",
-    "GAINS",
-    "STRIDES",
     "Array",
     "Detections",
     "cells",
-    "complete_iou",
-    "decode",
     "iou",
     "kept",
     "loss",
 ]
 
-STRIDES = (8, 16)
+_STRIDES = (8, 16)
 """Pixels between the cells of each scale."""
 
 ANCHORS = (((12.0, 18.0), (18.0, 12.0)), ((18.0, 26.0), (26.0, 18.0)))
@@ -37,13 +33,13 @@ ANCHORS = (((12.0, 18.0), (18.0, 12.0)), ((18.0, 26.0), (26.0, 18.0)))
 A box reaches four times as far, so every anchor is matched to every shape.
 """
 
-GAINS = {"box": 0.2, "objectness": 1.0, "class": 0.5}
+_GAINS = {"box": 0.2, "objectness": 1.0, "class": 0.5}
 """Weights of the losses, for images of this size."""
 
 Array = jax.Array | np.ndarray
 
 
-def decode(output: jax.Array, stride: int, anchors: Any) -> jax.Array:
+def _decode(output: jax.Array, stride: int, anchors: Any) -> jax.Array:
     r"""The boxes of one scale, centre, width and height in pixels.
 
     .. math::
@@ -67,7 +63,7 @@ def iou(a: Array, b: Array) -> jax.Array:
     return common / (a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - common)
 
 
-def complete_iou(a: Array, b: Array) -> jax.Array:
+def _complete_iou(a: Array, b: Array) -> jax.Array:
     r"""IoU less what centres and aspects differ by.
 
     .. math::
@@ -110,14 +106,14 @@ def loss(outputs: list[jax.Array], batch: Shapes) -> tuple[jax.Array, jax.Array]
     total, fits = jnp.zeros([]), jnp.zeros(batch.labels.shape, bool)
     labels, n = jnp.asarray(batch.labels), len(batch.labels)
     image = jnp.arange(n)[:, None, None]
-    for output, stride, anchors in zip(outputs, STRIDES, ANCHORS, strict=True):
+    for output, stride, anchors in zip(outputs, _STRIDES, ANCHORS, strict=True):
         column, row = jnp.moveaxis(cells(batch.boxes, stride), -1, 0)
         inside = (column >= 0) & (column < output.shape[2]) & (row >= 0) & (row < output.shape[1])
         matched = ((labels >= 0)[..., None] & inside)[..., None]  # (n, shapes, cells, 1)
         place = image, row.clip(0, output.shape[1] - 1), column.clip(0, output.shape[2] - 1)
 
-        overlap = complete_iou(
-            decode(output, stride, anchors)[place], batch.boxes[:, :, None, None]
+        overlap = _complete_iou(
+            _decode(output, stride, anchors)[place], batch.boxes[:, :, None, None]
         )
         logits = output[place][..., 5:]
         wanted = jnp.broadcast_to(nnx.one_hot(labels, len(CLASSES))[:, :, None, None], logits.shape)
@@ -126,10 +122,10 @@ def loss(outputs: list[jax.Array], batch: Shapes) -> tuple[jax.Array, jax.Array]
         sure = jnp.zeros(output.shape[:-1]).at[place].max(jnp.where(matched, overlap, 0))
         sure = jax.lax.stop_gradient(sure)
         count = jnp.maximum(matched.sum() * len(anchors), 1)
-        total += GAINS["box"] * jnp.where(matched, 1 - overlap, 0).sum() / count
-        total += GAINS["class"] * jnp.where(matched, by_class, 0).sum() / count
+        total += _GAINS["box"] * jnp.where(matched, 1 - overlap, 0).sum() / count
+        total += _GAINS["class"] * jnp.where(matched, by_class, 0).sum() / count
         total += (
-            GAINS["objectness"] * optax.sigmoid_binary_cross_entropy(output[..., 4], sure).mean()
+            _GAINS["objectness"] * optax.sigmoid_binary_cross_entropy(output[..., 4], sure).mean()
         )
         right = logits.argmax(-1) == labels[..., None, None]
         fits |= (matched & right & (overlap > 0.5)).any((2, 3))
@@ -147,7 +143,7 @@ class Detections(NamedTuple):
 def kept(outputs: list[jax.Array]) -> Detections:
     """The boxes of a score above 0.25, less those that a surer one overlaps by 0.45."""
     n, width = len(outputs[0]), outputs[0].shape[-1]
-    boxes = [decode(*scale) for scale in zip(outputs, STRIDES, ANCHORS, strict=True)]
+    boxes = [_decode(*scale) for scale in zip(outputs, _STRIDES, ANCHORS, strict=True)]
     boxes = jnp.concatenate([b.reshape(n, -1, 4) for b in boxes], 1)
     chances = nnx.sigmoid(jnp.concatenate([o.reshape(n, -1, width) for o in outputs], 1)[..., 4:])
 

@@ -25,7 +25,7 @@ from jaxsched.param_groups import leaf_path
 
 __all__ = ["Checkpoints", "Saved"]
 
-FORMAT, NOTES = "jaxsched.Checkpoint 1", "notes.json"
+_FORMAT, _NOTES = "jaxsched.Checkpoint 1", "notes.json"
 
 
 class Saved(NamedTuple):
@@ -63,7 +63,7 @@ class Checkpoints:
     def __init__(
         self, folder: str | os.PathLike[str], run: Mapping[str, Any], *, keep: int = 3
     ) -> None:
-        self.folder = Path(folder).absolute()
+        self.folder: Path = Path(folder).absolute()
         self._run = json.loads(json.dumps(run))
         self._keep = keep
         self._writer: ocp.StandardCheckpointer | None = None
@@ -95,7 +95,7 @@ class Checkpoints:
         columns = _columns(list(rows))
         leaves = [_plain(leaf) for leaf in jax.tree.leaves(state)]
         notes = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "run": self._run,
             "machine": _machine(leaves),
             "leaves": _described(state),
@@ -125,7 +125,7 @@ class Checkpoints:
             if jax.process_index():
                 return
             notes["files"] = _files(partial)
-            with (partial / NOTES).open("w") as file:
+            with (partial / _NOTES).open("w") as file:
                 json.dump({**notes, "sum": _sum_of(notes)}, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -289,7 +289,7 @@ def _files(folder: Path) -> dict[str, int]:
     return {
         path.relative_to(folder).as_posix(): checksum(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NOTES
+        if path.is_file() and path.name != _NOTES
     }
 
 
@@ -298,11 +298,11 @@ def _read_notes(folder: Path) -> dict[str, Any]:
     whole = f"{folder} must be a whole checkpoint, got one whose"
     remedy = "Move it away to go on from the one before."
     try:
-        notes = json.loads((folder / NOTES).read_text())
-        if notes.pop("sum") != _sum_of(notes) or notes["format"] != FORMAT:
+        notes = json.loads((folder / _NOTES).read_text())
+        if notes.pop("sum") != _sum_of(notes) or notes["format"] != _FORMAT:
             raise ValueError("sum")
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{whole} {NOTES} is damaged or gone. {remedy}") from error
+        raise ValueError(f"{whole} {_NOTES} is damaged or gone. {remedy}") from error
     found = _files(folder)
     differ = [
         name for name in {**notes["files"], **found} if notes["files"].get(name) != found.get(name)

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxsched.examples.boxes import ANCHORS
-from jaxsched.examples.resnet import dense_init, torch_batch_norm
+from jaxsched.examples.resnet import TorchBatchNorm, dense_init, torch_batch_norm
 from jaxsched.examples.shapes import CLASSES
 
-__all__ = ["CSP", "Conv", "Detector", "Pool"]
+__all__ = ["Conv", "Detector"]
 
 
 class Conv(nnx.Module):
     """Convolution, BatchNorm, SiLU; with stride 2 it halves the image."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, *, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
+        self.conv: nnx.Conv = nnx.Conv(
             inputs,
             outputs,
             (size, size),
@@ -29,14 +29,14 @@ class Conv(nnx.Module):
             kernel_init=dense_init,
             rngs=rngs,
         )
-        self.bn = torch_batch_norm(outputs, rngs=rngs)
+        self.bn: TorchBatchNorm = torch_batch_norm(outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """``x`` with ``outputs`` features."""
         return nnx.silu(self.bn(self.conv(x)))
 
 
-class CSP(nnx.Module):
+class _CSP(nnx.Module):
     """A cross-stage partial block: one half passes a bottleneck, the other goes by.
 
     Source: Wang et al., "CSPNet", https://arxiv.org/abs/1911.11929.
@@ -44,11 +44,11 @@ class CSP(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, shortcut: bool = True, rngs: nnx.Rngs):
         half = outputs // 2
-        self.through = Conv(inputs, half, 1, rngs=rngs)
-        self.by = Conv(inputs, half, 1, rngs=rngs)
-        self.reduce = Conv(half, half, 1, rngs=rngs)
-        self.expand = Conv(half, half, 3, rngs=rngs)
-        self.merge = Conv(2 * half, outputs, 1, rngs=rngs)
+        self.through: Conv = Conv(inputs, half, 1, rngs=rngs)
+        self.by: Conv = Conv(inputs, half, 1, rngs=rngs)
+        self.reduce: Conv = Conv(half, half, 1, rngs=rngs)
+        self.expand: Conv = Conv(half, half, 3, rngs=rngs)
+        self.merge: Conv = Conv(2 * half, outputs, 1, rngs=rngs)
         self.shortcut = shortcut
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -59,12 +59,12 @@ class CSP(nnx.Module):
         return self.merge(jnp.concatenate([y, self.by(x)], -1))
 
 
-class Pool(nnx.Module):
+class _Pool(nnx.Module):
     """Pyramid pooling: maxima over 3, 5 and 7 cells, each made of the one before."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
-        self.reduce = Conv(features, features // 2, 1, rngs=rngs)
-        self.merge = Conv(2 * features, features, 1, rngs=rngs)
+        self.reduce: Conv = Conv(features, features // 2, 1, rngs=rngs)
+        self.merge: Conv = Conv(2 * features, features, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """``x`` with what is around each cell."""
@@ -78,19 +78,21 @@ class Detector(nnx.Module):
     """Images (n, 64, 64, 3) to the outputs of the two scales."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        self.stem = nnx.Sequential(
-            Conv(3, 16, 6, 2, rngs=rngs), Conv(16, 32, 3, 2, rngs=rngs), CSP(32, 32, rngs=rngs)
+        self.stem: nnx.Sequential = nnx.Sequential(
+            Conv(3, 16, 6, 2, rngs=rngs), Conv(16, 32, 3, 2, rngs=rngs), _CSP(32, 32, rngs=rngs)
         )
-        self.fine = nnx.Sequential(Conv(32, 64, 3, 2, rngs=rngs), CSP(64, 64, rngs=rngs))
-        self.coarse = nnx.Sequential(
-            Conv(64, 128, 3, 2, rngs=rngs), CSP(128, 128, rngs=rngs), Pool(128, rngs=rngs)
+        self.fine: nnx.Sequential = nnx.Sequential(
+            Conv(32, 64, 3, 2, rngs=rngs), _CSP(64, 64, rngs=rngs)
         )
-        self.lateral = Conv(128, 64, 1, rngs=rngs)
-        self.up = CSP(128, 64, shortcut=False, rngs=rngs)
-        self.down = Conv(64, 64, 3, 2, rngs=rngs)
-        self.out = CSP(128, 128, shortcut=False, rngs=rngs)
+        self.coarse: nnx.Sequential = nnx.Sequential(
+            Conv(64, 128, 3, 2, rngs=rngs), _CSP(128, 128, rngs=rngs), _Pool(128, rngs=rngs)
+        )
+        self.lateral: Conv = Conv(128, 64, 1, rngs=rngs)
+        self.up: _CSP = _CSP(128, 64, shortcut=False, rngs=rngs)
+        self.down: Conv = Conv(64, 64, 3, 2, rngs=rngs)
+        self.out: _CSP = _CSP(128, 128, shortcut=False, rngs=rngs)
         width = 5 + len(CLASSES)
-        self.heads = nnx.List(
+        self.heads: nnx.List[nnx.Linear] = nnx.List(
             nnx.Linear(features, len(anchors) * width, kernel_init=dense_init, rngs=rngs)
             for features, anchors in zip((64, 128), ANCHORS, strict=True)
         )

@@ -14,8 +14,8 @@ from jaxsched.examples.order import rows
 
 __all__ = ["STEPS_PER_EPOCH", "Digits", "batches", "load"]
 
-TRAINING, BATCH = 600, 20
-STEPS_PER_EPOCH = TRAINING // BATCH
+_TRAINING, BATCH = 600, 20
+STEPS_PER_EPOCH = _TRAINING // BATCH
 
 
 class Digits(NamedTuple):
@@ -37,7 +37,7 @@ def load(*, size: int = 16, seed: int = 0) -> tuple[Digits, Digits]:
     shape = (len(images), size, size, 3)
     images = np.asarray(jax.image.resize(images.astype(np.float32), (*shape[:3], 1), "linear"))
     order = np.random.default_rng(seed).permutation(len(images))
-    train, test = order[:TRAINING], order[TRAINING:]
+    train, test = order[:_TRAINING], order[_TRAINING:]
     images, labels = np.broadcast_to(images, shape), labels.astype(np.int32)
     return Digits(images[train], labels[train]), Digits(images[test], labels[test])
 

@@ -18,7 +18,6 @@ from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
 __all__ = [
     "BATCH_NORM",
     "STAGES",
-    "BasicBlock",
     "ResNet18",
     "TorchBatchNorm",
     "block_forward",
@@ -36,11 +35,15 @@ __all__ = [
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Features and first stride of ``layer1`` to ``layer4``, each of two blocks."""
 
-BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5, "use_fast_variance": False}
+BATCH_NORM: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5, "use_fast_variance": False}
 """torch's settings; its ``momentum=0.1`` is the share of the batch, Flax's that of the past."""
 
-conv_init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-dense_init = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+conv_init: jax.nn.initializers.Initializer = jax.nn.initializers.variance_scaling(
+    2.0, "fan_out", "normal"
+)
+dense_init: jax.nn.initializers.Initializer = jax.nn.initializers.variance_scaling(
+    1 / 3, "fan_in", "uniform"
+)
 
 
 def dense_bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -110,15 +113,15 @@ def forward(self: Any, x: jax.Array) -> jax.Array:
     return self.fc(x.mean((1, 2)))
 
 
-class BasicBlock(nnx.Module):
+class _BasicBlock(nnx.Module):
     """Two convolutions and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv1 = conv(inputs, outputs, 3, stride, rngs=rngs)
-        self.bn1 = torch_batch_norm(outputs, rngs=rngs)
-        self.conv2 = conv(outputs, outputs, 3, 1, rngs=rngs)
-        self.bn2 = torch_batch_norm(outputs, rngs=rngs)
-        self.downsample = nnx.List([])
+        self.conv1: nnx.Conv = conv(inputs, outputs, 3, stride, rngs=rngs)
+        self.bn1: TorchBatchNorm = torch_batch_norm(outputs, rngs=rngs)
+        self.conv2: nnx.Conv = conv(outputs, outputs, 3, 1, rngs=rngs)
+        self.bn2: TorchBatchNorm = torch_batch_norm(outputs, rngs=rngs)
+        self.downsample: nnx.List[Any] = nnx.List([])
         if stride != 1:
             self.downsample.append(conv(inputs, outputs, 1, stride, rngs=rngs))
             self.downsample.append(torch_batch_norm(outputs, rngs=rngs))
@@ -130,15 +133,15 @@ class ResNet18(nnx.Module):
     """torchvision's ``resnet18(num_classes=classes)``, on images (n, height, width, 3)."""
 
     def __init__(self, classes: int, *, rngs: nnx.Rngs):
-        self.conv1 = conv(3, 64, 7, 2, rngs=rngs)
-        self.bn1 = torch_batch_norm(64, rngs=rngs)
+        self.conv1: nnx.Conv = conv(3, 64, 7, 2, rngs=rngs)
+        self.bn1: TorchBatchNorm = torch_batch_norm(64, rngs=rngs)
         inputs = 64
         for number, (outputs, stride) in enumerate(STAGES, start=1):
-            first = BasicBlock(inputs, outputs, stride, rngs=rngs)
-            second = BasicBlock(outputs, outputs, 1, rngs=rngs)
+            first = _BasicBlock(inputs, outputs, stride, rngs=rngs)
+            second = _BasicBlock(outputs, outputs, 1, rngs=rngs)
             setattr(self, f"layer{number}", nnx.List([first, second]))
             inputs = outputs
-        self.fc = nnx.Linear(
+        self.fc: nnx.Linear = nnx.Linear(
             512, classes, kernel_init=dense_init, bias_init=dense_bias_init, rngs=rngs
         )
 

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from jaxsched.examples import resnet
 
-__all__ = ["BasicBlock", "ResNet18", "TorchBatchNorm", "conv"]
+__all__ = ["ResNet18", "TorchBatchNorm", "conv"]
 
 
 class TorchBatchNorm(nn.BatchNorm):
@@ -36,7 +36,7 @@ def conv(outputs: int, size: int, stride: int) -> nn.Conv:
     )
 
 
-class BasicBlock(nn.Module):
+class _BasicBlock(nn.Module):
     """Two convolutions and a shortcut."""
 
     outputs: int
@@ -46,9 +46,11 @@ class BasicBlock(nn.Module):
     def setup(self) -> None:
         """Names as torchvision has them."""
         batch_norm = functools.partial(TorchBatchNorm, not self.train, **resnet.BATCH_NORM)
-        self.conv1, self.bn1 = conv(self.outputs, 3, self.stride), batch_norm()
-        self.conv2, self.bn2 = conv(self.outputs, 3, 1), batch_norm()
-        self.downsample = (
+        self.conv1: nn.Conv = conv(self.outputs, 3, self.stride)
+        self.bn1: TorchBatchNorm = batch_norm()
+        self.conv2: nn.Conv = conv(self.outputs, 3, 1)
+        self.bn2: TorchBatchNorm = batch_norm()
+        self.downsample: list[nn.Module] = (
             [conv(self.outputs, 1, self.stride), batch_norm()] if self.stride != 1 else []
         )
 
@@ -68,13 +70,15 @@ class ResNet18(nn.Module):
 
     def setup(self) -> None:
         """Names as torchvision has them, ``layer1_0`` for ``layer1.0``."""
-        self.conv1 = conv(64, 7, 2)
-        self.bn1 = TorchBatchNorm(not self.train, **resnet.BATCH_NORM)
+        self.conv1: nn.Conv = conv(64, 7, 2)
+        self.bn1: TorchBatchNorm = TorchBatchNorm(not self.train, **resnet.BATCH_NORM)
         for number, (outputs, stride) in enumerate(resnet.STAGES, start=1):
-            blocks = [BasicBlock(outputs, s, self.train) for s in (stride, 1)]
+            blocks = [_BasicBlock(outputs, s, self.train) for s in (stride, 1)]
             setattr(self, f"layer{number}", blocks)
-        self.fc = nn.Dense(
+        self.fc: nn.Dense = nn.Dense(
             self.classes, kernel_init=resnet.dense_init, bias_init=resnet.dense_bias_init
         )
 
-    __call__ = resnet.forward
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The logits of images."""
+        return resnet.forward(self, x)

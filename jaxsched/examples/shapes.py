@@ -3,7 +3,7 @@
 An epoch is 40 batches of 16; iteration 0 is the first batch of epoch 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +12,14 @@ from jaxsched.examples.order import rows
 
 __all__ = ["CLASSES", "STEPS_PER_EPOCH", "Shapes", "batches", "draw", "load"]
 
-SIZE, MOST = 64, 3
+SIZE, _MOST = 64, 3
 """Pixels a side, and the most shapes in an image."""
 
-TRAINING, TEST, BATCH = 640, 200, 16
-STEPS_PER_EPOCH = TRAINING // BATCH
+_TRAINING, _TEST, BATCH = 640, 200, 16
+STEPS_PER_EPOCH = _TRAINING // BATCH
 
 # What is inside, where a shape's box reaches from -1 to 1 in u and v; v points down.
-CLASSES = {
+CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ellipse": lambda u, v: u**2 + v**2 <= 1,
     "rectangle": lambda u, v: np.maximum(abs(u), abs(v)) <= 1,
     "triangle": lambda u, v: (abs(v) <= 1) & (2 * abs(u) <= v + 1),
@@ -44,11 +44,11 @@ def draw(n: int, *, seed: int = 0) -> Shapes:
     """``n`` images with shapes of random number, kind, colour, size and place."""
     rng = np.random.default_rng(seed)
     images = rng.uniform(0, 0.5, (n, 1, 1, 1)) + rng.normal(0, 0.08, (n, SIZE, SIZE, 3))
-    boxes = np.zeros((n, MOST, 4), np.float32)
-    labels = np.full((n, MOST), -1, np.int32)
+    boxes = np.zeros((n, _MOST, 4), np.float32)
+    labels = np.full((n, _MOST), -1, np.int32)
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
     for image, box, label in zip(images, boxes, labels, strict=True):
-        for k in range(rng.integers(1, MOST + 1)):
+        for k in range(rng.integers(1, _MOST + 1)):
             box[k], label[k] = _place(rng, box[:k]), rng.integers(len(CLASSES))
             inside = list(CLASSES.values())[label[k]]
             colour = rng.uniform(size=3)
@@ -70,8 +70,8 @@ def _place(rng: np.random.Generator, others: np.ndarray) -> np.ndarray:
 
 def load(*, seed: int = 0) -> tuple[Shapes, Shapes]:
     """640 images for training and 200 for testing."""
-    drawn = draw(TRAINING + TEST, seed=seed)
-    return Shapes(*(a[:TRAINING] for a in drawn)), Shapes(*(a[TRAINING:] for a in drawn))
+    drawn = draw(_TRAINING + _TEST, seed=seed)
+    return Shapes(*(a[:_TRAINING] for a in drawn)), Shapes(*(a[_TRAINING:] for a in drawn))
 
 
 def batches(data: Shapes, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[Shapes]:

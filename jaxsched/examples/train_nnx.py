@@ -28,7 +28,7 @@ class Iteration(NamedTuple):
     hyperparameters: dict[str, dict[str, Any]]
 
 
-def create(recipe: jaxsched.Recipe, *, seed: int = 0) -> tuple[ResNet18, nnx.Optimizer]:
+def create(recipe: jaxsched.Recipe, *, seed: int = 0) -> tuple[ResNet18, nnx.Optimizer[ResNet18]]:
     """A new network and its optimizer."""
     model = ResNet18(10, rngs=nnx.Rngs(seed))
     tx = recipe.optimizer(param_groups.by_dotted_name)
@@ -36,7 +36,9 @@ def create(recipe: jaxsched.Recipe, *, seed: int = 0) -> tuple[ResNet18, nnx.Opt
 
 
 @nnx.jit
-def step(model: ResNet18, optimizer: nnx.Optimizer, batch: Digits) -> tuple[jax.Array, jax.Array]:
+def step(
+    model: ResNet18, optimizer: nnx.Optimizer[ResNet18], batch: Digits
+) -> tuple[jax.Array, jax.Array]:
     """One iteration: the batch's loss and accuracy, before the update."""
 
     def loss_of(model: ResNet18) -> tuple[jax.Array, jax.Array]:
@@ -50,7 +52,7 @@ def step(model: ResNet18, optimizer: nnx.Optimizer, batch: Digits) -> tuple[jax.
 
 
 def train(
-    model: ResNet18, optimizer: nnx.Optimizer, batches: Iterable[Digits]
+    model: ResNet18, optimizer: nnx.Optimizer[ResNet18], batches: Iterable[Digits]
 ) -> Iterator[Iteration]:
     """Trains as far as it is iterated over."""
     model.train()

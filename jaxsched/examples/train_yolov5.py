@@ -56,14 +56,14 @@ def _is_variable(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-class Optimizer(nnx.Optimizer):
+class Optimizer(nnx.Optimizer[Detector]):
     """NNX's, with the recipe's average of parameters and batch statistics kept beside."""
 
     def __init__(self, model: Detector, recipe: jaxsched.Recipe):
         if recipe.ema is None:
             raise ValueError("recipe must keep an average, got ema=None. Take recipes.yolov5.")
         super().__init__(model, recipe.optimizer(param_groups.by_leaf_name), wrt=nnx.Param)
-        self.ema = recipe.ema
+        self.ema: optimizers.EMA = recipe.ema
         # A Variable a leaf, as NNX keeps the state of the transformation: its `[...]` is on every Flax.
         self._average = nnx.data(jax.tree.map(nnx.Variable, self.ema.init(learnt(model))))
 

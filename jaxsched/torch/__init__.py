@@ -6,10 +6,10 @@ objects' next batch, which is 0; recordings say what they count.
 
 try:
     import torch  # noqa: F401
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
         "jaxsched.torch needs PyTorch: pip install 'jaxsched[torch]'", name="torch"
-    ) from error
+    ) from _error
 
 from jaxsched.torch._convert import from_torch, parameter_labels
 from jaxsched.torch._recording import Recording, record

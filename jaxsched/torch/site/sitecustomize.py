@@ -4,16 +4,17 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+from typing import Any
 
-MODULE = "torch.optim.optimizer"
+_MODULE = "torch.optim.optimizer"
 
 
-class Finder:
+class _Finder:
     """Finds torch's optimizers as they are found without it, and hooks them."""
 
-    def find_spec(self, name, path=None, target=None):
-        """The spec of ``MODULE``, whose loader registers the hook; of others None."""
-        if name != MODULE:
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """The spec of ``_MODULE``, whose loader registers the hook; of others None."""
+        if name != _MODULE:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -23,20 +24,20 @@ class Finder:
 
         def exec_module(module):
             load(module)
-            module.register_optimizer_step_pre_hook(note)
+            module.register_optimizer_step_pre_hook(_note)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-def note(optimizer, *_):
+def _note(optimizer: Any, *_: Any) -> None:
     """The hook: torch is whole by now, and can be imported by what notes."""
     from jaxsched.torch import _script as script
 
     script.note(optimizer)
 
 
-def others(here):
+def _others(here: str) -> None:
     """Runs the sitecustomize that this one hides."""
     found = [path for path in sys.path if os.path.abspath(path or ".") != here]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", found)
@@ -45,5 +46,5 @@ def others(here):
 
 
 if os.environ.get("JAXSCHED_RECORD"):
-    sys.meta_path.insert(0, Finder())
-    others(os.path.dirname(os.path.abspath(__file__)))
+    sys.meta_path.insert(0, _Finder())
+    _others(os.path.dirname(os.path.abspath(__file__)))
