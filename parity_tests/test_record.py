@@ -18,8 +18,10 @@ import article_loop  # noqa: E402
 
 import jaxsched  # noqa: E402
 from jaxsched import Recipe, Trace, cli  # noqa: E402
+from jaxsched._trace import UNSTATED  # noqa: E402
 from jaxsched.recipes import yolov5_resnet18  # noqa: E402
 from jaxsched.torch import from_torch, record  # noqa: E402
+from jaxsched.torch._recording import Recording  # noqa: E402
 from jaxsched.torch._script import Writer  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -185,6 +187,29 @@ def test_an_optimizer_that_is_not_known():
     }
     with pytest.raises(ValueError, match=r"got 'Lion'. Pass update_rule\.$"):
         Recipe.from_trace(trace)
+
+
+def test_a_recording_holds_a_trace_and_is_none():
+    optimizer = article_optimizer()
+    with record(optimizer, article_loop.ORDER) as recording:
+        optimizer.step()
+        first = recording.trace
+        optimizer.step()
+    assert isinstance(recording, Recording)
+    assert not issubclass(Recording, Trace)
+    assert type(recording.trace) is Trace
+    assert (len(first), len(recording.trace), len(recording)) == (1, 2, 2)
+    assert recording.trace.update_rule == "sgd"
+    assert recording.trace.switches["bias"]["nesterov"] is True
+    assert recording.trace.versions == {"torch": torch.__version__}
+    assert recording.trace.clip_norm is UNSTATED  # nobody can see it from here
+    for mine, reference in ((yolov5_resnet18(), recording), (recording, recording.trace)):
+        sentence = (
+            "compare takes recipes and traces, got Recording. "
+            "Read a trace's file with Trace.load; of a recording pass its trace."
+        )
+        with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+            jaxsched.compare(mine, reference)
 
 
 def test_two_updates_are_no_batch():

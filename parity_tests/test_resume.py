@@ -1,5 +1,6 @@
 """A run that was stopped and resumed ends in the bits of one that never was."""
 
+import dataclasses
 import errno
 import os
 import random
@@ -9,15 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from small_train import SmallDetector, SmallNet, arrays_of
 
-from jaxsched import Trace, cli
-from jaxsched.examples import digits, shapes, train_nnx, train_yolov5
+from jaxsched import Recipe, Trace, cli
+from jaxsched.examples import digits, runs, shapes, train_nnx, train_yolov5
 from jaxsched.examples.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.long
@@ -132,6 +135,61 @@ def test_another_recipe_is_refused(never_stopped, capsys):
     told = capsys.readouterr().err
     assert "of this run, got one of recipe is yolov5_resnet18, here yolov5" in told
     assert "more differ. Resume it as it was started.\n" in told
+
+
+def own_recipe(**changes):
+    """One that no factory made, with a Python function inside."""
+    group = {"learning_rate": lambda i: 0.1 / (1 + i), "momentum": 0.9, **changes}
+    return Recipe({"all": group}, clip_norm=10.0)
+
+
+OWN = [
+    ({"momentum": 0.8}, "recipe.groups.all.momentum is 0.9, here 0.8."),
+    ({"nesterov": True}, "recipe.groups.all.nesterov is not there, here True."),
+    ({"learning_rate": lambda i: 0.1 / (1 + i + (i == 2))}, "recipe.groups.all.learning_rate.table.values.2 is 0.03333333333333333, here 0.025."),
+    ({"learning_rate": 0.1}, "recipe.groups.all.learning_rate is not there, here 0.1, "),
+]  # fmt: skip
+
+
+def run_of(recipe, folder, *, resume):
+    """A training without a network, stopped after an epoch of 4 iterations."""
+    run = runs.Run(
+        create=lambda: (nnx.Param(jnp.zeros(2)), nnx.Param(jnp.zeros(2))),
+        train=lambda model, optimizer, batches: iter(batches),
+        batches=lambda start: [Row(float(k)) for k in range(start, 4)],
+        row=Row,
+        batch_size=1,
+        steps_per_epoch=4,
+    )
+
+    def shown(iterations, told, total):
+        for iteration in iterations:
+            told.append(iteration)
+            yield False
+
+    return runs.trained(run, recipe, folder, shown, epochs=1, seed=0, resume=resume)
+
+
+class Row(NamedTuple):
+    loss: float
+
+
+def test_a_recipe_of_ones_own_is_known_by_its_content(tmp_path):
+    assert own_recipe().origin is None
+    run_of(own_recipe(), tmp_path, resume=False)
+    rows, _ = run_of(own_recipe(), tmp_path, resume=True)  # another lambda, of the same values
+    assert [row.loss for row in rows.told] == [0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(("change", "sentence"), OWN, ids=["number", "switch", "curve", "constant"])
+def test_a_checkpoint_of_another_recipe_of_ones_own_is_refused(change, sentence, tmp_path):
+    run_of(own_recipe(), tmp_path, resume=False)
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"must be of this run, got one of {sentence}")):
+        run_of(own_recipe(**change), tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"recipe\.clip_norm is 10\.0, here 5\.0\."):
+        run_of(dataclasses.replace(own_recipe(), clip_norm=5.0), tmp_path, resume=True)
+    assert content(tmp_path) == before
 
 
 def test_a_run_that_is_done_goes_on_with_more_epochs(never_stopped, tmp_path):
