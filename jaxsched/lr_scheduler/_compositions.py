@@ -167,7 +167,7 @@ def _members(schedulers: Sequence[Schedule]) -> tuple[Schedule, ...]:
         if not isinstance(member, Schedule) or member.recursion is None:
             raise TypeError(
                 "schedulers must be functions of a count made by jaxsched.lr_scheduler, got "
-                f"{show(member)} at index {index}."
+                f"{show(member) if callable(member) else type(member).__name__} at index {index}."
             )
     return schedulers
 

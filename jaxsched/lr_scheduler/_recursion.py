@@ -146,10 +146,10 @@ def torch_schedule(
       momentum: the formula of the momentum that is cycled.
       check: refuses concrete counts, in addition to negative ones.
     """
-    name, hyperparameters = factory.__name__, freeze(tuple(hyperparameters))
+    require_one_group(factory.__name__, [arguments.get("base_lr"), *hyperparameters])
+    hyperparameters = freeze(tuple(hyperparameters))
     arguments = {key: freeze(value) for key, value in arguments.items()}
     base_lr = None if sets_base_lr else arguments.get("base_lr")
-    require_one_group(name, [base_lr, *hyperparameters])
     if base_lr is not None:
         require_base_lr(base_lr)
 
