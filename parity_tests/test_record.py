@@ -185,7 +185,7 @@ def test_an_optimizer_that_is_not_known():
         "b2": 0.99,
         "weight_decay": 0.5,
     }
-    with pytest.raises(ValueError, match=r"got 'Lion'. Pass update_rule\.$"):
+    with pytest.raises(ValueError, match=r"got Lion. Pass update_rule\.$"):
         Recipe.from_trace(trace)
 
 
