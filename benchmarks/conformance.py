@@ -29,6 +29,7 @@ import optimizer_settings as rules  # noqa: E402
 import plateau_settings as plateaus  # noqa: E402
 import scheduler_settings as schedulers  # noqa: E402
 
+from jaxsched.lr_scheduler._recursion import torch_rates  # noqa: E402
 from jaxsched.optimizers._muon import adjustment  # noqa: E402
 from jaxsched.parity import ulps  # noqa: E402
 
@@ -82,7 +83,8 @@ def scheduler(name: str, n: int) -> dict[str, list[dict[str, Any]]]:
     ]
     rows: dict[str, list[dict[str, Any]]] = {"replayed": [], "closed": [], "optax": []}
     for setting, reference in zip(settings, torchs, strict=True):
-        rows["replayed"].append(tally(case.replayed(setting).rates(setting.steps), reference))
+        replayed = np.array(torch_rates(case.replayed(setting), setting.steps))
+        rows["replayed"].append(tally(replayed, reference))
         schedule = case.optax and case.optax(setting.arguments)
         curve = optax_curve(schedule, setting.steps)
         if curve is not None:
@@ -112,7 +114,8 @@ def nestings(n: int) -> dict[str, list[dict[str, Any]]]:
         base_lr = 10 ** rng.uniform(-5, 1)
         nesting = schedulers.compose(rng, base_lr)
         reference, _ = schedulers.run_torch(nesting.torch, base_lr, NESTED_STEPS)
-        rows.append(tally(nesting.ours(steps=NESTED_STEPS).rates(NESTED_STEPS), reference))
+        replayed = np.array(torch_rates(nesting.ours(steps=NESTED_STEPS), NESTED_STEPS))
+        rows.append(tally(replayed, reference))
     return {"replayed": rows, "closed": [], "optax": []}
 
 
