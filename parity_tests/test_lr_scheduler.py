@@ -563,7 +563,7 @@ WRONG_TYPES: list[Any] = [
     ),
     (
         lambda m, o: m.sequential_lr(o, [m.step_lr(o, 1), plain], [2]),
-        AttributeError,
+        TypeError,
         "schedulers must be functions of a count made by .*, got .*plain at index 1",
     ),
 ]
@@ -669,7 +669,7 @@ def test_milestones_are_read_once() -> None:
     members = [listed, lr_scheduler.step_lr(0.1, 2)]
     of_iterators = lr_scheduler.sequential_lr(iter(members), iter([3]))  # pyright: ignore[reportArgumentType]
     assert torch_rates(of_iterators, 7) == torch_rates(lr_scheduler.sequential_lr(members, [3]), 7)
-    with pytest.raises(ValueError, match="milestones must be integers of at least 0, got 3"):
+    with pytest.raises(TypeError, match="milestones must be integers of at least 0, got 3"):
         lr_scheduler.multi_step_lr(0.1, 3)  # pyright: ignore[reportArgumentType]
 
 
