@@ -8,13 +8,15 @@ here counts.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias, Union
 
 import jax
 
 __all__ = [
     "FROZEN",
+    "LabelFunction",
+    "LabelTree",
     "Labels",
     "Path",
     "by_dotted_name",
@@ -33,7 +35,28 @@ FROZEN = "frozen"
 """Label of parameters that get no update and no decay."""
 
 Path = tuple[str, ...]
-Labels = Any
+
+
+class _Dataclass(Protocol):
+    """A dataclass of labels: an Equinox module, a ``flax.struct``."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class LabelFunction(Protocol):
+    """A function of the parameters, or their gradients, that returns a tree of labels."""
+
+    def __call__(self, params: Any, /) -> Any:
+        """Return the label of each leaf of ``params``."""
+        ...
+
+
+LabelTree: TypeAlias = Union[  # noqa: UP007, for the alias names itself
+    str, Mapping[Any, "LabelTree | None"], Sequence["LabelTree | None"], _Dataclass
+]
+"""A label, or a mapping, sequence or dataclass of trees of labels."""
+
+Labels = LabelTree | LabelFunction
 """A tree of labels, or a function of the parameters that returns one."""
 
 
@@ -79,9 +102,7 @@ def torch_names(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys((name, re.sub(r"_(\d+)\.", r".\1.", name))))
 
 
-def by_rule(
-    rule: Callable[[Path], str | None], *, default: str | None = None
-) -> Callable[[Any], Any]:
+def by_rule(rule: Callable[[Path], str | None], *, default: str | None = None) -> LabelFunction:
     """Labels from a function of each leaf's path.
 
     Args:
@@ -113,7 +134,7 @@ def by_rule(
     return labels
 
 
-def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> Callable[[Any], Any]:
+def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> LabelFunction:
     """Labels from regular expressions on each leaf's path, ``"head/kernel"``.
 
     Args:
@@ -183,7 +204,7 @@ def by_dotted_name(params: Any) -> Any:
     return by_rule(rule)(params)
 
 
-def freeze(labels: Labels, pattern: str) -> Callable[[Any], Any]:
+def freeze(labels: Labels, pattern: str) -> LabelFunction:
     """``labels``, with the leaves whose path matches ``pattern`` as ``"frozen"``.
 
     Args:
