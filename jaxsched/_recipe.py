@@ -32,6 +32,7 @@ from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._rule import Rule
 from jaxsched.optimizers._scheduled import (
     Scheduled,
+    ScheduledTransformation,
     evaluate_groups,
     numeric_hyperparameters,
     to_default_float,
@@ -313,7 +314,7 @@ class Recipe:
             run |= self.ema.simulate(run["stepped"])
         return {name: values[start - first :] for name, values in run.items()}
 
-    def optimizer(self, labels: param_groups.Labels) -> optax.GradientTransformationExtraArgs:
+    def optimizer(self, labels: param_groups.Labels) -> ScheduledTransformation:
         """Return the recipe as an Optax transformation.
 
         One counter, of iterations, serves all groups; the update rule of each
