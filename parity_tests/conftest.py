@@ -1,7 +1,11 @@
-"""What the tests share: the recorded runs of the originals, schedules of a formula."""
+"""What the tests share: recorded runs of the originals, a process that no test may change."""
 
+import contextlib
 import csv
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -25,6 +29,9 @@ collect_ignore = [
 ]
 
 DATA = Path(__file__).parent / "data"
+
+IMPORT_VARIABLES = ("PYTEST_", "KMP_", "TORCH", "TRITON_", "CUDA_")
+"""Prefixes of variables that pytest sets for each test, and libraries when first imported."""
 
 
 def numbers(low, high):
@@ -64,3 +71,50 @@ def x64():
 def of_formula(f):
     """A schedule of a ``jnp`` formula of the float64 count, rounded once."""
     return Schedule(of_formula, {"f": f}, formula_of(f))
+
+
+def process_state():
+    """Return the settings of the process that a test could leave changed to the next, by name.
+
+    Filters of warnings are not among them: pytest restores those after each test.
+    """
+    state = {
+        "jax_enable_x64": jax.config.jax_enable_x64,
+        "working directory": os.getcwd(),
+        # Packages such as setuptools add folders of their own when they are imported.
+        "sys.path": [path for path in sys.path if "site-packages" not in path],
+        "SIGINT handler": signal.getsignal(signal.SIGINT),
+    }
+    if torch := sys.modules.get("torch"):
+        state["torch default dtype"] = torch.get_default_dtype()
+        state["torch threads"] = torch.get_num_threads()
+    variables = os.environ.items()
+    return state | {f"${k}": v for k, v in variables if not k.startswith(IMPORT_VARIABLES)}
+
+
+@contextlib.contextmanager
+def unchanged_process():
+    """Raise AssertionError if the block leaves ``process_state`` changed."""
+    before = process_state()
+    yield
+    after = process_state()
+    # A test may be the first to import torch.
+    names = before.keys() | {name for name in after if not name.startswith("torch ")}
+    changes = [
+        f"{name} from {before.get(name)!r} to {after.get(name)!r}"
+        for name in sorted(names)
+        if before.get(name) != after.get(name)
+    ]
+    assert not changes, f"the test changes {', '.join(changes)}"
+
+
+@pytest.fixture(autouse=True)
+def isolation():
+    """Seed torch, and fail a test that leaves the process other than it was.
+
+    The first fixture of each test, so that those that restore what they change have done so.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    with unchanged_process():
+        yield

@@ -1,12 +1,7 @@
 """The short forms of the long checks in ``benchmarks``, and that these can fail."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import fuzz, scalar_program, soak
 from jaxsched import Trace

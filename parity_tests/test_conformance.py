@@ -4,18 +4,13 @@ import copy
 import functools
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the reference is live torch")
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import conformance  # noqa: E402
+from benchmarks import conformance
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 COMMITTED = json.loads(conformance.RESULTS.read_text())

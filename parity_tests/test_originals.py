@@ -377,10 +377,6 @@ def test_a_missing_file_is_missing(tmp_path):
         yolov5(**SIZE, hyp=tmp_path / "none.yaml")
 
 
-def test_x64_is_off():
-    assert not jax.config.jax_enable_x64
-
-
 # Ports that are wrong along the differences between the originals, each held against the
 # plain rendering of the right one.
 PORT = {"epochs": 12, "steps_per_epoch": 40, "batch_size": 10}

@@ -24,10 +24,18 @@ from jaxsched.examples.resnet_linen import TorchBatchNorm  # noqa: E402
 from jaxsched.recipes import ultralytics, yolov5  # noqa: E402
 
 pytestmark = pytest.mark.torch
-torch.set_num_threads(1)  # the tensors are small
 
 ITERATIONS, STEPS, EPOCHS = 200, 30, 9
 BOUND = 1e-12  # of the largest entry: the two frameworks sum convolutions in other orders
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Torch on one thread: the tensors are small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Net(nnx.Module):

@@ -31,10 +31,12 @@ EPOCHS = 2
 RECIPES = ["yolov5_resnet18", "yolov5"]
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(train_nnx, "ResNet18", SmallNet)
-    monkeypatch.setattr(train_yolov5, "Detector", SmallDetector)
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train_nnx, "ResNet18", SmallNet)
+        patched.setattr(train_yolov5, "Detector", SmallDetector)
+        yield
 
 
 def train(folder, *words, recipe="yolov5_resnet18", epochs=EPOCHS):
@@ -54,17 +56,12 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory):
-    """The folder of each recipe's whole run."""
-    folders = {}
-
-    def of(recipe):
-        if recipe not in folders:
-            folders[recipe] = tmp_path_factory.mktemp(recipe)
-            assert train(folders[recipe], recipe=recipe) == 0
-        return folders[recipe]
-
-    return of
+def never_stopped(small, tmp_path_factory):
+    """The folder of each recipe's whole run, made before any test replaces the batches."""
+    folders = {recipe: tmp_path_factory.mktemp(recipe) for recipe in RECIPES}
+    for recipe, folder in folders.items():
+        assert train(folder, recipe=recipe) == 0
+    return folders
 
 
 @pytest.fixture
@@ -99,7 +96,7 @@ def test_stopped_and_resumed_at_any_iteration(recipe, never_stopped, interrupted
         assert len(Trace.load(tmp_path / "trace.npz")) == stop + 1
     interrupted(None)
     assert train(tmp_path, "--resume", recipe=recipe) == 0
-    whole = never_stopped(recipe)
+    whole = never_stopped[recipe]
     assert same(arrays_of(tmp_path, total), arrays_of(whole, total))
     assert content(tmp_path)[Path("trace.npz")] == content(whole)[Path("trace.npz")]
 
@@ -109,7 +106,7 @@ def test_a_batch_too_many_is_told_apart(never_stopped, monkeypatch, tmp_path):
     usual = digits.batches
     monkeypatch.setattr(digits, "batches", lambda *a, start, **k: usual(*a, start=start - 1, **k))
     train(tmp_path, "--resume")
-    assert not same(arrays_of(tmp_path, 60), arrays_of(never_stopped("yolov5_resnet18"), 60))
+    assert not same(arrays_of(tmp_path, 60), arrays_of(never_stopped["yolov5_resnet18"], 60))
 
 
 REFUSED = [
@@ -121,8 +118,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED, ids=["seed", "not resumed", "epochs"])
 def test_another_run_is_refused(words, sentence, never_stopped, capsys):
-    folder = never_stopped("yolov5_resnet18")
-    capsys.readouterr()
+    folder = never_stopped["yolov5_resnet18"]
     before = content(folder)
     assert train(folder, *words) == 2
     assert sentence.format(folder=folder) in capsys.readouterr().err
@@ -130,7 +126,7 @@ def test_another_run_is_refused(words, sentence, never_stopped, capsys):
 
 
 def test_another_recipe_is_refused(never_stopped, capsys):
-    folder = never_stopped("yolov5_resnet18")
+    folder = never_stopped["yolov5_resnet18"]
     assert train(folder, "--resume", recipe="yolov5") == 2
     told = capsys.readouterr().err
     assert "of this run, got one of recipe is yolov5_resnet18, here yolov5" in told
@@ -196,7 +192,7 @@ def test_a_run_that_is_done_goes_on_with_more_epochs(never_stopped, tmp_path):
     assert train(tmp_path, epochs=1) == 0
     assert train(tmp_path, "--resume", epochs=1) == 0
     assert train(tmp_path, "--resume") == 0
-    whole = never_stopped("yolov5_resnet18")
+    whole = never_stopped["yolov5_resnet18"]
     assert same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
 
 
@@ -323,7 +319,7 @@ def test_a_disk_that_fills_while_plotting_leaves_the_last_checkpoint(
         patched.setattr(Trace, "save", full)
         assert train(tmp_path) == 2
     assert capsys.readouterr().err.endswith("No space left on device\n")
-    whole = never_stopped("yolov5_resnet18")
+    whole = never_stopped["yolov5_resnet18"]
     assert same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
 
 
@@ -349,6 +345,6 @@ def test_killed_at_any_moment(never_stopped, tmp_path):
             process.communicate()
         assert process.returncode == (-signal.SIGKILL if kill else 0)
     assert inside
-    whole = never_stopped("yolov5_resnet18")
+    whole = never_stopped["yolov5_resnet18"]
     assert same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
     assert content(tmp_path)[Path("trace.npz")] == content(whole)[Path("trace.npz")]

@@ -61,6 +61,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(recipe, data):
+    train_yolov5.step.jitted_fn.clear_cache()  # of what other tests compiled
     model, optimizer = train_yolov5.create(recipe)
     batches = itertools.islice(shapes.batches(data[0], 2), ITERATIONS)
     run = list(train_yolov5.train(model, optimizer, batches))

@@ -45,11 +45,18 @@ def batches():
 
 
 @pytest.fixture(scope="module")
-def reference(batches):
+def one_thread():
+    """Torch on one thread: more wait for each other where other tests run beside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def reference(batches, one_thread):
     """Torch's weights before, its losses, and its weights and statistics after the first and last."""
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more wait for each other where other tests run beside
     model = resnet18(num_classes=10).double().train()
     optimizer = sgd(groups_by_name(model.named_parameters()), lr0=RUN["lr0"])
     before, losses, after_first = arrays_of(model), [], None
@@ -61,7 +68,6 @@ def reference(batches):
         optimizer.zero_grad()
         loss.backward()
         losses.append(loss.item())
-    torch.set_num_threads(threads)
     return before, losses, after_first, arrays_of(model)
 
 

@@ -4,7 +4,6 @@ Those of the rates by ``compare``, against the recorded run of the article; thos
 of the update by where the parameters go.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -206,7 +205,3 @@ def test_a_wrong_update_goes_elsewhere(name, x64):
     gap = np.abs(path(WRONG_UPDATES.get(name, right), gradients, start) - reference).max()
     gap /= np.abs(reference).max()
     assert (gap <= 1e-14) if name is None else (gap > 1e-3)
-
-
-def test_jax_has_no_x64_left_on():
-    assert not jax.config.jax_enable_x64
