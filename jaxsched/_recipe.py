@@ -439,7 +439,11 @@ def rule_name(rule: UpdateRule) -> str | None:
     name = getattr(rule, "__qualname__", "<")
     if getattr(optimizers, name, None) is rule:
         return name
-    return None if "<" in name else show(rule)
+    if "<" in name:
+        return None
+    # A script's own ``def sgd`` is not this package's.
+    own = hasattr(optimizers, show(rule))
+    return f"{rule.__module__}.{name}" if own else show(rule)
 
 
 def _without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
