@@ -58,6 +58,7 @@ def update_rule(
     switches: Mapping[str, Hashable] = MappingProxyType({}),
     reads_params: str = "",
     takes_again: bool = False,
+    short_scalars: bool = False,
 ) -> Rule:
     """Build a transformation from a function of the scalars and a function of one leaf.
 
@@ -84,6 +85,8 @@ def update_rule(
         added to the parameter. It equals g, but XLA does not know it: of a decayed
         gradient that a buffer and the step both read it would keep an array as
         large as the model.
+      short_scalars: whether ``scalars`` is a few additions and selects, which each leaf's kernel
+        can compute anew; a power or a root gets a kernel of its own.
     """
     kept = kept or {}
     decays = not is_zero(weight_decay)
@@ -142,7 +145,7 @@ def update_rule(
                 name: jnp.asarray(derived.pop(name)).astype(old.dtype)
                 for name, old in state.scalars.items()
             }
-        by_dtype = scalars_by_dtype(state.step, **derived)
+        by_dtype = scalars_by_dtype(None if short_scalars else state.step, **derived)
 
         # Leaves of one shape are traced and lowered once; run eagerly each would be compiled anew.
         traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))
@@ -240,8 +243,14 @@ def mean_of_squares(v: jax.Array, g: jax.Array, keep: jax.Array, add: jax.Array)
     return v * keep + add * g * g
 
 
-def scalars_by_dtype(count: jax.Array, /, **scalars: Any) -> Callable[[Any], dict[str, jax.Array]]:
+def scalars_by_dtype(
+    count: jax.Array | None, /, **scalars: Any
+) -> Callable[[Any], dict[str, jax.Array]]:
     """Float64 scalars, each cast once for each dtype of parameters.
+
+    Args:
+      count: what ``own_kernel`` takes; None where no scalar needs a kernel of its own.
+      **scalars: numbers and float64 arrays.
 
     Returns:
       A function from a parameter's dtype to the scalars in the dtype that its
@@ -260,7 +269,7 @@ def scalars_by_dtype(count: jax.Array, /, **scalars: Any) -> Callable[[Any], dic
                 for name, v in scalars.items()
                 if name not in constants
             }
-            return constants | own_kernel(moving, count)
+            return constants | (moving if count is None else own_kernel(moving, count))
 
     return in_dtype
 

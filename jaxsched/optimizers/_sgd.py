@@ -95,6 +95,7 @@ def sgd(
         maximize=maximize,
         switches={"nesterov": bool(nesterov)},
         takes_again=True,
+        short_scalars=True,
     )
 
 
