@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxsched
-from jaxsched import Recipe, Trace, cli
+from jaxsched import Recipe, Trace, cli, optimizers
 from jaxsched._trace import UNSTATED
 from jaxsched.parity import ulps
 from jaxsched.recipes import recorded, yolov5, yolov5_resnet18
@@ -316,3 +316,33 @@ def test_a_file_that_lost_a_column_is_refused(tmp_path):
     np.savez(file, **first)
     with pytest.raises(ValueError, match="must be a whole trace file"):
         Trace.load(file)
+
+
+def test_a_number_for_none_differs_either_way():
+    """Adafactor's ``eps1`` is None unless it is given: both sides state it, one as a switch."""
+
+    def of(**given):
+        return Recipe({"a": {"learning_rate": 0.1, **given}}, optimizers.adafactor, length=3)
+
+    default, given = of(), of(eps1=1e-10)
+    for mine, reference, sentence in [
+        (given, default, "a/eps1: mine has 1.000000013351432e-10, where the reference has none"),
+        (default, given, "a/eps1: mine has none, where the reference has 1.000000013351432e-10"),
+    ]:
+        for pair in ((mine, reference), (mine.trace(3), reference.trace(3))):
+            report = jaxsched.compare(*pair)
+            assert not report
+            assert sentence in str(report)
+            assert "eps1" not in report.not_compared
+    assert jaxsched.compare(of(eps1=1e-10), given)
+
+
+def test_a_function_called_like_a_rule_is_another():
+    def sgd(learning_rate):
+        return optimizers.adam(learning_rate)
+
+    sgd.__qualname__, sgd.__module__ = "sgd", "__main__"  # as in a script
+    trace = Recipe({"a": {"learning_rate": 0.1}}, sgd).trace(3)
+    assert trace.update_rule == "__main__.sgd"
+    with pytest.raises(ValueError, match=r"got __main__\.sgd\. Pass update_rule\.$"):
+        Recipe.from_trace(trace)

@@ -63,6 +63,8 @@ def compare(
         )
     numbers = [_quantity(label, name, b.start, x, y) for label, name, x, y in columns]
     settings, unstated = _settings(a, b, mine, reference)
+    compared = {(label, name) for label, name, *_ in columns}
+    unstated = [name for label, name in unstated if (label, name) not in compared]
     not_compared = tuple(dict.fromkeys([*dropped, *only_one, *unstated]))
     report = Report((*numbers, *settings), not_compared, (), a, b)
     if report:
@@ -73,7 +75,9 @@ def compare(
         for q in settings
         if q.first
     ]
-    comparable = all(name in a.groups[label] for label, name, *_ in columns if label)
+    comparable = all(
+        name in a.groups[label] and name in b.groups[label] for label, name, *_ in columns if label
+    )
     if comparable and any(q.first for q in numbers):
         found = [*_causes(a, b, reference, mine), *found]
     return dataclasses.replace(report, causes=tuple(dict.fromkeys(found)))
@@ -215,12 +219,13 @@ def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
         for label, group in reference.groups.items()
         for name, values in group.items()
     ]
-    only_one = [
-        name
-        for label, group in mine.groups.items()
-        for name in group
-        if name not in reference.groups[label]
-    ]
+    only_one: list[str] = []
+    for label, group in mine.groups.items():
+        for name in (name for name in group if name not in reference.groups[label]):
+            if name in reference.switches.get(label, {}):  # Adafactor's eps1, a number or None
+                columns.append((label, name, group[name], missing))
+            else:
+                only_one.append(name)
     for name in dict.fromkeys([*reference.run, *mine.run]):
         x, y = _run_column(mine, name), _run_column(reference, name)
         if x is None and y is None:
@@ -244,8 +249,8 @@ def _run_column(trace: Trace, name: str) -> np.ndarray | None:
 
 def _settings(
     a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
-) -> tuple[list[Quantity], list[str]]:
-    """The settings that both sides state, as quantities of one row; names of the others."""
+) -> tuple[list[Quantity], list[tuple[str, str]]]:
+    """The settings that both sides state, as quantities of one row; label and name of the others."""
     ours, theirs = _stated(a), _stated(b)
     if isinstance(mine, Recipe) and isinstance(reference, Recipe):
         rules = (mine.update_rule, reference.update_rule)
@@ -265,7 +270,7 @@ def _settings(
             relative = 0.0 if same else np.inf
             quantities.append(Quantity(*key, 1, int(same), ulp, relative, first, is_setting=True))
     both = ours.keys() & theirs.keys()
-    return quantities, [key[1] for key in {**ours, **theirs} if key not in both]
+    return quantities, [key for key in {**ours, **theirs} if key not in both]
 
 
 def _stated(trace: Trace) -> dict[tuple[str, str], Any]:

@@ -52,6 +52,8 @@ class Quantity:
             return f"{where}: {mine} for {reference}"
         if not self.equal and np.isnan(mine):
             return f"{where}: mine has none, where the reference has {reference!r}"
+        if not self.equal and np.isnan(reference):
+            return f"{where}: mine has {mine!r}, where the reference has none"
         return (
             f"{where}: {self.equal} of {self.n} equal, up to {self.max_ulp} ULP "
             f"({self.max_relative:.2g} of the peak), first at iteration {iteration}: "
