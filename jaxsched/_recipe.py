@@ -116,7 +116,13 @@ class Recipe:
         self._require_fields()
         rule, defaults = _without_partial(self.update_rule)
         groups = {
-            label: MappingProxyType({k: freeze(v) for k, v in {**defaults, **group}.items()})
+            label: MappingProxyType(
+                {
+                    # One kind of switch: a trace states those that are Python's own.
+                    k: bool(v) if isinstance(v, np.bool_) else freeze(v)
+                    for k, v in {**defaults, **group}.items()
+                }
+            )
             for label, group in self.groups.items()
         }
         object.__setattr__(self, "update_rule", rule)
@@ -265,7 +271,11 @@ class Recipe:
         complete = self.complete_groups()
         self.at(start + n - 1)  # a table that ends before refuses; jitted it would hold
         columns = self._at_each(start + jnp.arange(n, dtype=jnp.int32))
-        ema = None if self.ema is None else dataclasses.asdict(self.ema)
+        ema = self.ema and {
+            "decay": float(self.ema.decay),
+            "tau": float(self.ema.tau),
+            "updates": self.ema.updates,
+        }
         accumulation = self.accumulation
         return Trace(
             {
@@ -283,7 +293,9 @@ class Recipe:
             update_rule=rule_name(self.update_rule),
             switches={
                 label: {
-                    name: v for name, v in group.items() if isinstance(v, bool | str | tuple | list)
+                    name: v
+                    for name, v in group.items()
+                    if v is None or isinstance(v, bool | str | tuple)
                 }
                 for label, group in complete.items()
             },
@@ -483,7 +495,7 @@ def _require_group(
             raise TypeError(
                 f"{name} of group {label} must be a number or a schedule, got {value!r}"
             )
-        if isinstance(default, bool) and not isinstance(value, bool | np.bool_ | int):
+        if isinstance(default, bool) and not isinstance(value, bool):
             raise TypeError(f"{name} of group {label} must be True or False, got {value!r}")
 
 

@@ -22,14 +22,23 @@ from jaxsched._validate import require_count, require_suffix
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
 SUFFIXES = (".yaml", ".yml", ".json")
-DTYPES = ("bool", "int32", "int64", "float16", "bfloat16", "float32", "float64", "uint8", "int8")
+DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64"),
+)
+
+NUMBER = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+"""YAML 1.1 reads an exponent only after a decimal point, and only with its sign."""
+
+NO_SCHEDULES = ("reduce_lr_on_plateau", "scale_on_plateau", "tabulate")
+"""Functions of ``FACTORIES``' modules whose name a file does not hold."""
 
 FACTORIES: Mapping[str, Callable[..., Any]] = {
     **{
         name: function
         for module in (schedules, lr_scheduler)
         for name in module.__all__
-        if callable(function := getattr(module, name)) and name[0].islower()
+        if inspect.isfunction(function := getattr(module, name)) and name not in NO_SCHEDULES
     },
     "momentum": momentum_of,
 }
@@ -78,6 +87,8 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
                 f"None for {show(value)}. Pass how many to tabulate."
             )
         with jax.enable_x64(True):
+            for end in (recipe.start, recipe.start + n - 1):
+                value(jnp.asarray(end))  # a table that ends before refuses; jitted it would hold
             counts = jnp.arange(recipe.start, recipe.start + n)
             values = np.asarray(jax.jit(jax.vmap(lambda c: jnp.asarray(value(c), float)))(counts))
         return _encode(schedules.table(values, start=recipe.start))
@@ -121,7 +132,7 @@ def decode(content: Any) -> dict[str, Any]:
     if unknown := sorted(set(map(str, fields)) - set(allowed)):
         raise ValueError(f"fields must be among {', '.join(allowed)}, got {', '.join(unknown)}.")
     rule = fields.pop("update_rule", "sgd")
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise ValueError(f"update_rule must be one of {', '.join(RULES)}, got {rule!r}.")
     groups = _mapping("groups", fields.pop("groups", {}))
     arguments: dict[str, Any] = {
@@ -153,6 +164,7 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
             def ignore_aliases(self, data: Any) -> bool:
                 return True
 
+        _add_number(Dumper)  # so that a label such as 1e5 is quoted
         text = yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=99)
     with atomic_write(path) as file:
         file.write(text.encode())
@@ -166,7 +178,10 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
         text = Path(path).read_text(encoding="utf-8")
         content = json.loads(text) if Path(path).suffix == ".json" else _load_yaml(text)
         return make(**decode(content))
-    except (TypeError, ValueError, RecursionError) as error:
+    except (
+        *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
+        RecursionError,
+    ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} must be the file of a recipe: {reason}") from error
 
@@ -174,7 +189,9 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
 def _has_function(value: Any) -> bool:
     """Return whether a schedule has a function that is not of this package inside."""
     if isinstance(value, Schedule):
-        return any(map(_has_function, value.arguments.values()))
+        return value.factory not in FACTORIES.values() or any(
+            map(_has_function, value.arguments.values())
+        )
     if isinstance(value, tuple):
         return any(map(_has_function, value))
     return callable(value)
@@ -187,15 +204,18 @@ def _encode(value: Any) -> Any:
         defaults = _defaults(value.factory)
         return {
             name: {
-                key: _encode(entry)
+                # The values of a table, which are float64 however they are written.
+                key: entry.tolist() if key == "values" else _encode(entry)
                 for key, entry in value.arguments.items()
                 if not (key in defaults and defaults[key] is entry)
             }
         }
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         array = np.asarray(value)
-        if array.dtype == np.float64 and array.ndim == 1:
-            return array.tolist()
+        if str(array.dtype) not in DTYPES:
+            raise ValueError(
+                f"numbers must be of {', '.join(DTYPES)} to be saved, got {array.dtype}. Convert it."
+            )
         kind = "number" if isinstance(value, np.generic) else "array"
         exact = array.astype(np.float64) if array.dtype.kind not in "biu" else array
         return {kind: {"dtype": str(array.dtype), "value": exact.tolist()}}
@@ -225,7 +245,10 @@ def _decode(value: Any) -> Any:
         if dtype not in DTYPES or set(arguments) != {"dtype", "value"}:
             raise ValueError(f"a {name} must have a dtype of {', '.join(DTYPES)} and a value.")
         array = np.asarray(arguments["value"]).astype(jnp.dtype(dtype))
-        return array[()] if name == "number" else array
+        if array.ndim == 0:
+            return array[()] if name == "number" else array
+        with jax.enable_x64(True):
+            return jnp.asarray(array)  # only of JAX's do the package's schedules keep more than one
     if name not in FACTORIES:
         raise ValueError(
             f"a schedule must be one of {', '.join(FACTORIES)}, got {name!r}. No other code is run."
@@ -260,6 +283,10 @@ def _yaml() -> Any:
     return yaml
 
 
+def _add_number(kind: Any) -> None:
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789."))
+
+
 def _load_yaml(text: str) -> Any:
     """Load plain YAML, in which 1e-8 is a number; without aliases, which can grow without end."""
     yaml = _yaml()
@@ -270,9 +297,7 @@ def _load_yaml(text: str) -> Any:
                 raise ValueError("it must have no aliases, got one. Write the value out.")
             return super().compose_node(parent, index)
 
-    # YAML 1.1 reads an exponent only after a decimal point, and only with its sign.
-    number = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    _add_number(Loader)
     try:
         return yaml.load(text, Loader=Loader)  # a SafeLoader
     except (yaml.YAMLError, AttributeError) as error:

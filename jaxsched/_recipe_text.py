@@ -1,5 +1,6 @@
 """A recipe as text and as HTML: a table of its groups by hyperparameters."""
 
+import dataclasses
 import html as escaping
 import io
 from string import ascii_uppercase
@@ -23,7 +24,7 @@ def table(recipe: Any) -> tuple[list[list[str]], dict[str, str]]:
     letters: dict[str, str] = {}
 
     def cell(value: Any) -> str:
-        text = show(value)
+        text = " ".join(show(value).split())
         if len(text) <= MAX_WIDTH:
             return text
         if text not in letters:
@@ -35,7 +36,12 @@ def table(recipe: Any) -> tuple[list[list[str]], dict[str, str]]:
 
     rows = [["", *names]]
     for label, group in recipe.groups.items():
-        rows.append([label, *(cell(group[name]) if name in group else "" for name in names)])
+        rows.append(
+            [
+                label if label.isprintable() else repr(label),
+                *(cell(group[name]) if name in group else "" for name in names),
+            ]
+        )
     return rows, {letter: text for text, letter in letters.items()}
 
 
@@ -62,7 +68,8 @@ def title(recipe: Any) -> str:
     """Return the first line: the rule and the counts."""
     end = "" if recipe.length is None else f" to {recipe.length}"
     groups = f"{len(recipe.groups)} group{'s'[: len(recipe.groups) != 1]}"
-    return f"Recipe: {show(recipe.update_rule)}, {groups}, {recipe.clock} {show(recipe.start)}{end}"
+    rule = _shortened(" ".join(show(recipe.update_rule).split()), 99)
+    return f"Recipe: {rule}, {groups}, {recipe.clock} {show(recipe.start)}{end}"
 
 
 def text(recipe: Any) -> str:
@@ -108,8 +115,10 @@ def _picture(recipe: Any) -> str:
     try:
         from jaxsched._figure import figure_of
 
-        trace = recipe.trace(recipe.iterations or HTML_ROWS)
-    except (ModuleNotFoundError, ValueError):  # a table may end before
+        groups = dict([*recipe.groups.items()][:MAX_ROWS])
+        shown = dataclasses.replace(recipe, groups=groups, accumulation=None, ema=None)
+        trace = shown.trace(recipe.iterations or HTML_ROWS)
+    except (ModuleNotFoundError, TypeError, ValueError):  # a table ends before, a function branches
         return ""
     file = io.StringIO()
     figure_of(trace, size=(6, 3)).savefig(file, format="svg")

@@ -242,6 +242,8 @@ def content_key(value: Any) -> Hashable:
         return _ByIdentity(value)
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         array = np.asarray(value)
+        if array.dtype.kind == "f":  # a NaN's sign means nothing, and no file holds it
+            array = np.where(np.isnan(array), array.dtype.type(math.nan), array)
         kind = "scalar" if isinstance(value, np.generic) else "array"
         return kind, str(array.dtype), array.shape, array.tobytes()
     if isinstance(value, bool):
@@ -256,6 +258,9 @@ def content_key(value: Any) -> Hashable:
         return "mapping", *((key, content_key(value[key])) for key in sorted(value))
     if isinstance(value, functools.partial):
         return "partial", value.func, content_key(value.args), content_key(value.keywords)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | Schedule):
+        fields = dataclasses.fields(value)  # an accumulation or an average
+        return type(value), *(content_key(getattr(value, field.name)) for field in fields)
     if callable(value) and not isinstance(value, Schedule | types.MethodType):
         return _ByIdentity(value)
     return value

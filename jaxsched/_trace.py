@@ -150,7 +150,8 @@ class Trace:
             return NotImplemented
         mine, theirs = self.columns(), other.columns()
         return (
-            (self.start, self.header(), self.meta) == (other.start, other.header(), other.meta)
+            self.start == other.start
+            and _as_text(self.header(), self.meta) == _as_text(other.header(), other.meta)
             and list(mine) == list(theirs)
             and all(
                 mine[name].dtype == theirs[name].dtype
@@ -306,6 +307,16 @@ def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     if "constants" in header:  # a recipe's own trace, which left out what there was not
         header = {"clip_norm": None, "clip_value": None, "accumulation": None, "ema": None} | header
     return header, meta
+
+
+def _as_text(*contents: Any) -> str:
+    """Return what a file would hold: so NaN is NaN, and a tuple a list."""
+
+    def plain(value: Any) -> Any:
+        is_plain = isinstance(value, Mapping) or hasattr(value, "dtype")
+        return _plain(value) if is_plain else repr(value)
+
+    return json.dumps(contents, default=plain, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxsched._schedule import ScheduleLike
+from jaxsched._float64 import in_float64
+from jaxsched._schedule import ScheduleLike, float64_formula, widen
 from jaxsched._validate import require_count
 
 
@@ -40,8 +41,21 @@ class Accumulation:
     steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
+        if not callable(self.batches):
+            raise TypeError(
+                f"batches must be a schedule, got {self.batches!r}. Pass schedules.constant of it."
+            )
         if self.steps_per_epoch is not None:
             require_count("steps_per_epoch", self.steps_per_epoch, at_least=1)
+
+    def _wait(self, iteration: Any) -> jax.Array:
+        """Evaluate ``batches`` in float64, as Python does: int(100 * 0.29) is 28, in float32 29."""
+
+        def wait() -> jax.Array:
+            batches = jnp.asarray(float64_formula(self.batches)(widen(iteration)))
+            return jnp.broadcast_to(batches.astype(jnp.float64), jnp.shape(iteration))
+
+        return in_float64(wait)
 
     def tick(
         self, iteration: jax.Array, last_update: jax.Array, pending: jax.Array
@@ -55,13 +69,16 @@ class Accumulation:
         drop = jnp.asarray(False)
         if self.steps_per_epoch is not None:
             drop = iteration % self.steps_per_epoch == 0
-        wait = jnp.asarray(self.batches(iteration)).astype(jnp.int32)
+        with jax.enable_x64(True):
+            wait = self._wait(iteration).astype(jnp.int32)
         return drop, iteration - last_update >= wait, jnp.where(drop, 0, pending) + 1
 
     def simulate(self, start: int, n: int) -> dict[str, np.ndarray]:
         """``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations from ``start``."""
+        for end in {start, start + n - 1} if n else ():
+            self._wait(end)  # a table that ends before refuses; jitted it would hold
         iterations = np.arange(start, start + n)
-        wait = np.asarray(jax.jit(self.batches)(jnp.asarray(iterations, jnp.int32)))
+        wait = np.asarray(jax.jit(self._wait)(jnp.asarray(iterations, jnp.int32)))
         # While the number of batches stays, updates are evenly spaced.
         borders = [0, *(np.flatnonzero(np.diff(wait)) + 1), n] if n else [0]
         updates, last = [], -1
@@ -79,7 +96,7 @@ class Accumulation:
         columns = {name: np.zeros(n) for name in ("stepped", "micro_batches")}
         columns["stepped"][made - start] = 1
         columns["micro_batches"][made - start] = made - since
-        return {"accumulate": wait.astype(np.float64), **columns}
+        return {"accumulate": wait, **columns}
 
 
 class AccumulationState(NamedTuple):

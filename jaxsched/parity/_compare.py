@@ -195,9 +195,7 @@ def _trace_aligned_to(recipe: Recipe, trace: Trace) -> Trace:
     if recipe.accumulation is None:
         whole = recipe.trace(n, recipe.start)
     else:
-        iterations = n
-        while (made := recipe.bookkeeping(iterations)["stepped"]).sum() < n:
-            iterations *= 2
+        made = _updates(recipe, n)
         whole = recipe.trace(int(np.searchsorted(np.cumsum(made), n)) + 1)
     rows = np.flatnonzero(whole.run["stepped"]) if "stepped" in whole.run else np.arange(n)
     groups = {
@@ -205,6 +203,21 @@ def _trace_aligned_to(recipe: Recipe, trace: Trace) -> Trace:
         for label, group in whole.groups.items()
     }
     return dataclasses.replace(whole, groups=groups, run={}, start=trace.start, clock="update")
+
+
+def _updates(recipe: Recipe, n: int) -> np.ndarray:
+    """Whether each of the first iterations makes an update, up to the n-th update."""
+    iterations = n
+    try:
+        while (made := recipe.bookkeeping(iterations)["stepped"]).sum() < n:
+            iterations *= 2
+    except ValueError:  # a table of batches ends before
+        if recipe.iterations is None:
+            raise
+        made = recipe.bookkeeping(recipe.iterations)["stepped"]
+        if made.sum() < n:
+            raise
+    return made
 
 
 Column = tuple[str, str, np.ndarray, np.ndarray]

@@ -131,7 +131,11 @@ class Recording:
                 for k, label in enumerate(found)
             }
             self._switches |= {
-                label: {n: v for n, v in group.items() if isinstance(v, bool | str | tuple | list)}
+                label: {
+                    n: v
+                    for n, v in group.items()
+                    if v is None or isinstance(v, bool | str | tuple | list)
+                }
                 for label, group in values.items()
             }
         return {column: float(read(groups[k], place)) for column, k, place in self._places}
