@@ -255,7 +255,9 @@ def test_a_momentum_that_cycles_is_no_warmup(tmp_path):
 
 def test_plot_needs_to_know_how_many_iterations(tmp_path):
     recipe = Recipe({"all": {"learning_rate": 0.1}})
-    with pytest.raises(ValueError, match=r"^iterations must be given for a recipe without a length"):
+    with pytest.raises(
+        ValueError, match=r"^iterations must be given for a recipe without a length"
+    ):
         plot(recipe, tmp_path / "lr.png")
     plot(recipe, tmp_path / "lr.png", iterations=3)
 

@@ -426,9 +426,7 @@ WRONG_PORTS = {
     "warmup-target-fixed": lambda r: warmed(
         r,
         120,
-        rate=lambda i: jnp.where(
-            i <= 120, 0.01, yolov5(**PORT).groups["norm"]["learning_rate"](i)
-        ),
+        rate=lambda i: jnp.where(i <= 120, 0.01, yolov5(**PORT).groups["norm"]["learning_rate"](i)),
     ),
     "bias-rate-of-the-weights": lambda r: warmed(r, 120, bias_label="weight"),
     "bias-rate-missing": lambda r: warmed(r, 120, bias_rate=0.0),

@@ -157,7 +157,7 @@ def test_what_differs_is_told_with_its_cause_and_a_picture(folder, capsys):
 def test_another_recipes_file_is_no_parity(folder, capsys):
     yolov5_resnet18(lrf=0.2).save("other.yaml")
     yolov5_resnet18(lrf=0.25).save("mine.yaml")
-    assert cli.main("verify mine.yaml --against other.yaml".split()) == 1
+    assert cli.main(["verify", "mine.yaml", "--against", "other.yaml"]) == 1
     assert "lrf 0.25 for 0.2" in capsys.readouterr().out
 
 

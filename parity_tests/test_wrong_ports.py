@@ -4,13 +4,15 @@ Those of the rates by ``compare``, against the recorded run of the article; thos
 of the update by where the parameters go.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import jaxsched
-from jaxsched import Recipe, Trace, lr_scheduler, schedules
+from jaxsched import Recipe, lr_scheduler, schedules
 from jaxsched.recipes import recorded, yolov5_resnet18
 
 EPOCHS, STEPS, WARMUP = 100, 30, 1000
@@ -81,7 +83,7 @@ WRONG_RATES = {
     ),
     "fresh-for-resumed": lambda: yolov5_resnet18(start_epoch=40),
     "starts-an-iteration-late": lambda: Recipe.from_trace(
-        Trace(RIGHT.trace(4000, 1).groups, start=0)
+        dataclasses.replace(RIGHT.trace(4000, 1), start=0)
     ),
 }
 
