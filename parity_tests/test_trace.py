@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -261,6 +262,10 @@ def test_nan_is_equal_to_nothing():
         return Trace({"a": {"learning_rate": np.array([0.1, value])}})
 
     assert not jaxsched.compare(of(np.nan), of(np.nan))
+    nothing = Trace({"a": {"learning_rate": np.full(2, np.nan)}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not jaxsched.compare(nothing, nothing)
     assert not jaxsched.compare(of(np.nan), of(0.2))
     assert not jaxsched.compare(of(0.2), of(np.nan))
     assert jaxsched.compare(of(0.2), of(0.2))
