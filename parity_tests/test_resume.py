@@ -129,7 +129,8 @@ def test_another_recipe_is_refused(never_stopped, capsys):
     folder = never_stopped["yolov5_resnet18"]
     assert train(folder, "--resume", recipe="yolov5") == 2
     told = capsys.readouterr().err
-    assert "of this run, got one of recipe is yolov5_resnet18, here yolov5" in told
+    assert "of this run, got one of recipe.groups.weight.learning_rate.warmup." in told
+    assert "lagged.after is 33, here 3 and " in told
     assert "more differ. Resume it as it was started.\n" in told
 
 
