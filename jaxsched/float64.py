@@ -17,7 +17,8 @@ _within: ContextVar[bool] = ContextVar("within", default=False)
 def computed(function: Callable[[], T]) -> T:
     """``function()``, called with x64 on: a tree of arrays, and of whatever else it holds.
 
-    What is computed within it is part of it. The bodies of loops are left to XLA.
+    What is computed within it is part of it. On a TPU a loop is left to XLA where its length is
+    known only when it runs, or above ``tpu.MAX_UNROLLED``.
     """
     with jax.enable_x64(True):
         if _within.get():
