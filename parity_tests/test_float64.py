@@ -142,6 +142,7 @@ def looped(length):
 
 
 LOOPS = {  # a schedule, and whether it is unrolled
+    "the search of jnp.interp": (schedules.warmup(COSINE, 37, start=0.1), True),
     "a scan": (looped(4), True),
     "the longest scan": (looped(tpu.MAX_UNROLLED), True),
     "a longer scan": (looped(tpu.MAX_UNROLLED + 1), False),
