@@ -22,13 +22,14 @@ import numpy as np
 import optax
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jaxlib._hlo import HloPrintOptions
 
 from benchmarks import conformance, scalar_program, updates
 from benchmarks.timing import report
 from jaxsched import Trace, recipes
+from jaxsched._float64 import plain_float64
 from jaxsched.examples import train_linen
 from jaxsched.examples.digits import Digits
-from jaxsched._float64 import within
 from jaxsched.parity import ulps
 
 # What XLA is told of an H100 (SXM): its data sheet's figures, and the CUDA to compile for.
@@ -92,6 +93,14 @@ def update(tx: optax.GradientTransformation, place: Any) -> Any:
     return compiled(step, place, params, params, state, donate_argnums=(1, 2))
 
 
+def text(executable: Any) -> str:
+    """A compiled program as XLA writes it, its large constants written out."""
+    options = HloPrintOptions()
+    options.print_large_constants = True
+    (module,) = executable.runtime_executable().hlo_modules()
+    return module.to_string(options)
+
+
 def moved(text: str) -> int:
     """Bytes of float32 that the kernels of a program read and write."""
     entry = text[text.index("\nENTRY") :]
@@ -114,7 +123,7 @@ def on_tpu(
     function: Callable[[Any], Any], place: Any, counts: np.ndarray, seed: int | None = None
 ) -> list[np.ndarray]:
     """The scalars that ``function`` of a count computes on a TPU, leaf by leaf."""
-    program, returned = scalar_program.parsed(compiled(function, place, np.int32(0)).as_text())
+    program, returned = scalar_program.parsed(text(compiled(function, place, np.int32(0))))
     rng = None if seed is None else np.random.default_rng(seed)
     known: dict[str, np.ndarray] = {}
     return [
@@ -219,7 +228,7 @@ if __name__ == "__main__":
     recipe, reference = recipes.yolov5_resnet18(), recipes.recorded("yolov5_resnet18")
 
     def as_xla_has_it(count: Any) -> Any:
-        with within():
+        with plain_float64():
             return recipe.at(count)
 
     wrong, values = recipe_off(recipe.at, reference, place)
@@ -231,8 +240,8 @@ if __name__ == "__main__":
         "TPU, likewise, in float64 as XLA has it": (plain, None),
     }
     for name, at in (("here", recipe.at), ("by XLA", as_xla_has_it)):
-        program, _ = scalar_program.parsed(compiled(at, place, np.int32(0)).as_text())
-        claims[f"TPU, its instructions, float64 lowered {name}"] = len(program), None
+        program, _ = scalar_program.parsed(text(compiled(at, place, np.int32(0))))
+        claims[f"TPU, its instructions, float64 lowered {name}"] = len(program.instructions), None
     import test_originals as originals  # conformance has put its folder on the path
 
     for name, (factory, arguments, _) in originals.RECORDED.items():

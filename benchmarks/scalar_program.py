@@ -1,8 +1,10 @@
-"""A compiled program of scalars, read from XLA's text and run in NumPy, for many inputs at once.
+"""Run a compiled program of scalars and small arrays, read from XLA's text, in NumPy, for many inputs.
 
-So it can be told what a device that is not at hand would compute: instruction by instruction, each
-of them rounded as IEEE 754 has it. What a TPU rounds otherwise, division and the functions, can be
-moved by an ULP at random: what then comes out the same does not depend on it.
+It shows what a device that is not at hand would compute: instruction by instruction, each of them
+rounded as IEEE 754 has it. What a TPU rounds otherwise, division and the functions, can be moved by
+an ULP at random: what then comes out the same does not depend on it.
+
+A value is a NumPy array of its HLO shape with one axis more, the last: the runs of the program.
 """
 
 import re
@@ -16,25 +18,40 @@ TINY = np.finfo(np.float32).tiny
 
 
 class Instruction(NamedTuple):
-    """One line of the entry computation."""
+    """One line of a computation."""
 
-    dtype: str
+    shape: str
     opcode: str
     operands: str
     attributes: str
 
 
-def parsed(text: str) -> tuple[dict[str, Instruction], list[str]]:
-    """The instructions of the entry computation, and the names of what it returns."""
-    entry = text[text.index("\nENTRY") :].splitlines()[2:]
+class Program(NamedTuple):
+    """The instructions of all computations, by name, and the last one of each computation."""
+
+    instructions: dict[str, Instruction]
+    roots: dict[str, str]
+
+
+def parsed(text: str) -> tuple[Program, list[str]]:
+    """The program, and the names of what its entry computation returns."""
+    head = re.compile(r"(ENTRY )?(%\S+) \(.*\{$")
     line = re.compile(r"\s*(ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, (.*))?$")
-    program: dict[str, Instruction] = {}
-    returned = ""
-    for match in filter(None, map(line.match, entry)):
-        root, name, shape, opcode, operands, attributes = match.groups()
-        program[name] = Instruction(shape, opcode, operands, attributes or "")
-        returned = name if root else returned
-    last = program[returned]
+    program = Program({}, {})
+    computation = entry = ""
+    for row in text.splitlines():
+        if match := head.match(row):
+            computation = match[2]
+            entry = computation if match[1] else entry
+        elif match := line.match(row):
+            root, name, shape, opcode, operands, attributes = match.groups()
+            if name in program.instructions:
+                raise ValueError(f"names must be unique in a program, got {name} twice")
+            program.instructions[name] = Instruction(shape, opcode, operands, attributes or "")
+            if root:
+                program.roots[computation] = name
+    returned = program.roots[entry]
+    last = program.instructions[returned]
     return program, names(last.operands) if last.opcode == "tuple" else [returned]
 
 
@@ -44,23 +61,23 @@ def names(operands: str) -> list[str]:
 
 
 def run(
-    program: Mapping[str, Instruction],
+    program: Program,
     wanted: str,
-    parameters: Mapping[int, np.ndarray],
-    known: dict[str, np.ndarray],
+    parameters: Mapping[int, Any],
+    known: dict[str, Any],
     rng: np.random.Generator | None = None,
-) -> np.ndarray:
-    """What instruction ``wanted`` computes.
+) -> Any:
+    """What instruction ``wanted`` computes: an array, or a list of them where it is a tuple.
 
     Args:
       program: as ``parsed`` has it.
-      wanted: the name of a scalar.
+      wanted: the name of an instruction.
       parameters: ``{number: values}``, one value for each run of the program.
       known: what was computed before; is added to.
       rng: moves what is not rounded as IEEE 754 has it by an ULP either way, or not.
 
     Raises:
-      NotImplementedError: an instruction is not among those known here, or no scalar.
+      NotImplementedError: an instruction or a type is not among those known here.
     """
     left = [wanted]
     while left:
@@ -68,41 +85,171 @@ def run(
         if name in known:
             left.pop()
             continue
-        shape, opcode, operands, attributes = program[name]
-        scalar = re.match(r"(\w+)\[\]", shape)
-        if not scalar or scalar[1] not in DTYPES:
-            raise NotImplementedError(f"{opcode} to {shape}")
-        dtype = DTYPES[scalar[1]]
+        shape, opcode, operands, attributes = program.instructions[name]
         if opcode == "parameter":
             known[name] = parameters[int(operands)]
         elif opcode == "constant":
-            value = {"true": True, "false": False}.get(operands, operands)
-            known[name] = np.array(value if isinstance(value, bool) else float(value)).astype(dtype)
+            known[name] = constant(operands, *array_type(shape, opcode))
         elif unknown := [operand for operand in names(operands) if operand not in known]:
             left += unknown
         else:
             values = [known[operand] for operand in names(operands)]
-            known[name] = flushed(result(opcode, values, attributes, dtype), opcode, rng)
+            if opcode in TUPLES:
+                known[name] = TUPLES[opcode](values, attributes)
+            elif opcode == "fusion":
+                root = program.roots[called(attributes, "calls")]
+                known[name] = run(program, root, dict(enumerate(values)), {}, rng)
+            elif opcode == "reduce":
+                known[name] = reduced(program, values, attributes, rng)
+            elif opcode == "while":
+                known[name] = looped(program, values[0], attributes, rng)
+            else:
+                known[name] = flushed(
+                    result(opcode, values, attributes, *array_type(shape, opcode)), opcode, rng
+                )
     return known[wanted]
 
 
-def result(opcode: str, values: list[np.ndarray], attributes: str, dtype: Any) -> np.ndarray:
+def array_type(shape: str, opcode: str) -> tuple[Any, tuple[int, ...]]:
+    """The dtype and the dimensions of an array, the runs not among them."""
+    match = re.match(r"(\w+)\[([\d,]*)\]", shape)
+    if not match or match[1] not in DTYPES:
+        raise NotImplementedError(f"{opcode} to {shape}")
+    return DTYPES[match[1]], tuple(map(int, filter(None, match[2].split(","))))
+
+
+def integers(attributes: str, name: str) -> list[int]:
+    """The integers of an attribute: ``dimensions={0,1}``."""
+    match = re.search(rf"\b{name}=\{{?([\d,]*)", attributes)
+    return [int(number) for number in match[1].split(",") if number] if match else []
+
+
+def called(attributes: str, name: str) -> str:
+    """The computation that an attribute names: ``calls=%fused_computation``."""
+    match = re.search(rf"\b{name}=(%[\w.\-]+)", attributes)
+    if not match:
+        raise NotImplementedError(f"no {name} in {attributes}")
+    return match[1]
+
+
+def constant(text: str, dtype: Any, dims: tuple[int, ...]) -> np.ndarray:
+    """The value of ``constant({1, 2})``, one for all runs."""
+    words = re.findall(r"[^\s{},]+", text)
+    if "..." in words:
+        raise NotImplementedError("a constant that XLA did not print")
+    numbers = [float({"true": 1, "false": 0}.get(word, word)) for word in words]
+    return np.array(numbers).astype(dtype).reshape(*dims, 1)
+
+
+def reduced(
+    program: Program, values: list[Any], attributes: str, rng: np.random.Generator | None
+) -> Any:
+    """A reduction of several arrays at once, in the order of their indices.
+
+    HLO leaves the order open; with ``rng`` it is random.
+    """
+    arrays, total = values[: len(values) // 2], values[len(values) // 2 :]
+    root = program.roots[called(attributes, "to_apply")]
+    axes = integers(attributes, "dimensions")
+    rest = [axis for axis in range(arrays[0].ndim) if axis not in axes]
+    rows = [
+        x.transpose(*axes, *rest).reshape(-1, *(x.shape[axis] for axis in rest)) for x in arrays
+    ]
+    order = range(len(rows[0])) if rng is None else rng.permutation(len(rows[0]))
+    for k in order:
+        found = run(program, root, dict(enumerate([*total, *(row[k] for row in rows)])), {}, rng)
+        total = found if isinstance(found, list) else [found]
+    return total if len(total) > 1 else total[0]
+
+
+def looped(program: Program, state: Any, attributes: str, rng: np.random.Generator | None) -> Any:
+    """A loop that all runs leave after the same number of steps."""
+    condition, body = (program.roots[called(attributes, name)] for name in ("condition", "body"))
+    while (goes_on := run(program, condition, {0: state}, {}, rng)).any():
+        if not goes_on.all():
+            raise NotImplementedError("a while that some runs leave before others")
+        state = run(program, body, {0: state}, {}, rng)
+    return state
+
+
+def result(
+    opcode: str,
+    values: list[np.ndarray],
+    attributes: str,
+    dtype: Any,
+    dims: tuple[int, ...] = (),
+) -> np.ndarray:
     """One instruction's result, before what a TPU does to it."""
     with np.errstate(all="ignore"):
         if opcode == "compare":
             if "TOTALORDER" in attributes:
                 raise NotImplementedError("a comparison of a total order")
             direction = re.search(r"direction=(\w+)", attributes)
-            return COMPARISONS[direction[1] if direction else ""](*values)
-        if opcode == "convert" and values[0].dtype == np.float32 and dtype in (np.int32, np.uint32):
+            found = COMPARISONS[direction[1] if direction else ""](*values)
+        elif opcode == "convert" and values[0].dtype == np.float32 and dtype in INTEGERS:
             limits = np.iinfo(dtype)
             whole = np.nan_to_num(np.trunc(values[0].astype(np.float64)))
-            return np.clip(whole, limits.min, limits.max).astype(dtype)
-        if opcode in ("bitcast", "bitcast-convert"):
-            return np.ascontiguousarray(values[0]).view(dtype)
-        if opcode not in OPERATIONS:
+            found = np.clip(whole, limits.min, limits.max).astype(dtype)
+        elif opcode in ("bitcast", "bitcast-convert"):
+            if max(len(dims), values[0].ndim - 1) > 1:
+                raise NotImplementedError(f"{opcode} of an array whose layout counts")
+            bits = np.ascontiguousarray(values[0]).view(dtype)
+            found = bits.reshape(*dims, bits.shape[-1])
+        elif opcode in ARRAYS:
+            found = ARRAYS[opcode](*values, attributes=attributes, dims=dims)
+        elif opcode in OPERATIONS:
+            found = np.asarray(OPERATIONS[opcode](*values))
+        else:
             raise NotImplementedError(opcode)
-        return np.asarray(OPERATIONS[opcode](*values)).astype(dtype)
+    if found.shape[:-1] != dims:
+        raise NotImplementedError(f"{opcode} to {dims}, which gave {found.shape[:-1]}")
+    return found.astype(dtype)
+
+
+def broadcast(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
+    """Copies of x along the dimensions that it does not have."""
+    sizes = [1] * len(dims)
+    for size, dimension in zip(x.shape, integers(attributes, "dimensions"), strict=False):
+        sizes[dimension] = size
+    return np.broadcast_to(x.reshape(*sizes, x.shape[-1]), (*dims, x.shape[-1]))
+
+
+def iota(*, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
+    """The index along one dimension."""
+    (dimension,) = integers(attributes, "iota_dimension")
+    return np.indices(dims)[dimension][..., None]
+
+
+def pad(x: np.ndarray, value: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
+    """X within copies of a value: ``padding=LOW_HIGH``, joined by x."""
+    match = re.search(r"padding=([\dx_\-]+)", attributes)
+    widths = [tuple(map(int, ends.split("_"))) for ends in match[1].split("x")] if match else []
+    if any(len(ends) != 2 or min(ends) < 0 for ends in widths):
+        raise NotImplementedError(f"pad of {attributes}")
+    runs = max(x.shape[-1], value.shape[-1])
+    padded = np.broadcast_to(value, (*dims, runs)).astype(x.dtype)
+    padded[tuple(slice(low, low + n) for (low, _), n in zip(widths, x.shape, strict=False))] = x
+    return padded
+
+
+def sliced(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
+    """``slice={[START:END:STRIDE], ...}``; the stride may be left out."""
+    text = re.search(r"\bslice=\{([^}]*)\}", attributes)
+    ranges = re.findall(r"\[(\d+):(\d+)(?::(\d+))?\]", text[1] if text else "")
+    return x[tuple(slice(int(a), int(b), int(step or 1)) for a, b, step in ranges)]
+
+
+def dynamic_slice(
+    x: np.ndarray, *starts: np.ndarray, attributes: str, dims: tuple[int, ...]
+) -> np.ndarray:
+    """A slice of x in each run, moved to where it lies within x."""
+    for axis, (start, size) in enumerate(zip(starts, dims, strict=True)):
+        first = np.clip(start.astype(np.int64), 0, x.shape[axis] - size)
+        index = first + np.arange(size)[:, None]
+        others = [1] * (x.ndim - 1)
+        others[axis] = size
+        x = np.take_along_axis(x, index.reshape(*others, -1), axis)
+    return x
 
 
 def flushed(value: np.ndarray, opcode: str, rng: np.random.Generator | None) -> np.ndarray:
@@ -127,6 +274,18 @@ def shift(direction: Callable[..., Any]) -> Callable[..., Any]:
     return shifted
 
 
+def leading_zeros(x: np.ndarray) -> np.ndarray:
+    """The zeros above the highest bit of a number of 32 bits."""
+    return 32 - np.frexp(x.view(np.uint32).astype(np.float64))[1]
+
+
+def high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The upper 32 of the 64 bits of a product."""
+    wide = np.int64 if a.dtype == np.int32 else np.uint64
+    return (a.astype(wide) * b.astype(wide)) >> wide(32)
+
+
+INTEGERS = (np.int32, np.uint32)
 INEXACT = ("divide", "sqrt", "rsqrt", "log", "exponential", "power")
 COMPARISONS = {
     "EQ": np.equal,
@@ -140,6 +299,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,
+    "mulhi": high_product,
     "divide": lambda a, b: a / b if a.dtype == np.float32 else np.trunc(a / np.where(b, b, 1.0)),
     "remainder": np.fmod,
     "and": np.bitwise_and,
@@ -150,6 +310,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "sign": np.sign,
     "floor": np.floor,
+    "ceil": np.ceil,
+    "count-leading-zeros": leading_zeros,
     "round-nearest-afz": lambda x: np.trunc(x) + np.sign(x) * (np.abs(x - np.trunc(x)) >= 0.5),
     "round-nearest-even": np.rint,
     "maximum": np.maximum,
@@ -169,4 +331,17 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "log": np.log,
     "exponential": np.exp,
     "power": np.power,
+}
+ARRAYS: dict[str, Callable[..., np.ndarray]] = {
+    "broadcast": broadcast,
+    "iota": iota,
+    "pad": pad,
+    "slice": sliced,
+    "dynamic-slice": dynamic_slice,
+}
+TUPLES: dict[str, Callable[[list[Any], str], Any]] = {
+    "tuple": lambda values, _: values,
+    "get-tuple-element": lambda values, attributes: values[0][integers(attributes, "index")[0]],
+    "copy-start": lambda values, _: values,
+    "copy-done": lambda values, _: values[0][0],
 }

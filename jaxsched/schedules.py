@@ -461,17 +461,45 @@ def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
     return x / (n + 0.0 * count)
 
 
+@jax.custom_jvp
 def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
-    """``np.interp(x, [0, n], [start, end])`` to the bit, for 0 <= x < n, in float64.
+    r"""Interpolate from ``start`` at 0 to ``end`` at n, as ``np.interp``, to the bit in float64.
 
-    ``jnp.interp`` multiplies before it divides, so that values meet ties of float32
-    that ``np.interp`` misses, and its search compiles to a loop.
+    .. math:: \mathrm{start} + \operatorname{interp}(x, [0, 1], [0, m]),
+              \quad m = (\mathrm{end} - \mathrm{start}) / n
+
+    The original's line is ``np.interp(ni, [0, nw], [start, initial_lr * lf(epoch)])``. ``np.interp``
+    multiplies x by the slope m, where ``jnp.interp`` first divides x by the interval's length. On
+    ``[0, n]`` that quotient is rounded: of 480,000 random values a third differ in the last bit of
+    float64. None differs in float32, though a value at a tie of float32 can. On an interval of
+    length one the division is exact, and none differs in float64.
+
+    Args:
+      x: the count; below 0 the value is ``start``, and past n it continues the line.
+      n: where the line reaches ``end``, above 0.
+      start: the value at 0.
+      end: the value at n, one for each x where it moves.
     """
-    slope = quotient(end - start, jnp.where(n > 0, n, 1.0), x)
-    product = slope * x
-    # The select, whose other side is never taken, keeps XLA from one fused multiply-add, which
-    # would not round the product.
-    return jnp.where(x >= 0, product, product * product) + start
+    rise = end - start
+    # Where XLA knows the count but not the ends, as with a traced start, n must still be hidden.
+    slope = quotient(rise, jnp.where(n > 0, n, 1.0), x + rise)
+    line = jnp.vectorize(
+        lambda x, slope: jnp.interp(
+            x, jnp.array([0.0, 1.0]), jnp.stack([0.0, slope]), right="extrapolate"
+        )
+    )
+    return line(x, slope) + start
+
+
+@interp.defjvp
+def _interp_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """The line's own derivative: that of the search would be transposed where x64 is off."""
+    x, n, start, end = primals
+    moved_x, moved_n, moved_start, moved_end = tangents
+    length = jnp.where(n > 0, n, 1.0)
+    share = x / length
+    moved = (end - start) * (moved_x - share * moved_n) / length
+    return interp(*primals), moved_start * (1 - share) + moved_end * share + moved
 
 
 def _integer(value: Any) -> Any:

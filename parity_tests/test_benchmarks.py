@@ -64,7 +64,8 @@ ENTRY %main.1 (i.1: s32[]) -> (f32[], s32[], pred[]) {
   %high = s32[]{:T(128)} shift-right-logical(%bits, %one)
   %large = pred[]{:T(512)} compare(%i.1, %i.1), direction=GE
   %q = f32[]{:T(128)} divide(%e, %tenth)
-  %v = f32[2]{:T(128)} broadcast(%q), dimensions={}
+  %v = f32[2]{:T(128)} sort(%q), dimensions={0}
+  %w = bf16[] convert(%q)
   ROOT %tuple = (f32[]{:T(128)}, s32[]{:T(128)}, pred[]{:T(512)}) tuple(%e, %high, %large)
 }
 """
@@ -86,8 +87,108 @@ def test_a_compiled_program_is_run_instruction_by_instruction():
         for rng in (None, np.random.default_rng(0))
     )
     assert 0.2 < (exact != inexact).mean() < 0.9
-    with pytest.raises(NotImplementedError, match="broadcast"):
-        scalar_program.run(program, "%v", {0: counts}, known)
+    for name, message in (("%v", "sort"), ("%w", "convert to bf16")):
+        with pytest.raises(NotImplementedError, match=message):
+            scalar_program.run(program, name, {0: counts}, known)
+
+
+OF_ARRAYS = """HloModule arrays
+
+%fused (p.0: f32[3], p.1: s32[]) -> (f32[1], f32[2]) {
+  %p.0 = f32[3]{0} parameter(0)
+  %p.1 = s32[] parameter(1)
+  %at = f32[1]{0} dynamic-slice(%p.0, %p.1), dynamic_slice_sizes={1}
+  %last = f32[2]{0:T(128)S(1)} slice(%p.0), slice={[1:3]}
+  ROOT %both = (f32[1]{0}, f32[2]{0}) tuple(%at, %last)
+}
+
+%sum (a: s32[], b: s32[]) -> s32[] {
+  %a = s32[] parameter(0)
+  %b = s32[] parameter(1)
+  ROOT %c = s32[] add(%a, %b)
+}
+
+%two_sums (a.1: s32[], a.2: f32[], b.1: s32[], b.2: f32[]) -> (s32[], f32[]) {
+  %a.1 = s32[] parameter(0)
+  %a.2 = f32[] parameter(1)
+  %b.1 = s32[] parameter(2)
+  %b.2 = f32[] parameter(3)
+  %c.1 = s32[] add(%a.1, %b.1)
+  %c.2 = f32[] add(%a.2, %b.2)
+  ROOT %c.3 = (s32[], f32[]) tuple(%c.1, %c.2)
+}
+
+%goes_on (state: (s32[], f32[3])) -> pred[] {
+  %state = (s32[], f32[3]{0}) parameter(0)
+  %k = s32[] get-tuple-element(%state), index=0
+  %four = s32[] constant(4)
+  ROOT %less = pred[] compare(%k, %four), direction=LT
+}
+
+%step (state.1: (s32[], f32[3])) -> (s32[], f32[3]) {
+  %state.1 = (s32[], f32[3]{0}) parameter(0)
+  %k.1 = s32[] get-tuple-element(%state.1), index=0
+  %one.1 = s32[] constant(1)
+  %k.2 = s32[] add(%k.1, %one.1)
+  %values = f32[3]{0} get-tuple-element(%state.1), index=1
+  %doubled = f32[3]{0} add(%values, %values)
+  ROOT %next = (s32[], f32[3]{0}) tuple(%k.2, %doubled)
+}
+
+ENTRY %main (i: s32[]) -> (f32[], f32[2], s32[], f32[], f32[3], f32[3]) {
+  %i = s32[] parameter(0)
+  %zero = s32[] constant(0)
+  %table = f32[3]{0:T(128)} constant({1.5, -2, inf})
+  %fusion = (f32[1]{0}, f32[2]{0}) fusion(%table, %i), kind=kLoop, calls=%fused, metadata={op_name="x"}
+  %first = f32[1]{0} get-tuple-element(%fusion), index=0
+  %scalar = f32[] bitcast(%first)
+  %second = f32[2]{0} get-tuple-element(%fusion), index=1
+  %row = s32[3]{0} iota(), iota_dimension=0
+  %many = s32[3]{0} broadcast(%i), dimensions={}
+  %rows = s32[3]{0} multiply(%row, %many)
+  %total = s32[] reduce(%rows, %zero), dimensions={0}, to_apply=%sum
+  %floats = f32[3]{0} convert(%rows)
+  %tenth = f32[] constant(0.5)
+  %pair = (s32[], f32[]) reduce(%rows, %floats, %zero, %tenth), dimensions={0}, to_apply=%two_sums
+  %of_floats = f32[] get-tuple-element(%pair), index=1
+  %begin = (s32[], f32[3]{0}) tuple(%zero, %floats)
+  %loop = (s32[], f32[3]{0}) while(%begin), condition=%goes_on, body=%step
+  %looped = f32[3]{0} get-tuple-element(%loop), index=1
+  %copying = (f32[3]{0:S(1)}, f32[3]{0}, u32[]{:S(2)}) copy-start(%table)
+  %copied = f32[3]{0:S(1)} copy-done(%copying)
+  %hidden = f32[3]{0} constant({...})
+  %uneven = (s32[], f32[3]{0}) tuple(%i, %floats)
+  %leaves = (s32[], f32[3]{0}) while(%uneven), condition=%goes_on, body=%step
+  ROOT %out = (f32[], f32[2]{0}, s32[], f32[], f32[3]{0}, f32[3]{0}) tuple(%scalar, %second, %total, %of_floats, %looped, %copied)
+}
+"""
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_fusions_loops_and_reductions_of_small_arrays_are_run(seed):
+    program, returned = scalar_program.parsed(OF_ARRAYS)
+    i, known = np.arange(-1, 5, dtype=np.int32), {}
+    rng = None if seed is None else np.random.default_rng(seed)
+    found = [scalar_program.run(program, name, {0: i}, known, rng) for name in returned]
+    table = np.float32([1.5, -2, np.inf])
+    expected = [
+        table[np.clip(i, 0, 2)],
+        table[1:, None],
+        3 * i,
+        np.float32(0.5) + 3 * i,
+        16 * np.arange(3)[:, None] * i,
+        table[:, None],
+    ]
+    for mine, values in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, values)
+    for name, message in (("%hidden", "did not print"), ("%leaves", "some runs leave before")):
+        with pytest.raises(NotImplementedError, match=message):
+            scalar_program.run(program, name, {0: i}, known, rng)
+
+
+def test_a_name_that_stands_twice_is_refused():
+    with pytest.raises(ValueError, match="names must be unique in a program, got %a twice"):
+        scalar_program.parsed(OF_ARRAYS.replace("%b.1", "%a"))
 
 
 F32, S32, U32, PRED = np.float32, np.int32, np.uint32, np.bool_
@@ -107,6 +208,9 @@ BY_HLO = {  # operands, and their results as HLO defines them
     ),
     "select": (F32, [PRED([True, False]), F32([1, 1]), F32([2, 2])], [1, 2]),
     "maximum": (F32, [F32([np.nan, 1]), F32([1, np.nan])], [np.nan, np.nan]),
+    "ceil": (F32, [F32([-1.5, -0.5, 0.2, 2])], [-1, -0.0, 1, 2]),
+    "count-leading-zeros": (U32, [U32([0, 1, 2**31 - 1, 2**32 - 1])], [32, 31, 1, 0]),
+    "mulhi": (U32, [U32([2**31, 2**32 - 1, 7]), U32([6, 2**32 - 1, 9])], [3, 2**32 - 2, 0]),
     "round-nearest-afz": (F32, [F32([-0.5, 2.5, 0.49999997])], [-1, 3, 0]),
 }
 CONVERSIONS = [
@@ -124,6 +228,73 @@ def test_an_instruction_is_hlos(opcode):
     found = scalar_program.result(opcode, operands, "", dtype)
     np.testing.assert_array_equal(found, dtype(expected))
     assert found.dtype == dtype
+
+
+TWO_RUNS = F32([[0, 5], [1, 6], [2, 7]])  # three elements, in two runs
+SQUARE = F32([[[1], [2]], [[3], [4]]])
+OF_SHAPES = {  # operands, attributes, and their results as HLO defines them; the last axis is the runs
+    "broadcast of a scalar": ("broadcast", [F32([3, 4])], "dimensions={}", [[3, 4], [3, 4]]),
+    "broadcast to columns": (
+        "broadcast",
+        [F32([[1], [2]])],
+        "dimensions={1}",
+        [[[1], [2]], [[1], [2]], [[1], [2]]],
+    ),
+    "broadcast to rows": ("broadcast", [F32([[1], [2]])], "dimensions={0}", [[[1]] * 3, [[2]] * 3]),
+    "iota": ("iota", [], "iota_dimension=1", [[[0], [1], [2]]] * 2),
+    "pad": ("pad", [TWO_RUNS, F32([-1])], "padding=1_2", [[-1, -1], *TWO_RUNS, *[[-1, -1]] * 2]),
+    "pad of two": (
+        "pad",
+        [SQUARE, F32([9])],
+        "padding=0_0x1_0",
+        [[[9], [1], [2]], [[9], [3], [4]]],
+    ),
+    "slice": ("slice", [TWO_RUNS], "slice={[1:3]}", [[1, 6], [2, 7]]),
+    "slice with a stride": ("slice", [TWO_RUNS], "slice={[0:3:2]}", [[0, 5], [2, 7]]),
+    "slice of two": ("slice", [SQUARE], "slice={[0:2], [1:2]}", [[[2]], [[4]]]),
+    "dynamic-slice": (
+        "dynamic-slice",
+        [TWO_RUNS, S32([1, 9])],
+        "dynamic_slice_sizes={2}",
+        [[1, 6], [2, 7]],
+    ),
+    "dynamic-slice before the start": (
+        "dynamic-slice",
+        [F32([[8], [9]]), S32([-3, 1])],
+        "dynamic_slice_sizes={1}",
+        [[8, 9]],
+    ),
+    "dynamic-slice of two": (
+        "dynamic-slice",
+        [SQUARE, S32([1, 0]), S32([0, 1])],
+        "dynamic_slice_sizes={1,1}",
+        [[[3, 2]]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_SHAPES)
+def test_an_instruction_on_small_arrays_is_hlos(name):
+    opcode, operands, attributes, expected = OF_SHAPES[name]
+    expected = F32(expected)
+    found = scalar_program.result(opcode, operands, attributes, F32, expected.shape[:-1])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_result_of_another_shape_is_refused():
+    with pytest.raises(NotImplementedError, match=r"slice to \(3,\), which gave \(2,\)"):
+        scalar_program.result("slice", [TWO_RUNS], "slice={[1:3]}", F32, (3,))
+
+
+def test_a_bitcast_that_may_turn_an_array_is_refused():
+    with pytest.raises(NotImplementedError, match="bitcast of an array whose layout counts"):
+        scalar_program.result("bitcast", [SQUARE], "", F32, (4,))
+
+
+@pytest.mark.parametrize("attributes", ["padding=0_1_1", "padding=-1_2"])
+def test_a_padding_within_or_of_less_is_refused(attributes):
+    with pytest.raises(NotImplementedError, match="pad of"):
+        scalar_program.result("pad", [TWO_RUNS, F32([0])], attributes, F32, (5,))
 
 
 @pytest.mark.parametrize("case", range(len(CONVERSIONS)))

@@ -129,6 +129,64 @@ def test_every_transformation_lowers_it_to_each_device_as_it_needs(name):
     assert "optimization_barrier" not in for_cpu
 
 
+def looped(length):
+    """The cosine ``length`` times over, the steps' values added up."""
+
+    def formula(count):
+        def step(x, weight):
+            x = jnp.cos(x / 3)
+            return x, x * weight
+
+        last, rows = jax.lax.scan(step, count, jnp.arange(float(length)), reverse=True)
+        return last + rows @ jnp.arange(float(length))
+
+    return of_formula(formula)
+
+
+LOOPS = {  # a schedule, and whether it is unrolled
+    "the search of jnp.interp": (schedules.warmup(COSINE, 37, start=0.1), True),
+    "a scan": (looped(4), True),
+    "the longest scan": (looped(tpu.MAX_UNROLLED), True),
+    "a longer scan": (looped(tpu.MAX_UNROLLED + 1), False),
+    "a scan in a scan": (
+        of_formula(
+            lambda c: jax.lax.fori_loop(
+                0,
+                3,
+                lambda i, x: jax.lax.fori_loop(0, 2, lambda j, y: jnp.cos(y / (1 + i + j)), x),
+                c,
+            )
+        ),
+        True,
+    ),
+    "a length that is traced": (
+        of_formula(
+            lambda c: jax.lax.fori_loop(0, c.astype(int), lambda _, x: jnp.cos(x / 3), c)
+        ),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_of_fixed_length_is_unrolled_for_a_tpu(name):
+    schedule, is_unrolled = LOOPS[name]
+    for_tpu, for_cpu = (lowered_text(schedule, platform) for platform in ("tpu", "cpu"))
+    assert "stablehlo.while" in for_cpu
+    assert ("stablehlo.while" not in for_tpu) == is_unrolled
+    assert ("stablehlo.cosine" not in for_tpu) == is_unrolled
+
+
+@pytest.mark.parametrize("name", [*LOOPS, "a scan of no step"])
+def test_a_loop_unrolled_computes_the_same(name, x64):
+    schedule = LOOPS[name][0] if name in LOOPS else looped(0)
+    inside = on_a_tpu(lambda count: unlowered(schedule, count))
+    for count in (0, 1, 17, 40):
+        expected = float(schedule(count))
+        # The series of the cosine lose some bits, each step of a loop anew.
+        assert float(inside(jnp.int32(count))) == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_formula_past_the_primitive_is_xlas_own():
     def past(i):
         with jax.enable_x64(True):

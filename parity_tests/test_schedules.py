@@ -235,6 +235,65 @@ def test_the_warmup_is_np_interp_to_the_bit(mapped):
             assert (np.asarray(mine) != shifted).any()
 
 
+def random_lines(size):
+    """Counts, lengths, starts and ends, some starts 0 as the original's."""
+    rng = np.random.default_rng(0)
+    n = rng.integers(1, 5000, size)
+    start = rng.uniform(0, 1, size) * rng.choice([0, 0.1, 1], size)
+    end = rng.uniform(0, 1, size) * rng.choice([0.01, 1], size)
+    return [x.astype(float) for x in (np.floor(rng.random(size) * n), n, start, end)]
+
+
+def direct(x, n, start, end):
+    """``jnp.interp`` over [0, n], which divides before it multiplies."""
+    return jnp.interp(x, jnp.stack([0.0 * n, n]), jnp.stack([start, end]))
+
+
+MAPPED = {
+    "arrays": lambda f: f,
+    "vmap": jax.vmap,
+    "jit of arrays": jax.jit,
+    "jit of vmap": lambda f: jax.jit(jax.vmap(f)),
+    "scan": lambda f: lambda *rows: jax.lax.scan(lambda c, row: (c, f(*row)), 0, rows)[1],
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_jnp_interp_on_the_unit_interval_is_np_interp_to_the_bit(name):
+    lines = random_lines(100_000)
+    expected = np.array([np.interp(x, [0, n], ends) for x, n, *ends in zip(*lines, strict=True)])
+    with jax.enable_x64(True):
+        lines = list(map(jnp.asarray, lines))
+        np.testing.assert_array_equal(MAPPED[name](schedules.interp)(*lines), expected)
+        others = np.asarray(jax.jit(jax.vmap(direct))(*lines))
+    assert 0.2 < (others != expected).mean() < 0.5
+    np.testing.assert_array_equal(others.astype(np.float32), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("traced", ["nothing", "iterations", "start", "both"])
+def test_the_warmup_ends_as_np_interp_does(traced):
+    """From n on in the target, and with a length of 0 there at once."""
+    counts = np.arange(-1, 13)
+
+    def values(n, start):
+        return jax.vmap(schedules.warmup(schedules.constant(0.3), n, start=start))(counts)
+
+    with jax.enable_x64(True):
+        for n in (0, 1, 7, 12):
+            if traced == "nothing":
+                mine = values(n, 0.1)
+            elif traced == "iterations":
+                mine = jax.jit(lambda n: values(n, 0.1))(n)
+            elif traced == "start":
+                mine = jax.jit(lambda start, n=n: values(n, start))(0.1)
+            else:
+                mine = jax.jit(values)(n, 0.1)
+            expected = np.interp(counts, [0, n], [0.1, 0.3])
+            at = counts >= 0  # a count below 0 has no meaning, and with n = 0 no line
+            np.testing.assert_array_equal(np.asarray(mine)[at], expected[at])
+            assert np.isfinite(mine).all()
+
+
 TIE = {"lr0": 0.0010969899594783783, "warmup_bias_lr": float(np.float32(0.1))}
 
 
@@ -243,6 +302,9 @@ def test_a_value_near_a_tie_of_float32():
     expected = np.float32(np.interp(540, [0, 1000], [TIE["warmup_bias_lr"], TIE["lr0"]]))
     for at in (recipe.at, jax.jit(recipe.at)):
         assert float(at(540)["bias"]["learning_rate"]) == expected
+    with jax.enable_x64(True):
+        other = direct(540.0, 1000.0, TIE["warmup_bias_lr"], TIE["lr0"])
+    assert np.float32(other) != expected
 
 
 @pytest.mark.parametrize("epochs", [5, 7, 12, 98])

@@ -18,7 +18,8 @@ def in_float64(fn: Callable[[], T]) -> T:
     """Call ``fn`` with 64-bit types enabled; it returns arrays, and anything else beside them.
 
     When traced by JAX, or on a TPU, the computation becomes one primitive, so that the lowering for
-    a TPU can preserve its precision. Nested calls are inlined into the outermost one.
+    a TPU can preserve its precision. Nested calls are inlined into the outermost one. There a loop
+    is left to XLA where its length is known only when it runs, or above ``_tpu.MAX_UNROLLED``.
     """
     if _inside.get():
         return fn()

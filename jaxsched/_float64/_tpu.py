@@ -8,8 +8,10 @@ and then simplifies what it wrote: where a or b is a constant it reassociates, a
 What ``bind_float64`` traces is one primitive to JAX. For a TPU its constants are hidden from XLA, and
 functions that XLA writes with constants of its own are those below: some 46 bits of float64's 53
 are kept. Functions that are not below stay XLA's, ``tanh``, ``tan``, ``exp2``, ``expm1``, ``log1p``
-and the logistic among them, and can be an ULP of float32 or more off. For every other device it is
-lowered as it stands.
+and the logistic among them, and can be an ULP of float32 or more off. Loops of a fixed length, which
+JAX traces to ``scan``, are unrolled, the search of ``jnp.interp`` among them. A ``scan`` of more than
+``MAX_UNROLLED`` steps and every ``while`` stay XLA's, with the constants and the functions in their
+bodies. For every other device it is lowered as it stands.
 """
 
 import functools
@@ -40,6 +42,9 @@ def bind_float64(function: Callable[[], Any]) -> Any:
     leaves, structure = tree
     return structure.unflatten(next(found) if leaf is None else leaf for leaf in leaves)
 
+
+MAX_UNROLLED = 64
+"""The longest loop that ``hidden`` unrolls, in steps: each is compiled by itself."""
 
 # As "How JAX primitives work" in JAX's documentation has it.
 _float64 = Primitive("float64")
@@ -153,10 +158,39 @@ def _results(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
         index, *operands = inputs
         branches = [functools.partial(hidden, branch) for branch in parameters["branches"]]
         return jax.lax.switch(index, branches, *operands)
+    if name == "scan" and 0 < parameters["length"] <= MAX_UNROLLED:
+        return _unrolled(inputs, **parameters)
     if name in FUNCTIONS and equation.outvars[0].aval.dtype == jnp.float64:
         return [FUNCTIONS[name](*inputs)]
     found = equation.primitive.bind(*inputs, **parameters)
     return found if equation.primitive.multiple_results else [found]
+
+
+def _unrolled(
+    inputs: Sequence[Any],
+    *,
+    jaxpr: ClosedJaxpr,
+    length: int,
+    num_consts: int,
+    num_carry: int,
+    reverse: bool,
+    **_: Any,
+) -> list[Any]:
+    """Return the results of a ``scan``, its steps computed one after the other by ``hidden``."""
+    constants, carry, columns = (
+        inputs[:num_consts],
+        inputs[num_consts : num_consts + num_carry],
+        inputs[num_consts + num_carry :],
+    )
+    rows: list[Sequence[Any]] = []
+    for k in range(length):
+        at = length - 1 - k if reverse else k
+        results = hidden(jaxpr, *constants, *carry, *(column[at] for column in columns))
+        carry = results[:num_carry]
+        rows.append(results[num_carry:])
+    if reverse:
+        rows.reverse()
+    return [*carry, *map(jnp.stack, zip(*rows, strict=True))]
 
 
 def _series(x: jax.Array, coefficients: Sequence[float]) -> Any:
