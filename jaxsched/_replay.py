@@ -1,7 +1,7 @@
 """From a trace to the fields of the recipe that replays it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,14 @@ def _require_replayable(trace: Trace) -> None:
             f"trace must count iterations or updates, got one that counts {trace.clock}s. "
             "Record it with its batches."
         )
+    needed = {"accumulate": trace.accumulation, "ema_updates": trace.ema}
+    for name, stated in needed.items():
+        if isinstance(stated, Mapping) and not {name, "stepped"} <= set(trace.run):
+            raise ValueError(
+                f"trace.run must hold {name} and stepped where the trace states "
+                f"{'an average' if name == 'ema_updates' else 'accumulation'}, got "
+                f"{', '.join(trace.run) or 'none'}. Add recipe.bookkeeping(n) to it."
+            )
 
 
 def _named_rule(trace: Trace) -> Callable[..., Any]:

@@ -488,6 +488,14 @@ def test_a_stretch_from_the_middle_is_replayed():
     assert jaxsched.compare(Trace(again.groups, start=57), Trace(trace.groups, start=57))
 
 
+@pytest.mark.parametrize("lacking", ["accumulate", "stepped", "ema_updates"])
+def test_rows_that_were_stacked_lack_the_updates(lacking):
+    trace = yolov5(epochs=2, steps_per_epoch=10, batch_size=10).trace(20)
+    run = {name: values for name, values in trace.run.items() if name != lacking}
+    with pytest.raises(ValueError, match=r"^trace\.run must hold \w+ and stepped where the trace"):
+        Recipe.from_trace(dataclasses.replace(trace, run=run))
+
+
 def test_hyperparameters_of_the_file_may_be_traced():
     def rate(lr0):
         return yolov5(**SIZE, hyp={"lr0": lr0}).at(140)["weight"]["learning_rate"]
