@@ -32,7 +32,6 @@ from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._rule import Rule
 from jaxsched.optimizers._scheduled import (
     Scheduled,
-    ScheduledTransformation,
     evaluate_groups,
     numeric_hyperparameters,
     to_default_float,
@@ -252,7 +251,8 @@ class Recipe:
     @functools.cached_property
     def _at_each(self) -> Callable[[jax.Array], dict[str, dict[str, jax.Array]]]:
         """``at`` of an array of iterations, compiled once."""
-        return jax.jit(jax.vmap(self.at))
+        # Not vmap: the search of jnp.interp, batched, takes three times as long (benchmarks/curves).
+        return jax.jit(lambda iterations: jax.lax.map(self.at, iterations))
 
     def trace(self, n: int, start: int | None = None) -> Trace:
         """Evaluate the hyperparameters of ``n`` iterations, jitted.
@@ -326,7 +326,7 @@ class Recipe:
             run |= self.ema.simulate(run["stepped"])
         return {name: values[start - first :] for name, values in run.items()}
 
-    def optimizer(self, labels: param_groups.Labels) -> ScheduledTransformation:
+    def optimizer(self, labels: param_groups.Labels) -> optax.GradientTransformationExtraArgs:
         """Return the recipe as an Optax transformation.
 
         One counter, of iterations, serves all groups; the update rule of each

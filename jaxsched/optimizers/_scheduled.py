@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, ParamSpec, Protocol
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -37,24 +37,6 @@ class ScheduledState(NamedTuple):
     iteration: jax.Array
     hyperparameters: dict[str, dict[str, jax.Array]]
     inner: optax.OptState
-
-
-class ScheduledUpdate(Protocol):
-    """The type of ``ScheduledTransformation.update``; trees of parameters are of any kind."""
-
-    def __call__(
-        self, updates: Any, state: optax.OptState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ScheduledState]:
-        """Return the updates and the next state."""
-        ...
-
-
-class ScheduledTransformation(optax.GradientTransformationExtraArgs):
-    """Optax's, for type checkers: they see that its state is a ``ScheduledState``."""
-
-    # Narrowed as optax.GradientTransformationExtraArgs narrows the type of its own `update`.
-    init: Callable[[Any], ScheduledState]  # pyright: ignore[reportIncompatibleVariableOverride]
-    update: ScheduledUpdate  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 def to_default_float(value: Any) -> Any:
@@ -128,9 +110,9 @@ class Scheduled:
     build: Callable[[Any, dict[str, dict[str, Any]]], optax.GradientTransformation]
     start: Any = 0
 
-    def transformation(self) -> ScheduledTransformation:
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
         """Return its two functions as Optax has them."""
-        return ScheduledTransformation(self.init, self.update)
+        return optax.GradientTransformationExtraArgs(self.init, self.update)
 
     def init(self, params: Any) -> ScheduledState:
         """Return the state before the first update."""
