@@ -162,9 +162,10 @@ def test_replayed_from_its_trace(family, version):
     again = Recipe.from_trace(trace)
     assert_equal(again.trace(80), trace)
     assert again.clip_norm == recipe.clip_norm
-    stepped_only = Trace(trace.groups, {"stepped": trace.run["stepped"]}, clock="iteration")
+    stepped_only = Trace(trace.groups, {"stepped": trace.run["stepped"]}, update_rule="sgd")
     run = Recipe.from_trace(stepped_only).trace(80).run
-    np.testing.assert_array_equal(run["stepped"], trace.run["stepped"])
+    # Where each batch made an update, as in the long warm-up of 6.1, nothing accumulates.
+    np.testing.assert_array_equal(run.get("stepped", np.ones(80)), trace.run["stepped"])
 
 
 # What runs of the originals had after a stop at epoch 3 of 5, at lr0 0.01 and lrf 0.01 without
