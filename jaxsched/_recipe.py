@@ -74,7 +74,8 @@ class Recipe:
         lacks has the update rule's default.
       update_rule: a function of those arguments that returns an Optax
         transformation. Rules of ``jaxsched.optimizers``, inside ``functools.partial`` or a
-        function of one's own too, get their numbers in float64; all others get float32.
+        function of one's own too, get their numbers in float64; all others get float32, an
+        ``optax.chain`` with one of ours inside too.
       clip_norm: the most that the norm of all groups' gradients together may
         be, as ``optimizers.clip_grad_norm`` has it; not clipped if None.
       clip_value: the most that an entry of a gradient may be, either way, as
@@ -495,6 +496,8 @@ def _require_group(
             raise TypeError(
                 f"{name} of group {label} must be a number or a schedule, got {value!r}"
             )
+        if isinstance(default, tuple) and not isinstance(value, tuple):
+            raise TypeError(f"{name} of group {label} must be a tuple or a list, got {value!r}")
         if isinstance(default, bool) and not isinstance(value, bool):
             raise TypeError(f"{name} of group {label} must be True or False, got {value!r}")
 

@@ -80,7 +80,7 @@ def evaluate_groups(groups: Values, count: jax.typing.ArrayLike) -> dict[str, di
                         exact = float64_formula(entry)(counted)
                         by_schedule[key] = jnp.asarray(exact).astype(jnp.float64)
                     columns[-1].append(by_schedule[key])
-                elif isinstance(entry, int | str | tuple) or entry is None:
+                elif isinstance(entry, int | np.integer | str | tuple) or entry is None:
                     columns[-1].append(entry)
                 else:
                     columns[-1].append(as_float64(entry))
