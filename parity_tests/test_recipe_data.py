@@ -177,9 +177,7 @@ def test_repr_is_the_expression_that_makes_the_schedule(text):
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
 def test_copies_of_a_schedule_are_equal(text):
-    assert_copies_equal(eval(text, NAMESPACE), bits)
-    with jax.enable_x64(True):
-        assert_copies_equal(eval(text, NAMESPACE), bits)
+    assert_copies_equal(eval(text, NAMESPACE), lambda made: bits(made, [1, 6]))
 
 
 OTHER = {
@@ -267,7 +265,8 @@ def test_a_number_of_another_kind_makes_another_schedule(text, wrapper):
             continue
         if changed:
             assert changed != schedule, name
-            assert_copies_equal(changed, lambda made: bits(made, [2]))
+            # Of one kind, for the values take their time.
+            assert_copies_equal(changed, lambda made: bits(made, [2] * (wrapper == "float32")))
             assert changed == schedule.replace(**{name: WRAPPED[wrapper](value)})
 
 
@@ -683,12 +682,12 @@ def assert_recipe_copies_equal(recipe, folder, *, traces):
     before = all_copies(recipe, folder)
     expected = values(recipe)
     trace = recipe.trace(N) if traces else None
-    after = all_copies(recipe, folder)
+    after = {"pickle": pickle.loads(pickle.dumps(recipe)), ".json": saved(recipe, folder, ".json")}
     for when, made in (("before", before), ("after", after)):
         for how, other in made.items():
             assert other == recipe, f"{how}, {when} use:\n{other!r}\nfor\n{recipe!r}"
             assert hash(other) == hash(recipe), f"{how}, {when} use"
-            if when == "before":
+            if when == "before" and "copy" not in how:
                 assert values(other) == expected, f"{how}\n{recipe!r}"
     if traces:
         for how in ("pickle", *SUFFIXES):
@@ -698,7 +697,7 @@ def assert_recipe_copies_equal(recipe, folder, *, traces):
 
 
 @settings(max_examples=200)
-@given(drawn_recipes(), st.integers(0, 11))
+@given(drawn_recipes(), st.integers(0, 15))
 def test_copies_of_a_recipe_that_is_drawn_are_equal(tmp_path_factory, recipe, chance):
     folder = tmp_path_factory.getbasetemp()
     assert_recipe_copies_equal(recipe, folder, traces=chance == 0)

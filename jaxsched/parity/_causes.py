@@ -230,7 +230,8 @@ def explained(case: Case, mistake: Mistake, key: Key) -> str:
             return ""
         known = ~np.isnan(curve) | np.isnan(mine[sample])
         # A zero of the curve is dust where it was computed in another order.
-        dust = np.abs(mine[sample].astype(np.float64) - curve) <= DUST * np.abs(mine).max()
+        peak = np.abs(mine[np.isfinite(mine)]).max(initial=0)
+        dust = np.abs(mine[sample].astype(np.float64) - curve) <= DUST * peak
         same = equal(mine[sample], curve) | dust | ~known
         if not same[sample >= case.first].all():
             return ""

@@ -79,7 +79,8 @@ def compare(
         name in a.groups[label] and name in b.groups[label] for label, name, *_ in columns if label
     )
     if comparable and any(q.first for q in numbers):
-        found = [*_causes(a, b, reference, mine), *found]
+        with np.errstate(over="ignore", invalid="ignore"):  # as where infinity is among the values
+            found = [*_causes(a, b, reference, mine), *found]
     return dataclasses.replace(report, causes=tuple(dict.fromkeys(found)))
 
 
@@ -289,12 +290,16 @@ def _settings(
 def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
     """What a trace states beside its columns, by label and name, as it is shown."""
     rule, switches = trace.update_rule, {k: dict(group) for k, group in trace.switches.items()}
-    decoupled = {group.get("decoupled_weight_decay") for group in switches.values()}
-    if rule == "adam" and decoupled == {True}:
-        rule = "adamw"  # which is Adam with that switch
-    if rule in ("adam", "adamw") and len(decoupled) == 1:
-        for group in switches.values():
-            group.pop("decoupled_weight_decay", None)
+    if rule in ("adam", "adamw"):  # AdamW is Adam with a switch, which each group has its own of
+        coupled = [
+            label
+            for label, group in sorted(switches.items())
+            if not group.pop("decoupled_weight_decay", rule == "adamw")
+        ]
+        if switches:
+            rule = "adam" if len(coupled) == len(switches) else "adamw"
+        if rule == "adamw" and coupled:
+            rule = f"adamw, adam in {', '.join(coupled)}"
     stated: dict[tuple[str, str], Any] = {} if rule is None else {("", "update_rule"): rule}
     for label, group in switches.items():
         stated |= {(label, name): value for name, value in group.items()}
@@ -302,7 +307,7 @@ def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
         value = getattr(trace, name)
         if value is not UNSTATED:
             # None is no clip: a limit that nothing reaches.
-            stated["", name] = "none" if value is None else f"{float(value):.9g}"
+            stated["", name] = "none" if value is None else _shown(value)
     if isinstance(trace.accumulation, Mapping) and not trace.run.get("stepped", np.ones(1)).all():
         every = trace.accumulation.get("steps_per_epoch")
         stated["", "pending_gradients"] = (
@@ -315,6 +320,12 @@ def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
     return stated
 
 
+def _shown(value: float) -> str:
+    """The shortest number with the nearest float32 of ``value``: what acts on float32 parameters."""
+    with np.errstate(over="ignore"):
+        return f"{float(str(np.float32(value))):.9g}"
+
+
 def _quantity(
     label: str, name: str, start: int, mine: np.ndarray, reference: np.ndarray
 ) -> Quantity:
@@ -323,7 +334,8 @@ def _quantity(
     dtype = np.result_type(np.float32, min(mine.dtype, reference.dtype, key=lambda d: d.itemsize))
     x, y = mine.astype(dtype).astype(np.float64), reference.astype(dtype).astype(np.float64)
     peak = np.abs(y).max()
-    distance = np.abs(x - y).max()
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = np.abs(x - y).max()
     at = None if same.all() else int(np.argmin(same))
     return Quantity(
         label,
@@ -331,6 +343,7 @@ def _quantity(
         len(same),
         int(same.sum()),
         int(ulps(mine, reference).max()),
-        float(distance / peak) if peak else float(distance and np.inf),
+        # Beside an infinite peak every distance is nothing, and no number.
+        float(distance / peak) if peak and not np.isinf(peak) else float(distance and np.inf),
         None if at is None else Difference(start + at, mine[at].item(), reference[at].item()),
     )

@@ -1,0 +1,582 @@
+"""``compare`` sees each thing that acts on parameters, in recipes and traces, both ways round.
+
+A pair differs in one thing; the report must name that and no other. Its twin is a pair that does
+the same, written another way, and must be equal. Traces come from files, so that what a file
+loses is lost here too.
+"""
+
+import dataclasses
+import functools
+import inspect
+import itertools
+import math
+
+import numpy as np
+import optax
+import pytest
+
+from jaxsched import Recipe, Trace, compare, lr_scheduler, optimizers, recipes, schedules
+from jaxsched._recipe_file import RULES
+from jaxsched._trace import UNSTATED
+from jaxsched.optimizers import EMA, Accumulation
+from jaxsched.schedules import constant
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+N = 12
+"""Rows: three updates of four batches."""
+
+KINDS = list(itertools.product(("recipe", "trace"), repeat=2))
+
+
+def of(rule=optimizers.sgd, group=None, /, **fields):
+    """A recipe of one group."""
+    return Recipe({"all": {"learning_rate": 0.1, **(group or {})}}, rule, length=N, **fields)
+
+
+def sides(recipe, folder):
+    """The recipe, and its trace read from a file."""
+    recipe.trace(N).save(folder / "run.npz")
+    return {"recipe": recipe, "trace": Trace.load(folder / "run.npz")}
+
+
+def reports(one, other, folder):
+    """Reports of a pair, both ways round, of recipes and of traces."""
+    one, other = sides(one, folder), sides(other, folder)
+    for first, second in ((one, other), (other, one)):
+        for mine, reference in KINDS:
+            report = compare(first[mine], second[reference])
+            assert str(report)
+            assert report.evidence()["parity"] == bool(report)
+            yield f"{mine} against {reference}", report
+
+
+def assert_differ(one, other, names, folder):
+    """Every report names one of the sets of quantities in ``names`` as that which differs."""
+    for how, report in reports(one, other, folder):
+        assert not report, how
+        differing = {q.name for q in report.quantities if q.first is not None}
+        assert differing in names, f"{how}: {differing}\n{report}"
+        for name in differing:
+            assert name in str(report), f"{how}: {report}"
+        # Who accumulates nothing has no pending gradients to state anything of.
+        unstated = {"pending_gradients"} if "stepped" in differing else set()
+        assert set(report.not_compared) <= unstated, f"{how}: {report.not_compared}"
+
+
+def assert_same(one, other, folder):
+    for how, report in reports(one, other, folder):
+        assert report, f"{how}: {report}"
+        assert report.not_compared == (), f"{how}: {report.not_compared}"
+        assert report.causes == (), how
+
+
+# --- each argument of each rule ---
+
+REQUIRED = {
+    "sgd": {"momentum": 0.9},  # nesterov and dampening act on a momentum
+    "adam": {"weight_decay": 0.01},  # which may be decoupled
+    "nadam": {"weight_decay": 0.01},
+    "radam": {"weight_decay": 0.01},
+    "adafactor": {"eps1": 1e-10},
+}
+"""Arguments beside the rate without which another has no effect."""
+
+ANOTHER = {
+    ("adam", "decoupled_weight_decay"): {"update_rule"},  # AdamW's name for it
+    ("rprop", "eta_plus"): 1.5,
+    ("adafactor", "beta2_decay"): -0.5,
+    ("adafactor", "eps1"): 1e-8,
+    ("adafactor", "d"): 2.0,
+    ("muon", "adjust_lr_fn"): "match_rms_adamw",
+    ("muon", "ns_coefficients"): (3.0, -4.0, 2.0),
+}
+"""Another value where half the default is none, or another name under which it differs."""
+
+
+def arguments():
+    for rule, function in RULES.items():
+        for name in inspect.signature(function).parameters:
+            yield rule, name
+
+
+def pair_of(rule, name):
+    """Groups that differ in one argument, and the names under which they do."""
+    group = {"learning_rate": 0.1, **REQUIRED.get(rule, {})}
+    default = group.get(name, inspect.signature(RULES[rule]).parameters[name].default)
+    other = ANOTHER.get((rule, name))
+    if not other or isinstance(other, set):
+        other = not default if isinstance(default, bool) else default / 2 or 0.25
+        if isinstance(default, int) and not isinstance(default, bool):
+            other = default + 1
+    names = ANOTHER.get((rule, name))
+    return group, {**group, name: other}, names if isinstance(names, set) else {name}
+
+
+@pytest.mark.parametrize(("rule", "name"), [*arguments()])
+def test_each_argument_of_each_rule_is_compared(rule, name, tmp_path):
+    one, other, names = pair_of(rule, name)
+    assert_differ(of(RULES[rule], one), of(RULES[rule], other), [names], tmp_path)
+    assert_same(of(RULES[rule], other), of(RULES[rule], dict(other)), tmp_path)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_default_that_is_written_out_is_the_default(rule, tmp_path):
+    parameters = inspect.signature(RULES[rule]).parameters.values()
+    written = {p.name: p.default for p in parameters if p.default is not p.empty}
+    assert_same(of(RULES[rule]), of(RULES[rule], written), tmp_path)
+    partial = functools.partial(RULES[rule], **written)
+    assert_same(of(RULES[rule]), of(partial), tmp_path)
+    assert_same(of(RULES[rule]), Recipe.from_trace(of(RULES[rule]).trace(N)), tmp_path)
+
+
+@pytest.mark.parametrize("pair", [*itertools.pairwise([*RULES, "adadelta"])], ids=" and ".join)
+def test_rules_are_compared(pair, tmp_path):
+    one, other = (of(RULES[rule]) for rule in pair)
+    for how, report in reports(one, other, tmp_path):
+        assert not report, how
+        (rule,) = (q for q in report.quantities if q.name == "update_rule")
+        assert rule.first is not None, how
+        assert "update_rule" in str(report)
+        assert any("update rule" in cause for cause in report.causes), how
+
+
+# --- what is around the rules ---
+
+MOVING = {"learning_rate": schedules.cosine(9, lrf=0.1)}
+FOUR = Accumulation(constant(4))
+RUN = {"accumulate", "stepped", "micro_batches"}
+AVERAGE = {"ema", "ema_updates", "ema_decay"}
+
+# name: (one, other, the sets of names that may differ)
+PAIRS = {
+    "Adam and AdamW": (
+        lambda: of(optimizers.adam, {"weight_decay": 0.01}),
+        lambda: of(optimizers.adamw, {"weight_decay": 0.01}),
+        [{"update_rule"}],
+    ),
+    "decoupled in one group": (
+        lambda: Recipe(
+            {
+                "a": {"learning_rate": 0.1, "decoupled_weight_decay": True, "weight_decay": 0.1},
+                "b": {"learning_rate": 0.1, "weight_decay": 0.1},
+            },
+            optimizers.adam,
+            length=N,
+        ),
+        lambda: Recipe(
+            {
+                "a": {"learning_rate": 0.1, "weight_decay": 0.1},
+                "b": {"learning_rate": 0.1, "weight_decay": 0.1},
+            },
+            optimizers.adam,
+            length=N,
+        ),
+        [{"update_rule"}],
+    ),
+    "decoupled in one group and AdamW": (
+        lambda: Recipe(
+            {
+                "a": {"learning_rate": 0.1, "decoupled_weight_decay": True, "weight_decay": 0.1},
+                "b": {"learning_rate": 0.1, "weight_decay": 0.1},
+            },
+            optimizers.adam,
+            length=N,
+        ),
+        lambda: Recipe(
+            {label: {"learning_rate": 0.1, "weight_decay": 0.1} for label in "ab"},
+            optimizers.adamw,
+            length=N,
+        ),
+        [{"update_rule"}],
+    ),
+    "nesterov": (
+        lambda: of(optimizers.sgd, {"momentum": 0.9, "nesterov": np.True_}),
+        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        [{"nesterov"}],
+    ),
+    "a scheduled momentum": (
+        lambda: of(optimizers.sgd, {"momentum": schedules.linear(9, lrf=0.5)}),
+        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        [{"momentum"}],
+    ),
+    "a schedule": (
+        lambda: of(optimizers.sgd, MOVING),
+        lambda: of(optimizers.sgd, {"learning_rate": schedules.cosine(9, lrf=0.2)}),
+        [{"learning_rate"}],
+    ),
+    "a number or None": (
+        lambda: of(optimizers.adafactor, {"eps1": 1e-10}),
+        lambda: of(optimizers.adafactor),
+        [{"eps1"}],
+    ),
+    "clip_norm and none": (lambda: of(clip_norm=10.0), of, [{"clip_norm"}]),
+    "clip_norm 0 and none": (lambda: of(clip_norm=0.0), of, [{"clip_norm"}]),
+    "clip_norm and another": (
+        lambda: of(clip_norm=10.0),
+        lambda: of(clip_norm=10.1),
+        [{"clip_norm"}],
+    ),
+    "clip_norm and the next float32": (
+        lambda: of(clip_norm=10.0),
+        lambda: of(clip_norm=np.nextafter(np.float32(10), np.float32(11))),
+        [{"clip_norm"}],
+    ),
+    "clip_value and none": (lambda: of(clip_value=0.5), of, [{"clip_value"}]),
+    "clip_value and another": (
+        lambda: of(clip_value=0.5),
+        lambda: of(clip_value=0.25),
+        [{"clip_value"}],
+    ),
+    "clip_norm and clip_value": (
+        lambda: of(clip_norm=0.5),
+        lambda: of(clip_value=0.5),
+        [{"clip_norm", "clip_value"}],
+    ),
+    "accumulation and none": (
+        lambda: of(accumulation=FOUR),
+        of,
+        [RUN],
+    ),
+    "accumulation and none, moving": (
+        lambda: of(optimizers.sgd, MOVING, accumulation=FOUR),
+        lambda: of(optimizers.sgd, MOVING),
+        [RUN],
+    ),
+    "accumulation and another": (
+        lambda: of(accumulation=FOUR),
+        lambda: of(accumulation=Accumulation(constant(2))),
+        [RUN],
+    ),
+    "accumulation and a ramp": (
+        lambda: of(accumulation=FOUR),
+        lambda: of(accumulation=Accumulation(schedules.batch_ramp(9, end=4.0, then=4))),
+        [RUN],
+    ),
+    "pending gradients": (
+        lambda: of(accumulation=FOUR),
+        lambda: of(accumulation=Accumulation(constant(4), 3)),
+        [{"pending_gradients"}, {"pending_gradients", "micro_batches"}],
+    ),
+    "pending gradients of another epoch": (
+        lambda: of(accumulation=Accumulation(constant(4), 6)),
+        lambda: of(accumulation=Accumulation(constant(4), 5)),
+        [{"pending_gradients", "micro_batches"}],
+    ),
+    "pending gradients where no border shows": (
+        lambda: of(accumulation=Accumulation(constant(4), 1000)),
+        lambda: of(accumulation=FOUR),
+        [{"pending_gradients"}],
+    ),
+    "average and none": (
+        lambda: of(ema=EMA()),
+        of,
+        [AVERAGE],
+    ),
+    "average over accumulation and none": (
+        lambda: of(ema=EMA(), accumulation=FOUR),
+        lambda: of(accumulation=FOUR),
+        [AVERAGE],
+    ),
+    "decay": (lambda: of(ema=EMA(0.99)), lambda: of(ema=EMA(0.98)), [{"ema", "ema_decay"}]),
+    "decay in the last bits": (
+        lambda: of(ema=EMA(0.9999)),
+        lambda: of(ema=EMA(float(np.float32(0.9999)))),
+        [{"ema"}, {"ema", "ema_decay"}],
+    ),
+    "tau": (lambda: of(ema=EMA(tau=9.0)), lambda: of(ema=EMA(tau=8.0)), [{"ema", "ema_decay"}]),
+    "updates": (
+        lambda: of(ema=EMA(updates=3)),
+        lambda: of(ema=EMA(updates=4)),
+        [{"ema_updates", "ema_decay"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_one_thing_that_acts_on_parameters_is_seen(name, tmp_path):
+    one, other, names = PAIRS[name]
+    assert_differ(one(), other(), names, tmp_path)
+    assert_same(one(), one(), tmp_path)
+
+
+TWINS = {
+    "decoupled decay and AdamW": (
+        lambda: of(optimizers.adam, {"decoupled_weight_decay": True, "weight_decay": 0.01}),
+        lambda: of(optimizers.adamw),
+    ),
+    "partial of AdamW": (
+        lambda: of(functools.partial(optimizers.adam, decoupled_weight_decay=True, b1=0.5)),
+        lambda: of(optimizers.adamw, {"b1": 0.5, "weight_decay": 0.0}),
+    ),
+    "partial of a partial": (
+        lambda: of(
+            functools.partial(functools.partial(optimizers.sgd, momentum=0.5), momentum=0.9)
+        ),
+        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+    ),
+    "partial that a group overrides": (
+        lambda: of(functools.partial(optimizers.sgd, momentum=0.5), {"momentum": 0.9}),
+        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+    ),
+    "coupled decay written out": (
+        lambda: of(optimizers.adam, {"decoupled_weight_decay": False}),
+        lambda: of(optimizers.adam),
+    ),
+    "NumPy's switch": (
+        lambda: of(optimizers.sgd, {"momentum": 0.9, "nesterov": np.True_}),
+        lambda: of(optimizers.sgd, {"momentum": 0.9, "nesterov": True}),
+    ),
+    "list for a tuple": (
+        lambda: of(optimizers.muon, {"ns_coefficients": [3.0, -4.0, 2.0]}),
+        lambda: of(optimizers.muon, {"ns_coefficients": (3.0, -4.0, 2.0)}),
+    ),
+    "constant schedule": (
+        lambda: of(optimizers.sgd, {"momentum": constant(0.9)}),
+        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+    ),
+    "function and schedule": (
+        lambda: of(optimizers.sgd, {"learning_rate": lambda i: 0.1 * 0.5**i}),
+        lambda: of(optimizers.sgd, {"learning_rate": lr_scheduler.exponential_lr(0.1, 0.5)}),
+    ),
+    "float32 for a number": (
+        lambda: of(optimizers.sgd, {"momentum": np.float32(0.9)}),
+        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+    ),
+    "accumulation of 1 and none": (lambda: of(accumulation=Accumulation(constant(1))), of),
+    "accumulation of 1 that drops and none": (
+        lambda: of(accumulation=Accumulation(constant(1), 3)),
+        of,
+    ),
+    "average over accumulation of 1": (
+        lambda: of(ema=EMA(), accumulation=Accumulation(constant(1))),
+        lambda: of(ema=EMA()),
+    ),
+    "batches of a function": (
+        lambda: of(accumulation=Accumulation(lambda i: 4)),
+        lambda: of(accumulation=FOUR),
+    ),
+    "NumPy's clip": (lambda: of(clip_norm=np.float32(0.1)), lambda: of(clip_norm=0.1)),
+    "integer clip": (lambda: of(clip_norm=10), lambda: of(clip_norm=10.0)),
+    "NumPy's decay": (lambda: of(ema=EMA(np.float64(0.9999))), lambda: of(ema=EMA(0.9999))),
+    "integer tau": (lambda: of(ema=EMA(tau=2000)), lambda: of(ema=EMA(tau=2000.0))),
+    "replay": (
+        lambda: Recipe.from_trace(
+            of(optimizers.sgd, MOVING, accumulation=FOUR, ema=EMA()).trace(N)
+        ),
+        lambda: of(optimizers.sgd, MOVING, accumulation=FOUR, ema=EMA()),
+    ),
+    "replay of updates without a border": (
+        lambda: Recipe.from_trace(of(optimizers.adam, clip_value=0.5).trace(N)),
+        lambda: of(optimizers.adam, clip_value=0.5),
+    ),
+    "order of groups": (
+        lambda: Recipe({"a": {"learning_rate": 0.1}, "b": {"learning_rate": 0.2}}, length=N),
+        lambda: Recipe({"b": {"learning_rate": 0.2}, "a": {"learning_rate": 0.1}}, length=N),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_same_written_another_way_is_equal(name, tmp_path):
+    one, other = TWINS[name]
+    assert_same(one(), other(), tmp_path)
+
+
+OFFERED = {
+    "yolov5": lambda **fields: recipes.yolov5(epochs=3, steps_per_epoch=9, batch_size=4, **fields),
+    "ultralytics": lambda **fields: recipes.ultralytics(
+        epochs=3, steps_per_epoch=9, batch_size=4, **fields
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_what_the_originals_do_is_compared(name, tmp_path):
+    recipe = OFFERED[name]()
+    assert_same(recipe, OFFERED[name](), tmp_path)
+    trace = recipe.trace(N)
+    for field, names in {
+        "clip_norm": {"clip_norm"},
+        "ema": AVERAGE,
+        "accumulation": RUN | {"ema_updates", "ema_decay"},
+    }.items():
+        if getattr(recipe, field) is None:
+            continue
+        changed = dataclasses.replace(recipe, **{field: None}).trace(N)
+        for mine, reference in ((trace, changed), (changed, trace)):
+            report = compare(mine, reference)
+            differing = {q.name for q in report.quantities if q.first is not None}
+            assert not report
+            assert differing <= names, differing
+            assert names & {field, "stepped"} <= differing, differing
+
+
+# --- what only one side states ---
+
+STATED = {
+    "update_rule": {"update_rule": None},
+    "nesterov": {"switches": {}},
+    "clip_norm": {"clip_norm": UNSTATED},
+    "clip_value": {"clip_value": UNSTATED},
+    "pending_gradients": {"accumulation": UNSTATED},
+    "ema": {"ema": UNSTATED},
+    "stepped": {"run": {}, "accumulation": UNSTATED},
+    "ema_decay": {"run": {}, "ema": UNSTATED},
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_only_one_side_states_is_listed(name):
+    recipe = of(accumulation=FOUR, ema=EMA(), clip_norm=1.0)
+    trace = recipe.trace(N)
+    silent = dataclasses.replace(trace, **STATED[name])
+    for one in (recipe, trace):
+        for mine, reference in ((one, silent), (silent, one)):
+            report = compare(mine, reference)
+            assert report, report
+            assert name in report.not_compared
+            assert name not in {q.name for q in report.quantities}
+            assert name in report.evidence()["not_compared"]
+        assert compare(one, trace).not_compared == ()
+    changed = dataclasses.replace(silent, groups={"all": {"learning_rate": np.full(N, 0.2)}})
+    assert not compare(changed, trace)
+    assert compare(changed, changed)
+
+
+def test_a_trace_without_a_header_is_compared_by_its_numbers():
+    recipe = of(optimizers.adam)
+    bare = Trace(recipe.trace(N).groups)
+    for mine, reference in ((recipe, bare), (bare, recipe)):
+        report = compare(mine, reference)
+        assert report
+        assert {"update_rule", "clip_norm", "clip_value", "ema", "amsgrad", "maximize"} <= set(
+            report.not_compared
+        )
+    assert compare(bare, bare).not_compared == ()
+    only = Trace({"all": {"learning_rate": np.full(N, np.float32(0.1))}})
+    for mine, reference in ((recipe, only), (only, recipe)):
+        report = compare(mine, reference)
+        assert report
+        assert {"b1", "b2", "eps", "weight_decay"} <= set(report.not_compared)
+
+
+def test_what_one_side_states_that_there_is_none_is_compared():
+    recipe = of()
+    none = recipe.trace(N)
+    for name, value in (
+        ("clip_norm", 1.0),
+        ("clip_value", 1.0),
+        ("ema", {"decay": 0.9, "tau": 1.0, "updates": 0}),
+    ):
+        stated = dataclasses.replace(none, **{name: value})
+        for one in (recipe, none):
+            assert f"{name}: " in str(compare(one, stated))
+            assert not compare(stated, one)
+
+
+# --- not a number ---
+
+
+def of_nan(learning_rate, extra=math.nan):
+    """An update rule with an argument that may be no number."""
+    return optax.sgd(learning_rate)
+
+
+@pytest.mark.parametrize(
+    "values", [[np.nan] * N, [1.0, np.nan] * (N // 2), [np.inf, np.nan] * (N // 2)], ids=str
+)
+@pytest.mark.parametrize(
+    "dtypes", [*itertools.product((np.float32, np.float64), repeat=2)], ids=str
+)
+def test_nan_is_never_equal_to_nan(values, dtypes):
+    one, other = (Trace({"a": {"x": np.array(values, dtype)}}) for dtype in dtypes)
+    report = compare(one, other)
+    assert not report
+    assert report.first.name == "x"
+    assert "nan" in str(report)
+    assert not compare(one, one)
+    for missing in (one, other):
+        number = Trace({"a": {"x": np.ones(N)}})
+        assert not compare(missing, number)
+        assert not compare(number, missing)
+
+
+def test_nan_in_a_recipe_is_equal_to_nothing(tmp_path):
+    for how, report in reports(of(of_nan), of(of_nan), tmp_path):
+        assert not report, how
+        assert {q.name for q in report.quantities if q.first is not None} == {"extra"}
+    assert_same(of(of_nan, {"extra": 1.0}), of(of_nan, {"extra": 1.0}), tmp_path)
+    assert of(of_nan) == of(of_nan)  # the same content, which is another question
+
+
+def test_infinity_is_equal_to_infinity():
+    for dtype in (np.float32, np.float64):
+        trace = Trace({"a": {"x": np.array([1.0, np.inf, -np.inf], dtype)}})
+        assert compare(trace, trace)
+        assert not compare(trace, Trace({"a": {"x": np.array([1.0, np.inf, np.inf], dtype)}}))
+
+
+# --- rules of others ---
+
+
+def made(factor):
+    """A rule made in one place with others: all have one name."""
+
+    def rule(learning_rate):
+        return optax.sgd(factor * learning_rate)
+
+    return rule
+
+
+LAMBDAS = {
+    "lambdas": (
+        lambda learning_rate: optax.sgd(learning_rate),
+        lambda learning_rate: optax.identity(),
+    ),
+    "made": (made(1.0), made(2.0)),
+    "partials": (functools.partial(optax.sgd, nesterov=True), functools.partial(optax.sgd)),
+    "lambda and function": (lambda learning_rate: optax.sgd(learning_rate), optax.sgd),
+    "lambda and rule": (lambda learning_rate: optax.sgd(learning_rate), optimizers.sgd),
+    "functions": (of_nan, optax.sgd),
+}
+
+
+@pytest.mark.parametrize("name", LAMBDAS)
+def test_two_rules_of_others_are_not_called_equal(name):
+    one, other = (of(rule) for rule in LAMBDAS[name])
+    for mine, reference in ((one, other), (other, one)):
+        report = compare(mine, reference)
+        assert not report
+        assert "update_rule" in {q.name for q in report.quantities if q.first is not None}
+        assert "update_rule" in str(report)
+    for rule in LAMBDAS[name]:
+        if rule is not of_nan:
+            assert compare(of(rule), of(rule)), name
+
+
+def test_a_rule_without_a_name_is_listed_against_a_trace():
+    recipe = of(lambda learning_rate: optax.sgd(learning_rate))
+    assert recipe.trace(N).update_rule is None
+    named = of(optax.sgd).trace(N)
+    assert "update_rule" in compare(recipe, named).not_compared
+    assert "update_rule" in compare(named, recipe).not_compared
+    same = functools.partial(optax.sgd, momentum=0.5)
+    again = functools.partial(optax.sgd, momentum=0.5)
+    assert compare(of(same), of(again))
+    assert not compare(of(same), of(functools.partial(optax.sgd, momentum=0.6)))
+
+
+# --- causes ---
+
+
+def test_a_setting_that_differs_is_a_cause():
+    report = compare(of(clip_norm=1.0), of())
+    assert report.causes == ("another clip norm: 1 for none",)
+    assert "clip_norm: 1 for none" in str(report)
+    report = compare(of(optimizers.sgd, {"momentum": 0.9, "nesterov": True}), of(group_of_09()))
+    assert report.causes == ("another nesterov: True for False in all",)
+
+
+def group_of_09():
+    return functools.partial(optimizers.sgd, momentum=0.9)
