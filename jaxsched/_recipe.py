@@ -159,6 +159,8 @@ class Recipe:
                 raise TypeError(
                     f"{name} must be an optimizers.{kind.__name__} or None, got {value!r}."
                 )
+        if self.origin is not None and not isinstance(self.origin, Origin | tuple):
+            raise TypeError(f"origin must be (factory, arguments) or None, got {self.origin!r}.")
         if not callable(self.update_rule):
             raise TypeError(
                 f"update_rule must be a function such as optimizers.sgd, got {self.update_rule!r}."

@@ -296,7 +296,8 @@ def table(values: Any, *, start: int = 0) -> Schedule:
       its first. A fraction is refused, and cut off where it is traced.
 
     Raises:
-      ValueError: the table is empty, not one-dimensional or of no real numbers, or
+      TypeError: the values are no real numbers.
+      ValueError: the table is empty or not one-dimensional, or
         a concrete count lies outside it or between two.
 
     >>> float(table([0.5, 0.25])(1))
@@ -308,7 +309,7 @@ def table(values: Any, *, start: int = 0) -> Schedule:
     """
     given = np.asarray(values)
     if given.dtype.kind in "OSUMmc":  # NumPy would read None as NaN and text as what it says
-        raise ValueError(f"values must be real numbers, got {given.dtype} among them")
+        raise TypeError(f"values must be real numbers, got {given.dtype} among them")
     require_count("start", start)
     numbers = given.astype(np.float64)
     if numbers.ndim != 1 or not numbers.size:

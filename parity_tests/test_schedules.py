@@ -320,5 +320,5 @@ def test_a_line_to_zero_ends_in_zero(epochs):
     "value", [None, "0.5", 1j, 10**400, object()], ids=lambda value: type(value).__name__
 )
 def test_a_table_of_what_is_no_number_is_refused(value):
-    with pytest.raises(ValueError, match=r"^values must be real numbers, got .* among them$"):
+    with pytest.raises(TypeError, match=r"^values must be real numbers, got .* among them$"):
         schedules.table([0.5, value])
