@@ -117,7 +117,7 @@ EQUAL = [
     "mine.py:recipe --against numbered.npz --labels 0=norm,1=weight,2=bias",
     "numbered.npz --against mine.py:recipe --labels 0=norm,1=weight,2=bias",
     "recipe.yaml --against run.npz",
-    "recipe.json --against mine.py:transformation",
+    "mine.py:transformation --against recipe.json",
     "mine.py:recipe --against recipe.yaml",
     "recipe.yaml --against recipe.json --iterations 100",
     "recipe.yaml --against numbered.npz --labels 0=norm,1=weight,2=bias",
