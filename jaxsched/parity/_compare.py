@@ -69,12 +69,7 @@ def compare(
     report = Report((*numbers, *settings), not_compared, (), a, b)
     if report:
         return report
-    found = [
-        f"another {q.name.replace('_', ' ')}: {q.first.mine} for {q.first.reference}"
-        + (f" in {q.label}" if q.label else "")
-        for q in settings
-        if q.first
-    ]
+    found = [*_setting_causes(a, b, report)]
     comparable = all(
         name in a.groups[label] and name in b.groups[label] for label, name, *_ in columns if label
     )
@@ -285,6 +280,24 @@ def _settings(
             quantities.append(Quantity(*key, 1, int(same), ulp, relative, first, is_setting=True))
     both = ours.keys() & theirs.keys()
     return quantities, [key for key in {**ours, **theirs} if key not in both]
+
+
+def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[str]:
+    """A sentence for each setting that differs, with the groups in which it does."""
+    differing = [q for q in report.quantities if q.first]
+    if any(q.name == "stepped" for q in differing) and None in (a.accumulation, b.accumulation):
+        yield (
+            "gradients not accumulated: an update at every iteration"
+            if a.accumulation is None
+            else "gradients accumulated, where the reference makes an update at every iteration"
+        )
+    labels: dict[str, list[str]] = {}
+    for q in differing:
+        if q.is_setting and q.first:
+            text = f"another {q.name.replace('_', ' ')}: {q.first.mine} for {q.first.reference}"
+            labels.setdefault(text, []).extend([q.label] if q.label else [])
+    for text, named in labels.items():
+        yield text + (f" in {' and '.join(named)}" if named else "")
 
 
 def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
