@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from _pytest.doctest import DoctestModule
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -59,6 +60,16 @@ def recorded_article(name):
         },
         start=int(column["ni"][0]),
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file():
+    """Collect no doctests here: tests hold none.
+
+    A file that cannot be imported would be passed over, and half of it taken for the test module.
+    """
+    collectors = yield
+    return [collector for collector in collectors if not isinstance(collector, DoctestModule)]
 
 
 @pytest.fixture
