@@ -462,7 +462,6 @@ def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
     return x / (n + 0.0 * count)
 
 
-@jax.custom_jvp
 def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
     r"""Interpolate from ``start`` at 0 to ``end`` at n, as ``np.interp``, to the bit in float64.
 
@@ -484,23 +483,20 @@ def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
     rise = end - start
     # Where XLA knows the count but not the ends, as with a traced start, n must still be hidden.
     slope = quotient(rise, jnp.where(n > 0, n, 1.0), x + rise)
-    line = jnp.vectorize(
-        lambda x, slope: jnp.interp(
-            x, jnp.array([0.0, 1.0]), jnp.stack([0.0, slope]), right="extrapolate"
-        )
-    )
-    return line(x, slope) + start
+    return jnp.vectorize(_line)(x, slope) + start
 
 
-@interp.defjvp
-def _interp_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """The line's own derivative: that of the search would be transposed where x64 is off."""
-    x, n, start, end = primals
-    moved_x, moved_n, moved_start, moved_end = tangents
-    length = jnp.where(n > 0, n, 1.0)
-    share = x / length
-    moved = (end - start) * (moved_x - share * moved_n) / length
-    return interp(*primals), moved_start * (1 - share) + moved_end * share + moved
+@jax.custom_jvp
+def _line(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """Return ``slope * x``, or 0 where x is below 0."""
+    return jnp.interp(x, jnp.array([0.0, 1.0]), jnp.stack([0.0, slope]), right="extrapolate")
+
+
+@_line.defjvp
+def _line_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # JAX transposes jnp.interp where x64 may be off: the zeros of a slice would be float32 there.
+    (x, slope), (dx, dslope) = primals, tangents
+    return _line(x, slope), jnp.where(x < 0, 0.0, slope * dx + x * dslope)
 
 
 def _integer(value: Any) -> Any:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from jaxsched._float64 import in_float64
+from jaxsched._float64 import in_float64, plain_float64
 from jaxsched._schedule import as_float64
 from jaxsched._validate import is_number, is_zero
 
@@ -58,7 +58,7 @@ def update_rule(
     switches: Mapping[str, Hashable] = MappingProxyType({}),
     reads_params: str = "",
     takes_again: bool = False,
-    short_scalars: bool = False,
+    exact_scalars: bool = False,
 ) -> Rule:
     """Build a transformation from a function of the scalars and a function of one leaf.
 
@@ -85,8 +85,9 @@ def update_rule(
         added to the parameter. It equals g, but XLA does not know it: of a decayed
         gradient that a buffer and the step both read it would keep an array as
         large as the model.
-      short_scalars: whether ``scalars`` is a few additions and selects, which each leaf's kernel
-        can compute anew; a power or a root gets a kernel of its own.
+      exact_scalars: whether ``scalars`` rounds nothing: signs and selects alone. No device loses
+        precision there, and each leaf's kernel can compute them anew; a power or a root gets a
+        kernel of its own.
     """
     kept = kept or {}
     decays = not is_zero(weight_decay)
@@ -139,13 +140,17 @@ def update_rule(
                 derived["shrink"] = 1 - known["learning_rate"] * decay
             return {**derived, "decay": decay}
 
-        derived = in_float64(derive)
+        if exact_scalars:
+            with plain_float64():
+                derived = derive()
+        else:
+            derived = in_float64(derive)
         with jax.enable_x64(True):
             next_scalars = {
                 name: jnp.asarray(derived.pop(name)).astype(old.dtype)
                 for name, old in state.scalars.items()
             }
-        by_dtype = scalars_by_dtype(None if short_scalars else state.step, **derived)
+        by_dtype = scalars_by_dtype(None if exact_scalars else state.step, **derived)
 
         # Leaves of one shape are traced and lowered once; run eagerly each would be compiled anew.
         traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))

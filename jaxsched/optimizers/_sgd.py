@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import is_zero, require_rule_arguments
+from jaxsched._validate import is_number, is_zero, require_rule_arguments
 from jaxsched.optimizers._rule import update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
@@ -95,7 +95,7 @@ def sgd(
         maximize=maximize,
         switches={"nesterov": bool(nesterov)},
         takes_again=True,
-        short_scalars=True,
+        exact_scalars=is_number(dampening),
     )
 
 
