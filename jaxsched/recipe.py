@@ -187,7 +187,8 @@ class Recipe:
         def at(iteration: jax.Array) -> dict[str, jax.Array]:
             return numbers_only(evaluate({"all": schedules}, iteration))["all"]
 
-        compiled = jax.jit(jax.vmap(at))
+        # Not vmap: the search of jnp.interp, batched, takes longer to compile and to run.
+        compiled = jax.jit(lambda iterations: jax.lax.map(at, iterations))
         return lambda iterations: {int(k): v for k, v in compiled(iterations).items()}
 
     def trace(self, n: int, start: int | None = None) -> Trace:
