@@ -81,9 +81,12 @@ def compiled(function: Callable[..., Any], place: Any, *arguments: Any, **kwargs
     return jax.jit(function, keep_unused=True, **kwargs).lower(*shapes).compile()
 
 
-def update(tx: optax.GradientTransformation, place: Any) -> Any:
-    """The compiled update of ``sgd_update``."""
-    params = updates.leaves(0)
+def update(tx: optax.GradientTransformation, place: Any, times: int = 1) -> Any:
+    """The compiled update of ``sgd_update``, of leaves so many times as wide."""
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] * times), x.dtype),
+        updates.leaves(0),
+    )
 
     def step(gradients: Any, params: Any, state: Any) -> Any:
         updates, state = tx.update(gradients, state, params)
@@ -217,11 +220,18 @@ if __name__ == "__main__":
         for rule in updates.RULES:
             mine, theirs = (update(f(rule), place) for f in (updates.ours, updates.plain_optax))
             arrays, least = moved(mine.as_text()) / model, 5 if rule == "sgd" else 7
-            temporaries = mine.memory_analysis().temp_size_in_bytes / model
+            temporaries, wider = (
+                step.memory_analysis().temp_size_in_bytes
+                for step in (mine, update(updates.ours(rule), place, 2))
+            )
             claims |= {
                 f"{device}, {rule}: arrays of the model's size moved": (arrays, least + 0.01),
                 f"{device}, {rule}: likewise, plain Optax": (moved(theirs.as_text()) / model, None),
-                f"{device}, {rule}: temporaries / model": (temporaries, 0.01),
+                f"{device}, {rule}: temporaries, MiB": (temporaries / 2**20, None),
+                f"{device}, {rule}: their growth / the model's": (
+                    (wider - temporaries) / model,
+                    0.01,
+                ),
             }
 
     place = sharding("TPU v5e")
