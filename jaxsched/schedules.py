@@ -184,12 +184,20 @@ def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
     rise = end - start
     # Where XLA knows the count but not the ends, as with a traced start, n must still be hidden.
     slope = quotient(rise, jnp.where(n > 0, n, 1.0), x + rise)
-    line = jnp.vectorize(
-        lambda x, slope: jnp.interp(
-            x, jnp.array([0.0, 1.0]), jnp.stack([0.0, slope]), right="extrapolate"
-        )
-    )
-    return line(x, slope) + start
+    return jnp.vectorize(_line)(x, slope) + start
+
+
+@jax.custom_jvp
+def _line(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """Return ``slope * x``, or 0 where x is below 0."""
+    return jnp.interp(x, jnp.array([0.0, 1.0]), jnp.stack([0.0, slope]), right="extrapolate")
+
+
+@_line.defjvp
+def _line_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # JAX transposes jnp.interp where x64 may be off: the zeros of a slice would be float32 there.
+    (x, slope), (dx, dslope) = primals, tangents
+    return _line(x, slope), jnp.where(x < 0, 0.0, slope * dx + x * dslope)
 
 
 @remembered
