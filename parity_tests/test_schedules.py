@@ -294,6 +294,16 @@ def test_the_warmup_ends_as_np_interp_does(traced):
             assert np.isfinite(mine).all()
 
 
+def test_the_warmups_gradients_are_the_lines():
+    def rate(start, end, count):
+        return schedules.warmup(schedules.constant(end), 8, start=start)(count)
+
+    gradients = jax.jit(jax.grad(rate, (0, 1, 2)))
+    assert [float(g) for g in gradients(0.25, 0.75, 2.0)] == [0.75, 0.25, 0.0625]
+    assert [float(g) for g in gradients(0.25, 0.75, -2.0)] == [1, 0, 0]
+    assert [float(g) for g in gradients(0.25, 0.75, 9.0)] == [0, 1, 0]
+
+
 TIE = {"lr0": 0.0010969899594783783, "warmup_bias_lr": float(np.float32(0.1))}
 
 
