@@ -6,7 +6,7 @@ The count is that of updates: torch's ``step`` is 1 at the first.
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxsched._schedule import as_float64
 from jaxsched._validate import is_number, is_zero
 
 Scalars = Mapping[str, Any]
+K = TypeVar("K")
 
 
 class RuleState(NamedTuple):
@@ -279,7 +280,7 @@ def scalars_by_dtype(
     return in_dtype
 
 
-def own_kernel(values: dict[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
+def own_kernel(values: dict[K, jax.Array], count: jax.Array) -> dict[K, jax.Array]:
     """Scalars of one dtype, each to be computed in a kernel of its own.
 
     XLA on a CPU computes a formula anew in every kernel that reads it, and so in each

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from jaxsched._float64 import in_float64
-from jaxsched._schedule import as_float64, float64_formula, sharing_key, widen
+from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, widen
 from jaxsched._validate import is_number
 from jaxsched.optimizers._rule import own_kernel
 
@@ -50,9 +50,18 @@ def to_default_float(value: Any) -> Any:
 
 def numeric_hyperparameters(values: Values) -> dict[str, dict[str, jax.Array]]:
     """Return the numbers among ``values``, rounded; switches are left out."""
+    rounded: dict[int, jax.Array] = {}  # an array that groups share is rounded once
+
+    def of(value: Any) -> jax.Array:
+        if is_number(value):
+            return to_default_float(value)
+        if id(value) not in rounded:
+            rounded[id(value)] = to_default_float(value)
+        return rounded[id(value)]
+
     return {
         label: {
-            name: to_default_float(value)
+            name: of(value)
             for name, value in group.items()
             if is_number(value) or isinstance(value, jax.Array)
         }
@@ -60,36 +69,58 @@ def numeric_hyperparameters(values: Values) -> dict[str, dict[str, jax.Array]]:
     }
 
 
-def evaluate_groups(groups: Values, count: jax.typing.ArrayLike) -> dict[str, dict[str, Any]]:
+def evaluate_groups(
+    groups: Values, count: jax.typing.ArrayLike, *, own_kernels: bool = False
+) -> dict[str, dict[str, Any]]:
     """Return ``groups`` at ``count``: schedules as float64 arrays, the rest as it is.
 
     Equal schedules of several groups are evaluated once. A function of the user's own receives the
     count in int64, for one that divides an int32 gets float32.
+
+    Args:
+      groups: ``{label: {name: value}}``, each value a number, a schedule or a switch.
+      count: the count; may be traced.
+      own_kernels: whether each array is computed in a kernel of its own, not in all that read it.
     """
+    formulas: list[Formula] = []
+    indices: dict[Any, int] = {}
 
-    def values() -> list[list[Any]]:
-        counted = widen(count)
-        by_schedule: dict[Any, Any] = {}
-        columns: list[list[Any]] = []  # lists, for JAX returns a dictionary with its keys sorted
-        for group in groups.values():
-            columns.append([])
-            for entry in group.values():
-                if callable(entry):
-                    key = sharing_key(entry)
-                    if key not in by_schedule:
-                        exact = float64_formula(entry)(counted)
-                        by_schedule[key] = jnp.asarray(exact).astype(jnp.float64)
-                    columns[-1].append(by_schedule[key])
-                elif isinstance(entry, int | np.integer | str | tuple) or entry is None:
-                    columns[-1].append(entry)
-                else:
-                    columns[-1].append(as_float64(entry))
-        return columns
+    def index(entry: Any) -> int:
+        key = sharing_key(entry) if callable(entry) else (len(formulas), "array")
+        if key not in indices:
+            indices[key] = len(formulas)
+            formulas.append(
+                float64_formula(entry) if callable(entry) else lambda count: as_float64(entry)
+            )
+        return indices[key]
 
-    columns = in_float64(values)
+    def is_plain(entry: Any) -> bool:
+        # A NumPy integer is one too: Muon counts its steps.
+        return isinstance(entry, int | np.integer | str | tuple) or entry is None
+
+    places = {
+        label: {name: None if is_plain(entry) else index(entry) for name, entry in group.items()}
+        for label, group in groups.items()
+    }
+
+    def values() -> list[Any]:
+        counted, arrays = widen(count), []
+        for formula in formulas:
+            value = formula(counted)
+            arrays.append(value if is_number(value) else jnp.asarray(value).astype(jnp.float64))
+        return arrays
+
+    arrays = dict(enumerate(in_float64(values)))
+    if own_kernels:
+        moving = {k: value for k, value in arrays.items() if isinstance(value, jax.Array)}
+        with jax.enable_x64(True):
+            arrays |= own_kernel(moving, jnp.asarray(count))
     return {
-        label: dict(zip(group, column, strict=True))
-        for (label, group), column in zip(groups.items(), columns, strict=True)
+        label: {
+            name: groups[label][name] if place is None else arrays[place]
+            for name, place in group.items()
+        }
+        for label, group in places.items()
     }
 
 
@@ -129,15 +160,7 @@ class Scheduled:
         **extra_args: Any,
     ) -> tuple[Any, ScheduledState]:
         """Make the update of the state's iteration."""
-        values = evaluate_groups(self.groups, state.iteration)
-        with jax.enable_x64(True):
-            values = {
-                label: group
-                | own_kernel(
-                    {k: v for k, v in group.items() if isinstance(v, jax.Array)}, state.iteration
-                )
-                for label, group in values.items()
-            }
+        values = evaluate_groups(self.groups, state.iteration, own_kernels=True)
         rules = optax.with_extra_args_support(self.build(state.iteration, values))
         updates, inner = rules.update(updates, state.inner, params, **extra_args)
         iteration: Any = optax.safe_increment(state.iteration)

@@ -72,6 +72,10 @@ def sgd(
     def scalars(
         step: Any, learning_rate: Any, momentum: Any, dampening: Any, started: Any
     ) -> dict[str, Any]:
+        if is_number(momentum) and momentum and is_zero(dampening):
+            # The buffer is 0 before the first update, which then copies the gradient into it.
+            known = {"keep": momentum, "add": 1.0, "moves": 1.0, "started": True}
+            return {"step": -learning_rate, "look_ahead": momentum, **known}
         # torch has no buffer before the first update with momentum, which copies the
         # gradient into it; and where momentum is 0 it leaves the buffer alone.
         moves = jnp.asarray(momentum != 0)
