@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -18,15 +18,20 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxsched import optimizers, param_groups
+from jaxsched._recipe_parts import (
+    Origin,
+    UpdateRule,
+    require_fields,
+    require_group,
+    rule_name,
+    without_partial,
+)
 from jaxsched._schedule import content_key, freeze, show
 from jaxsched._trace import Trace
 from jaxsched._validate import (
     is_number,
-    is_real_array,
     require_below_int32,
-    require_choice,
     require_count,
-    require_nonnegative,
 )
 from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._rule import Rule
@@ -37,29 +42,6 @@ from jaxsched.optimizers._scheduled import (
     to_default_float,
 )
 from jaxsched.schedules import constant
-
-UpdateRule = Callable[..., optax.GradientTransformation]
-
-CLOCKS = ("iteration", "update")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Origin:
-    """Where a recipe comes from: for people and for reports, never for what a recipe does.
-
-    Attributes:
-      factory: the function that made the recipe.
-      arguments: what it was called with; live objects by their description.
-      content: the recipe's content then. A recipe changed by ``dataclasses.replace`` has another
-        content, and no origin.
-    """
-
-    factory: Callable[..., Any]
-    arguments: Mapping[str, Any]
-    content: Hashable = dataclasses.field(default=None, repr=False)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.factory, self.arguments))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -113,8 +95,8 @@ class Recipe:
     origin: Origin | tuple[Callable[..., Any], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        self._require_fields()
-        rule, defaults = _without_partial(self.update_rule)
+        require_fields(self)
+        rule, defaults = without_partial(self.update_rule)
         groups = {
             label: MappingProxyType(
                 {
@@ -129,48 +111,17 @@ class Recipe:
         object.__setattr__(self, "groups", MappingProxyType(groups))
         parameters = inspect.signature(self.update_rule).parameters
         for label, group in self.groups.items():
-            _require_group(label, group, parameters, show(self.update_rule))
+            require_group(label, group, parameters, show(self.update_rule))
         if isinstance(self.length, jax.Array):
             object.__setattr__(self, "length", None)  # traced by JAX
         origin = self.origin
         if isinstance(origin, tuple):
-            origin = Origin(*origin, content=self._key)
+            factory, arguments = origin
+            origin = Origin(factory, dict(arguments), content=self._key)
         elif origin is not None and origin.content != self._key:
             origin = None
         object.__setattr__(self, "origin", origin)
         _ = self._takes_float64  # builds the rules once, so that they refuse bad values now
-
-    def _require_fields(self) -> None:
-        require_count("start", self.start)
-        require_choice("clock", self.clock, CLOCKS)
-        if self.length is not None:
-            require_count("length", self.length)
-        for name in ("clip_norm", "clip_value"):
-            if getattr(self, name) is not None:
-                require_nonnegative(**{name: getattr(self, name)})
-        if self.clip_norm is not None and self.clip_value is not None:
-            raise ValueError(
-                f"clip_norm must be None where clip_value is given, got {self.clip_norm!r} and "
-                f"{self.clip_value!r}. Pass one."
-            )
-        for name, kind in (("accumulation", optimizers.Accumulation), ("ema", optimizers.EMA)):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise TypeError(
-                    f"{name} must be an optimizers.{kind.__name__} or None, got {value!r}."
-                )
-        if self.origin is not None and not isinstance(self.origin, Origin | tuple):
-            raise TypeError(f"origin must be (factory, arguments) or None, got {self.origin!r}.")
-        if not callable(self.update_rule):
-            raise TypeError(
-                f"update_rule must be a function such as optimizers.sgd, got {self.update_rule!r}."
-            )
-        if not isinstance(self.groups, Mapping) or not all(
-            isinstance(group, Mapping) for group in self.groups.values()
-        ):
-            raise TypeError("groups must be a mapping of label to {argument: value}.")
-        if not self.groups:
-            raise ValueError("groups must hold at least 1 group, got none.")
 
     @functools.cached_property
     def _key(self) -> Hashable:
@@ -444,64 +395,6 @@ class _LabelledRules:
         if recipe.accumulation is not None:
             rules = accumulated(rules, recipe.accumulation, iteration)
         return rules
-
-
-def rule_name(rule: UpdateRule) -> str | None:
-    """Return a name that stands for the update rule, None where there is none.
-
-    Two lambdas, and two functions made in one place, have one name.
-    """
-    name = getattr(rule, "__qualname__", "<")
-    if getattr(optimizers, name, None) is rule:
-        return name
-    if "<" in name:
-        return None
-    # A script's own ``def sgd`` is not this package's.
-    own = hasattr(optimizers, show(rule))
-    return f"{rule.__module__}.{name}" if own else show(rule)
-
-
-def _without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
-    """Return a rule of this package without ``functools.partial`` around it, and its arguments."""
-    arguments: dict[str, Any] = {}
-    inner: Any = rule
-    while isinstance(inner, functools.partial):
-        bound = inspect.signature(inner.func).bind_partial(*inner.args, **inner.keywords)
-        arguments = {**bound.arguments, **arguments}
-        inner = inner.func
-    own = getattr(optimizers, getattr(inner, "__name__", ""), None) is inner
-    return (inner, arguments) if own else (rule, {})
-
-
-def _require_group(
-    label: Any, group: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], rule: str
-) -> None:
-    """Refuse a group that the update rule cannot be called with."""
-    if label == param_groups.FROZEN or not isinstance(label, str):
-        raise ValueError(
-            f'labels of groups must be strings other than "{param_groups.FROZEN}", '
-            f"got {label!r}. What is frozen needs no group."
-        )
-    empty = inspect.Parameter.empty
-    if unknown := sorted(set(group) - set(parameters)):
-        raise ValueError(
-            f"arguments of {rule} must be among {', '.join(parameters)}, "
-            f"got {', '.join(unknown)} in group {label}."
-        )
-    missing = [n for n, p in parameters.items() if p.default is empty and n not in group]
-    if missing:
-        raise ValueError(f"group {label} must have {', '.join(missing)}, which {rule} needs.")
-    for name, value in group.items():
-        default = parameters[name].default
-        numeric = default is empty or is_number(default)
-        if numeric and not (callable(value) or is_number(value) or is_real_array(value)):
-            raise TypeError(
-                f"{name} of group {label} must be a number or a schedule, got {value!r}"
-            )
-        if isinstance(default, tuple) and not isinstance(value, tuple):
-            raise TypeError(f"{name} of group {label} must be a tuple or a list, got {value!r}")
-        if isinstance(default, bool) and not isinstance(value, bool):
-            raise TypeError(f"{name} of group {label} must be True or False, got {value!r}")
 
 
 def _rounded(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -18,13 +18,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxsched._arithmetic import integer, interp, quotient
 from jaxsched._schedule import (
+    Formula,
     Hyperparameter,
     Schedule,
     ScheduleLike,
@@ -47,7 +48,6 @@ __all__ = [
     "one_cycle",
     "override",
     "per_epoch",
-    "recorded_steps",
     "shift",
     "table",
     "tabulate",
@@ -163,7 +163,7 @@ def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
     def formula(count: Any) -> Any:
         # In integers: XLA divides floats by a constant by way of its reciprocal, and 49 / 49 falls
         # below 1. And to cosine_annealing_warm_restarts a float is something else.
-        return inner(_integer(count) // _integer(steps_per_epoch))
+        return inner(integer(count) // integer(steps_per_epoch))
 
     return Schedule(per_epoch, {"schedule": schedule, "steps_per_epoch": steps_per_epoch}, formula)
 
@@ -191,7 +191,7 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
 
     def formula(count: Any) -> Any:
         late = jnp.where(as_float64(count) > as_float64(after), 1, 0)
-        return inner(_integer(count) - late)
+        return inner(integer(count) - late)
 
     return Schedule(lagged, {"schedule": schedule, "after": after}, formula)
 
@@ -211,7 +211,7 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
     return Schedule(
         shift,
         {"schedule": schedule, "counts": counts},
-        lambda count: inner(count - _integer(counts).astype(count.dtype)),
+        lambda count: inner(count - integer(counts).astype(count.dtype)),
     )
 
 
@@ -243,7 +243,7 @@ def override(
         arguments,
         # ``other`` at that count alone: elsewhere it may have no value.
         lambda count: jnp.where(
-            (as_float64(count) == as_float64(at)) & when, there(_integer(at)), inner(count)
+            (as_float64(count) == as_float64(at)) & when, there(integer(at)), inner(count)
         ),
     )
 
@@ -283,15 +283,16 @@ def warmup(
     )
 
 
-def table(values: Any, *, start: int = 0) -> Schedule:
+def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> Schedule:
     """``s(count) = values[count - start]``, from numbers known beforehand.
 
     Args:
       values: one number a count, shape (n,); kept in float64.
       start: the count of the first value.
+      then: a schedule of the same count, for counts past the table.
 
     Returns:
-      A schedule of integer counts. Past its end it refuses concrete counts and
+      A schedule of integer counts. Past its end, without ``then``, it refuses concrete counts and
       holds its last value for traced ones; before ``start`` likewise, holding
       its first. A fraction is refused, and cut off where it is traced.
 
@@ -316,15 +317,18 @@ def table(values: Any, *, start: int = 0) -> Schedule:
         raise ValueError(
             f"values must be a sequence of at least 1 number, got shape {numbers.shape}"
         )
-    return Schedule(table, {"values": numbers, "start": start}, table_formula(numbers, start))
+    arguments = {"values": numbers, "start": start, "then": then}
+    return Schedule(table, arguments, table_formula(numbers, start, then))
 
 
-def table_formula(values: np.ndarray, start: int = 0) -> Callable[[Any], Any]:
-    """The formula of ``table``."""
+def table_formula(values: np.ndarray, start: int = 0, then: ScheduleLike | None = None) -> Formula:
+    """Return the formula of ``table``."""
     last = values.size - 1
+    end = math.inf if then is not None else start + last
+    past = None if then is None else float64_formula(then)
 
     def check(counts: np.ndarray) -> None:
-        outside = counts[(counts < start) | (counts > start + last)]
+        outside = counts[(counts < start) | (counts > end)]
         if outside.size:
             raise ValueError(
                 f"the table holds counts {start} to {start + last}, got {outside.flat[0]}. "
@@ -340,61 +344,11 @@ def table_formula(values: np.ndarray, start: int = 0) -> Callable[[Any], Any]:
     def formula(count: Any) -> Any:
         if not isinstance(count, Tracer):
             check(np.asarray(count))
-        return jnp.asarray(values)[jnp.clip(_integer(count) - start, 0, last)]
+        index = integer(count) - start
+        value = jnp.asarray(values)[jnp.clip(index, 0, last)]
+        return value if past is None else jnp.where(index <= last, value, past(count))
 
     return formula
-
-
-def recorded_steps(
-    values: Any,
-    steps_per_epoch: int,
-    *,
-    batches_done: int = 0,
-    then: ScheduleLike | None = None,
-) -> Schedule:
-    r"""What a scheduler set at its steps, as a schedule of the iteration.
-
-    .. math:: s(i) = \mathrm{values}[c] \text{ if } c < n, \text{ else } \mathrm{then}(c),\quad
-              c = \lfloor (i + \mathrm{batches\_done}) / \mathrm{steps\_per\_epoch} \rfloor
-
-    Args:
-      values: the number after 0, 1, 2, … steps, shape (n,); kept in float64.
-      steps_per_epoch: batches from one step of the scheduler to the next, at least 1.
-      batches_done: batches since its last step.
-      then: a schedule of the steps, for those past the table.
-
-    Returns:
-      A schedule of the iteration. Without ``then`` concrete iterations past the table are
-      refused, and traced ones get its last value.
-
-    >>> [float(recorded_steps([0.5, 0.25], 2)(i)) for i in range(4)]
-    [0.5, 0.5, 0.25, 0.25]
-    """
-    require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    require_count("batches_done", batches_done)
-    numbers = np.array(values, np.float64)
-    arguments = {
-        "values": numbers,
-        "steps_per_epoch": steps_per_epoch,
-        "batches_done": batches_done,
-        "then": then,
-    }
-    last, iterations = len(numbers) - 1, len(numbers) * steps_per_epoch - batches_done
-    closed = None if then is None else float64_formula(then)
-
-    def formula(iteration: Any) -> Any:
-        if closed is None and not isinstance(iteration, Tracer):
-            past = np.max(np.asarray(iteration), initial=0)
-            if past >= iterations:
-                raise ValueError(
-                    f"iteration must be below {iterations}, where what was recorded ends, got "
-                    f"{past}. Pass more iterations to from_torch."
-                )
-        count = (_integer(iteration) + batches_done) // steps_per_epoch
-        known = jnp.asarray(numbers)[jnp.clip(count, 0, last)]
-        return known if closed is None else jnp.where(count <= last, known, closed(count))
-
-    return Schedule(recorded_steps, arguments, formula)
 
 
 def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
@@ -447,60 +401,6 @@ def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
     counts = np.append(np.maximum(1, ramp.round()), then)
 
     def formula(count: Any) -> Any:
-        return jnp.asarray(counts)[jnp.clip(_integer(count), 0, len(counts) - 1)]
+        return jnp.asarray(counts)[jnp.clip(integer(count), 0, len(counts) - 1)]
 
     return Schedule(batch_ramp, {"iterations": iterations, "end": end, "then": then}, formula)
-
-
-def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
-    """``x / n`` as float64 has it, where n may be a constant.
-
-    XLA divides by a constant by way of its reciprocal, which rounds once more: a
-    line that ends in 0 ends in dust then, on either side of it. Here it cannot know
-    n before ``count``.
-    """
-    return x / (n + 0.0 * count)
-
-
-def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
-    r"""Interpolate from ``start`` at 0 to ``end`` at n, as ``np.interp``, to the bit in float64.
-
-    .. math:: \mathrm{start} + \operatorname{interp}(x, [0, 1], [0, m]),
-              \quad m = (\mathrm{end} - \mathrm{start}) / n
-
-    The original's line is ``np.interp(ni, [0, nw], [start, initial_lr * lf(epoch)])``. ``np.interp``
-    multiplies x by the slope m, where ``jnp.interp`` first divides x by the interval's length. On
-    ``[0, n]`` that quotient is rounded: of 480,000 random values a third differ in the last bit of
-    float64. None differs in float32, though a value at a tie of float32 can. On an interval of
-    length one the division is exact, and none differs in float64.
-
-    Args:
-      x: the count; below 0 the value is ``start``, and past n it continues the line.
-      n: where the line reaches ``end``, above 0.
-      start: the value at 0.
-      end: the value at n, one for each x where it moves.
-    """
-    rise = end - start
-    # Where XLA knows the count but not the ends, as with a traced start, n must still be hidden.
-    slope = quotient(rise, jnp.where(n > 0, n, 1.0), x + rise)
-    return jnp.vectorize(_line)(x, slope) + start
-
-
-@jax.custom_jvp
-def _line(x: jax.Array, slope: jax.Array) -> jax.Array:
-    """Return ``slope * x``, or 0 where x is below 0."""
-    return jnp.interp(x, jnp.array([0.0, 1.0]), jnp.stack([0.0, slope]), right="extrapolate")
-
-
-@_line.defjvp
-def _line_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    # JAX transposes jnp.interp where x64 may be off: the zeros of a slice would be float32 there.
-    (x, slope), (dx, dslope) = primals, tangents
-    return _line(x, slope), jnp.where(x < 0, 0.0, slope * dx + x * dslope)
-
-
-def _integer(value: Any) -> Any:
-    """A count or a length as int64; a NumPy count stays one."""
-    if isinstance(value, np.generic | np.ndarray | int):
-        return np.asarray(value).astype(np.int64)
-    return jnp.asarray(value).astype(jnp.int64)

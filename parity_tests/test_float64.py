@@ -160,9 +160,7 @@ LOOPS = {  # a schedule, and whether it is unrolled
         True,
     ),
     "a length that is traced": (
-        of_formula(
-            lambda c: jax.lax.fori_loop(0, c.astype(int), lambda _, x: jnp.cos(x / 3), c)
-        ),
+        of_formula(lambda c: jax.lax.fori_loop(0, c.astype(int), lambda _, x: jnp.cos(x / 3), c)),
         False,
     ),
 }
@@ -222,7 +220,9 @@ def test_gradients_and_batches_pass_through_it():
 
 def test_what_is_not_batched_stays_one():
     def of(lrf, i):
-        return in_float64(lambda: {"batched": lrf * i, "one": i + 1, "literal": 1.0 + jnp.zeros(())})
+        return in_float64(
+            lambda: {"batched": lrf * i, "one": i + 1, "literal": 1.0 + jnp.zeros(())}
+        )
 
     out = {"batched": 0, "one": None, "literal": None}
     found = jax.jit(jax.vmap(of, in_axes=(0, None), out_axes=out))(jnp.arange(3.0), 2.0)

@@ -231,7 +231,7 @@ def test_a_method_of_its_own_is_not_gone_on_with_past_the_table():
     usual = scheduler.get_lr
     scheduler.get_lr = lambda: usual() if scheduler.last_epoch < 20 else [0.7]
     recipe = from_torch(scheduler.optimizer, scheduler, steps_per_epoch=1, iterations=5)
-    with pytest.raises(ValueError, match=r"^iteration must be below 5, where what was recorded"):
+    with pytest.raises(ValueError, match=r"^the table holds counts 0 to 4, got 5\."):
         recipe.at(5)
 
 
@@ -422,13 +422,11 @@ ERRORS = {
     ),
     "past-the-end": (
         lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).at(9),
-        "iteration must be below 9, where what was recorded ends, got 9. "
-        "Pass more iterations to from_torch.",
+        "the table holds counts 0 to 2, got 3. Tabulate more steps.",
     ),
     "traced-past-the-end": (
         lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).trace(10),
-        "iteration must be below 9, where what was recorded ends, got 9. "
-        "Pass more iterations to from_torch.",
+        "the table holds counts 0 to 2, got 3. Tabulate more steps.",
     ),
     "too-far": (
         lambda: from_torch(
@@ -468,5 +466,5 @@ def test_without_iterations_the_table_ends_where_the_scheduler_does():
         optimizer, reference.LambdaLR(optimizer, lambda e: values[e]), steps_per_epoch=2
     )
     assert float(recipe.at(5)["0"]["learning_rate"]) == np.float32(0.025)
-    with pytest.raises(ValueError, match="iteration must be below 6, "):
+    with pytest.raises(ValueError, match=r"^the table holds counts 0 to 2, got 3\."):
         recipe.at(6)

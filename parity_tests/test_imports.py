@@ -15,12 +15,13 @@ PACKAGE = Path(jaxsched.__file__).parent
 HEAVY = ("torch", "flax", "matplotlib", "sklearn", "rich", "tyro")
 # A module may import those in lines above its own.
 LAYERS = [
-    ["_validate", "_io"],
+    ["_validate", "_io", "_arithmetic"],
     ["_float64"],
     ["_schedule"],
     ["schedules"],
     ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],
+    ["_recipe_parts"],
     ["_recipe", "_replay", "_recipe_text", "_recipe_file"],
     ["recipes", "parity"],
     ["testing", "torch", "flax", "plot"],

@@ -64,8 +64,8 @@ EXPRESSIONS = [
     "override(cosine(9, lrf=0.1), constant(0.3), at=4)",
     "override(cosine(9, lrf=0.1), constant(0.3), at=4, when=False)",
     "per_epoch(cosine(9, lrf=0.1), 3)",
-    "recorded_steps([0.5, 0.25, 0.125], 4)",
-    "recorded_steps([0.5, 0.25], 2, batches_done=1, then=exponential_lr(0.1, 0.9))",
+    "table([0.5, 0.25, 0.125], start=4)",
+    "shift(per_epoch(table([0.5, 0.25], then=exponential_lr(0.1, 0.9)), 2), -1)",
     "shift(constant(0.3), 2)",
     "shift(linear(7, lrf=0.1), -2)",
     "table([0.5, 0.25, 0.125, 0.0625, 0.5, 0.25, 0.125])",
@@ -458,7 +458,6 @@ def test_a_long_table_is_shortened():
 # What a schedule was made of, and how its owner changes that afterwards.
 MUTABLE = {
     "table": (np.array([0.5, 0.25]), schedules.table),
-    "recorded_steps": (np.array([0.5, 0.25]), lambda v: schedules.recorded_steps(v, 2)),
     "milestones": ([2, 5], lambda v: lr_scheduler.multi_step_lr(0.1, v)),
     "milestones array": (np.array([2, 5]), lambda v: lr_scheduler.multi_step_lr(0.1, v)),
     "constant": (np.array(0.5), schedules.constant),

@@ -10,6 +10,7 @@ from conftest import of_formula, recorded_article
 
 import jaxsched
 from jaxsched import lr_scheduler, schedules
+from jaxsched._arithmetic import interp
 from jaxsched.recipes import recorded, yolov5_resnet18
 
 
@@ -125,7 +126,7 @@ COMBINED = {
     "shift": schedules.shift(LINE, -2),
     "override": schedules.override(LINE, schedules.constant(2.0), at=5),
     "warmup": schedules.warmup(LINE, 7, start=0.5),
-    "recorded_steps": schedules.recorded_steps([0.5, 0.25], 2, then=LINE),
+    "table that goes on": schedules.table([0.5, 0.25], then=LINE),
     "batch_ramp": schedules.batch_ramp(7, end=4.0, then=4),
 }
 
@@ -264,7 +265,7 @@ def test_jnp_interp_on_the_unit_interval_is_np_interp_to_the_bit(name):
     expected = np.array([np.interp(x, [0, n], ends) for x, n, *ends in zip(*lines, strict=True)])
     with jax.enable_x64(True):
         lines = list(map(jnp.asarray, lines))
-        np.testing.assert_array_equal(MAPPED[name](schedules.interp)(*lines), expected)
+        np.testing.assert_array_equal(MAPPED[name](interp)(*lines), expected)
         others = np.asarray(jax.jit(jax.vmap(direct))(*lines))
     assert 0.2 < (others != expected).mean() < 0.5
     np.testing.assert_array_equal(others.astype(np.float32), expected.astype(np.float32))

@@ -18,7 +18,7 @@ from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule, ScheduleLike
 from jaxsched._trace import Trace
 from jaxsched.parity._rows import equal
-from jaxsched.schedules import per_epoch, recorded_steps
+from jaxsched.schedules import per_epoch, table
 
 Key = tuple[str, str]
 """A group's label, ``""`` for what belongs to none, and a name."""
@@ -253,16 +253,11 @@ def nodes(schedule: Any) -> Iterator[tuple[Callable[..., Any], Mapping[str, Any]
 
 
 def expression(schedule: Schedule) -> tuple[Callable[..., Any], Mapping[str, Any]]:
-    """The factory and the arguments; of what ``from_torch`` recorded those of its closed form."""
-    factory, arguments = schedule.factory, schedule.arguments
-    if (
-        factory is recorded_steps
-        and arguments["then"] is not None
-        and not arguments["batches_done"]
-    ):
-        every = arguments["steps_per_epoch"]
-        return per_epoch, {"schedule": arguments["then"], "steps_per_epoch": every}
-    return factory, arguments
+    """The factory and the arguments; of a table that goes on as a schedule those of that one."""
+    then = schedule.arguments.get("then")
+    if schedule.factory is table and isinstance(then, Schedule):
+        return expression(then)
+    return schedule.factory, schedule.arguments
 
 
 def evaluated(schedule: Callable[..., Any], counts: np.ndarray) -> np.ndarray:

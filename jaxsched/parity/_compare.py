@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsched._recipe import Recipe, rule_name
+from jaxsched._recipe import Recipe
+from jaxsched._recipe_parts import rule_name
 from jaxsched._schedule import content_key, show
 from jaxsched._trace import UNSTATED, Trace
 from jaxsched.parity import _arguments, _curves, _structure
@@ -223,11 +224,14 @@ def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
     """The quantities to compare, label and name and both columns; names that only one side has."""
     n = len(reference)
     missing = np.full(n, np.nan)
-    columns: list[Column] = [
-        (label, name, mine.groups[label].get(name, missing), values)
-        for label, group in reference.groups.items()
-        for name, values in group.items()
-    ]
+    columns: list[Column] = []
+    for label, group in reference.groups.items():
+        for name, values in group.items():
+            x, y = mine.groups[label].get(name, missing), values
+            constants = [run.constants.get(label, {}).get(name) for run in (mine, reference)]
+            if None not in constants:  # of 0.999 and its float32 one 1 - b2 is 1.3e-5 off
+                x, y = (np.full(n, constant, np.float64) for constant in constants)
+            columns.append((label, name, x, y))
     only_one: list[str] = []
     for label, group in mine.groups.items():
         for name in (name for name in group if name not in reference.groups[label]):

@@ -21,7 +21,7 @@ from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule
 from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
-from jaxsched.schedules import recorded_steps, shift
+from jaxsched.schedules import per_epoch, shift, table
 from jaxsched.torch._detached import Ended, detached, rows
 from jaxsched.torch._groups import labelled, places, read, rule_of
 
@@ -111,9 +111,9 @@ def from_torch(
         closed = _closed_form(known, index, name)
         if scheduler is None or not is_number(column[0]) or (constant and closed is None):
             return column[0]
-        table = np.array(column, np.float64)
-        closed = closed if closed and _agrees(closed, table) else None
-        return recorded_steps(table, every, batches_done=batches_done, then=closed)
+        closed = closed if closed and _agrees(closed, np.array(column, np.float64)) else None
+        schedule = per_epoch(table(np.array(column, np.float64), then=closed), every)
+        return shift(schedule, -batches_done) if batches_done else schedule
 
     return Recipe(
         {

@@ -1,0 +1,137 @@
+"""Parts of a recipe: where it comes from, the name of its update rule, and what it is checked for."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
+
+import optax
+
+from jaxsched import optimizers
+from jaxsched._schedule import show
+from jaxsched._validate import (
+    is_number,
+    is_real_array,
+    require,
+    require_choice,
+    require_count,
+    require_nonnegative,
+)
+from jaxsched.param_groups import FROZEN
+
+UpdateRule = Callable[..., optax.GradientTransformation]
+
+CLOCKS = ("iteration", "update")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a recipe comes from: for people and for reports, never for what a recipe does.
+
+    Attributes:
+      factory: the function that made the recipe.
+      arguments: what it was called with; live objects by their description.
+      content: the recipe's content then. A recipe changed by ``dataclasses.replace`` has another
+        content, and no origin.
+    """
+
+    factory: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    content: Hashable = dataclasses.field(default=None, repr=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.factory, self.arguments))
+
+
+def require_fields(recipe: Any) -> None:
+    """Refuse what the fields of a recipe cannot be."""
+    require_count("start", recipe.start)
+    require_choice("clock", recipe.clock, CLOCKS)
+    if recipe.length is not None:
+        require_count("length", recipe.length)
+        if is_number(recipe.start):
+            rule = f"at least start, {recipe.start}"
+            require("length", recipe.length, rule, lambda v: v >= recipe.start)
+    for name in ("clip_norm", "clip_value"):
+        if getattr(recipe, name) is not None:
+            require_nonnegative(**{name: getattr(recipe, name)})
+    if recipe.clip_norm is not None and recipe.clip_value is not None:
+        raise ValueError(
+            f"clip_norm must be None where clip_value is given, got {recipe.clip_norm!r} and "
+            f"{recipe.clip_value!r}. Pass one."
+        )
+    for name, kind in (("accumulation", optimizers.Accumulation), ("ema", optimizers.EMA)):
+        value = getattr(recipe, name)
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be an optimizers.{kind.__name__} or None, got {value!r}.")
+    if recipe.origin is not None and not isinstance(recipe.origin, Origin | tuple):
+        raise TypeError(f"origin must be (factory, arguments) or None, got {recipe.origin!r}.")
+    if not callable(recipe.update_rule):
+        raise TypeError(
+            f"update_rule must be a function such as optimizers.sgd, got {recipe.update_rule!r}."
+        )
+    if not isinstance(recipe.groups, Mapping) or not all(
+        isinstance(group, Mapping) for group in recipe.groups.values()
+    ):
+        raise TypeError("groups must be a mapping of label to {argument: value}.")
+    if not recipe.groups:
+        raise ValueError("groups must hold at least 1 group, got none.")
+
+
+def rule_name(rule: UpdateRule) -> str | None:
+    """Return a name that stands for the update rule, None where there is none.
+
+    Two lambdas, and two functions made in one place, have one name.
+    """
+    name = getattr(rule, "__qualname__", "<")
+    if getattr(optimizers, name, None) is rule:
+        return name
+    if "<" in name:
+        return None
+    # A script's own ``def sgd`` is not this package's.
+    own = hasattr(optimizers, show(rule))
+    return f"{rule.__module__}.{name}" if own else show(rule)
+
+
+def without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
+    """Return a rule of this package without ``functools.partial`` around it, and its arguments."""
+    arguments: dict[str, Any] = {}
+    inner: Any = rule
+    while isinstance(inner, functools.partial):
+        bound = inspect.signature(inner.func).bind_partial(*inner.args, **inner.keywords)
+        arguments = {**bound.arguments, **arguments}
+        inner = inner.func
+    own = getattr(optimizers, getattr(inner, "__name__", ""), None) is inner
+    return (inner, arguments) if own else (rule, {})
+
+
+def require_group(
+    label: Any, group: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], rule: str
+) -> None:
+    """Refuse a group that the update rule cannot be called with."""
+    if label == FROZEN or not isinstance(label, str):
+        raise ValueError(
+            f'labels of groups must be strings other than "{FROZEN}", '
+            f"got {label!r}. What is frozen needs no group."
+        )
+    empty = inspect.Parameter.empty
+    if unknown := sorted(set(group) - set(parameters)):
+        raise ValueError(
+            f"arguments of {rule} must be among {', '.join(parameters)}, "
+            f"got {', '.join(unknown)} in group {label}."
+        )
+    missing = [n for n, p in parameters.items() if p.default is empty and n not in group]
+    if missing:
+        raise ValueError(f"group {label} must have {', '.join(missing)}, which {rule} needs.")
+    for name, value in group.items():
+        default = parameters[name].default
+        numeric = default is empty or is_number(default)
+        if numeric and not (callable(value) or is_number(value) or is_real_array(value)):
+            raise TypeError(
+                f"{name} of group {label} must be a number or a schedule, got {value!r}"
+            )
+        if isinstance(default, tuple) and not isinstance(value, tuple):
+            raise TypeError(f"{name} of group {label} must be a tuple or a list, got {value!r}")
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise TypeError(f"{name} of group {label} must be True or False, got {value!r}")
