@@ -15,7 +15,9 @@ from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare
 
 if TYPE_CHECKING:
-    from jaxsched import flax, plot, torch
+    from jaxsched import flax as flax
+    from jaxsched import plot as plot
+    from jaxsched import torch as torch
 
 __version__ = "0.1.0"
 
@@ -23,26 +25,26 @@ __all__ = [
     "Recipe",
     "Trace",
     "compare",
-    "flax",
     "hyperparameters",
     "lr_scheduler",
     "optimizers",
     "param_groups",
     "parity",
-    "plot",
     "recipes",
     "schedules",
     "testing",
-    "torch",
 ]
+
+_ON_DEMAND = ("flax", "plot", "torch")
+"""Not in ``__all__``: ``from jaxsched import *`` would hide a script's own torch."""
 
 if not TYPE_CHECKING:  # a type checker then knows which names there are
 
     def __getattr__(name: str) -> Any:
         """Import ``jaxsched.torch`` and the like."""
-        if name not in __all__:
+        if name not in _ON_DEMAND:
             raise AttributeError(f"module 'jaxsched' has no attribute {name!r}")
         return importlib.import_module(f"jaxsched.{name}")
 
     def __dir__() -> list[str]:
-        return sorted([*__all__, "__version__"])
+        return sorted([*__all__, *_ON_DEMAND, "__version__"])

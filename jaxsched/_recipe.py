@@ -8,7 +8,6 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Hashable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -21,21 +20,24 @@ from jaxsched import optimizers, param_groups
 from jaxsched._recipe_parts import (
     Origin,
     UpdateRule,
+    is_numeric,
     require_fields,
     require_group,
     rule_name,
     without_partial,
 )
-from jaxsched._schedule import content_key, freeze, show
+from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
 from jaxsched._trace import Trace
 from jaxsched._validate import (
     is_number,
+    is_real_array,
     require_below_int32,
     require_count,
 )
 from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._rule import Rule
 from jaxsched.optimizers._scheduled import (
+    Fixed,
     Scheduled,
     evaluate_groups,
     numeric_hyperparameters,
@@ -57,7 +59,8 @@ class Recipe:
       update_rule: a function of those arguments that returns an Optax
         transformation. Rules of ``jaxsched.optimizers``, inside ``functools.partial`` or a
         function of one's own too, get their numbers in float64; all others get float32, an
-        ``optax.chain`` with one of ours inside too.
+        ``optax.chain`` with one of ours inside too. Where an argument's default is no number (a
+        mask, a dtype), a function is handed on as it is; only a ``Schedule`` is evaluated there.
       clip_norm: the most that the norm of all groups' gradients together may
         be, as ``optimizers.clip_grad_norm`` has it; not clipped if None.
       clip_value: the most that an entry of a gradient may be, either way, as
@@ -98,7 +101,7 @@ class Recipe:
         require_fields(self)
         rule, defaults = without_partial(self.update_rule)
         groups = {
-            label: MappingProxyType(
+            label: FrozenDict(
                 {
                     # One kind of switch: a trace states those that are Python's own.
                     k: bool(v) if isinstance(v, np.bool_) else freeze(v)
@@ -108,7 +111,7 @@ class Recipe:
             for label, group in self.groups.items()
         }
         object.__setattr__(self, "update_rule", rule)
-        object.__setattr__(self, "groups", MappingProxyType(groups))
+        object.__setattr__(self, "groups", FrozenDict(groups))
         parameters = inspect.signature(self.update_rule).parameters
         for label, group in self.groups.items():
             require_group(label, group, parameters, show(self.update_rule))
@@ -117,7 +120,7 @@ class Recipe:
         origin = self.origin
         if isinstance(origin, tuple):
             factory, arguments = origin
-            origin = Origin(factory, dict(arguments), content=self._key)
+            origin = Origin(factory, FrozenDict(arguments), content=self._key)
         elif origin is not None and origin.content != self._key:
             origin = None
         object.__setattr__(self, "origin", origin)
@@ -172,19 +175,41 @@ class Recipe:
             for label, group in self.groups.items()
         }
 
+    @functools.cached_property
+    def _scheduled_groups(self) -> dict[str, dict[str, Any]]:
+        """``complete_groups``, with what is handed to the update rule as it is marked.
+
+        A function where the rule has no number, a mask say, is no schedule.
+        """
+        parameters = inspect.signature(self.update_rule).parameters
+
+        def is_fixed(name: str, value: Any) -> bool:
+            plain = isinstance(value, bool | int | float | str | tuple | np.generic)
+            known = plain or value is None or is_real_array(value) or isinstance(value, Schedule)
+            return not known and not is_numeric(parameters[name])
+
+        return {
+            label: {k: Fixed(v) if is_fixed(k, v) else v for k, v in group.items()}
+            for label, group in self.complete_groups().items()
+        }
+
     def _values(self, iteration: ArrayLike) -> dict[str, dict[str, Any]]:
-        return evaluate_groups(self.complete_groups(), iteration)
+        return evaluate_groups(self._scheduled_groups, iteration)
 
     @functools.cached_property
     def _takes_float64(self) -> bool:
         """Whether the update rule is one of this package, which takes its numbers in float64."""
         values = _rounded(self._values(self.start))
-        return all(isinstance(self.update_rule(**group), Rule) for group in values.values())
+        return all(isinstance(self._rule(group), Rule) for group in values.values())
 
     def rules(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the update rule of each group, at an iteration's values."""
         values = values if self._takes_float64 else _rounded(values)
-        return {label: self.update_rule(**group) for label, group in values.items()}
+        return {label: self._rule(group) for label, group in values.items()}
+
+    def _rule(self, group: Mapping[str, Any]) -> Any:
+        given = {k: v.value if isinstance(v, Fixed) else v for k, v in group.items()}
+        return self.update_rule(**given)
 
     def at(self, iteration: ArrayLike) -> dict[str, dict[str, jax.Array]]:
         """Evaluate the hyperparameters of an iteration.
@@ -304,7 +329,7 @@ class Recipe:
           TypeError: a leaf of the parameters is no array.
         """
         rules = _LabelledRules(self, labels)
-        return Scheduled(self.complete_groups(), rules.build, self.start).transformation()
+        return Scheduled(self._scheduled_groups, rules.build, self.start).transformation()
 
     @classmethod
     def from_trace(cls, trace: Trace, update_rule: UpdateRule | None = None) -> "Recipe":

@@ -27,7 +27,8 @@ DTYPES = (
     *("float16", "bfloat16", "float32", "float64"),
 )
 
-NUMBER = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+FLOAT = r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)"
+NUMBERS = {"float": re.compile(f"^({FLOAT})$"), "int": re.compile(r"^[-+]?(0|[1-9]\d*)$")}
 """YAML 1.1 reads an exponent only after a decimal point, and only with its sign."""
 
 NO_SCHEDULES = ("reduce_lr_on_plateau", "scale_on_plateau", "tabulate")
@@ -148,6 +149,9 @@ def decode(content: Any) -> dict[str, Any]:
     if (ema := fields.pop("ema", None)) is not None:
         values = {k: _decode(v) for k, v in _mapping("ema", ema).items()}
         arguments["ema"] = _call("ema", optimizers.EMA, values)
+    for name in ("clip_norm", "clip_value", "start", "length", "clock"):
+        if isinstance(_decode(fields.get(name)), Schedule):
+            raise ValueError(f"{name} must be a number, got a schedule.")
     return arguments | {name: _decode(value) for name, value in fields.items()}
 
 
@@ -164,7 +168,7 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
             def ignore_aliases(self, data: Any) -> bool:
                 return True
 
-        _add_number(Dumper)  # so that a label such as 1e5 is quoted
+        _read_numbers_as_json(yaml, Dumper)  # so that a label such as 1e5 is quoted
         text = yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=99)
     with atomic_write(path) as file:
         file.write(text.encode())
@@ -176,7 +180,8 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
     name = os.fspath(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
-        content = json.loads(text) if Path(path).suffix == ".json" else _load_yaml(text)
+        is_json = Path(path).suffix == ".json"
+        content = json.loads(text, object_pairs_hook=_unique) if is_json else _load_yaml(text)
         return make(**decode(content))
     except (
         *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
@@ -272,6 +277,16 @@ def _mapping(name: Any, value: Any) -> Mapping[str, Any]:
     return value
 
 
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return the entries of a mapping, refusing a key that stands twice."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"keys of a mapping must be unique, got {twice!r} twice.")
+    return entries
+
+
 def _yaml() -> Any:
     try:
         import yaml
@@ -283,8 +298,17 @@ def _yaml() -> Any:
     return yaml
 
 
-def _add_number(kind: Any) -> None:
-    kind.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789."))
+def _read_numbers_as_json(yaml: Any, kind: Any) -> None:
+    """Make a loader or dumper take 1e-8 for a number, which YAML 1.1 reads as text, and 010 for none.
+
+    YAML 1.1 reads that as 8, and 1:30 as 90.
+    """
+    kind.yaml_implicit_resolvers = {
+        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for name, rule in NUMBERS.items():
+        kind.add_implicit_resolver(f"tag:yaml.org,2002:{name}", rule, list("-+0123456789."))
 
 
 def _load_yaml(text: str) -> Any:
@@ -297,7 +321,13 @@ def _load_yaml(text: str) -> Any:
                 raise ValueError("it must have no aliases, got one. Write the value out.")
             return super().compose_node(parent, index)
 
-    _add_number(Loader)
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            construct = self.construct_object
+            return _unique(
+                [(construct(k, deep=True), construct(v, deep=True)) for k, v in node.value]
+            )
+
+    _read_numbers_as_json(yaml, Loader)
     try:
         return yaml.load(text, Loader=Loader)  # a SafeLoader
     except (yaml.YAMLError, AttributeError) as error:

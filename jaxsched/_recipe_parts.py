@@ -79,19 +79,16 @@ def require_fields(recipe: Any) -> None:
         raise ValueError("groups must hold at least 1 group, got none.")
 
 
-def rule_name(rule: UpdateRule) -> str | None:
-    """Return a name that stands for the update rule, None where there is none.
+def rule_name(rule: UpdateRule) -> str:
+    """Return a name for the update rule: that in ``jaxsched.optimizers``, or with its module.
 
-    Two lambdas, and two functions made in one place, have one name.
+    One with ``<`` in it, ``<lambda>`` say, stands for no function in particular.
     """
-    name = getattr(rule, "__qualname__", "<")
-    if getattr(optimizers, name, None) is rule:
-        return name
-    if "<" in name:
-        return None
+    if is_own(rule):
+        return getattr(rule, "__name__", "")
     # A script's own ``def sgd`` is not this package's.
-    own = hasattr(optimizers, show(rule))
-    return f"{rule.__module__}.{name}" if own else show(rule)
+    name = show(rule)
+    return f"{rule.__module__}.{name}" if hasattr(optimizers, name) else name
 
 
 def without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
@@ -102,8 +99,17 @@ def without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
         bound = inspect.signature(inner.func).bind_partial(*inner.args, **inner.keywords)
         arguments = {**bound.arguments, **arguments}
         inner = inner.func
-    own = getattr(optimizers, getattr(inner, "__name__", ""), None) is inner
-    return (inner, arguments) if own else (rule, {})
+    return (inner, arguments) if is_own(inner) else (rule, {})
+
+
+def is_own(rule: Any) -> bool:
+    """Return whether an update rule is one of this package itself."""
+    return getattr(optimizers, getattr(rule, "__name__", ""), None) is rule
+
+
+def is_numeric(parameter: inspect.Parameter) -> bool:
+    """Return whether an argument of an update rule is a number: needed, or a number by default."""
+    return parameter.default is inspect.Parameter.empty or is_number(parameter.default)
 
 
 def require_group(
@@ -126,8 +132,9 @@ def require_group(
         raise ValueError(f"group {label} must have {', '.join(missing)}, which {rule} needs.")
     for name, value in group.items():
         default = parameters[name].default
-        numeric = default is empty or is_number(default)
-        if numeric and not (callable(value) or is_number(value) or is_real_array(value)):
+        if is_numeric(parameters[name]) and not (
+            callable(value) or is_number(value) or is_real_array(value)
+        ):
             raise TypeError(
                 f"{name} of group {label} must be a number or a schedule, got {value!r}"
             )

@@ -1,12 +1,12 @@
 """Schedule: a float64 formula of a count, and the expression that made it."""
 
+import copy
 import dataclasses
 import functools
 import inspect
 import math
 import types
-from collections.abc import Callable, Hashable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsched._float64 import in_float64
-from jaxsched._validate import is_number
+from jaxsched._validate import is_number, is_real_array
 
 Formula = Callable[[Any], Any]
 """From a count, int64 or float64, to a float64; called where x64 is enabled."""
@@ -32,6 +32,31 @@ MAX_SHOWN = 100
 
 UNQUALIFIED = ("jaxsched", "__main__", "builtins")
 """Packages whose functions ``repr`` writes without their module."""
+
+
+class FrozenDict(Mapping[str, Any]):
+    """A mapping that nobody can change; a deep copy is a plain dictionary, to be edited."""
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        self._entries = dict(entries)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return self._entries | dict(other)
+
+    def __deepcopy__(self, memo: Any) -> dict[str, Any]:
+        return copy.deepcopy(self._entries, memo)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +95,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         frozen = {name: freeze(value) for name, value in self.arguments.items()}
-        object.__setattr__(self, "arguments", MappingProxyType(frozen))
+        object.__setattr__(self, "arguments", FrozenDict(frozen))
+        _require_types(self.factory, self.arguments)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         """Evaluate the schedule.
@@ -131,7 +157,9 @@ class Schedule:
     @functools.cached_property
     def _key(self) -> Hashable:
         """The content, as something that can be compared and hashed."""
-        return self.factory, tuple(content_key(value) for value in self.arguments.values())
+        # Of an int torch's recursion makes other bits than of its float, past 2**53.
+        values = self.arguments.values()
+        return self.factory, *((type(value) is int, content_key(value)) for value in values)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):
@@ -158,6 +186,28 @@ class Schedule:
 def momentum_of(cycle: Schedule) -> Schedule | None:
     """Return ``cycle.momentum``: the factory of a schedule that belongs to another one."""
     return cycle.momentum
+
+
+@functools.cache
+def _types(factory: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(factory).parameters
+    return {name: parameter.annotation for name, parameter in parameters.items()}
+
+
+def _require_types(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of another type than the factory's annotations have."""
+    for name, value in arguments.items():
+        annotation = _types(factory).get(name)
+        number = is_number(value) or is_real_array(value)
+        for kind, rule, holds in (
+            (ScheduleLike, "a schedule or another function of the count", callable(value)),
+            (Hyperparameter, "a number", number),
+            (Hyperparameter | None, "a number or None", number or value is None),
+            (bool, "True or False", isinstance(value, bool | np.bool_)),
+            (str, "a string", isinstance(value, str)),
+        ):
+            if annotation == kind and not holds:
+                raise TypeError(f"{name} of {factory.__name__} must be {rule}, got {show(value)}.")
 
 
 def _remake(factory: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -208,6 +258,8 @@ def widen(count: Any) -> Any:
     """
     if not isinstance(count, jax.Array):
         count = np.asarray(count)
+        if count.dtype.kind not in "biuf":
+            raise TypeError(f"count must be a real number, got {count.dtype} {count.tolist()!r}.")
         return count.astype(np.int64 if count.dtype.kind in "biu" else np.float64)
     return count.astype(jnp.int64 if jnp.issubdtype(count.dtype, jnp.integer) else jnp.float64)
 

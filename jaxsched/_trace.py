@@ -6,6 +6,7 @@ Row k of a trace is iteration ``start + k``, unless its ``clock`` names another 
 import dataclasses
 import enum
 import json
+import operator
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -83,6 +84,9 @@ class Trace:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, (kinds, rule) in FIELDS.items():
+            if not isinstance(getattr(self, name), kinds):
+                raise TypeError(f"{name} of a trace must be {rule}, got {getattr(self, name)!r}.")
         groups = {
             label: {name: _column(f"{label}/{name}", values) for name, values in group.items()}
             for label, group in self.groups.items()
@@ -93,7 +97,7 @@ class Trace:
         }
         object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "run", run)
-        object.__setattr__(self, "start", int(self.start))
+        object.__setattr__(self, "start", operator.index(self.start))
         switches = {  # a file has lists where Python has tuples
             label: {k: tuple(v) if isinstance(v, list) else v for k, v in group.items()}
             for label, group in self.switches.items()
@@ -294,6 +298,21 @@ class Trace:
             ) from error
 
 
+FIELDS: Mapping[str, tuple[Any, str]] = {
+    **dict.fromkeys(
+        ("groups", "run", "meta", "switches", "constants", "versions"), (Mapping, "a mapping")
+    ),
+    "clock": (str, "a string"),
+    "update_rule": (str | None, "a string or None"),
+    **dict.fromkeys(
+        ("clip_norm", "clip_value"), (float | int | None | Unstated, "a number, None or UNSTATED")
+    ),
+    **dict.fromkeys(
+        ("accumulation", "ema"), (Mapping | None | Unstated, "a mapping, None or UNSTATED")
+    ),
+}
+"""The types of the fields of a trace."""
+
 NOT_HEADER = ("groups", "run", "start", "meta")
 
 
@@ -356,4 +375,7 @@ def _column(name: str, values: Any) -> np.ndarray:
             f"{name} must be a row of real numbers, one an iteration, got shape {array.shape} "
             f"of {array.dtype}."
         )
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
     return array

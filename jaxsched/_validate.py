@@ -1,7 +1,7 @@
 """Checks of arguments. Each raises one sentence: what, the rule, the value, the remedy.
 
-What is known only while a graph runs passes every check: schedules, tracers, and JAX arrays, which
-to read would be to wait for their device.
+What is known only while a graph runs passes every check: tracers, and JAX arrays, which to read
+would be to wait for their device.
 """
 
 import math
@@ -34,7 +34,8 @@ def is_zero(value: Any) -> bool:
 def is_real_array(value: Any) -> bool:
     """Return whether ``value`` is an array or a tracer of real numbers."""
     kinds = (jnp.floating, jnp.integer)
-    return hasattr(value, "dtype") and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    is_array = hasattr(value, "dtype") and not isinstance(value, type)  # jnp.bfloat16 has one
+    return is_array and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
 
 
 def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> None:
@@ -55,7 +56,7 @@ def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> No
     ...
     ValueError: lrf must be a finite number of at least 0, got -1.0
     """
-    if isinstance(value, jax.Array) or callable(value):
+    if isinstance(value, jax.Array):
         return
     error: type[Exception] = ValueError
     try:
@@ -82,6 +83,8 @@ def _index(value: Any) -> int:
 def require_nonnegative(**values: Any) -> None:
     """Refuse concrete values that are negative, infinite or NaN."""
     for name, value in values.items():
+        if isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be a finite number of at least 0, got {value!r}")
         require(name, value, "a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
 
 
@@ -129,6 +132,8 @@ def require_bool(**values: Any) -> None:
 def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Refuse what is not among ``choices``, and list them."""
     choices = list(choices)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     require(name, value, f"one of {', '.join(choices)}", lambda v: v in choices)
 
 

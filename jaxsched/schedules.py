@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -216,7 +217,7 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
 
 
 def override(
-    schedule: ScheduleLike, other: ScheduleLike, *, at: ArrayLike, when: ArrayLike = True
+    schedule: ScheduleLike, other: ScheduleLike, *, at: ArrayLike, when: bool | jax.Array = True
 ) -> Schedule:
     r"""``schedule``, but ``other`` at one count.
 

@@ -1,5 +1,6 @@
 """The hub: hyperparameters in the state, traces out, errors before any work is lost."""
 
+import functools
 import re
 
 import jax
@@ -278,7 +279,8 @@ ERRORS = {
                 {"a": {"learning_rate": 0.1}}, lambda learning_rate: optax.sgd(learning_rate)
             ).trace(3)
         ),
-        "trace must name a rule of jaxsched.optimizers, got none. Pass update_rule.",
+        f"trace must name a rule of jaxsched.optimizers, got {__name__}.<lambda>.<locals>.<lambda>. "
+        "Pass update_rule.",
     ),
     "trace-of-a-foreign-rule": (
         lambda: Recipe.from_trace(Recipe({"a": {"learning_rate": 0.1}}, optax.adam).trace(3)),
@@ -354,3 +356,44 @@ def test_groups_keep_their_order_where_they_are_traced():
     orders = []
     jax.jit(lambda i: orders.append([[*g] for g in recipe.at(i).values()] + [[*recipe.at(i)]]))(3)
     assert orders[0] == [[*g] for g in recipe.at(3).values()] + [["weight", "bias"]]
+
+
+def test_a_function_that_a_foreign_rule_takes_is_no_schedule():
+    """Called with the count, a mask turned weight decay off, silently."""
+    rule = functools.partial(
+        optax.adamw, weight_decay=0.5, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+    )
+    params = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    mine = Recipe({"all": {"learning_rate": 0.1}}, rule).optimizer({"bias": "all", "kernel": "all"})
+    updates = [tx.update(zeros, tx.init(params), params)[0] for tx in (mine, rule(0.1))]
+    jax.tree.map(np.testing.assert_array_equal, *updates)
+    assert (updates[0]["kernel"] != 0).all()
+    recipe = Recipe(
+        {"all": {"learning_rate": 0.1}}, functools.partial(optax.adam, mu_dtype=jnp.bfloat16)
+    )
+    assert "mu_dtype" not in recipe.trace(2).groups["all"]
+
+
+@pytest.mark.parametrize("first", ["bound method", "another body"])
+def test_rules_of_one_name_are_not_called_equal(first):
+    class Scaled:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def rule(self, learning_rate):
+            return optax.scale(self.factor * learning_rate)
+
+    def body(factor):
+        def rule(learning_rate):
+            return optax.scale(factor * learning_rate)
+
+        return rule
+
+    make = {"bound method": lambda f: Scaled(f).rule, "another body": body}[first]
+    rules = [make(1.0), make(-1.0)]
+    mine, other = (Recipe({"all": {"learning_rate": 0.1}}, rule, length=3) for rule in rules)
+    assert not jaxsched.compare(mine, other)
+    assert not jaxsched.compare(other, mine)
+    assert jaxsched.compare(mine, Recipe({"all": {"learning_rate": 0.1}}, rules[0], length=3))
+    assert "update_rule" in jaxsched.compare(mine.trace(3), other.trace(3)).not_compared

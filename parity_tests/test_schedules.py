@@ -333,3 +333,25 @@ def test_a_line_to_zero_ends_in_zero(epochs):
 def test_a_table_of_what_is_no_number_is_refused(value):
     with pytest.raises(TypeError, match=r"^values must be real numbers, got .* among them$"):
         schedules.table([0.5, value])
+
+
+WRONG_TYPES = {
+    "a string": lambda: schedules.constant("x"),
+    "None": lambda: schedules.cosine(100, lrf=None),
+    "a list": lambda: schedules.constant([1.0, 2.0]),
+    "a bool": lambda: schedules.cosine(True, lrf=0.1),
+    "a number for a schedule": lambda: schedules.per_epoch(0.1, 30),
+    "a schedule for a number": lambda: schedules.warmup(LINE, LINE, start=0.1),
+    "a string for a switch": lambda: lr_scheduler.one_cycle_lr(0.1, 100, three_phase="no"),
+    "a number for a string": lambda: lr_scheduler.cyclic_lr(0.1, 0.2, scale_mode=3),
+    "a string for a rate": lambda: lr_scheduler.step_lr("0.1", 3),
+    "a string as the count": lambda: LINE("3"),
+    "None as the count": lambda: LINE(None),
+    "a complex count": lambda: LINE(1j),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TYPES)
+def test_a_wrong_type_is_refused_when_it_is_given(name):
+    with pytest.raises(TypeError, match="must be"):
+        WRONG_TYPES[name]()

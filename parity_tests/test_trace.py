@@ -295,7 +295,7 @@ def test_one_of_each_is_told_as_one():
 def test_what_only_mine_has_is_named():
     report = jaxsched.compare(yolov5_resnet18(), recorded("yolov5_resnet18"))
     assert report
-    recorded_lacks = ("dampening", "maximize", "clip_norm", "clip_value", "ema")
+    recorded_lacks = ("dampening", "maximize", "clip_norm", "clip_value", "ema", "accumulation")
     assert report.not_compared == recorded_lacks
 
 
@@ -351,3 +351,22 @@ def test_a_function_called_like_a_rule_is_another():
     assert trace.update_rule == "__main__.sgd"
     with pytest.raises(ValueError, match=r"got __main__\.sgd\. Pass update_rule\.$"):
         Recipe.from_trace(trace)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"clock": 3}, {"update_rule": 3}, {"clip_norm": "x"}, {"ema": 3}, {"meta": 3}, {"start": 1.5}],
+    ids=str,
+)
+def test_a_header_of_a_wrong_type_is_refused(field):
+    with pytest.raises(TypeError):
+        Trace({"a": {"learning_rate": [0.1]}}, **field)
+
+
+def test_a_trace_owns_its_columns():
+    values = np.array([0.1, 0.2])
+    trace = Trace({"a": {"learning_rate": values}})
+    values[0] = 9.0
+    assert trace.groups["a"]["learning_rate"][0] == 0.1
+    with pytest.raises(ValueError, match="read-only"):
+        trace.groups["a"]["learning_rate"][0] = 9.0

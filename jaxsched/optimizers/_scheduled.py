@@ -16,12 +16,18 @@ import optax
 
 from jaxsched._float64 import in_float64
 from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, widen
-from jaxsched._validate import is_number
+from jaxsched._validate import is_number, require_bool
 from jaxsched.optimizers._rule import own_kernel
 
 P = ParamSpec("P")
 Values = Mapping[str, Mapping[str, Any]]
 """``{label: {name: value}}``; a value is a Python constant or a float64 array."""
+
+
+class Fixed(NamedTuple):
+    """An argument of an update rule that is handed on as it is, though it may be a function."""
+
+    value: Any
 
 
 class ScheduledState(NamedTuple):
@@ -96,7 +102,7 @@ def evaluate_groups(
 
     def is_plain(entry: Any) -> bool:
         # A NumPy integer is one too: Muon counts its steps.
-        return isinstance(entry, int | np.integer | str | tuple) or entry is None
+        return isinstance(entry, int | np.integer | str | tuple | Fixed) or entry is None
 
     places = {
         label: {name: None if is_plain(entry) else index(entry) for name, entry in group.items()}
@@ -181,6 +187,9 @@ def schedulable(
     def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            if isinstance(signature.parameters[name].default, bool):
+                require_bool(**{name: value})
         if not any(callable(value) for value in bound.arguments.values()):
             return rule(*args, **kwargs)
         untyped: Callable[..., Any] = rule

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsched._recipe import Recipe
-from jaxsched._recipe_parts import rule_name
+from jaxsched._recipe_parts import is_own
 from jaxsched._schedule import content_key, show
 from jaxsched._trace import UNSTATED, Trace
 from jaxsched.parity import _arguments, _curves, _structure
@@ -224,14 +224,11 @@ def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
     """The quantities to compare, label and name and both columns; names that only one side has."""
     n = len(reference)
     missing = np.full(n, np.nan)
-    columns: list[Column] = []
-    for label, group in reference.groups.items():
-        for name, values in group.items():
-            x, y = mine.groups[label].get(name, missing), values
-            constants = [run.constants.get(label, {}).get(name) for run in (mine, reference)]
-            if None not in constants:  # of 0.999 and its float32 one 1 - b2 is 1.3e-5 off
-                x, y = (np.full(n, constant, np.float64) for constant in constants)
-            columns.append((label, name, x, y))
+    columns: list[Column] = [
+        (label, name, mine.groups[label].get(name, missing), values)
+        for label, group in reference.groups.items()
+        for name, values in group.items()
+    ]
     only_one: list[str] = []
     for label, group in mine.groups.items():
         for name in (name for name in group if name not in reference.groups[label]):
@@ -267,13 +264,11 @@ def _settings(
     ours, theirs = _stated(a), _stated(b)
     if isinstance(mine, Recipe) and isinstance(reference, Recipe):
         rules = (mine.update_rule, reference.update_rule)
-        if None in map(rule_name, rules):  # by name they could not be told apart
-            x, y = map(content_key, rules)
-            ours["", "update_rule"], theirs["", "update_rule"] = map(show, rules)
-            if x == y:
-                theirs["", "update_rule"] = ours["", "update_rule"]
-            elif ours["", "update_rule"] == theirs["", "update_rule"]:
-                ours["", "update_rule"] += " (another function of this name)"
+        if not all(map(is_own, rules)):  # by name they may not be distinguished
+            x, y = map(show, rules)
+            same = content_key(rules[0]) == content_key(rules[1])
+            ours["", "update_rule"] = y if same else x + " (another function)" * (x == y)
+            theirs["", "update_rule"] = y
     quantities = []
     for key, value in theirs.items():
         if key in ours:
@@ -283,6 +278,10 @@ def _settings(
             relative = 0.0 if same else np.inf
             quantities.append(Quantity(*key, 1, int(same), ulp, relative, first, is_setting=True))
     both = ours.keys() & theirs.keys()
+    if any("<" in (side.update_rule or "") for side in (a, b)):  # a lambda, which names no rule
+        ours.setdefault(("", "update_rule"), None)
+    if UNSTATED in (a.accumulation, b.accumulation) and a.accumulation is not b.accumulation:
+        ours["", "accumulation"] = None
     return quantities, [key for key in {**ours, **theirs} if key not in both]
 
 
@@ -317,7 +316,8 @@ def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
             rule = "adam" if len(coupled) == len(switches) else "adamw"
         if rule == "adamw" and coupled:
             rule = f"adamw, adam in {', '.join(coupled)}"
-    stated: dict[tuple[str, str], Any] = {} if rule is None else {("", "update_rule"): rule}
+    has_name = rule is not None and "<" not in rule
+    stated: dict[tuple[str, str], Any] = {("", "update_rule"): rule} if has_name else {}
     for label, group in switches.items():
         stated |= {(label, name): value for name, value in group.items()}
     for name in ("clip_norm", "clip_value"):
