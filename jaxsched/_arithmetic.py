@@ -8,7 +8,7 @@ import numpy as np
 
 
 def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
-    """``x / n`` as float64 has it, where n may be a constant.
+    """``x / n`` rounded as in float64, where n may be a constant.
 
     XLA divides by a constant by way of its reciprocal, which rounds once more: a
     line that ends in 0 ends in dust then, on either side of it. Here it cannot know

@@ -62,7 +62,7 @@ class Recipe:
         ``optax.chain`` with one of ours inside too. Where an argument's default is no number (a
         mask, a dtype), a function is handed on as it is; only a ``Schedule`` is evaluated there.
       clip_norm: the most that the norm of all groups' gradients together may
-        be, as ``optimizers.clip_grad_norm`` has it; not clipped if None.
+        be, as in ``optimizers.clip_grad_norm``; not clipped if None.
       clip_value: the most that an entry of a gradient may be, either way, as
         ``optimizers.clip_grad_value`` has it; not clipped if None.
       accumulation: when an update is due, and from which gradients; every

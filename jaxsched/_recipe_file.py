@@ -59,7 +59,7 @@ PLAIN = ("clip_norm", "clip_value", "start", "clock", "length")
 
 
 def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
-    """Return a recipe's content as JSON has it.
+    """Return a recipe's content in JSON's types.
 
     Args:
       recipe: the recipe.
@@ -156,7 +156,7 @@ def decode(content: Any) -> dict[str, Any]:
 
 
 def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> None:
-    """Write a recipe's file, as ``Recipe.save`` has it."""
+    """Write a recipe's file, as in ``Recipe.save``."""
     require_suffix(path, SUFFIXES)
     content = encode(recipe, iterations)
     if Path(path).suffix == ".json":
@@ -175,7 +175,7 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
 
 
 def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
-    """Read a recipe's file and make the recipe of it, as ``Recipe.load`` has it."""
+    """Read a recipe's file and make the recipe of it, as in ``Recipe.load``."""
     require_suffix(path, SUFFIXES)
     name = os.fspath(path)
     try:
@@ -203,7 +203,7 @@ def _has_function(value: Any) -> bool:
 
 
 def _encode(value: Any) -> Any:
-    """Return a number, array or schedule as JSON has it."""
+    """Return a number, array or schedule in JSON's types."""
     if isinstance(value, Schedule):
         name = next(name for name, factory in FACTORIES.items() if factory is value.factory)
         defaults = _defaults(value.factory)

@@ -12,7 +12,7 @@ from jaxsched.schedules import table
 
 
 def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[str, Any]:
-    """Return the arguments of ``Recipe`` that replay a trace, as ``Recipe.from_trace`` has it."""
+    """Return the arguments of ``Recipe`` that replay a trace, as in ``Recipe.from_trace``."""
     _require_replayable(trace)
     if update_rule is None:
         update_rule = _named_rule(trace)
@@ -22,7 +22,7 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
         first = values.flat[0]
         if (values != first).any():
             return table(values, start=trace.start)
-        # In float64 where the trace has it: 1 - b2 of a float32 0.999 is 1.3e-5 off.
+        # In float64 where the trace states it: 1 - b2 of a float32 0.999 is 1.3e-5 off.
         value = trace.constants.get(label, {}).get(name, float(first))
         whole = name in arguments and type(arguments[name].default) is int  # Muon's ns_steps
         return int(value) if whole else value

@@ -49,7 +49,7 @@ def plot(
     Args:
       run: a trace, or a recipe.
       path: the picture, ``.png`` or ``.svg``.
-      iterations: how many, as ``rows_of`` has it.
+      iterations: how many, as in ``rows_of``.
 
     Raises:
       ValueError: another suffix; a recipe without a length, without ``iterations``.

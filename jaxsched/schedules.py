@@ -259,7 +259,7 @@ def warmup(
     The target is the schedule's value at the current iteration, not at the
     warm-up's end: where ``schedule`` falls from epoch to epoch, the rate drops
     at each epoch border inside the warm-up. From ``iterations`` on the value is
-    ``schedule(i)``; so it is at 0 if ``iterations`` is 0, as ``np.interp`` has it.
+    ``schedule(i)``; so it is at 0 if ``iterations`` is 0, as in ``np.interp``.
 
     Args:
       schedule: the target, counted as this one is.

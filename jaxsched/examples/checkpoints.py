@@ -47,7 +47,7 @@ class Checkpoints:
 
     Args:
       folder: where; made by the first save.
-      run: what makes the run what it is, as JSON has it: the recipe's name and
+      run: what makes the run what it is, in JSON's types: the recipe's name and
         arguments, the seed. A checkpoint of another is refused.
       keep: how many to keep; older ones are deleted once a newer is whole.
 

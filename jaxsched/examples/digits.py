@@ -43,6 +43,6 @@ def load(*, size: int = 16, seed: int = 0) -> tuple[Digits, Digits]:
 
 
 def batches(data: Digits, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[Digits]:
-    """``epochs * 30`` batches of 20, shuffled anew in each epoch, as ``order.rows`` has it."""
+    """``epochs * 30`` batches of 20, shuffled anew in each epoch, as in ``order.rows``."""
     for chosen in rows(len(data.labels), BATCH, epochs, seed=seed, start=start):
         yield Digits(data.images[chosen], data.labels[chosen])

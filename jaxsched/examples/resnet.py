@@ -47,7 +47,7 @@ dense_init: jax.nn.initializers.Initializer = jax.nn.initializers.variance_scali
 
 
 def dense_bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Uniform within 1/√fan_in, as ``torch.nn.Linear`` has it; the head sees 512 features."""
+    """Uniform within 1/√fan_in, as in ``torch.nn.Linear``; the head sees 512 features."""
     return jax.random.uniform(key, shape, dtype, -(512**-0.5), 512**-0.5)
 
 

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18 in Flax Linen, as ``resnet`` has it in NNX. Nothing here counts."""
+"""torchvision's ResNet-18 in Flax Linen, as in ``resnet`` in NNX. Nothing here counts."""
 
 import functools
 

@@ -72,7 +72,7 @@ def trained(
       epochs: where it stops.
       seed: of the data, its order and the network.
       resume: whether it goes on from the last checkpoint.
-      mesh: the devices, as ``meshes.layout`` has it; one, if not given.
+      mesh: the devices, as in ``meshes.layout``; one, if not given.
 
     Returns:
       What was told, before it was resumed too, and model and optimizer after it.

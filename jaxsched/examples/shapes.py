@@ -75,6 +75,6 @@ def load(*, seed: int = 0) -> tuple[Shapes, Shapes]:
 
 
 def batches(data: Shapes, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[Shapes]:
-    """``epochs`` times all of ``data`` in batches of 16, shuffled anew as ``order.rows`` has it."""
+    """``epochs`` times all of ``data`` in batches of 16, shuffled anew as in ``order.rows``."""
     for chosen in rows(len(data.labels), BATCH, epochs, seed=seed, start=start):
         yield Shapes(*(a[chosen] for a in data))

@@ -135,7 +135,7 @@ def torch_schedule(
         ``closed`` as ``formula_of`` hands them on, the others on the host.
       closed: the formula of ``(count, base_lr, *hyperparameters)``, without
         ``base_lr`` where the factory has none; None where there is no such formula.
-      rule: the next rate, of ``(leaf, *hyperparameters)``, as ``get_lr`` has it.
+      rule: the next rate, of ``(leaf, *hyperparameters)``, as in ``get_lr``.
       restart: the rate at a milestone of ``sequential_lr``, of ``(base_lr,
         *hyperparameters)``: torch's ``_get_closed_form_lr`` at 0, for the
         classes that have one; the others go by ``rule``.

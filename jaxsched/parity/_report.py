@@ -85,7 +85,7 @@ class Report:
         return all(quantity.first is None for quantity in self.quantities)
 
     def evidence(self) -> dict[str, Any]:
-        """Return every figure, the versions, and a hash of each side, as JSON has it.
+        """Return every figure, the versions, and a hash of each side, in JSON's types.
 
         A number that is not finite, of a quantity that mine lacks, is its text: JSON has none.
         """

@@ -225,7 +225,7 @@ def export_state(
       opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not, or the
         ``nnx.Optimizer`` or ``TrainState`` that has it.
       params: the parameters.
-      mapping: as ``import_state`` has it. A transform must only rearrange.
+      mapping: as in ``import_state``. A transform must only rearrange.
       like: a ``state_dict`` of the optimizer, fresh or not, or a path: its groups,
         with their rates, and the state of parameters that are not mapped are kept.
 

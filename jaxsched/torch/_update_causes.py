@@ -228,7 +228,7 @@ def clipped(
     together: Callable[[str], Any] = lambda leaf: None,
     most: float | None = None,
 ) -> Arrays:
-    """Gradients (n, …) clipped by torch's rule, as ``optimizers.clip_grad_norm`` has it.
+    """Gradients (n, …) clipped by torch's rule, as in ``optimizers.clip_grad_norm``.
 
     Args:
       case: has the norm.

@@ -117,7 +117,7 @@ def _stepped(a: Any, g: Any, b: Any) -> Any:
 
 @form(1)
 def from_zeros(a: Any, t: Any, g: Any, b: Any) -> Any:
-    """A buffer that is there from the first update on, as ``optax.trace`` has it."""
+    """A buffer that is there from the first update on, as in ``optax.trace``."""
     b = a.momentum * b + (1 - a.dampening) * g
     return _stepped(a, g, b), b
 
@@ -206,7 +206,7 @@ def eps_early_inside(a: Any, t: Any, g: Any, m: Any, v: Any) -> Any:
 
 
 def looking_ahead(a: Any, t: Any, g: Any, m: Any, v: Any) -> Any:
-    """Nesterov's momentum, as ``optax.nadam`` has it."""
+    """Nesterov's momentum, as in ``optax.nadam``."""
     m, v = _moments(a, g, m, v)
     ahead = a.b1 * m / (1 - a.b1 ** (t + 1)) + (1 - a.b1) * g / (1 - a.b1**t)
     return -a.learning_rate * ahead / (np.sqrt(v / (1 - a.b2**t)) + a.eps), m, v
@@ -263,7 +263,7 @@ def _rms(a: Any, g: Any, v: Any, mean: Any) -> Any:
 
 @form(3)
 def rmsprop_eps_inside(a: Any, t: Any, g: Any, v: Any, mean: Any, b: Any) -> Any:
-    """ε under the root, as ``optax.rmsprop`` has it unless told otherwise."""
+    """ε under the root, as in ``optax.rmsprop`` unless told otherwise."""
     v, mean, square = _rms(a, g, v, mean)
     b = a.momentum * b + g / np.sqrt(square + a.eps)
     return -a.learning_rate * b, v, mean, b
@@ -271,7 +271,7 @@ def rmsprop_eps_inside(a: Any, t: Any, g: Any, v: Any, mean: Any, b: Any) -> Any
 
 @form(3)
 def rmsprop_rate_inside(a: Any, t: Any, g: Any, v: Any, mean: Any, b: Any) -> Any:
-    """A buffer of steps, as ``optax.rmsprop`` has it."""
+    """A buffer of steps, as in ``optax.rmsprop``."""
     v, mean, square = _rms(a, g, v, mean)
     b = a.momentum * b - a.learning_rate * g / (np.sqrt(square) + a.eps)
     return b, v, mean, b
@@ -287,7 +287,7 @@ def rmsprop_of_optax(a: Any, t: Any, g: Any, v: Any, mean: Any, b: Any) -> Any:
 
 @form(1)
 def adagrad_eps_inside(a: Any, t: Any, g: Any, s: Any) -> Any:
-    """ε under the root, as ``optax.adagrad`` has it."""
+    """ε under the root, as in ``optax.adagrad``."""
     s = s + g * g
     rate = a.learning_rate / (1 + (t - 1) * a.lr_decay)
     return -rate * g / np.sqrt(a.initial_accumulator_value + s + a.eps), s
