@@ -126,14 +126,21 @@ def public_modules():
     return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
 
 
-@pytest.mark.parametrize("name", public_modules())
+def those_with_torch_marked(names):
+    marks = {"jaxsched.torch": pytest.mark.torch}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
+
+
+@pytest.mark.parametrize("name", those_with_torch_marked(public_modules()))
 def test_every_public_module_says_what_is_public(name):
     module = importlib.import_module(name)
     assert set(module.__all__) <= {*vars(module), *dir(module)}
     assert not [entry for entry in module.__all__ if entry.startswith("_")]
 
 
-@pytest.mark.parametrize("name", [n for n in public_modules() if n.count(".") < 2])
+@pytest.mark.parametrize(
+    "name", those_with_torch_marked(n for n in public_modules() if n.count(".") < 2)
+)
 def test_no_name_shadows_a_module(name):
     """A function that took its module's place would make the module unreachable."""
     package = importlib.import_module(name)
