@@ -51,12 +51,16 @@ _float64 = Primitive("float64")
 _float64.multiple_results = True
 
 
-def _bound(function: Callable[[], Sequence[Any]]) -> list[Any]:
+def _bound(function: Callable[[], Sequence[Any]], *, low: bool = False) -> list[Any]:
     """What ``function`` computes, all that it closes over handed to the primitive.
 
     What has effects, or names an axis of ``vmap``, stays as it stands: a primitive would hide it.
     """
-    program = jax.make_jaxpr(function)()
+    program: Any = jax.make_jaxpr(function)()
+    if low:
+        from jax._src.interpreters import partial_eval
+
+        program = partial_eval.lower_jaxpr2(program)  # pyright: ignore[reportAttributeAccessIssue]
     if program.effects:
         return jaxpr_as_fun(program)()
     return _float64.bind(*program.consts, jaxpr=program.jaxpr)
@@ -105,6 +109,15 @@ def _differentiated(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: J
     return _float64.bind(*primals, jaxpr=jaxpr), found
 
 
+def _to_lojax(*args: Any, jaxpr: Jaxpr) -> list[Any]:
+    """Bind the program without JAX's high-level primitives, as JAX 0.12 asks before it compiles.
+
+    Its ``searchsorted`` is one, and so in the search of ``jnp.interp``.
+    """
+    return _bound(lambda: _plain(*args, jaxpr=jaxpr), low=True)
+
+
+vars(_float64)["to_lojax"] = _to_lojax
 _float64.def_impl(_eager)
 _float64.def_abstract_eval(lambda *_, jaxpr: [atom.aval for atom in jaxpr.outvars])
 mlir.register_lowering(_float64, mlir.lower_fun(_plain, multiple_results=True))
@@ -150,7 +163,7 @@ def _results(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     name, parameters = equation.primitive.name, equation.params
     if name in ("jit", "pjit"):
         return hidden(parameters["jaxpr"], *inputs)
-    if name in ("custom_jvp_call", "custom_vjp_call"):
+    if name in ("custom_jvp_call", "custom_vjp_call", "eval_jaxpr"):
         return hidden(parameters["call_jaxpr"], *inputs)
     if name in ("checkpoint", "remat2"):
         return hidden(ClosedJaxpr(parameters["jaxpr"], ()), *inputs)
@@ -171,12 +184,14 @@ def _unrolled(
     *,
     jaxpr: ClosedJaxpr,
     length: int,
-    num_consts: int,
-    num_carry: int,
     reverse: bool,
-    **_: Any,
+    **others: Any,
 ) -> list[Any]:
     """Return the results of a ``scan``, its steps computed one after the other by ``hidden``."""
+    if "ft_in" in others:  # JAX 0.12
+        num_consts, num_carry, _ = map(len, others["ft_in"].unpack())
+    else:
+        num_consts, num_carry = others["num_consts"], others["num_carry"]
     constants, carry, columns = (
         inputs[:num_consts],
         inputs[num_consts : num_consts + num_carry],
