@@ -64,7 +64,7 @@ class Recipe:
       clip_norm: the most that the norm of all groups' gradients together may
         be, as in ``optimizers.clip_grad_norm``; not clipped if None.
       clip_value: the most that an entry of a gradient may be, either way, as
-        ``optimizers.clip_grad_value`` has it; not clipped if None.
+        ``optimizers.clip_grad_value`` does; not clipped if None.
       accumulation: when an update is due, and from which gradients; every
         iteration if None.
       ema: the average to keep of parameters and batch statistics. The optimizer does not keep

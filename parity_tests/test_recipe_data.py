@@ -1578,7 +1578,7 @@ def test_a_transformation_can_be_pickled(name):
 
 
 def test_a_copy_of_a_used_recipe_can_be_pickled_by_cloudpickle():
-    cloudpickle = pytest.importorskip("cloudpickle")
+    cloudpickle = pytest.importorskip("cloudpickle", reason="pickles functions of __main__")
     recipe = Recipe({"a": {"learning_rate": lambda i: 0.5 / (1 + i)}})
     recipe.trace(3)
     copied = cloudpickle.loads(cloudpickle.dumps(recipe))
