@@ -1,7 +1,7 @@
 """Run a compiled program of scalars and small arrays, read from XLA's text, in NumPy, for many inputs.
 
 It shows what a device that is not at hand would compute: instruction by instruction, each of them
-rounded as IEEE 754 has it. What a TPU rounds otherwise, division and the functions, can be moved by
+rounded as in IEEE 754. What a TPU rounds otherwise, division and the functions, can be moved by
 an ULP at random: what then comes out the same does not depend on it.
 
 A value is a NumPy array of its HLO shape with one axis more, the last: the runs of the program.
