@@ -1,5 +1,6 @@
 """Schedule: a float64 formula of a count, and the expression that made it."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -229,6 +230,19 @@ def float64_formula(schedule: Callable[..., Any]) -> Formula:
     return lambda count: as_float64(schedule(jnp.asarray(count)))
 
 
+@contextlib.contextmanager
+def traceable(what: str) -> Iterator[None]:
+    """Refuse, in one sentence, a function of the count that JAX cannot trace; ``what`` names it."""
+    try:
+        yield
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            f"{what} must be a function that JAX can trace, with jnp for math and jnp.where for if, "
+            f"got {type(error).__name__}. Pass schedules.tabulate(function, steps=n), which calls "
+            "it beforehand."
+        ) from None
+
+
 def formula_of(
     function: Callable[..., Any], *hyperparameters: Any, check: Callable[[Any], None] | None = None
 ) -> Formula:
@@ -261,6 +275,8 @@ def widen(count: Any) -> Any:
         if count.dtype.kind not in "biuf":
             raise TypeError(f"count must be a real number, got {count.dtype} {count.tolist()!r}.")
         return count.astype(np.int64 if count.dtype.kind in "biu" else np.float64)
+    if jnp.issubdtype(count.dtype, jnp.complexfloating):
+        raise TypeError(f"count must be a real number, got {count.dtype}.")
     return count.astype(jnp.int64 if jnp.issubdtype(count.dtype, jnp.integer) else jnp.float64)
 
 

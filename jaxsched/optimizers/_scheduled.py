@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from jaxsched._float64 import in_float64
-from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, widen
+from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, traceable, widen
 from jaxsched._validate import is_number, require_bool
 from jaxsched.optimizers._rule import own_kernel
 
@@ -89,12 +89,14 @@ def evaluate_groups(
       own_kernels: whether each array is computed in a kernel of its own, not in all that read it.
     """
     formulas: list[Formula] = []
+    owners: list[str] = []
     indices: dict[Any, int] = {}
 
-    def index(entry: Any) -> int:
+    def index(label: str, name: str, entry: Any) -> int:
         key = sharing_key(entry) if callable(entry) else (len(formulas), "array")
         if key not in indices:
             indices[key] = len(formulas)
+            owners.append(f"{name} of group {label}")
             formulas.append(
                 float64_formula(entry) if callable(entry) else lambda count: as_float64(entry)
             )
@@ -105,14 +107,18 @@ def evaluate_groups(
         return isinstance(entry, int | np.integer | str | tuple | Fixed) or entry is None
 
     places = {
-        label: {name: None if is_plain(entry) else index(entry) for name, entry in group.items()}
+        label: {
+            name: None if is_plain(entry) else index(label, name, entry)
+            for name, entry in group.items()
+        }
         for label, group in groups.items()
     }
 
     def values() -> list[Any]:
         counted, arrays = widen(count), []
-        for formula in formulas:
-            value = formula(counted)
+        for owner, formula in zip(owners, formulas, strict=True):
+            with traceable(owner):
+                value = formula(counted)
             arrays.append(value if is_number(value) else jnp.asarray(value).astype(jnp.float64))
         return arrays
 
