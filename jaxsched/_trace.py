@@ -47,7 +47,7 @@ class Trace:
       run: ``{name: array (n,)}``, what belongs to no group, in float64.
       start: the iteration of row 0.
       meta: notes, as JSON has them.
-      clock: what a row is: ``"iteration"`` or ``"update"``.
+      clock: what a row is: ``"iteration"``, a batch, or ``"update"``, an optimizer step.
       update_rule: the name of the rule; None where it is not stated.
       switches: ``{label: {name: value}}``, arguments of the rule that are no numbers.
       constants: ``{label: {name: number}}``, the float64 values of constant columns.
@@ -201,18 +201,23 @@ class Trace:
             label: {name: np.array([row[label][name] for row in rows]) for name in names}
             for label, names in labels.items()
         }
-        return dataclasses.replace(header_of or cls({}), groups=groups, run={}, start=start)
+        return dataclasses.replace(
+            cls({}) if header_of is None else header_of, groups=groups, run={}, start=start
+        )
 
     def head(self, n: int) -> "Trace":
         """The first ``n`` rows."""
-        return dataclasses.replace(
-            self,
-            groups={
-                label: {name: values[:n] for name, values in group.items()}
-                for label, group in self.groups.items()
-            },
-            run={name: values[:n] for name, values in self.run.items()},
-        )
+        return self.between(self.start, self.start + n)
+
+    def between(self, first: int, end: int) -> "Trace":
+        """Return the rows ``first`` to ``end - 1``, counted as ``start`` is."""
+        rows = slice(first - self.start, end - self.start)
+        groups = {
+            label: {name: values[rows] for name, values in group.items()}
+            for label, group in self.groups.items()
+        }
+        run = {name: values[rows] for name, values in self.run.items()}
+        return dataclasses.replace(self, groups=groups, run=run, start=first)
 
     def relabel(self, names: Mapping[str, str]) -> "Trace":
         """The same trace with groups renamed, ``{old: new}``; two may be swapped.
@@ -318,7 +323,7 @@ NOT_HEADER = ("groups", "run", "start", "meta")
 
 def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the header and the notes of an old file's ``meta``."""
-    meta = dict(meta)
+    meta = {**meta}  # a list is refused
     names = ("clock", "switches", "constants", "clip_norm", "accumulation", "ema")
     header = {name: meta.pop(name) for name in names if name in meta}
     header["update_rule"] = meta.pop("update_rule", None) or None

@@ -1,6 +1,6 @@
-"""What a user's own pytest calls. Rows are iterations, or what the reference counts; no torch.
+"""What a user's own pytest calls, without torch. Rows are iterations, or updates.
 
-``jaxsched.torch.assert_optimizer_matches`` is its like for updates.
+``jaxsched.torch.assert_optimizer_matches`` compares the updates themselves.
 """
 
 import os
@@ -15,15 +15,16 @@ Run = Recipe | Trace | str | os.PathLike[str]
 """A recipe, a trace, or a trace's file."""
 
 
-def assert_matches(mine: Run, reference: Run) -> None:
-    """Fails where two runs part; the message is the report, with the likely causes.
+def assert_matches(mine: Run, reference: Run, *, iterations: int | None = None) -> None:
+    """Fail where two runs differ; the message is the report, with the likely causes.
 
     Args:
       mine: a recipe, a trace, or the path of a trace's file.
-      reference: likewise; ``compare`` says over which rows a recipe is evaluated.
+      reference: likewise; ``compare`` says which iterations are compared.
+      iterations: how many of them, as in ``compare``.
 
     Raises:
-      AssertionError: they part.
+      AssertionError: they differ.
       ValueError: they cannot be compared, or a file is no trace.
 
     >>> from jaxsched.recipes import recorded, yolov5_resnet18
@@ -38,6 +39,6 @@ def assert_matches(mine: Run, reference: Run) -> None:
     mine, reference = (
         run if isinstance(run, Recipe | Trace) else Trace.load(run) for run in (mine, reference)
     )
-    report = compare(mine, reference)
+    report = compare(mine, reference, iterations=iterations)
     if not report:
         raise AssertionError(str(report))

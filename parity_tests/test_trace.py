@@ -1,11 +1,15 @@
 """Traces and their files; compare's own errors and arithmetic."""
 
+import dataclasses
 import errno
 import io
+import json
 import os
 import re
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import DATA
@@ -13,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxsched
-from jaxsched import Recipe, Trace, cli, optimizers
+from jaxsched import Recipe, Trace, cli, lr_scheduler, optimizers, schedules
 from jaxsched._trace import UNSTATED
 from jaxsched.parity import ulps
 from jaxsched.recipes import recorded, yolov5, yolov5_resnet18
@@ -105,6 +109,29 @@ def test_an_npz_of_something_else_is_refused(tmp_path):
         Trace.load(tmp_path / "x.npz")
 
 
+def test_a_file_whose_notes_are_a_list_is_refused(tmp_path):
+    """A list of pairs reads as a mapping in Python."""
+    path = tmp_path / "x.npz"
+    for version, meta in [(2, []), (2, [["update_rule", "sgd"]]), (3, []), (3, [["note", 1]])]:
+        arrays = {
+            "format": f"jaxsched.Trace {version}",
+            "start": np.array(0),
+            "meta": json.dumps(meta),
+            "groups/a/learning_rate": np.ones(2),
+            **({"header": "{}"} if version == 3 else {}),
+        }
+        np.savez(path, **arrays, columns=json.dumps(sorted(arrays)))
+        with pytest.raises(ValueError, match=r"must be a whole trace file, .* \(TypeError\)"):
+            Trace.load(path)
+
+
+def test_a_complex_count_is_refused():
+    for count in (1j, np.complex64(1), jnp.asarray(1j), jnp.ones(2, jnp.complex64)):
+        for call in (schedules.cosine(100, lrf=0.2), WHOLE.at, jax.jit(WHOLE.at)):
+            with pytest.raises(TypeError, match=r"^count must be a real number, got complex"):
+                call(count)
+
+
 def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         Trace.load(tmp_path / "none.npz")
@@ -160,8 +187,8 @@ def test_what_is_told_of_a_group_goes_with_its_name(names):
         assert again.groups[names.get(label, label)].items() >= group.items()
 
 
-def traces(n=3, label="a", start=0, **header):
-    return Trace({label: {"learning_rate": np.linspace(0, 1, n)}}, start=start, **header)
+def traces(n=3, label="a", start=0, **fields):
+    return Trace({label: {"learning_rate": np.linspace(0, 1, n)}}, start=start, **fields)
 
 
 ERRORS = {
@@ -194,13 +221,14 @@ ERRORS = {
         lambda: Trace.stack([{"a": {"x": 1.0, "y": 2.0}}, {"a": {"x": 1.0}}]),
         "rows must have the names of the first, got a/x in row 1. Stack one optimizer's.",
     ),
-    "lengths": (
-        lambda: jaxsched.compare(traces(3), traces(4)),
-        "traces must have the same length, got 3 against 4. Compare the same stretch.",
+    "overlap": (
+        lambda: jaxsched.compare(traces(start=3), traces()),
+        "runs must overlap, got iterations 3 to 5 against iterations 0 to 2. Rows count from the "
+        "start of the run: dataclasses.replace(trace, start=n) moves a trace.",
     ),
-    "starts": (
-        lambda: jaxsched.compare(traces(start=1), traces()),
-        "traces must have the same start, got 1 against 0. Compare the same stretch.",
+    "overlap-recipe": (
+        lambda: jaxsched.compare(Recipe({"a": {"learning_rate": 0.1}}, start=60), traces(1)),
+        "runs must overlap, got iterations from 60 on against iteration 0.",
     ),
     "groups": (
         lambda: jaxsched.compare(traces(label="0"), traces()),
@@ -208,8 +236,17 @@ ERRORS = {
         "equal.",
     ),
     "clocks": (
-        lambda: jaxsched.compare(traces(clock="update"), traces()),
-        "traces must have the same clock, got update against iteration. Compare the same stretch.",
+        lambda: jaxsched.compare(traces(clock="update"), traces(run={"stepped": [1, 0, 1]})),
+        "traces must have the same clock where not every iteration makes an update, got update "
+        "against iteration. Record it with recording.batch().",
+    ),
+    "clocks-accumulation": (
+        lambda: jaxsched.compare(traces(accumulation={}), traces(clock="update")),
+        "traces must have the same clock where not every iteration makes an update, got iteration",
+    ),
+    "clocks-epoch": (
+        lambda: jaxsched.compare(traces(clock="epoch"), traces(clock="update")),
+        "traces must have the same clock where",
     ),
     "empty": (
         lambda: jaxsched.compare(Trace({}), Trace({})),
@@ -220,10 +257,31 @@ ERRORS = {
         "traces must have at least 1 quantity to compare, got none in the reference's groups. "
         "Pass one with its hyperparameters.",
     ),
+    "no-iterations": (
+        lambda: jaxsched.compare(*[Recipe({"a": {"learning_rate": 0.1}})] * 2, iterations=0),
+        "iterations must be an integer of at least 1, got 0",
+    ),
+    "no-iterations-of-a-trace": (
+        lambda: jaxsched.compare(traces(), traces(), iterations=0),
+        "iterations must be an integer of at least 1, got 0",
+    ),
+    "more-iterations": (
+        lambda: jaxsched.compare(traces(), traces(), iterations=4),
+        "iterations must be at most the rows of the trace, 3, got 4",
+    ),
+    "infinity": (
+        # 1e-10 apart, and equal where the bound is relative to infinity.
+        lambda: jaxsched.compare(
+            Trace({"a": {"learning_rate": [0.1, np.inf]}}),
+            Trace({"a": {"learning_rate": [0.1 + 1e-10, np.inf]}}),
+        ),
+        "traces must hold finite float64 numbers, got inf of a/learning_rate at iteration 1. Compare "
+        "the iterations before it.",
+    ),
     "horizon": (
         lambda: jaxsched.compare(*[Recipe({"a": {"learning_rate": 0.1}})] * 2),
         "one of two recipes must have a length, got None of both. Pass iterations, or compare with "
-        "recipe.trace(n).",
+        "recipe.trace(n). Recipe(length=n) states a recipe's own.",
     ),
 }
 
@@ -285,6 +343,85 @@ def test_a_quantity_that_is_missing_differs():
     assert not report
     assert report.first.name == "momentum"
     assert "a/momentum: mine has none, where the reference has 1.0" in str(report)
+
+
+COSINE = {"a": {"learning_rate": schedules.cosine(100, lrf=0.2)}}
+FROM_60 = Recipe(COSINE, start=60, length=100)
+WHOLE = Recipe(COSINE, length=100)
+OVERLAPS = {
+    # mine, reference, rows, left out, whether they are equal
+    "trace of 60": (WHOLE, FROM_60.trace(10), 10, ["0 to 59 of mine", "70 to 99 of mine"], True),
+    "recipe of 60": (WHOLE.trace(70), FROM_60, 10, ["0 to 59 of mine", "70 to 99 of the reference"], True),
+    "starts of recipes": (WHOLE, Recipe(COSINE, start=1, length=50), 49, ["0 of mine", "50 to 99 of mine"], True),
+    "two traces": (WHOLE.trace(70), FROM_60.trace(20), 10, ["0 to 59 of mine", "70 to 79 of the reference"], True),
+    "two lengths": (WHOLE.trace(7), WHOLE.trace(9), 7, ["7 to 8 of the reference"], True),
+    "all": (WHOLE, WHOLE.trace(100), 100, [], True),
+    "moved": (dataclasses.replace(WHOLE.trace(70), start=1), WHOLE.trace(70), 69, ["70 of mine", "0 of the reference"], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_runs_are_compared_where_they_overlap_and_the_rest_is_named(name):
+    mine, reference, rows, left_out, equal = OVERLAPS[name]
+    report = jaxsched.compare(mine, reference)
+    assert bool(report) is equal, str(report)
+    assert report.quantities[0].n == rows
+    assert [text.split(maxsplit=1)[1] for text in report.left_out] == left_out
+    assert ("left out: " in str(report)) is bool(left_out)
+    assert report.evidence()["left_out"] == list(report.left_out)
+
+
+def test_iterations_count_from_where_both_are():
+    report = jaxsched.compare(WHOLE, FROM_60.trace(30), iterations=5)
+    assert (report.quantities[0].n, report.reference.start) == (5, 60)
+    assert report.left_out == ("iterations 0 to 59 of mine",)
+
+
+def test_a_cause_is_looked_for_where_the_runs_overlap():
+    def of(T_max, **fields):
+        rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)
+        return Recipe({"a": {"learning_rate": rate}}, **fields)
+
+    report = jaxsched.compare(of(19).trace(120), of(20, start=60, length=120))
+    assert report.first.first.iteration == 60
+    assert report.causes == ("cosine_annealing_lr with another denominator, T_max: 19 for 20",)
+
+
+# --- clocks that are one ---
+
+BY_UPDATE = dataclasses.replace(WHOLE.trace(100), clock="update")
+ROWS = [WHOLE.at(count) for count in range(100)]
+CLOCKS = {
+    "recipe": WHOLE,
+    "trace": WHOLE.trace(100),
+    "stepped": dataclasses.replace(WHOLE.trace(100), run={"stepped": np.ones(100)}),
+    "rows": Trace.stack(ROWS),
+    "replay": dataclasses.replace(Recipe.from_trace(WHOLE.trace(100)), clock="update"),
+    "from 60": FROM_60,
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize("swap", [False, True])
+def test_where_every_iteration_makes_an_update_the_clocks_are_one(name, swap):
+    run, wrong = CLOCKS[name], Recipe({"a": {"learning_rate": 0.5}}, length=100).trace(100)
+    for by_update, equal in (
+        (BY_UPDATE, True),
+        (dataclasses.replace(wrong, clock="update"), False),
+    ):
+        pair = (by_update, run) if swap else (run, by_update)
+        report = jaxsched.compare(*pair)
+        assert bool(report) is equal, str(report)
+        assert report.quantities[0].n == (40 if name == "from 60" else 100)
+        assert report.reference.clock == "update"
+        # Rows alone do not say whether each made an update.
+        assert ("accumulation" in report.not_compared) is (name == "rows")
+
+
+def test_rows_have_the_header_of_an_empty_trace():
+    """An empty trace is false, and was taken for none."""
+    header = Trace({}, clock="update", update_rule="sgd")
+    assert Trace.stack(ROWS, header_of=header).header() == header.header()
 
 
 def test_one_of_each_is_told_as_one():

@@ -1,5 +1,6 @@
 """``jaxsched verify`` and what pytest calls: told equal, told why not, or refused in a sentence."""
 
+import dataclasses
 import json
 import re
 
@@ -14,9 +15,12 @@ from jaxsched import Trace, cli, testing
 from jaxsched.recipes import recorded, yolov5, yolov5_resnet18
 
 MINE = """
+import math
+
+import numpy as np
 import optax
 import jaxsched
-from jaxsched import Recipe, lr_scheduler, param_groups, recipes, schedules
+from jaxsched import Recipe, lr_scheduler, optimizers, param_groups, recipes, schedules
 
 recipe = recipes.yolov5_resnet18()
 transformation = recipe.optimizer(param_groups.by_leaf_name)
@@ -51,6 +55,25 @@ def port():
     return Recipe({"0": {"learning_rate": rate, "momentum": 0.9}})
 
 
+def by_hand(count):  # as a loop that writes group["lr"] has it
+    if count < 10:
+        return 0.1 * count / 10
+    return 0.1 * (1 + math.cos(math.pi * count / 3000))
+
+
+def of_rate(rate):
+    return Recipe({label: {"learning_rate": rate} for label in recipe.groups})
+
+
+from_60 = Recipe(recipe.groups, start=60).optimizer(param_groups.by_leaf_name)
+every_4 = Recipe(
+    recipe.groups, accumulation=optimizers.Accumulation(schedules.constant(4))
+).optimizer(param_groups.by_leaf_name)
+get_lr = of_rate(by_hand)
+cosine = of_rate(schedules.per_epoch(math.cos, 30))
+interp = of_rate(lambda count: np.interp(count, [0, 1], [0, 1]))
+by_rule = optimizers.sgd(by_hand)
+by_optax = optax.inject_hyperparams(optax.sgd)(by_hand)
 plain = optax.sgd(0.1)
 number = 3
 
@@ -94,6 +117,9 @@ def folder(tmp_path, monkeypatch):
     trace = recorded("yolov5_resnet18")
     trace.save("run.npz")
     trace.relabel({"norm": "0", "weight": "1", "bias": "2"}).save("numbered.npz")
+    dataclasses.replace(trace.head(10), start=3000).save("late.npz")
+    trace.between(60, 3000).save("from_60.npz")
+    dataclasses.replace(trace, clock="update").save("updates.npz")
     rates = {k: {n: g[n] for n in ("learning_rate", "momentum")} for k, g in trace.groups.items()}
     Trace(rates).save("rates.npz")
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "run.npz").read_bytes()[:5000])
@@ -132,6 +158,40 @@ def test_equal_runs_exit_with_0(words, folder, capsys):
     assert last.startswith(f"parity: {n} iterations × 3 groups × learning rate, momentum")
     assert last.endswith(": 0 ULP")
     assert not (folder / "parity.png").exists()
+
+
+OVERLAPPING = {
+    "mine.py:recipe --against from_60.npz": (2940, "iterations 0 to 59 of mine"),
+    "from_60.npz --against mine.py:recipe": (2940, "iterations 0 to 59 of the reference"),
+    "mine.py:transformation --against from_60.npz": (2940, "iterations 0 to 59 of mine"),
+    "mine.py:from_60 --against run.npz": (2940, "iterations 0 to 59 of the reference"),
+    "mine.py:from_60 --against from_60.npz": (2940, ""),
+    "mine.py:from_60 --against mine.py:from_60 --iterations 100": (100, ""),
+    "mine.py:from_60 --against from_60.npz --iterations 100": (100, ""),
+    "from_60.npz --against run.npz --iterations 100": (100, "iterations 0 to 59 of the reference"),
+}
+
+
+@pytest.mark.parametrize("words", OVERLAPPING)
+def test_runs_that_start_elsewhere_are_compared_where_they_overlap(words, folder, capsys):
+    rows, left_out = OVERLAPPING[words]
+    assert cli.main(["verify", *words.split()]) == 0
+    *_, before, last = capsys.readouterr().out.splitlines()
+    assert last.startswith(f"parity: {rows} iterations × 3 groups")
+    assert before.startswith("left out, for only one side has it: ") is bool(left_out)
+    assert before.endswith(left_out)
+
+
+@pytest.mark.parametrize("mine", ["recipe", "transformation", "from_60"])
+def test_a_run_recorded_by_updates_is_compared_by_iterations(mine, folder, capsys):
+    assert cli.main(["verify", f"mine.py:{mine}", "--against", "updates.npz"]) == 0
+    rows = 2940 if mine == "from_60" else 3000
+    assert f"parity: {rows} updates × 3 groups" in capsys.readouterr().out
+
+
+def test_updates_of_an_accumulating_optimizer_are_not_its_iterations(folder, capsys):
+    assert cli.main(["verify", "mine.py:every_4", "--against", "updates.npz"]) == 2
+    assert "the same clock where not every iteration makes an update" in capsys.readouterr().err
 
 
 def test_what_differs_is_told_with_its_cause_and_a_picture(folder, capsys):
@@ -230,6 +290,10 @@ def test_live_torch_is_a_reference(folder, capsys):
     assert cli.main(words.split()) == 0
 
 
+SENTENCE = (
+    "{} must be a function that JAX can trace, with jnp for math and jnp.where for if, got {}. Pass "
+    "schedules.tabulate(function, steps=n), which calls it beforehand."
+)
 REFUSED = [
     ("nothing.npz --against run.npz", "nothing.npz must be a trace's or a recipe's file or file.py:name, got no such file."),
     ("nothing.py:x --against run.npz", "nothing.py must be a Python file, got no such file."),
@@ -252,6 +316,14 @@ REFUSED = [
     ("mine.py:port --against run.npz", "traces must have the same groups, got 0 against bias, norm, weight. Rename groups with relabel."),
     ("mine.py:port --against mine.py:port", "--iterations must be given where neither side tells how long its run is, got none."),
     ("run.npz --against run.npz --labels norm", "--labels must be old=new,old=new, got norm"),
+    ("run.npz --against run.npz --labels weight=x,weight=y", "--labels must rename each group once, got weight=x,weight=y"),
+    ("mine.py:get_lr --against mine.py:recipe", SENTENCE.format("learning_rate of group weight", "TracerBoolConversionError")),
+    ("mine.py:recipe --against mine.py:get_lr", SENTENCE.format("learning_rate of group weight", "TracerBoolConversionError")),
+    ("mine.py:cosine --against run.npz", SENTENCE.format("learning_rate of group weight", "ConcretizationTypeError")),
+    ("mine.py:interp --against run.npz", SENTENCE.format("learning_rate of group weight", "TracerArrayConversionError")),
+    ("mine.py:by_rule --against run.npz", SENTENCE.format("learning_rate of group all", "TracerBoolConversionError")),
+    ("mine.py:by_optax --against run.npz", SENTENCE.format("each schedule of mine.py:by_optax", "TracerBoolConversionError")),
+    ("late.npz --against run.npz", "runs must overlap, got iterations 3000 to 3009 against iterations 0 to 2999. Rows count from the start of the run: dataclasses.replace(trace, start=n) moves a trace."),
     ("run.npz --against run.npz --out parity.gif", "the file must end in .png or .svg, got parity.gif"),
     ("run.npz --against run.npz --labels nosuch=x", "--labels must rename groups among weight, bias, norm, got nosuch."),
     ("mine.py:recipe --against mine.py:recipe --labels norm=bias", "labels must stay unique, got weight, bias, bias."),

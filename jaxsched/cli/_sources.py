@@ -18,9 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsched
+from jaxsched import optimizers
 from jaxsched._recipe import Recipe
 from jaxsched._recipe_file import SUFFIXES
+from jaxsched._schedule import traceable
 from jaxsched._trace import Trace
+from jaxsched.optimizers._scheduled import ScheduledState
 
 PARAMS = {"kernel": (2, 2), "bias": (2,), "scale": (2,)}
 """What a transformation is run on that comes without parameters: a leaf of each usual label."""
@@ -160,8 +163,8 @@ def _known(text: str, value: Any, steps_per_epoch: int | None, iterations: int |
     )
 
 
-def told(text: str, value: Any, iterations: int) -> Recipe | Trace:
-    """A recipe or trace as it is; of a transformation what its state tells, row by row.
+def told(text: str, value: Any, end: int, *, at_least: int) -> Recipe | Trace:
+    """A recipe or trace as it is; of a transformation what its state tells, up to iteration ``end``.
 
     Raises:
       ValueError: the transformation tells no hyperparameters, or does not take the
@@ -191,7 +194,11 @@ def told(text: str, value: Any, iterations: int) -> Recipe | Trace:
 
     def step(state: Any, _: Any) -> tuple[Any, Any]:
         _, state = tx.update(still, state, params)
-        return state, jaxsched.hyperparameters(state)
+        return state, (jaxsched.hyperparameters(state), optimizers.stepped(state))
 
-    _, rows = jax.jit(lambda state: jax.lax.scan(step, state, length=iterations))(state)
-    return Trace(jax.tree.map(np.asarray, rows))
+    ours = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ScheduledState))
+    start = next((int(s.iteration) for s in ours if isinstance(s, ScheduledState)), 0)
+    scan = jax.jit(lambda state: jax.lax.scan(step, state, length=max(end - start, at_least)))
+    with traceable(f"each schedule of {text}"):
+        rows, stepped = jax.tree.map(np.asarray, scan(state)[1])
+    return Trace(rows, {} if stepped.all() else {"stepped": stepped}, start)

@@ -1,6 +1,6 @@
 """``jaxsched verify``: two runs side by side, with the likely cause where they part.
 
-Rows are iterations, or what the reference's clock counts; 0 is the first.
+Rows are iterations, counted from the start of the run, or updates.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxsched._io import atomic_write
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
-from jaxsched._validate import require_suffix
+from jaxsched._validate import require_count, require_suffix
 from jaxsched.cli import _sources as sources
 from jaxsched.cli._curves import writable
 from jaxsched.parity import Report, compare
@@ -42,7 +42,7 @@ def verify(
       mine: the run that is to be right.
       against: the reference.
       labels: renames groups of either, 0=norm,1=weight,2=bias; a swap, a=b,b=a, is of mine.
-      iterations: how many are compared; if not given, all of a trace, or to the end of
+      iterations: how many are compared; if not given, all that both have, or to the end of
         a recipe's last epoch.
       steps_per_epoch: batches between two steps of a torch scheduler.
       out: the picture of the curves where they part, .png or .svg.
@@ -55,16 +55,18 @@ def verify(
     if report is not None:
         require_suffix(report, (".json",))
         writable(report.parent)
-    if iterations is not None and iterations < 1:
-        raise ValueError(f"iterations must be an integer of at least 1, got {iterations}")
+    if iterations is not None:
+        require_count("iterations", iterations, at_least=1)
     runs = [
         sources.load(text, steps_per_epoch=steps_per_epoch, iterations=iterations)
         for text in (mine, against)
     ]
-    n = _rows(runs, iterations)
-    a, b = (sources.told(text, run, n) for text, run in zip((mine, against), runs, strict=True))
-    a, b = (_cut(run, iterations) for run in _relabelled(a, b, _renamed(labels)))
-    found = compare(a, b, iterations=n)
+    end = _end(runs, iterations)
+    a, b = (
+        sources.told(text, run, end, at_least=iterations or 1)
+        for text, run in zip((mine, against), runs, strict=True)
+    )
+    found = compare(*_relabelled(a, b, _renamed(labels)), iterations=iterations)
     _print(found)
     if report is not None:
         evidence = {"mine": mine, "against": against}
@@ -80,21 +82,16 @@ def verify(
     return 1
 
 
-def _rows(runs: list, iterations: int | None) -> int:
-    """How many rows are compared: as asked for, or as one of the two tells."""
+def _end(runs: list, iterations: int | None) -> int:
+    """The iteration at which the comparison ends, as asked for or as one of the two says."""
+    traces = [run for run in runs if isinstance(run, Trace)]
+    recipes = [run for run in reversed(runs) if isinstance(run, Recipe)]
     if iterations is not None:
-        lengths = [len(run) for run in runs if isinstance(run, Trace)]
-        if lengths and min(lengths) < iterations:
-            raise ValueError(
-                f"iterations must be at most the rows of the trace, {min(lengths)}, got {iterations}"
-            )
-        return iterations
-    for run in runs:
-        if isinstance(run, Trace):
-            return len(run)
-    for run in reversed(runs):
-        if isinstance(run, Recipe) and run.iterations is not None:
-            return run.iterations
+        return max((run.start for run in (*traces, *recipes)), default=0) + iterations
+    ends = [run.start + len(run) for run in traces] + [run.length for run in recipes]
+    for end in ends:
+        if end is not None:
+            return end
     raise ValueError(
         "--iterations must be given where neither side tells how long its run is, got none."
     )
@@ -106,7 +103,10 @@ def _renamed(labels: str | None) -> dict[str, str]:
     pairs = [pair.split("=") for pair in labels.split(",")]
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
         raise ValueError(f"--labels must be old=new,old=new, got {labels}")
-    return {old.strip(): new.strip() for old, new in pairs}
+    names = {old.strip(): new.strip() for old, new in pairs}
+    if len(names) < len(pairs):
+        raise ValueError(f"--labels must rename each group once, got {labels}")
+    return names
 
 
 def _relabelled(
@@ -140,11 +140,6 @@ def _renamed_groups(run: Recipe | Trace, names: dict[str, str]) -> Recipe | Trac
     return dataclasses.replace(run, groups=groups)
 
 
-def _cut(run: Recipe | Trace, iterations: int | None) -> Recipe | Trace:
-    """A trace's first iterations."""
-    return run if iterations is None or isinstance(run, Recipe) else run.head(iterations)
-
-
 def _print(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -167,6 +162,8 @@ def _print(report: Report) -> None:
     console.print(table)
     if report.not_compared:
         print(f"not compared, for only one side has it: {', '.join(report.not_compared)}")
+    if report.left_out:
+        print(f"left out, for only one side has it: {', '.join(report.left_out)}")
     summary = str(report).splitlines()
     print(summary[0])
     if not report:

@@ -1,7 +1,6 @@
 """Compare: where two runs differ, by how much, and why.
 
-Rows are iterations, or what the reference's clock counts; the first is that of the
-reference's ``start``.
+Rows are iterations, counted from the start of the run, or updates.
 """
 
 from jaxsched.parity._compare import compare

@@ -1,4 +1,4 @@
-"""Compare two runs, row by row. Rows are those of the reference's clock."""
+"""Compare two runs, row by row. Rows are iterations, counted from the start of the run; or updates."""
 
 import dataclasses
 import itertools
@@ -11,6 +11,7 @@ from jaxsched._recipe import Recipe
 from jaxsched._recipe_parts import is_own
 from jaxsched._schedule import content_key, show
 from jaxsched._trace import UNSTATED, Trace
+from jaxsched._validate import require_count
 from jaxsched.parity import _arguments, _curves, _structure
 from jaxsched.parity._causes import Case, causes, kind
 from jaxsched.parity._report import Difference, Quantity, Report
@@ -36,16 +37,22 @@ def compare(
     those that reproduce the other curve are the report's causes. What only an
     update shows is for ``jaxsched.torch.assert_optimizer_matches``.
 
+    Iteration i of the one is compared with iteration i of the other, from the later ``start`` to
+    the end of the shorter trace; of two recipes, to the end of the reference's ``length``, or of
+    mine's. ``left_out`` of the report says what only one side has.
+
+    Where every iteration makes an update, a trace that counts updates counts iterations too. A
+    recipe with accumulation is compared with it at the iterations at which it makes an update.
+
     Args:
       mine: a recipe or a trace.
-      reference: a recipe or a trace. A recipe is evaluated over the other
-        side's trace, and where that counts updates at the iterations at which it makes one;
-        of two recipes, from the reference's start to the end of its ``length``, or of mine's.
-      iterations: of two recipes, how many; if not given, to that end.
+      reference: a recipe or a trace.
+      iterations: how many iterations to compare; if not given, to that end.
 
     Raises:
       TypeError: neither recipes nor traces.
-      ValueError: traces of other lengths, starts, clocks or groups, or with nothing to compare.
+      ValueError: runs that do not overlap, of other clocks or groups, or with nothing to compare;
+        an infinite float64, beside which no distance is far.
 
     >>> from jaxsched.recipes import yolov5_resnet18
     >>> recipe = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=2)
@@ -55,19 +62,27 @@ def compare(
     >>> compare(other, recipe).causes[0]
     'warm-up too long: warmup_iterations 3 for 2'
     """
-    a, b, dropped = _traces(mine, reference, iterations)
+    a, b, left_out, unstated_rows = _traces(mine, reference, iterations)
     columns, only_one = _columns(a, b)
     if not columns:
         raise ValueError(
             "traces must have at least 1 quantity to compare, got none in the reference's groups. "
             "Pass one with its hyperparameters."
         )
+    for label, name, *both in columns:
+        for values in both:
+            if values.dtype == np.float64 and np.isinf(values).any():
+                raise ValueError(
+                    f"traces must hold finite float64 numbers, got {values[np.isinf(values)][0]} of "
+                    f"{'/'.join(filter(None, (label, name)))} at {b.clock} "
+                    f"{b.start + np.isinf(values).argmax()}. Compare the {b.clock}s before it."
+                )
     numbers = [_quantity(label, name, b.start, x, y) for label, name, x, y in columns]
     settings, unstated = _settings(a, b, mine, reference)
     compared = {(label, name) for label, name, *_ in columns}
     unstated = [name for label, name in unstated if (label, name) not in compared]
-    not_compared = tuple(dict.fromkeys([*dropped, *only_one, *unstated]))
-    report = Report((*numbers, *settings), not_compared, (), a, b)
+    not_compared = tuple(dict.fromkeys([*unstated_rows, *only_one, *unstated]))
+    report = Report((*numbers, *settings), not_compared, (), a, b, left_out)
     if report:
         return report
     found = [*_setting_causes(a, b, report)]
@@ -97,54 +112,115 @@ def _causes(a: Trace, b: Trace, reference: Recipe | Trace, mine: Recipe | Trace)
 
 
 def _counting_iterations(run: Recipe | Trace, trace: Trace) -> Recipe | None:
-    """The recipe where its rows are iterations, so that its schedules can be asked of others.
-
-    Where every iteration makes an update, so are the rows of a trace that counts updates.
-    """
-    if not isinstance(run, Recipe):
-        return None
-    each = run.accumulation is None and run.start == trace.start
-    return run if each or trace.clock == "iteration" else None
+    """The recipe where its rows are iterations, so that its schedules can be asked of others."""
+    if isinstance(run, Recipe) and (run.accumulation is None or trace.clock == "iteration"):
+        return run
+    return None
 
 
 def _traces(
     mine: Recipe | Trace, reference: Recipe | Trace, iterations: int | None
-) -> tuple[Trace, Trace, list[str]]:
-    """Both runs as traces of the same rows, and the names of defaults that only one states."""
+) -> tuple[Trace, Trace, tuple[str, ...], list[str]]:
+    """Both runs as traces of the same rows, what is left out, and names that only one states."""
     for run in (mine, reference):
         if not isinstance(run, Recipe | Trace):
             raise TypeError(
                 f"compare takes recipes and traces, got {type(run).__name__}. "
                 "Read a trace's file with Trace.load; of a recording pass its trace."
             )
-    dropped: list[str] = []
-    if isinstance(reference, Recipe):
-        if isinstance(mine, Trace):
-            reference, dropped = _drop_unrecorded_defaults(
-                reference, _trace_aligned_to(reference, mine), mine
-            )
-        else:
-            n = iterations or reference.iterations or mine.iterations
-            if n is None:
-                raise ValueError(
-                    "one of two recipes must have a length, got None of both. Pass iterations, or "
-                    "compare with recipe.trace(n)."
-                )
-            reference = reference.trace(n)
-    if isinstance(mine, Recipe):
-        mine = _trace_aligned_to(mine, reference)
-    for what, x, y in (
-        ("clock", mine.clock, reference.clock),
-        ("start", mine.start, reference.start),
-        ("length", len(mine), len(reference)),
-        ("groups", ", ".join(sorted(mine.groups)), ", ".join(sorted(reference.groups))),
-    ):
-        if x != y:
-            remedy = _renaming(mine, reference) if what == "groups" else "Compare the same stretch."
-            raise ValueError(f"traces must have the same {what}, got {x} against {y}. {remedy}")
-    if not len(reference):
-        raise ValueError("traces must have at least 1 row, got 0.")
-    return mine, reference, dropped
+        if isinstance(run, Trace) and not len(run):
+            raise ValueError("traces must have at least 1 row, got 0.")
+    if iterations is not None:
+        require_count("iterations", iterations, at_least=1)
+    x, y = _in_clock(mine, reference, iterations), _in_clock(reference, mine, iterations)
+    clock, unstated = _common_clock(x, y)
+    first, end = _overlap(x, y, clock, iterations)
+    left_out = tuple(
+        f"{_stretch(clock, *rows)} of {name}"
+        for name, run in (("mine", x), ("the reference", y))
+        for rows in ((run.start, first), (end, end if iterations else _end(run) or end))
+        if rows[0] < rows[1]
+    )
+    a, b = (
+        dataclasses.replace(
+            run.between(first, end) if isinstance(run, Trace) else run.trace(end - first, first),
+            clock=clock,
+        )
+        for run in (x, y)
+    )
+    if isinstance(reference, Recipe) and isinstance(mine, Trace):
+        b, dropped = _drop_unrecorded_defaults(reference, b, a)
+        unstated += dropped
+    if sorted(a.groups) != sorted(b.groups):
+        raise ValueError(
+            f"traces must have the same groups, got {', '.join(sorted(a.groups))} against "
+            f"{', '.join(sorted(b.groups))}. {_renaming(a, b)}"
+        )
+    return a, b, left_out, unstated
+
+
+def _end(run: Recipe | Trace) -> int | None:
+    """The row after a run's last, where it is known."""
+    return run.start + len(run) if isinstance(run, Trace) else run.length
+
+
+def _in_clock(run: Recipe | Trace, other: Recipe | Trace, iterations: int | None) -> Recipe | Trace:
+    """The updates of a recipe with accumulation, beside a run that counts updates."""
+    if not isinstance(run, Recipe) or run.accumulation is None or run.clock == other.clock:
+        return run
+    end = other.start + iterations if iterations else _end(other)
+    # How many updates were made before a start in mid-run is not known.
+    start = other.start if run.start else 0
+    return run if end is None else _updates(run, start, end)
+
+
+def _common_clock(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[str, list[str]]:
+    """The clock in which both count, and the names of what that takes for granted."""
+    if mine.clock == reference.clock:
+        return mine.clock, []
+    # Where every iteration makes an update, the two clocks are one.
+    run = mine if mine.clock == "iteration" else reference
+    rows = run.run.get("stepped") if isinstance(run, Trace) else None
+    is_one = bool(rows.all()) if rows is not None else run.accumulation in (None, UNSTATED)
+    if {mine.clock, reference.clock} != {"iteration", "update"} or not is_one:
+        raise ValueError(
+            "traces must have the same clock where not every iteration makes an update, got "
+            f"{mine.clock} against {reference.clock}. Record it with recording.batch()."
+        )
+    is_stated = rows is not None or run.accumulation is None
+    return "update", [] if is_stated else ["accumulation"]
+
+
+def _overlap(
+    mine: Recipe | Trace, reference: Recipe | Trace, clock: str, iterations: int | None
+) -> tuple[int, int]:
+    """The first row to compare, and the row after the last."""
+    first = max(mine.start, reference.start)
+    ends = [run.start + len(run) for run in (mine, reference) if isinstance(run, Trace)]
+    if not ends:  # recipes can be evaluated past their lengths
+        lengths = (first + iterations if iterations else None, _end(reference), _end(mine))
+        ends = [end for end in lengths if end is not None][:1]
+    if not ends:
+        raise ValueError(
+            "one of two recipes must have a length, got None of both. Pass iterations, or compare "
+            "with recipe.trace(n). Recipe(length=n) states a recipe's own."
+        )
+    n = min(ends) - first
+    if n <= 0:
+        both = (_stretch(clock, run.start, _end(run)) for run in (mine, reference))
+        raise ValueError(
+            f"runs must overlap, got {' against '.join(both)}. Rows count from the start of the "
+            "run: dataclasses.replace(trace, start=n) moves a trace."
+        )
+    if iterations is not None and iterations > n:
+        raise ValueError(f"iterations must be at most the rows of the trace, {n}, got {iterations}")
+    return first, first + (iterations or n)
+
+
+def _stretch(clock: str, start: int, end: int | None) -> str:
+    if end is None:
+        return f"{clock}s from {start} on"
+    return f"{clock} {start}" if end == start + 1 else f"{clock}s {start} to {end - 1}"
 
 
 def _renaming(mine: Trace, reference: Trace) -> str:
@@ -182,29 +258,9 @@ def _drop_unrecorded_defaults(
     return dataclasses.replace(trace, groups=groups), dropped
 
 
-def _trace_aligned_to(recipe: Recipe, trace: Trace) -> Trace:
-    """The recipe's trace over the rows of another; of its updates, where that counts those."""
-    n = len(trace)
-    if not n:
-        raise ValueError("traces must have at least 1 row, got 0.")
-    if trace.clock != "update" or recipe.clock == "update":
-        return recipe.trace(n, trace.start)
-    if recipe.accumulation is None:
-        whole = recipe.trace(n, recipe.start)
-    else:
-        made = _updates(recipe, n)
-        whole = recipe.trace(int(np.searchsorted(np.cumsum(made), n)) + 1)
-    rows = np.flatnonzero(whole.run["stepped"]) if "stepped" in whole.run else np.arange(n)
-    groups = {
-        label: {name: values[rows] for name, values in group.items()}
-        for label, group in whole.groups.items()
-    }
-    return dataclasses.replace(whole, groups=groups, run={}, start=trace.start, clock="update")
-
-
-def _updates(recipe: Recipe, n: int) -> np.ndarray:
-    """Whether each of the first iterations makes an update, up to the n-th update."""
-    iterations = n
+def _updates(recipe: Recipe, start: int, end: int) -> Trace:
+    """The iterations at which the recipe makes an update, of which its first has number ``start``."""
+    n = iterations = max(end - start, 1)
     try:
         while (made := recipe.bookkeeping(iterations)["stepped"]).sum() < n:
             iterations *= 2
@@ -214,7 +270,13 @@ def _updates(recipe: Recipe, n: int) -> np.ndarray:
         made = recipe.bookkeeping(recipe.iterations)["stepped"]
         if made.sum() < n:
             raise
-    return made
+    rows = np.flatnonzero(made)[:n]
+    whole = recipe.trace(int(rows[-1]) + 1)
+    groups = {
+        label: {name: values[rows] for name, values in group.items()}
+        for label, group in whole.groups.items()
+    }
+    return dataclasses.replace(whole, groups=groups, run={}, start=start, clock="update")
 
 
 Column = tuple[str, str, np.ndarray, np.ndarray]

@@ -73,6 +73,7 @@ class Report:
         other curve, the simplest first; none where none does.
       mine: the trace that was compared.
       reference: the trace that it was compared with.
+      left_out: rows that only one side has, ``"iterations 0 to 59 of mine"``.
     """
 
     quantities: tuple[Quantity, ...]
@@ -80,6 +81,7 @@ class Report:
     causes: tuple[str, ...] = ()
     mine: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
     reference: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
+    left_out: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return all(quantity.first is None for quantity in self.quantities)
@@ -94,6 +96,7 @@ class Report:
             "parity": bool(self),
             "quantities": [_finite(dataclasses.asdict(quantity)) for quantity in self.quantities],
             "not_compared": list(self.not_compared),
+            "left_out": list(self.left_out),
             "causes": list(self.causes),
             "mine": _side(self.mine),
             "reference": _side(self.reference),
@@ -110,7 +113,8 @@ class Report:
         return min(differing, key=lambda q: q.first.iteration if q.first else 0, default=None)
 
     def __str__(self) -> str:
-        """Write one line where all is equal; else what differs, and the causes."""
+        """Write one line where all is equal; else what differs, and the causes; what is left out."""
+        left_out = [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
         if self:
             rows = [q for q in self.quantities if not q.is_setting]
             labels = {q.label for q in rows if q.label}
@@ -120,7 +124,8 @@ class Report:
                 f"{k} {noun}{'s'[: k != 1]}"
                 for k, noun in ((rows[0].n, self.reference.clock), (len(labels), "group"))
             ]
-            return f"parity: {' × '.join([*many, ', '.join(names)])}: {worst} ULP"
+            first = f"parity: {' × '.join([*many, ', '.join(names)])}: {worst} ULP"
+            return "\n".join([first, *left_out])
         lines = [str(q) for q in self.quantities if q.first is not None]
         equal = sum(q.first is None for q in self.quantities)
         causes = [f"likely cause: {cause}" for cause in self.causes] or [
@@ -129,6 +134,7 @@ class Report:
         return "\n".join(
             [f"no parity: {len(lines)} of {len(self.quantities)} quantities differ", *lines]
             + ([f"{equal} equal"] if equal else [])
+            + left_out
             + causes
         )
 
