@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from jaxsched import Recipe, optimizers, schedules  # noqa: E402
+from jaxsched import Recipe, Trace, compare, optimizers, schedules  # noqa: E402
 from jaxsched.torch import assert_optimizer_matches  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -115,6 +115,92 @@ def test_rates_told_by_each_part_of_a_partition_are_compared():
     assert_optimizer_matches(of(0.2), factory, labels=["a", "b"], updates=3)
     with pytest.raises(AssertionError, match=r"update 0: learning_rate of b is 0\.3 for torch's"):
         assert_optimizer_matches(of(0.3), factory, labels=["a", "b"], updates=3)
+
+
+def momentum(parameters):
+    return torch.optim.SGD(parameters.values(), 0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_parameter_of_one_entry_passes_through_zero(seed):
+    one = {"params": {"scale": np.ones(1)}, "updates": 200, "seed": seed}
+    assert_optimizer_matches(optimizers.sgd(0.1, 0.9), momentum, **one)
+    with pytest.raises(AssertionError, match=r"of scale\[0\] is .* where 1\.?\d*e-14 is allowed"):
+        assert_optimizer_matches(optimizers.sgd(0.1 * (1 + 1e-12), 0.9), momentum, **one)
+
+
+def test_a_cause_is_named_beside_a_parameter_of_one_entry():
+    params = {"weight": np.ones((3, 4)), "scale": np.ones(1)}
+    with pytest.raises(AssertionError, match=r"\nlikely cause: Nesterov where torch has none$"):
+        assert_optimizer_matches(
+            optimizers.sgd(0.1, 0.9, nesterov=True), momentum, params=params, updates=200
+        )
+
+
+def annealed(parameters):
+    optimizer = torch.optim.AdamW(parameters.values(), lr=1e-3, weight_decay=0.05)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
+
+
+def of_optax(**arguments):
+    """A port with nothing of this package in it, in float32."""
+    rate = optax.cosine_decay_schedule(1e-3, 100)
+    rule = optax.inject_hyperparams(optax.adamw, hyperparam_dtype=np.float32)
+    return rule(**{"learning_rate": rate, "weight_decay": 0.05, **arguments})
+
+
+def test_the_bound_is_for_rates_too():
+    assert_optimizer_matches(of_optax(), annealed, bound=1e-5)
+    for off, bound in (({}, 1e-14), ({"b1": 0.9001}, 1e-5)):
+        with pytest.raises(AssertionError, match=r"^the two part at update 0: "):
+            assert_optimizer_matches(of_optax(**off), annealed, bound=bound)
+
+
+def shows(shown, acts):
+    """A transformation whose state has other rates than those that it updates with."""
+
+    def update(updates, state, params):
+        (_, first), (updates, second) = (
+            rule.update(updates, inner, params)
+            for rule, inner in zip((shown, acts), state, strict=True)
+        )
+        return updates, (first, second)
+
+    return optax.GradientTransformation(lambda p: (shown.init(p), acts.init(p)), update)
+
+
+RATES_ALONE = {
+    "none": (lambda count: 0.1 / (1 + count), None),
+    "late": (lambda count: 0.1 / (1 + np.maximum(count - 1, 0)), "off by one update"),
+    "another": (lambda count: 0.1 / (1 + count) ** 1.01, NONE),
+}
+
+
+@pytest.mark.parametrize("name", RATES_ALONE)
+def test_where_only_rates_differ_the_cause_is_that_of_compare(name):
+    rate, cause = RATES_ALONE[name]
+
+    def factory(parameters):
+        optimizer = torch.optim.SGD(parameters.values(), 0.1)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 / (1 + k))
+
+    right = optax.sgd(lambda count: 0.1 / (1 + count))
+    shown = optax.inject_hyperparams(optax.sgd)(schedules.tabulate(rate, 21))
+    if cause is None:
+        assert_optimizer_matches(shows(shown, right), factory, updates=20)
+        return
+    with pytest.raises(AssertionError) as failure:
+        assert_optimizer_matches(shows(shown, right), factory, updates=20)
+    first, *causes = str(failure.value).splitlines()
+    assert first.startswith("the two part at update ")
+    assert ": learning_rate of 0 is " in first
+    torchs, mine = (
+        Trace({"0": {"learning_rate": np.array([f(k) for k in range(20)])}}, clock="update")
+        for f in (lambda k: 0.1 / (1 + k), rate)
+    )
+    expected = [f"likely cause: {sentence}" for sentence in compare(mine, torchs).causes]
+    assert causes == (expected or [NONE])
+    assert cause in causes[0]
 
 
 @pytest.mark.parametrize("name", ["updates", "steps_per_epoch", "accumulation"])

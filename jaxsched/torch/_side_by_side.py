@@ -3,6 +3,9 @@
 Both count updates; 0 is the first.
 """
 
+import contextlib
+import dataclasses
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +17,11 @@ import numpy as np
 import optax
 import torch
 
+from jaxsched._trace import Trace
 from jaxsched._validate import require_count, require_nonnegative
 from jaxsched.optimizers import RuleState, hyperparameters
 from jaxsched.param_groups import leaf_paths
+from jaxsched.parity import compare
 from jaxsched.torch._detached import Ended, rows, stepping
 from jaxsched.torch._groups import RULES, labelled, places, read, rule_of
 from jaxsched.torch._state import export_state
@@ -27,9 +32,13 @@ SHAPES = {"weight": (7, 5), "bias": (5,), "norm": (5,)}
 """Of the parameters, unless given: one for each label of the usual recipes."""
 
 RATE_BOUND = 1e-11
-"""Of the value: what a closed form may be from torch's recursion in float64."""
+"""Of the largest value so far: what a closed form may be from torch's recursion in float64."""
+
+NO_CAUSE = "no usual mistake explains it"
 
 Factory = Callable[[dict[str, torch.nn.Parameter]], Any]
+Rates = Mapping[str, Mapping[str, Any]]
+"""``{label: {name: number}}``."""
 
 
 def assert_optimizer_matches(
@@ -45,16 +54,17 @@ def assert_optimizer_matches(
     bound: float = 1e-14,
     seed: int = 0,
 ) -> None:
-    """Fails where the two part, at the first update and leaf, with the likely causes.
+    """Fail where the two differ, at the first update and leaf, with the likely causes.
 
     Both start from the same parameters and get the same random gradients, in
-    float64. After every update are compared: the rates, where ``tx``'s state tells
+    float64. After every update are compared: the rates, where ``tx``'s state has
     them; the parameters, and with them what they moved by; the state, where
     it is that of a rule of ``jaxsched.optimizers``.
 
-    Where they part, the usual mistakes are tried on torch's recipe, and those
-    that lead where ``tx`` goes, after every update, are told: its last lines are
-    ``likely cause: …``. Where none does, it says so.
+    Where they differ, the usual mistakes are tried on torch's recipe. The last lines of the
+    message, ``likely cause: …``, are those that lead where ``tx`` goes, after every update. Where
+    only rates differ, their causes are those of ``jaxsched.compare``. Where there is none, it says
+    so.
 
     Args:
       tx: ``recipe.optimizer(labels)`` or any other transformation.
@@ -73,11 +83,12 @@ def assert_optimizer_matches(
       clip_norm: what torch clips the norm of all gradients together to before each
         update, with ``clip_grad_norm_``; not clipped if None.
       labels: that of each of torch's groups, if they are not ``"0"``, ``"1"``, ….
-      bound: what a leaf may be off, in parts of its largest entry.
+      bound: how far an entry may be off, relative to the largest that its leaf has had so far;
+        a rate, to the largest that it has had, and by ``RATE_BOUND`` at least.
       seed: of the parameters and gradients.
 
     Raises:
-      AssertionError: they part; it says where, with both values, and why.
+      AssertionError: they differ; it says where, with both values, and why.
       ValueError: the labels do not fit, a number is out of its range, the scheduler
         needs a metric.
     """
@@ -91,22 +102,31 @@ def assert_optimizer_matches(
     if params is None:
         params = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
     clocks = (updates, accumulation, steps_per_epoch)
-    told: str | None = None
+    first: str | None = None
     seen: list[dict[str, Arrays]] = []
+    rates: list[tuple[Rates, Rates]] = []
+    only_rates = True
     with jax.enable_x64(True):
         try:
             torch.set_default_dtype(torch.float64)
             params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
             factory = torch_optimizer_factory
-            for difference, row in _run(tx, factory, params, clocks, clip_norm, labels, bound, rng):
-                told = told or difference
+            for update in _run(tx, factory, params, clocks, clip_norm, labels, bound, rng):
+                of_rates, of_leaves, row, both = update
+                first = first or of_rates or of_leaves
+                only_rates &= of_leaves is None
                 seen.append(row)
-            if told is None:
+                rates.append(both)
+            if first is None:
                 return
-            why = _why(factory, params, seen, clocks, clip_norm, labels, bound)
+            why = (
+                _rate_causes(rates, bound)
+                if only_rates
+                else _why(factory, params, seen, clocks, clip_norm, labels, bound)
+            )
         finally:
             torch.set_default_dtype(default)
-    raise AssertionError("\n".join([told, *why]))
+    raise AssertionError("\n".join([first, *why]))
 
 
 def _run(
@@ -118,8 +138,8 @@ def _run(
     labels: Sequence[str] | None,
     bound: float,
     rng: np.random.Generator,
-) -> Iterator[tuple[str | None, dict[str, Arrays]]]:
-    """After each update the first difference, if there is any, and a row of what ``Case`` has."""
+) -> Iterator[tuple[str | None, str | None, dict[str, Arrays], tuple[Rates, Rates]]]:
+    """Yield, after each update, the first difference of a rate, and of a leaf; a row of ``Case``; rates."""
     updates, accumulation, steps_per_epoch = clocks
     structure = jax.tree.structure(params)
     theirs, optimizer, scheduler = _made(factory, params)
@@ -130,6 +150,8 @@ def _run(
     state, update = tx.init(params), jax.jit(tx.update)
     step_scheduler = None if scheduler is None else stepping(scheduler)
     pending = []
+    of_groups = _rates_reader(optimizer, labels)
+    largest = {(p, "parameter"): _largest(leaf) for p, leaf in _by_path(params).items()}
     for batch in range(updates * accumulation):
         pending.append({path: rng.normal(size=p.shape) for path, p in theirs.items()})
         for path, p in trained.items():
@@ -139,20 +161,28 @@ def _run(
         params = optax.apply_updates(params, changes)
         if len(pending) == accumulation:
             count = batch // accumulation
-            rates = _rates_of_torch(optimizer, labels)
+            before = of_groups(optimizer.param_groups)
             if clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(trained.values(), clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             mine = {path: np.asarray(leaf) for path, leaf in _by_path(params).items()}
             after = {path: p.detach().numpy() for path, p in theirs.items()}
-            differences = itertools.chain(
-                _compare_rates(count, _rates_of(state), rates),
-                (_compare(count, p, "parameter", mine[p], after[p], bound) for p in mine),
-                _compare_state(count, state, params, mapping, optimizer, bound),
+            compare_leaf = functools.partial(_compare, largest, bound, count)
+            of_leaves = itertools.chain(
+                (compare_leaf(path, "parameter", mine[path], after[path]) for path in mine),
+                _compare_state(compare_leaf, state, params, mapping, optimizer),
             )
-            shaped = RULES.get(type(optimizer)) in SHAPED
-            yield next(filter(None, differences), None), seen_of(pending, mine, after, shaped)
+            ours, torchs = rates = _both_rates(_rates_of(state), before)
+            compare_rate = functools.partial(_compare, largest, max(bound, RATE_BOUND), count)
+            of_rates = (
+                compare_rate(label, name, value, torchs[label][name])
+                for label, group in ours.items()
+                for name, value in group.items()
+            )
+            row = seen_of(pending, mine, after, RULES.get(type(optimizer)) in SHAPED)
+            of_rate, of_leaf = (next(filter(None, f), None) for f in (of_rates, of_leaves))
+            yield of_rate, of_leaf, row, rates
             pending = []
         if step_scheduler is not None and (batch + 1) % steps_per_epoch == 0:
             with warnings.catch_warnings():
@@ -221,42 +251,33 @@ def _why(
     if not any(map(case.tells, case.differing)):
         return ["the parameters are not so far apart that one mistake could be told from another"]
     found = [f"likely cause: {cause}" for cause in causes(case, mistakes(case))]
-    return found or ["no usual mistake explains it"]
+    return found or [NO_CAUSE]
 
 
 def _told(
     optimizer: torch.optim.Optimizer, scheduler: Any, steps: int, labels: Sequence[str] | None
-) -> list[dict[str, dict[str, Any]]]:
+) -> list[Rates]:
     """What the groups say after 0, 1, 2, … steps of the scheduler, as far as it goes."""
-
-    def row(groups: Any) -> dict[str, dict[str, Any]]:
-        return {
-            label: {name: read(group, place) for name, place in found.items()}
-            for (label, found), group in zip(of_group.items(), groups, strict=True)
-        }
-
-    rule = rule_of(optimizer)
-    of_group = {label: places(g, rule) for label, g in labelled(optimizer, labels).items()}
+    of_groups = _rates_reader(optimizer, labels)
     if scheduler is None:
-        return [row(optimizer.param_groups)]
+        return [of_groups(optimizer.param_groups)]
     told = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no optimizer steps between the scheduler's
-            for values in itertools.islice(rows(scheduler, optimizer, row), steps):
-                told.append(values)
-    except Ended:
-        pass
+    with contextlib.suppress(Ended), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no optimizer steps between the scheduler's
+        for values in itertools.islice(rows(scheduler, optimizer, of_groups), steps):
+            told.append(values)
     return told
 
 
-def _rates_of_torch(
+def _rates_reader(
     optimizer: torch.optim.Optimizer, labels: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
+) -> Callable[[Any], Rates]:
+    """Return a function from the optimizer's groups to the arguments of its update rule."""
     rule = RULES.get(type(optimizer))
-    return {
-        label: {name: read(group, place) for name, place in places(group, rule).items()}
-        for label, group in labelled(optimizer, labels).items()
+    by_label = {label: places(group, rule) for label, group in labelled(optimizer, labels).items()}
+    return lambda groups: {
+        label: {name: read(group, place) for name, place in named.items()}
+        for (label, named), group in zip(by_label.items(), groups, strict=True)
     }
 
 
@@ -268,31 +289,50 @@ def _rates_of(state: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _compare_rates(
-    count: int, told: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]]
-) -> Iterator[str | None]:
-    if not told:
-        return
-    mine = {label: told["all"] for label in theirs} if set(told) == {"all"} else told
+def _both_rates(mine: Rates, theirs: Rates) -> tuple[Rates, Rates]:
+    """The numbers that both have, by torch's labels."""
+    if not mine:
+        return {}, {}
+    mine = {label: mine["all"] for label in theirs} if set(mine) == {"all"} else mine
     if set(mine) != set(theirs):
         raise ValueError(
             f"labels of torch's groups must be those of tx, got {', '.join(theirs)} for "
             f"{', '.join(mine)}. Pass labels, in the order of param_groups."
         )
-    for label, group in theirs.items():
-        for name, value in group.items():
-            if name in mine[label] and value is not None:
-                here = np.asarray(mine[label][name])
-                yield _compare(count, label, name, here, np.asarray(value), RATE_BOUND)
+    names = {
+        label: [n for n, value in group.items() if n in mine[label] and value is not None]
+        for label, group in theirs.items()
+    }
+    ours, torchs = (
+        {label: {n: np.float64(side[label][n]) for n in names[label]} for label in names}
+        for side in (mine, theirs)
+    )
+    return ours, torchs
+
+
+def _rate_causes(rates: Sequence[tuple[Rates, Rates]], bound: float) -> list[str]:
+    """The causes that ``compare`` finds for rates; what is within the bound is no difference."""
+    header = Trace({}, clock="update")
+    mine, theirs = (Trace.stack(rows, header_of=header) for rows in zip(*rates, strict=True))
+
+    def snap(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        allowed = max(bound, RATE_BOUND) * np.maximum.accumulate(np.abs(y))
+        return y if (np.abs(x - y) <= allowed).all() else x
+
+    groups = {
+        label: {name: snap(x, theirs.groups[label][name]) for name, x in group.items()}
+        for label, group in mine.groups.items()
+    }
+    report = compare(dataclasses.replace(mine, groups=groups), theirs)
+    return [f"likely cause: {cause}" for cause in report.causes] or [NO_CAUSE]
 
 
 def _compare_state(
-    count: int,
+    compare_leaf: Callable[..., str | None],
     state: Any,
     params: Any,
     mapping: Mapping[str, Any],
     optimizer: torch.optim.Optimizer,
-    bound: float,
 ) -> Iterator[str | None]:
     if not any(
         isinstance(node, RuleState)
@@ -303,19 +343,29 @@ def _compare_state(
     mine = export_state(state, params, mapping, like=theirs)["state"]
     for path, (number, _) in mapping.items():
         for name, value in theirs["state"].get(number, {}).items():
-            if value is None and mine.get(number, {}).get(name) is None:
-                continue
-            here = mine.get(number, {}).get(name, np.nan)
-            yield _compare(count, path, name, np.asarray(here), np.asarray(value), bound)
+            here = mine.get(number, {}).get(name)
+            if value is not None or here is not None:
+                yield compare_leaf(path, name, np.nan if here is None else here, value)
+
+
+def _largest(values: Any) -> float:
+    return np.abs(np.asarray(values, np.float64)).max(initial=0.0)
 
 
 def _compare(
-    count: int, where: str, name: str, mine: Any, theirs: np.ndarray, bound: float
+    largest: dict[tuple[str, str], float],
+    bound: float,
+    count: int,
+    where: str,
+    name: str,
+    mine: Any,
+    theirs: Any,
 ) -> str | None:
-    """What to say where any entry is farther off than ``bound`` of the largest."""
+    """What to say where an entry is farther off than ``bound`` of the largest so far."""
     mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
-    off = np.abs(mine - theirs)
-    allowed = bound * np.abs(theirs).max(initial=0.0)
+    # Not of the largest now: a parameter of one entry may pass through zero.
+    size = largest[where, name] = max(largest.get((where, name), 0.0), _largest(theirs))
+    off, allowed = np.abs(mine - theirs), bound * size
     if (off <= allowed).all():
         return None
     at = np.unravel_index(int(np.nanargmax(np.where(np.isnan(off), np.inf, off))), off.shape)

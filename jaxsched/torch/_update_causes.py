@@ -136,19 +136,28 @@ class Case:
         return {leaf: self.batches[leaf].sum(1) for leaf in self.labels}
 
     @functools.cached_property
+    def sizes(self) -> Arrays:
+        """The largest entry that each leaf has had up to each update."""
+        first = {leaf: _largest(start[None]) for leaf, start in self.start.items()}
+        return {
+            leaf: np.maximum.accumulate([*first[leaf], *_largest(path)])[1:]
+            for leaf, path in self.reference.items()
+        }
+
+    @functools.cached_property
     def differing(self) -> list[str]:
         """The leaves that part."""
         return [leaf for leaf in self.mine if self.apart(leaf, self.mine)]
 
     def apart(self, leaf: str, path: Arrays) -> bool:
         """Whether a leaf goes elsewhere than the reference's."""
-        off, size = _largest(path[leaf] - self.reference[leaf]), _largest(self.reference[leaf])
-        return not (off <= self.bound * size).all()
+        off = _largest(path[leaf] - self.reference[leaf])
+        return not (off <= self.bound * self.sizes[leaf]).all()
 
     def tells(self, leaf: str) -> bool:
         """Whether a leaf is so far off that mistakes can be told apart by it."""
         off = _largest(self.mine[leaf] - self.reference[leaf])
-        return bool((off > PLAIN * self.bound * _largest(self.reference[leaf])).any())
+        return bool((off > PLAIN * self.bound * self.sizes[leaf]).any())
 
     def reproduced(self, leaf: str, path: Arrays) -> bool:
         """Whether a path is the transformation's, after every update."""
