@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from jaxsched import Recipe, Trace, compare, optimizers, schedules  # noqa: E402
+from jaxsched import Recipe, Trace, compare, lr_scheduler, optimizers, schedules  # noqa: E402
 from jaxsched.torch import assert_optimizer_matches  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -198,9 +198,29 @@ def test_where_only_rates_differ_the_cause_is_that_of_compare(name):
         Trace({"0": {"learning_rate": np.array([f(k) for k in range(20)])}}, clock="update")
         for f in (lambda k: 0.1 / (1 + k), rate)
     )
+    # What compare says of two traces.
     expected = [f"likely cause: {sentence}" for sentence in compare(mine, torchs).causes]
     assert causes == (expected or [NONE])
     assert cause in causes[0]
+
+
+@pytest.mark.parametrize("other", [{"T_max": 9}, {}], ids=str)
+def test_where_only_rates_differ_arguments_of_the_scheduler_are_tried(other):
+    def rate(T_max=10):
+        return schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)
+
+    def factory(parameters):
+        optimizer = torch.optim.SGD(parameters.values(), 0.1, momentum=0.9)
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+
+    tx = shows(optax.inject_hyperparams(optax.sgd)(rate(**other)), optax.sgd(rate(), 0.9))
+    arguments = {"updates": 60, "steps_per_epoch": 5}
+    if not other:
+        assert_optimizer_matches(tx, factory, **arguments)
+        return
+    cause = r"\nlikely cause: cosine_annealing_lr with another denominator, T_max: 9 for 10$"
+    with pytest.raises(AssertionError, match=cause):
+        assert_optimizer_matches(tx, factory, **arguments)
 
 
 @pytest.mark.parametrize("name", ["updates", "steps_per_epoch", "accumulation"])

@@ -84,17 +84,15 @@ def verify(
 
 def _end(runs: list, iterations: int | None) -> int:
     """The iteration at which the comparison ends, as asked for or as one of the two says."""
-    traces = [run for run in runs if isinstance(run, Trace)]
-    recipes = [run for run in reversed(runs) if isinstance(run, Recipe)]
+    known = [run for run in runs if isinstance(run, Recipe | Trace)]
     if iterations is not None:
-        return max((run.start for run in (*traces, *recipes)), default=0) + iterations
-    ends = [run.start + len(run) for run in traces] + [run.length for run in recipes]
-    for end in ends:
-        if end is not None:
-            return end
-    raise ValueError(
-        "--iterations must be given where neither side tells how long its run is, got none."
-    )
+        return max((run.start for run in known), default=0) + iterations
+    ends = [run.start + len(run) if isinstance(run, Trace) else run.length for run in known]
+    if not any(ends):
+        raise ValueError(
+            "--iterations must be given where neither side tells how long its run is, got none."
+        )
+    return max(filter(None, ends))
 
 
 def _renamed(labels: str | None) -> dict[str, str]:

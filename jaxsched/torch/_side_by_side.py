@@ -17,11 +17,13 @@ import numpy as np
 import optax
 import torch
 
+from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
-from jaxsched._validate import require_count, require_nonnegative
+from jaxsched._validate import is_number, require_count, require_nonnegative
 from jaxsched.optimizers import RuleState, hyperparameters
 from jaxsched.param_groups import leaf_paths
 from jaxsched.parity import compare
+from jaxsched.torch._convert import from_torch
 from jaxsched.torch._detached import Ended, rows, stepping
 from jaxsched.torch._groups import RULES, labelled, places, read, rule_of
 from jaxsched.torch._state import export_state
@@ -120,7 +122,7 @@ def assert_optimizer_matches(
             if first is None:
                 return
             why = (
-                _rate_causes(rates, bound)
+                _rate_causes(rates, bound, _recipe(factory, params, clocks, labels))
                 if only_rates
                 else _why(factory, params, seen, clocks, clip_norm, labels, bound)
             )
@@ -290,27 +292,27 @@ def _rates_of(state: Any) -> dict[str, dict[str, Any]]:
 
 
 def _both_rates(mine: Rates, theirs: Rates) -> tuple[Rates, Rates]:
-    """The numbers that both have, by torch's labels."""
-    if not mine:
-        return {}, {}
+    """Torch's numbers, and the same with those that ``tx`` has in their place."""
     mine = {label: mine["all"] for label in theirs} if set(mine) == {"all"} else mine
-    if set(mine) != set(theirs):
+    if mine and set(mine) != set(theirs):
         raise ValueError(
             f"labels of torch's groups must be those of tx, got {', '.join(theirs)} for "
             f"{', '.join(mine)}. Pass labels, in the order of param_groups."
         )
-    names = {
-        label: [n for n, value in group.items() if n in mine[label] and value is not None]
+    torchs = {
+        label: {name: np.float64(value) for name, value in group.items() if is_number(value)}
         for label, group in theirs.items()
     }
-    ours, torchs = (
-        {label: {n: np.float64(side[label][n]) for n in names[label]} for label in names}
-        for side in (mine, theirs)
-    )
+    ours = {
+        label: {name: np.float64(mine.get(label, {}).get(name, v)) for name, v in group.items()}
+        for label, group in torchs.items()
+    }
     return ours, torchs
 
 
-def _rate_causes(rates: Sequence[tuple[Rates, Rates]], bound: float) -> list[str]:
+def _rate_causes(
+    rates: Sequence[tuple[Rates, Rates]], bound: float, recipe: Recipe | None
+) -> list[str]:
     """The causes that ``compare`` finds for rates; what is within the bound is no difference."""
     header = Trace({}, clock="update")
     mine, theirs = (Trace.stack(rows, header_of=header) for rows in zip(*rates, strict=True))
@@ -323,8 +325,24 @@ def _rate_causes(rates: Sequence[tuple[Rates, Rates]], bound: float) -> list[str
         label: {name: snap(x, theirs.groups[label][name]) for name, x in group.items()}
         for label, group in mine.groups.items()
     }
-    report = compare(dataclasses.replace(mine, groups=groups), theirs)
+    report = compare(dataclasses.replace(mine, groups=groups), recipe or theirs)
     return [f"likely cause: {cause}" for cause in report.causes] or [NO_CAUSE]
+
+
+def _recipe(
+    factory: Factory, params: Any, clocks: tuple[int, int, int], labels: Sequence[str] | None
+) -> Recipe | None:
+    """Torch's recipe, whose arguments ``compare`` tries; None where it cannot be converted."""
+    updates, accumulation, steps_per_epoch = clocks
+    if accumulation > 1:
+        return None
+    _, optimizer, scheduler = _made(factory, params)
+    every = None if scheduler is None else steps_per_epoch
+    with contextlib.suppress(ValueError):
+        return from_torch(
+            optimizer, scheduler, labels=labels, steps_per_epoch=every, iterations=updates
+        )
+    return None
 
 
 def _compare_state(
