@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsched import lr_scheduler, optimizers, schedules
 from jaxsched._io import atomic_write
-from jaxsched._schedule import Schedule, momentum_of, show
+from jaxsched._schedule import Schedule, momentum_of, show, traceable
 from jaxsched._validate import require_count, require_suffix
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
@@ -87,7 +87,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
                 f"iterations must be given to save {name}, which has a Python function inside, got "
                 f"None for {show(value)}. Pass how many to tabulate."
             )
-        with jax.enable_x64(True):
+        with traceable(name), jax.enable_x64(True):
             for end in (recipe.start, recipe.start + n - 1):
                 value(jnp.asarray(end))  # a table that ends before refuses; jitted it would hold
             counts = jnp.arange(recipe.start, recipe.start + n)

@@ -1,6 +1,7 @@
 """The hub: hyperparameters in the state, traces out, errors before any work is lost."""
 
 import functools
+import math
 import re
 
 import jax
@@ -397,3 +398,32 @@ def test_rules_of_one_name_are_not_called_equal(first):
     assert not jaxsched.compare(other, mine)
     assert jaxsched.compare(mine, Recipe({"all": {"learning_rate": 0.1}}, rules[0], length=3))
     assert "update_rule" in jaxsched.compare(mine.trace(3), other.trace(3)).not_compared
+
+
+def branching(count):
+    """A rate as a loop has it that writes ``group["lr"]``."""
+    return 0.1 * count if count < 10 else 0.1 * (1 + math.cos(math.pi * count / 100))
+
+
+BY_HAND = Recipe({label: {"learning_rate": branching} for label in ("weight", "bias", "norm")})
+TABULATED = {
+    label: {"learning_rate": schedules.tabulate(branching, 20)} for label in BY_HAND.groups
+}
+USES = {
+    "trace": lambda recipe, _: recipe.trace(9),
+    "optimizer": lambda recipe, _: next(trained(recipe.optimizer(param_groups.by_leaf_name), 1)),
+    "compare": lambda recipe, _: jaxsched.compare(recipe, recipe, iterations=9),
+    "save": lambda recipe, folder: recipe.save(folder / "x.yaml", iterations=9),
+    "per_epoch": lambda recipe, _: Recipe(
+        {k: {"learning_rate": schedules.per_epoch(g["learning_rate"], 3)} for k, g in recipe.groups.items()}
+    ).trace(9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_function_that_jax_cannot_trace_is_refused_with_the_way_round(use, tmp_path):
+    sentence = r"^learning_rate of group weight must be a function .*schedules\.tabulate\(function"
+    with pytest.raises(TypeError, match=sentence) as failure:
+        USES[use](BY_HAND, tmp_path)
+    assert len(str(failure.value)) < 300
+    USES[use](Recipe(TABULATED), tmp_path)
