@@ -248,7 +248,8 @@ class Recipe:
         require_count("start", start)
         require_below_int32("start + n", start + n)
         complete = self.complete_groups()
-        self.at(start + n - 1)  # a table that ends before refuses; jitted it would hold
+        for end in {start, start + n - 1}:
+            self.at(end)  # a table that does not reach there refuses; jitted it is NaN
         columns = self._at_each(start + jnp.arange(n, dtype=jnp.int32))
         ema = self.ema and {
             "decay": float(self.ema.decay),
@@ -336,8 +337,9 @@ class Recipe:
         """Build the recipe that replays a trace, to the bit.
 
         Args:
-          trace: a recorded or saved one. What is constant in it becomes a number,
-            the rest a table that refuses iterations outside the trace. Where its
+          trace: a recorded or saved one. A learning rate becomes a table, which ends with the
+            trace, and so does what is not constant in it; the rest, and a rate of which the trace
+            states that it is constant, become numbers. Where its
             rows are updates, so are what the recipe calls iterations, and
             ``recipe.clock`` says so: inside ``optax.MultiSteps``, say.
           update_rule: the rule; if not given, that which the trace names.

@@ -89,7 +89,9 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
             )
         with traceable(name), jax.enable_x64(True):
             for end in (recipe.start, recipe.start + n - 1):
-                value(jnp.asarray(end))  # a table that ends before refuses; jitted it would hold
+                value(
+                    jnp.asarray(end)
+                )  # a table that does not reach there refuses; jitted it is NaN
             counts = jnp.arange(recipe.start, recipe.start + n)
             values = np.asarray(jax.jit(jax.vmap(lambda c: jnp.asarray(value(c), float)))(counts))
         return _encode(schedules.table(values, start=recipe.start))
@@ -106,6 +108,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
         content["accumulation"] = {
             "batches": entry("the batches of an update", recipe.accumulation.batches),
             "steps_per_epoch": recipe.accumulation.steps_per_epoch,
+            "last_update": recipe.accumulation.last_update,
         }
     if recipe.ema is not None:
         content["ema"] = {

@@ -19,11 +19,12 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
     arguments = inspect.signature(update_rule).parameters
 
     def entry(label: str, name: str, values: np.ndarray) -> Any:
-        first = values.flat[0]
-        if (values != first).any():
+        first, stated = values.flat[0], trace.constants.get(label, {})
+        # A rate that a run never changed may be one that it would have changed later.
+        if (values != first).any() or (name == "learning_rate" and name not in stated):
             return table(values, start=trace.start)
         # In float64 where the trace states it: 1 - b2 of a float32 0.999 is 1.3e-5 off.
-        value = trace.constants.get(label, {}).get(name, float(first))
+        value = stated.get(name, float(first))
         whole = name in arguments and type(arguments[name].default) is int  # Muon's ns_steps
         return int(value) if whole else value
 
@@ -92,10 +93,13 @@ def _accumulation(trace: Trace) -> optimizers.Accumulation | None:
     """Return the accumulation that makes the trace's updates, None where each row makes one."""
     if trace.accumulation and not isinstance(trace.accumulation, Unstated):
         batches = table(trace.run["accumulate"], start=trace.start)
-        accumulation = optimizers.Accumulation(batches, **trace.accumulation)
-        same = accumulation.simulate(trace.start, len(trace))["stepped"] == trace.run["stepped"]
-        if same.all():
-            return accumulation
+        for last_update in (None, -1):
+            accumulation = optimizers.Accumulation(
+                batches, **trace.accumulation, last_update=last_update
+            )
+            run = accumulation.simulate(trace.start, len(trace))
+            if (run["stepped"] == trace.run["stepped"]).all():
+                return accumulation
         # A stretch from the middle of a run has pending batches that a fresh state has not.
     if trace.accumulation is None or trace.run.get("stepped", np.ones(1)).all():
         return None

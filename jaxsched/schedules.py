@@ -293,9 +293,9 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
       then: a schedule of the same count, for counts past the table.
 
     Returns:
-      A schedule of integer counts. Past its end, without ``then``, it refuses concrete counts and
-      holds its last value for traced ones; before ``start`` likewise, holding
-      its first. A fraction is refused, and cut off where it is traced.
+      A schedule of integer counts. Before ``start``, and past its end without ``then``, it
+      refuses concrete counts and is NaN at traced ones. A fraction is refused, and cut off where
+      it is traced.
 
     Raises:
       TypeError: the values are no real numbers.
@@ -304,6 +304,8 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
 
     >>> float(table([0.5, 0.25])(1))
     0.25
+    >>> float(jax.jit(table([0.5, 0.25]))(2))
+    nan
     >>> table([0.5, 0.25])(2)
     Traceback (most recent call last):
     ...
@@ -347,7 +349,12 @@ def table_formula(values: np.ndarray, start: int = 0, then: ScheduleLike | None 
             check(np.asarray(count))
         index = integer(count) - start
         value = jnp.asarray(values)[jnp.clip(index, 0, last)]
-        return value if past is None else jnp.where(index <= last, value, past(count))
+        after: Any = math.nan
+        if past is not None:
+            # Not at counts within the table: a NaN there would be one in the gradient.
+            maximum: Any = jnp.maximum if isinstance(count, Tracer) else np.maximum
+            after = past(maximum(count, start + last + 1))
+        return jnp.where(index < 0, math.nan, jnp.where(index <= last, value, after))
 
     return formula
 
@@ -363,8 +370,7 @@ def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
       steps: how many counts are tabulated, at least 1.
 
     Returns:
-      ``table`` of the values: past its end it refuses concrete counts and holds
-      its last value for traced ones.
+      ``table`` of the values: outside it concrete counts are refused, and traced ones give NaN.
 
     Raises:
       ValueError: ``steps`` is below 1, or a value is not a finite number.

@@ -106,12 +106,13 @@ def test_a_sweep_of_recipes_compiles_once():
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 1, 7, 40])
+@pytest.mark.parametrize("last", [-1, None])
 @pytest.mark.parametrize("start", [0, 23])
-def test_what_is_simulated_is_what_ticks(start, steps_per_epoch):
+def test_what_is_simulated_is_what_ticks(start, last, steps_per_epoch):
     rng = np.random.default_rng(start)
     wait = np.repeat(rng.integers(0, 9, 40), rng.integers(1, 12, 40))[: start + 120]
-    accumulation = Accumulation(table(wait), steps_per_epoch)
-    last, pending, rows = -1, 0, []
+    accumulation = Accumulation(table(wait), steps_per_epoch, last)
+    last, pending, rows = accumulation.update_before(start), 0, []
     for i in range(start, len(wait)):
         _, due, pending = accumulation.tick(*map(jnp.asarray, (i, last, pending)))
         rows.append((wait[i], due, pending if due else 0))

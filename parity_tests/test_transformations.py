@@ -227,9 +227,10 @@ def test_rates_where_counts_grow_large(first):
     assert ((stands_still % 7 + 1) * 1e-3).astype(np.float32).tolist() != rates.tolist()
 
 
+@pytest.mark.parametrize("last", [-1, None])
 @pytest.mark.parametrize("first", [2**24 - 3, 2**31 - 12])
-def test_accumulation_where_counts_grow_large(first):
-    accumulation = optimizers.Accumulation(schedules.constant(3), steps_per_epoch=5)
+def test_accumulation_where_counts_grow_large(first, last):
+    accumulation = optimizers.Accumulation(schedules.constant(3), 5, last_update=last)
     recipe = Recipe({"all": {"learning_rate": 0.1}}, accumulation=accumulation, start=first)
     tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
     params, made = params_of(), []
@@ -237,7 +238,7 @@ def test_accumulation_where_counts_grow_large(first):
     for _ in range(9):
         _, state = jax.jit(tx.update)(params, state, params)
         made.append(bool(optimizers.stepped(state)))
-    last, due = -1, []
+    last, due = first - 1 if last is None else last, []
     for i in range(first, first + 9):
         due.append(i - last >= 3)
         last = i if due[-1] else last

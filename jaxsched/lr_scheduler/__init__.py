@@ -15,8 +15,7 @@ There are two forms of each:
   float32 it is equal to it up to 300 counts, and beyond in all but a few values.
 - **replayed**, with ``steps=n``: torch's own recursion, run once on the host for
   n calls of ``scheduler.step()`` and tabulated for counts 0 to n, equal to the
-  bit, in float64 too. Concrete counts past n are refused, traced ones hold the
-  last value.
+  bit, in float64 too. Concrete counts past n are refused, traced ones give NaN.
 
 What torch refuses is refused, and more: hyperparameters are one number each, where
 torch takes a list with one a group; counts are at least 0; lengths that count

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from jaxsched._float64 import in_float64
-from jaxsched._schedule import ScheduleLike, float64_formula, widen
+from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, widen
 from jaxsched._validate import require_count
 
 
@@ -22,8 +22,8 @@ from jaxsched._validate import require_count
 class Accumulation:
     r"""When an update is due, and what becomes of the gradients until then.
 
-    With i the iteration and u that of the last update, -1 when a process starts,
-    an update is due when :math:`i - u \ge \mathrm{batches}(i)`. Its gradient is the
+    With i the iteration and u that of the last update, an update is due when
+    :math:`i - u \ge \mathrm{batches}(i)`, and none where ``batches`` is NaN. Its gradient is the
     *sum* over the batches since the last, so the loss of a batch is to be summed over
     its images too, or scaled by their number.
 
@@ -33,12 +33,15 @@ class Accumulation:
       batches: how many batches an update is to wait for, a schedule of the iteration.
       steps_per_epoch: where given, pending gradients are dropped at every epoch's
         start, while the last update stays where it was; where ``None`` they are kept.
+      last_update: u of a process that starts, at its first iteration; the one before that if None.
+        The originals have -1: a resumed process updates at its first batch.
 
     Source: the training loops of YOLOv5 and Ultralytics.
     """
 
     batches: ScheduleLike
     steps_per_epoch: int | None = None
+    last_update: int | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.batches):
@@ -47,6 +50,12 @@ class Accumulation:
             )
         if self.steps_per_epoch is not None:
             require_count("steps_per_epoch", self.steps_per_epoch, at_least=1)
+        if self.last_update is not None:
+            require_count("last_update", self.last_update, at_least=-1)
+
+    def update_before(self, start: Any) -> Any:
+        """Return the iteration of the last update, for a process that starts at ``start``."""
+        return start - 1 if self.last_update is None else self.last_update
 
     def _wait(self, iteration: Any) -> jax.Array:
         """Evaluate ``batches`` in float64, as Python does: int(100 * 0.29) is 28, in float32 29."""
@@ -69,19 +78,22 @@ class Accumulation:
         drop = jnp.asarray(False)
         if self.steps_per_epoch is not None:
             drop = iteration % self.steps_per_epoch == 0
-        with jax.enable_x64(True):
-            wait = self._wait(iteration).astype(jnp.int32)
-        return drop, iteration - last_update >= wait, jnp.where(drop, 0, pending) + 1
+
+        def is_due() -> jax.Array:
+            # A fraction waits for the integer below. Nothing is above NaN, a table's value outside.
+            return as_float64(iteration - last_update) > self._wait(iteration) - 1
+
+        return drop, in_float64(is_due), jnp.where(drop, 0, pending) + 1
 
     def simulate(self, start: int, n: int) -> dict[str, np.ndarray]:
         """``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations from ``start``."""
         for end in {start, start + n - 1} if n else ():
-            self._wait(end)  # a table that ends before refuses; jitted it would hold
+            self._wait(end)  # a table that does not reach there refuses; jitted it is NaN
         iterations = np.arange(start, start + n)
         wait = np.asarray(jax.jit(self._wait)(jnp.asarray(iterations, jnp.int32)))
         # While the number of batches stays, updates are evenly spaced.
         borders = [0, *(np.flatnonzero(np.diff(wait)) + 1), n] if n else [0]
-        updates, last = [], -1
+        updates, last = [], self.update_before(start)
         for first, end in itertools.pairwise(borders):
             every = int(wait[first])
             due = np.arange(max(start + first, last + every), start + end, max(every, 1))
@@ -105,7 +117,7 @@ class AccumulationState(NamedTuple):
     Attributes:
       gradients: the sum since the last update, a tree like the parameters.
       micro_batches: how many batches are in it, int32.
-      last_update: the iteration of the last update, -1 before the first.
+      last_update: the iteration of the last update.
       stepped: whether the last call made an update.
       inner: the state of the update rules.
     """
@@ -132,7 +144,7 @@ def accumulated(
         return AccumulationState(
             jax.tree.map(jnp.zeros_like, params),
             jnp.asarray(0, jnp.int32),
-            jnp.asarray(-1, jnp.int32),
+            jnp.asarray(accumulation.update_before(iteration), jnp.int32),
             jnp.asarray(False),
             rules.init(params),
         )

@@ -3,10 +3,12 @@
 ``Scheduled`` counts its own calls; 0 (or ``start``) is the first.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple, ParamSpec
 
 import jax
@@ -136,6 +138,19 @@ def evaluate_groups(
     }
 
 
+_start: ContextVar[int | None] = ContextVar("start", default=None)
+
+
+@contextlib.contextmanager
+def starting_at(iteration: int | None) -> Iterator[None]:
+    """Let ``tx.init`` return the state of ``iteration``, however wrapped; None for ``tx``'s own."""
+    token = _start.set(iteration)
+    try:
+        yield
+    finally:
+        _start.reset(token)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scheduled:
     """A transformation whose hyperparameters are schedules of one counter.
@@ -159,8 +174,9 @@ class Scheduled:
 
     def init(self, params: Any) -> ScheduledState:
         """Return the state before the first update."""
-        values = evaluate_groups(self.groups, self.start)
-        iteration = jnp.asarray(self.start, jnp.int32)
+        start = self.start if _start.get() is None else _start.get()
+        values = evaluate_groups(self.groups, start)
+        iteration = jnp.asarray(start, jnp.int32)
         inner = self.build(iteration, values).init(params)
         return ScheduledState(iteration, numeric_hyperparameters(values), inner)
 

@@ -225,6 +225,7 @@ def ultralytics(
             then=reachable if release.short_runs else batches,
         ),
         steps_per_epoch if release.drops else None,
+        last_update=-1,
     )
     if warmup and (resumed or start <= warmup):
         # The warm-up leads to the given momentum, also where "auto" built SGD with another.

@@ -125,7 +125,7 @@ def yolov5(
     )
     batches = policy.batches_per_update(batch_size)
     ramp = schedules.batch_ramp(warmup, end=policy.NBS / batch_size, then=batches)
-    accumulation = Accumulation(ramp, steps_per_epoch)
+    accumulation = Accumulation(ramp, steps_per_epoch, last_update=-1)
     start = start_epoch * steps_per_epoch
     return Recipe(
         policy.groups(

@@ -1,11 +1,12 @@
 """What a training loop sets, noted as it runs.
 
 A row is an update, one ``optimizer.step()``; once batches are told of, a row is
-a batch. 0 is the first seen.
+a batch. They count from the start of the run.
 """
 
 import array
 import math
+import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +15,19 @@ import numpy as np
 import torch
 
 from jaxsched._trace import Trace
-from jaxsched._validate import is_number
+from jaxsched._validate import is_number, require_count
 from jaxsched.torch._groups import RULES, labelled, places, read
 
 Column = tuple[str, str]
 """A label and a name."""
 
 
-def record(optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None) -> "Recording":
+def record(
+    optimizer: torch.optim.Optimizer,
+    labels: Sequence[str] | None = None,
+    *,
+    start: int | None = None,
+) -> "Recording":
     """Record what is in force at each ``optimizer.step()``, as a context manager.
 
     ``with record(optimizer) as recording:`` around a training loop as it stands;
@@ -38,11 +44,17 @@ def record(optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
       optimizer: any of torch's; it may accumulate, and have groups added or taken
         away, whose numbers are NaN while they are not there.
       labels: a name for each group; ``"0"``, ``"1"``, … if not given.
+      start: the count of the first row, from the start of the run: of updates or, with
+        ``recording.batch()``, of iterations. If not given 0, with a warning and a note in the
+        trace's ``meta`` where the optimizer has made updates.
 
     Raises:
-      ValueError: labels that do not fit.
+      ValueError: labels that do not fit, a start below 0.
     """
-    return Recording(optimizer, labels)
+    recording = Recording(optimizer, labels, start)
+    if note := recording.meta.get("note"):
+        warnings.warn(f"{note} Pass start, the count of the first row.", stacklevel=2)
+    return recording
 
 
 class Recording:
@@ -51,15 +63,30 @@ class Recording:
     Args:
       optimizer: the optimizer to record.
       labels: a name for each group.
+      start: the count of the first row.
+
+    Attributes:
+      meta: the trace's.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        labels: Sequence[str] | None = None,
+        start: int | None = None,
     ) -> None:
+        self._start = 0 if start is None else start
+        require_count("start", self._start)
         self._labels = list(labelled(optimizer, labels))
         # Weak, so that a script's optimizers and parameters can go while their traces stay.
         self._optimizer = weakref.ref(optimizer)
-        self._name = type(optimizer).__name__
+        self.meta = {"optimizer": type(optimizer).__name__}
+        # Adagrad's state is there before its first update.
+        if start is None and any(s.get("step", 1) > 0 for s in optimizer.state.values() if s):
+            self.meta["note"] = (
+                "start must be given where the optimizer has made updates, got "
+                f"{self.meta['optimizer']} with a state: rows count from 0."
+            )
         self._rule = RULES.get(type(optimizer))
         self._groups: tuple[int, int] | None = None
         self._columns: dict[Column, array.array] = {}
@@ -160,9 +187,10 @@ class Recording:
             self._trace = Trace(
                 groups,
                 run,
-                meta={"optimizer": self._name},
+                self._start,
+                meta=self.meta,
                 clock="update" if self._stepped is None else "iteration",
-                update_rule=self._name if self._rule is None else self._rule.__name__,
+                update_rule=self.meta["optimizer"] if self._rule is None else self._rule.__name__,
                 switches=self._switches,
                 versions={"torch": torch.__version__},
             )

@@ -17,7 +17,8 @@ import optax
 import torch
 
 from jaxsched._validate import require_below_int32, require_count
-from jaxsched.optimizers import RuleState, ScheduledState
+from jaxsched.optimizers import RuleState
+from jaxsched.optimizers._scheduled import starting_at
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
 
@@ -117,12 +118,14 @@ def import_state(
     params: optax.Params,
     mapping: Names | None = None,
     *,
-    iteration: int = 0,
+    iteration: int | None = None,
 ) -> optax.OptState:
     """The state of ``tx`` that goes on where torch's optimizer stands.
 
     Step counts, moments and buffers are those of torch; a momentum buffer that
-    torch does not have yet is not started here either.
+    torch does not have yet is not started here either. Torch saves no pending gradients: under
+    accumulation the last update was made right before, but for ``recipes.yolov5`` and
+    ``ultralytics``, whose resumed process updates at its first batch.
 
     Args:
       state_dict: of the optimizer, or the path of a file that holds it.
@@ -135,15 +138,17 @@ def import_state(
         torch's; that of Flax's ConvTranspose needs one, unless ``transpose_kernel``:
         ``lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1]``. If not given, leaves go
         by ``param_groups.torch_name``.
-      iteration: that of the next batch, which the schedules count.
+      iteration: that of the next batch, which the schedules count from the start of the run;
+        the recipe's ``start`` if not given.
 
     Raises:
       ValueError: an iteration below 0, a leaf that has no parameter, a state of
         another optimizer or of other shapes, parameters of one group with different
         step counts.
     """
-    require_count("iteration", iteration)
-    require_below_int32("iteration", iteration)
+    if iteration is not None:
+        require_count("iteration", iteration)
+        require_below_int32("iteration", iteration)
     state_dict = _state_dict(state_dict)
     places = _placed(params, mapping, state_dict)
 
@@ -196,20 +201,14 @@ def import_state(
         }
         return RuleState(jnp.asarray(max(steps.values()), jnp.int32), scalars, trees)
 
-    def carry(node: Any) -> Any:
-        if isinstance(node, ScheduledState):
-            count = jnp.asarray(iteration, jnp.int32)
-            return node._replace(iteration=count, inner=walk(node.inner))
-        return rule(node) if isinstance(node, RuleState) else node
-
-    def walk(tree: Any) -> Any:
-        return jax.tree.map(
-            carry, tree, is_leaf=lambda n: isinstance(n, RuleState | ScheduledState)
-        )
-
-    fresh = tx.init(params)
+    with starting_at(iteration):
+        fresh = tx.init(params)
     _rules(fresh)
-    return walk(fresh)
+    return jax.tree.map(
+        lambda node: rule(node) if isinstance(node, RuleState) else node,
+        fresh,
+        is_leaf=lambda node: isinstance(node, RuleState),
+    )
 
 
 def export_state(
