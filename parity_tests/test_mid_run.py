@@ -4,7 +4,6 @@ Iterations count from the start of the run. The reference is the live objects, r
 """
 
 import dataclasses
-import itertools
 import math
 import re
 import types
@@ -108,20 +107,12 @@ def test_updates_fall_where_torchs_loop_makes_them(make, told):
     assert recipe.start == 8
     with jax.enable_x64(True):
         params = {"w": jnp.asarray(parameter.detach().numpy())}
-        if told:  # a recipe that starts at 0, too
-            recipe = dataclasses.replace(recipe, start=0, groups=recipe.groups)
-            recipe = dataclasses.replace(
-                recipe,
-                groups={
-                    "0": {
-                        **recipe.groups["0"],
-                        "learning_rate": lambda i: 0.1 * jnp.asarray(0.9) ** (i // 4),
-                    }
-                },
-            )
+        if told:  # a recipe of one's own, which starts at 0
+            rate = lambda i: 0.1 * jnp.asarray(0.9) ** (i // 4)  # noqa: E731
+            groups = {"0": recipe.groups["0"] | {"learning_rate": rate}}
+            recipe = dataclasses.replace(recipe, start=0, groups=groups)
         tx = recipe.optimizer(all_one)
-        iteration = {"iteration": 8} if told else {}
-        state = import_state(optimizer.state_dict(), tx, params, **iteration)
+        state = import_state(optimizer.state_dict(), tx, params, iteration=8 if told else None)
         update, made = jax.jit(tx.update), []
         for k, theirs in zip(range(8, 24), train(range(8, 24)), strict=True):
             changes, state = update({"w": jnp.asarray(gradients[k])}, state, params)
@@ -476,7 +467,7 @@ def test_a_fresh_adagrad_has_a_state_and_made_no_update():
 def test_a_rate_that_a_recording_never_changed_ends_with_it():
     optimizer = sgd()
     with record(optimizer) as recording:
-        for _ in itertools.repeat(None, 4):
+        for _ in range(4):
             optimizer.param_groups[0]["params"][0].grad = torch.ones(3, dtype=torch.float64)
             optimizer.step()
     replayed = Recipe.from_trace(recording.trace)

@@ -174,7 +174,8 @@ class Scheduled:
 
     def init(self, params: Any) -> ScheduledState:
         """Return the state before the first update."""
-        start = self.start if _start.get() is None else _start.get()
+        start = _start.get()
+        start = self.start if start is None else start
         values = evaluate_groups(self.groups, start)
         iteration = jnp.asarray(start, jnp.int32)
         inner = self.build(iteration, values).init(params)

@@ -125,7 +125,8 @@ def from_torch(
         ]
 
     steps = None if iterations is None else (batches_done + iterations - 1) // every
-    known, checked, ended = None, None, False
+    known: Any = None
+    checked, ended = None, False
     if scheduler is None:
         columns = [(value,) for value in values(optimizer.param_groups)]
     else:
@@ -142,23 +143,24 @@ def from_torch(
     def entry(index: int, name: str) -> Any:
         column = next(run)
         closed = _closed_form(known, index, name) if checked else None
-        agrees = closed is not None and _agrees(closed, known.last_epoch, np.array(column))
-        if steps is not None and not (agrees and ended):
+        if closed and not _agrees(closed, known.last_epoch, np.array(column)):
+            closed = None
+        if steps is not None and not (closed and ended):
             column = column[: steps + 1]
         ends = name == "learning_rate" or (name in ("momentum", "b1") and _cycles(scheduler))
         if scheduler is None or not is_number(column[0]) or (len(set(column)) == 1 and not ends):
             return column[0]
-        if steps is None and not (agrees or ended):
+        if steps is None and not (closed or ended):
             raise ValueError(
                 "iterations must be given where the scheduler has no closed form, got None for "
                 f"{type(scheduler).__name__}. Pass the batches from the next one to the end of the run."
             )
         begin, then = first, None
-        if agrees and not ended:
+        if closed:
             ahead = first - known.last_epoch
-            then = shift(closed, ahead) if ahead else closed
-        if agrees and (first, late) == (known.last_epoch, 0):  # earlier iterations are known, too
-            column, begin = [*_evaluate(closed, np.arange(first)), *column], 0
+            then = None if ended else shift(closed, ahead) if ahead else closed
+            if ahead == late == 0:  # earlier iterations are known, too
+                column, begin = [*_evaluate(closed, np.arange(first)), *column], 0
         schedule = per_epoch(table(np.array(column, np.float64), start=begin, then=then), every)
         return shift(schedule, late) if late else schedule
 
