@@ -81,8 +81,8 @@ def branching(epoch):
 
 
 @pytest.mark.parametrize("make", [sgd, adam])
-@pytest.mark.parametrize("told", [True, False], ids=["iteration", "start of the recipe"])
-def test_updates_fall_where_torchs_loop_makes_them(make, told):
+@pytest.mark.parametrize("given", [True, False], ids=["iteration", "start of the recipe"])
+def test_updates_fall_where_torchs_loop_makes_them(make, given):
     """Every 4th batch updates and steps the scheduler; taken over after 8 batches."""
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(24, 3))
@@ -107,12 +107,12 @@ def test_updates_fall_where_torchs_loop_makes_them(make, told):
     assert recipe.start == 8
     with jax.enable_x64(True):
         params = {"w": jnp.asarray(parameter.detach().numpy())}
-        if told:  # a recipe of one's own, which starts at 0
+        if given:  # a recipe of one's own, which starts at 0
             rate = lambda i: 0.1 * jnp.asarray(0.9) ** (i // 4)  # noqa: E731
             groups = {"0": recipe.groups["0"] | {"learning_rate": rate}}
             recipe = dataclasses.replace(recipe, start=0, groups=groups)
         tx = recipe.optimizer(all_one)
-        state = import_state(optimizer.state_dict(), tx, params, iteration=8 if told else None)
+        state = import_state(optimizer.state_dict(), tx, params, iteration=8 if given else None)
         update, made = jax.jit(tx.update), []
         for k, theirs in zip(range(8, 24), train(range(8, 24)), strict=True):
             changes, state = update({"w": jnp.asarray(gradients[k])}, state, params)
@@ -191,11 +191,11 @@ STARTS = {
     "restarts by fractions": (by_fractions, 0, None),
     "restarts by fractions, then whole": (by_fractions, 3, None),
 }
-"""A scheduler, the steps it makes, and the step at which the run stands; None if not known."""
+"""A scheduler, the steps it makes, and the step of the run; None where it is not known."""
 
 
 @pytest.mark.parametrize("case", STARTS)
-def test_a_recipe_starts_where_the_scheduler_stands(case):
+def test_a_recipe_starts_at_the_step_of_its_scheduler(case):
     make, steps, expected = STARTS[case]
     scheduler = at_step(make, steps)
     name = type(scheduler).__name__
@@ -203,7 +203,7 @@ def test_a_recipe_starts_where_the_scheduler_stands(case):
         warnings.simplefilter("always")
         recipe = convert(scheduler, steps_per_epoch=7, batches_done=2, iterations=50)
     note = (
-        "start must be given where the scheduler does not tell how many steps the run has made, got "
+        "start must be given where the scheduler does not count the steps of the run, got "
         f"{name}: iterations count from 0."
     )
     messages = [str(w.message) for w in caught if "start must be given" in str(w.message)]
@@ -312,7 +312,7 @@ def test_a_closed_form_that_matches_the_first_rows_is_not_used(iterations):
     assert rates_of(recipe, iterations) == live_rates(scheduler, iterations)
 
 
-def test_a_change_that_is_too_far_away_to_be_seen_is_not_foretold():
+def test_a_change_that_is_too_far_away_to_be_seen_is_not_extrapolated():
     scheduler = at_step(lambda o: reference.ConstantLR(o, 0.5, 10**9), 0)
     with pytest.raises(ValueError, match=r"^the table holds counts 0 to 8, got 9\."):
         convert(scheduler, iterations=9).at(9)

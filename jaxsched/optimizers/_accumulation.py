@@ -33,8 +33,8 @@ class Accumulation:
       batches: how many batches an update is to wait for, a schedule of the iteration.
       steps_per_epoch: where given, pending gradients are dropped at every epoch's
         start, while the last update stays where it was; where ``None`` they are kept.
-      last_update: u of a process that starts, at its first iteration; the one before that if None.
-        The originals have -1: a resumed process updates at its first batch.
+      last_update: u in a fresh state; the iteration before its first if None. The originals have
+        -1 in every process, so that a resumed one updates at its first batch.
 
     Source: the training loops of YOLOv5 and Ultralytics.
     """
@@ -54,7 +54,7 @@ class Accumulation:
             require_count("last_update", self.last_update, at_least=-1)
 
     def update_before(self, start: Any) -> Any:
-        """Return the iteration of the last update, for a process that starts at ``start``."""
+        """Return u in a fresh state that begins at ``start``."""
         return start - 1 if self.last_update is None else self.last_update
 
     def _wait(self, iteration: Any) -> jax.Array:

@@ -32,12 +32,12 @@ MIN_CHECKED, MAX_CHECKED = 1_000, 1_000_000
 """Steps on which a closed form is checked, besides ``SPANS``; and the longest span that is."""
 
 SPANS = ("total_iters", "step_size", "T_max", "T_i", "total_size", "total_steps", "anneal_epochs")
-"""Attributes of schedulers: the steps to their last change, or of a period."""
+"""Attributes of schedulers: the steps of a period, or to the last change."""
 
 BOUND, DRIFT = 1e-11, 1e-15
-"""Of the peak: what a closed form may be from torch's recursion at first, and a step.
+"""The most that a closed form may differ from torch's recursion, and what each step adds to it.
 
-Of the peak, a cosine of 10 to 30,000 steps is 4.5e-11 off after 100,000.
+Shares of the peak. Measured: 4.5e-11 after 100,000 steps, of cosines of 10 to 30,000.
 """
 
 
@@ -57,9 +57,9 @@ def from_torch(
     A copy of the scheduler is stepped on a stand-in for the optimizer and what it
     sets is recorded: a table, equal to the bit. Outside it concrete iterations are refused and
     traced ones give NaN, unless the scheduler is one of torch.optim's and its
-    ``jaxsched.lr_scheduler`` is within 1e-11 of the peak (and 1e-15 a step) of at least 1,000
-    steps and a whole period, or all steps to the last change: that closed form then has the
-    iterations past the table, and those before it. A number that stays in that recording is a
+    ``jaxsched.lr_scheduler`` is within 1e-11 of the peak (and 1e-15 a step) of 1,000 steps past
+    the next turn of its period, or past its last change: that closed form then gives the
+    iterations after the table, and those before it. What is constant in the recording is a
     number of the recipe, but for the learning rate and a momentum that the scheduler cycles. The
     live objects stay as they are.
 
@@ -99,8 +99,8 @@ def from_torch(
         start = 0 if made is None else made * every + batches_done
         if made is None:
             note["note"] = (
-                "start must be given where the scheduler does not tell how many steps the run has "
-                f"made, got {type(scheduler).__name__}: iterations count from 0."
+                "start must be given where the scheduler does not count the steps of the run, got "
+                f"{type(scheduler).__name__}: iterations count from 0."
             )
             warnings.warn(f"{note['note']} Pass start, that of the next batch.", stacklevel=2)
     require_count("start", start)
@@ -244,13 +244,14 @@ def _require_scheduler(
 
 
 def _steps_made(scheduler: Any) -> int | None:
-    """The steps that a scheduler has made since the run's start, None where it does not tell."""
+    """The steps that the run has made, None where the scheduler does not count them."""
     try:
         made = _own_steps(scheduler)
     except AttributeError:
         return None
-    tells = isinstance(scheduler, live.LRScheduler) and not isinstance(scheduler, SWALR)
-    return made if tells and made == scheduler.last_epoch else None
+    # SWALR is made in mid-run, and counts from there.
+    counts = isinstance(scheduler, live.LRScheduler) and not isinstance(scheduler, SWALR)
+    return made if counts and made == scheduler.last_epoch else None
 
 
 def _own_steps(scheduler: Any) -> int:

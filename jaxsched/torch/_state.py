@@ -120,7 +120,7 @@ def import_state(
     *,
     iteration: int | None = None,
 ) -> optax.OptState:
-    """The state of ``tx`` that goes on where torch's optimizer stands.
+    """Return the state of ``tx`` with which it continues torch's optimizer.
 
     Step counts, moments and buffers are those of torch; a momentum buffer that
     torch does not have yet is not started here either. Torch saves no pending gradients: under
