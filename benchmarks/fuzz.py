@@ -308,13 +308,16 @@ def update(rng: random.Random, folder: Path) -> None:
 
 
 def schedule(rng: random.Random, folder: Path) -> None:
-    """A table, good or bad, at counts within and past it."""
+    """A table, good or bad, at counts within and past it, which it refuses or is NaN at if traced."""
     values = [rng.uniform(0, 1) for _ in range(rng.randrange(0, 5))]
     if rng.random() < 0.3:
         values.append(rng.choice(ODD))
     start = rng.choice((0, 0, 3, -1, 2**24))
     made = schedules.table(values, start=start)
     count = start + rng.randrange(-1, 6)
+    within = 0 <= count - start < len(values)
+    traced = jax.vmap(made)(jnp.asarray([count]))[0]
+    near(traced, values[count - start] if within else math.nan)
     near(made(count), values[count - start] if count - start >= 0 else math.nan)
 
 

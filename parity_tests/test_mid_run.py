@@ -12,6 +12,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
@@ -252,6 +253,10 @@ def test_the_rate_of_the_state_is_that_of_its_iteration():
     jax.tree.map(np.testing.assert_array_equal, again, state)
     _, state = tx.update(params, state, params)
     assert hyperparameters(state)["0"]["learning_rate"] == rate
+    wrapped = optax.apply_if_finite(optax.chain(optax.identity(), tx), 5)
+    inside = import_state(optimizer.state_dict(), wrapped, params)
+    assert hyperparameters(inside)["0"]["learning_rate"] == rate
+    assert int(tx.init(params).iteration) == 60, "an import leaves no trace"
     scheduler.step()
     later = import_state(optimizer.state_dict(), tx, params, iteration=61)
     assert hyperparameters(later)["0"]["learning_rate"] == np.float32(
