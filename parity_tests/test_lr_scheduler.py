@@ -321,13 +321,14 @@ def test_strict_promotion(name: str) -> None:
 
 def test_past_the_end() -> None:
     replay = lr_scheduler.exponential_lr(1.0, 0.5, steps=3)
-    assert float(jax.jit(replay)(9)) == 0.125
+    assert math.isnan(jax.jit(replay)(9))
     with pytest.raises(ValueError, match="the table holds counts 0 to 3, got 4"):
         replay(4)
     for steps in (None, 10):
         cycle = lr_scheduler.one_cycle_lr(1.0, total_steps=10, steps=steps)
         for schedule in (cycle, cycle.momentum):
-            assert float(jax.jit(schedule)(12)) == float(schedule(10))
+            past = float(jax.jit(schedule)(12))
+            assert math.isnan(past) if steps else past == float(schedule(10))
             with pytest.raises(ValueError, match=r"count.*got 11"):
                 schedule(11)
     with pytest.raises(ValueError, match="count must be at most 10, where the cycle of"):
