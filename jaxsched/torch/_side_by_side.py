@@ -340,7 +340,7 @@ def _recipe(
     every = None if scheduler is None else steps_per_epoch
     with contextlib.suppress(ValueError):
         return from_torch(
-            optimizer, scheduler, labels=labels, steps_per_epoch=every, iterations=updates
+            optimizer, scheduler, labels=labels, start=0, steps_per_epoch=every, iterations=updates
         )
     return None
 
