@@ -1,16 +1,14 @@
-"""What YOLOv5's and Ultralytics' policies share. Counts iterations; 0 is the first.
+"""What YOLOv5's and Ultralytics' policies, and the article's simulation of one, have in common."""
 
-The article's simulation of the policy is built of it too.
-"""
-
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxsched import optimizers, schedules
+from jaxsched._recipe import Recipe
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._validate import is_zero
+from jaxsched._validate import is_zero, require_bool, require_choice, require_count, require_run
 from jaxsched.lr_scheduler import lambda_lr
-from jaxsched.optimizers import Accumulation
 
 UPDATE_RULES: Mapping[str, Callable[..., Any]] = {
     "SGD": optimizers.sgd,
@@ -18,8 +16,127 @@ UPDATE_RULES: Mapping[str, Callable[..., Any]] = {
     "AdamW": optimizers.adamw,
 }
 
-NBS = 64
-"""The nominal batch size, to which the originals accumulate."""
+DEFAULTS = {
+    "lr0": 0.01,
+    "lrf": 0.01,
+    "momentum": 0.937,
+    "weight_decay": 0.0005,
+    "warmup_epochs": 3.0,
+    "warmup_momentum": 0.8,
+    "warmup_bias_lr": 0.1,
+}
+"""What ``hyp.scratch-low.yaml`` and Ultralytics' default settings have for the optimizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """Where the releases of the originals differ.
+
+    Attributes:
+      lags: the scheduler steps at an epoch's end, so that rates lag by an epoch.
+      saves_first: where it lags, a checkpoint is saved before the scheduler steps, so that a
+        resumed process repeats the rate of its predecessor's last epoch.
+      drops: pending gradients are dropped at an epoch's start.
+      warmup_floor: iterations that a warm-up lasts at least.
+      short_runs: the warm-up is no longer than the run without its last epoch, and the
+        accumulation ramps to an integer that the run can reach.
+      clip_norm: norm that all gradients together are clipped to.
+      bias_label: the group whose warm-up starts from the bias rate.
+      auto_short: the optimizer that "auto" takes for up to 10,000 iterations.
+      auto_long: the one that it takes for more.
+    """
+
+    lags: bool = True
+    saves_first: bool = False
+    drops: bool = True
+    warmup_floor: int = 100
+    short_runs: bool = False
+    clip_norm: float | None = 10.0
+    bias_label: str = "bias"
+    auto_short: str = "AdamW"
+    auto_long: str = "SGD"
+
+
+def release_of(arguments: Mapping[str, Any], versions: Mapping[str, Version]) -> Version:
+    """Return the version that the arguments of a policy name, and refuse those it cannot take."""
+    require_run(**{name: arguments[name] for name in ("epochs", "steps_per_epoch", "start_epoch")})
+    require_count("batch_size", arguments["batch_size"], at_least=1)
+    require_bool(**{name: arguments[name] for name in ("cos_lr", "resumed")})
+    require_choice("version", arguments["version"], versions)
+    return versions[arguments["version"]]
+
+
+def build(
+    origin: tuple[Callable[..., Recipe], Mapping[str, Any]],
+    release: Version,
+    hyp: Mapping[str, Any],
+    *,
+    optimizer: str,
+    warmup: int,
+    momentum: float,
+    weight_decay: float,
+    nbs: float,
+    batches: int,
+) -> Recipe:
+    """Build the recipe of an original.
+
+    Args:
+      origin: the policy and its arguments.
+      release: the version.
+      hyp: the original's hyperparameters.
+      optimizer: a key of ``UPDATE_RULES``.
+      warmup: length of the warm-up, in iterations.
+      momentum: where its momentum leads.
+      weight_decay: decay of the group "weight", scaled.
+      nbs: the nominal batch size, to which the original accumulates.
+      batches: batches an update once the ramp is over.
+    """
+    epochs, steps_per_epoch, batch_size, cos_lr, start_epoch, resumed = (
+        origin[1][name]
+        for name in ("epochs", "steps_per_epoch", "batch_size", "cos_lr", "start_epoch", "resumed")
+    )
+    factor = (schedules.one_cycle if cos_lr else schedules.linear)(epochs, lrf=hyp["lrf"])
+    if release.lags:
+        rate = lagging_rate(
+            hyp["lr0"],
+            factor,
+            steps_per_epoch=steps_per_epoch,
+            warmup_iterations=warmup,
+            start_epoch=start_epoch,
+            resumed=resumed,
+            saves_first=release.saves_first,
+        )
+    else:
+        rate = schedules.per_epoch(lambda_lr(hyp["lr0"], factor), steps_per_epoch)
+    reachable = min(batches, steps_per_epoch * epochs)
+    ramp = schedules.batch_ramp(
+        warmup,
+        end=reachable if release.short_runs else nbs / batch_size,
+        then=reachable if release.short_runs else batches,
+    )
+    accumulation = optimizers.Accumulation(ramp, steps_per_epoch if release.drops else None)
+    start, updates = start_epoch * steps_per_epoch, 0
+    if resumed and start:
+        updates = int(accumulation.simulate(0, start)["stepped"].sum())
+    return Recipe(
+        groups(
+            rate,
+            optimizer=optimizer,
+            warmup_iterations=warmup,
+            bias_rate=hyp["warmup_bias_lr"],
+            bias_label=release.bias_label,
+            momentum=momentum,
+            warmup_momentum=hyp["warmup_momentum"],
+            weight_decay=weight_decay,
+        ),
+        UPDATE_RULES[optimizer],
+        clip_norm=release.clip_norm,
+        accumulation=accumulation,
+        ema=optimizers.EMA(updates=updates),
+        start=start,
+        length=epochs * steps_per_epoch,
+        origin=origin,
+    )
 
 
 def lagging_rate(
@@ -100,13 +217,3 @@ def groups(
         }
         for label in ("weight", "bias", "norm")
     }
-
-
-def batches_per_update(batch_size: int, nbs: float = NBS) -> int:
-    """Batches an update once the ramp is over, rounded half to even."""
-    return max(round(nbs / batch_size), 1)
-
-
-def updates_before(accumulation: Accumulation, start: int) -> int:
-    """Updates that a predecessor made in the iterations before ``start``."""
-    return int(accumulation.simulate(0, start)["stepped"].sum()) if start else 0
