@@ -6,6 +6,8 @@ from jaxsched._schedule import Hyperparameter
 from jaxsched._validate import require, require_bool, require_nonnegative, require_run
 from jaxsched.recipes import _policy as policy
 
+NUMBERS = ("lr0", "lrf", "momentum", "weight_decay", "warmup_bias_lr", "warmup_momentum")
+
 
 def yolov5_resnet18(
     *,
@@ -67,25 +69,14 @@ def yolov5_resnet18(
     """
     arguments = dict(locals())
     require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
-    for name in ("warmup_iterations", "lr0", "lrf", "momentum", "weight_decay", "warmup_bias_lr"):
+    for name in ("warmup_iterations", *NUMBERS):
         if callable(arguments[name]):
             raise TypeError(f"{name} must be a number, got a function. Put a schedule in a Recipe.")
     require_bool(resumed=resumed)
     # Between two iterations it would end on neither: torch keeps the last value it wrote.
-    require(
-        "warmup_iterations",
-        warmup_iterations,
-        "a whole number of at least 0",
-        lambda v: v >= 0 and v == int(v),
-    )
-    require_nonnegative(
-        lr0=lr0,
-        lrf=lrf,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        warmup_bias_lr=warmup_bias_lr,
-        warmup_momentum=warmup_momentum,
-    )
+    rule = "a whole number of at least 0"
+    require("warmup_iterations", warmup_iterations, rule, lambda v: v >= 0 and v == int(v))
+    require_nonnegative(**{name: arguments[name] for name in NUMBERS})
     rate = policy.lagging_rate(
         lr0,
         schedules.cosine(epochs, lrf=lrf),
@@ -95,15 +86,7 @@ def yolov5_resnet18(
         resumed=resumed,
     )
     return Recipe(
-        policy.groups(
-            rate,
-            optimizer="SGD",
-            warmup_iterations=warmup_iterations,
-            bias_rate=warmup_bias_lr,
-            momentum=momentum,
-            warmup_momentum=warmup_momentum,
-            weight_decay=weight_decay,
-        ),
+        policy.groups(rate, arguments, warmup_iterations),
         start=start_epoch * steps_per_epoch,
         length=epochs * steps_per_epoch,
         origin=(yolov5_resnet18, arguments),

@@ -73,8 +73,6 @@ def build(
     *,
     optimizer: str,
     warmup: int,
-    momentum: float,
-    weight_decay: float,
     nbs: float,
     batches: int,
 ) -> Recipe:
@@ -83,11 +81,9 @@ def build(
     Args:
       origin: the policy and its arguments.
       release: the version.
-      hyp: the original's hyperparameters.
+      hyp: the original's hyperparameters, the decay scaled.
       optimizer: a key of ``UPDATE_RULES``.
       warmup: length of the warm-up, in iterations.
-      momentum: where its momentum leads.
-      weight_decay: decay of the group "weight", scaled.
       nbs: the nominal batch size, to which the original accumulates.
       batches: batches an update once the ramp is over.
     """
@@ -119,16 +115,7 @@ def build(
     if resumed and start:
         updates = int(accumulation.simulate(0, start)["stepped"].sum())
     return Recipe(
-        groups(
-            rate,
-            optimizer=optimizer,
-            warmup_iterations=warmup,
-            bias_rate=hyp["warmup_bias_lr"],
-            bias_label=release.bias_label,
-            momentum=momentum,
-            warmup_momentum=hyp["warmup_momentum"],
-            weight_decay=weight_decay,
-        ),
+        groups(rate, hyp, warmup, optimizer=optimizer, bias_label=release.bias_label),
         UPDATE_RULES[optimizer],
         clip_norm=release.clip_norm,
         accumulation=accumulation,
@@ -151,15 +138,9 @@ def lagging_rate(
 ) -> Schedule:
     """The rate of an iteration where the scheduler steps at each epoch's end, and so lags.
 
-    Args:
-      lr0: base rate.
-      factor: ``lr_lambda``, counting epochs.
-      steps_per_epoch: iterations in an epoch.
-      warmup_iterations: until then the warm-up writes the rate, toward the current
-        epoch's; the lag shows from the epoch after.
-      start_epoch: the epoch in which this process starts.
-      resumed: whether it starts with its predecessor's optimizer state.
-      saves_first: whether that state was saved before the scheduler stepped.
+    Until ``warmup_iterations`` the warm-up writes the rate, toward the current epoch's; the lag shows
+    from the epoch after. A process that starts in ``start_epoch`` is ``resumed`` where it has its
+    predecessor's optimizer state; ``saves_first`` if that was saved before the scheduler stepped.
     """
     rate = lambda_lr(lr0, factor)
     lagging = schedules.lagged(rate, after=warmup_iterations // steps_per_epoch)
@@ -177,42 +158,28 @@ def lagging_rate(
 
 def groups(
     rate: Schedule,
+    hyp: Mapping[str, Any],
+    warmup: Any,
     *,
-    optimizer: str,
-    warmup_iterations: Any,
-    bias_rate: Hyperparameter,
-    momentum: Hyperparameter,
-    warmup_momentum: Hyperparameter,
-    weight_decay: Hyperparameter,
+    optimizer: str = "SGD",
     bias_label: str = "bias",
 ) -> dict[str, dict[str, Any]]:
-    """The three groups, warmed up toward ``rate``.
+    """The three groups, warmed up toward ``rate``, which moves, in ``warmup`` iterations.
 
-    Args:
-      rate: the rate after the warm-up, and its moving target, of the iteration.
-      optimizer: a key of ``UPDATE_RULES``.
-      warmup_iterations: length of the warm-up.
-      bias_rate: where the warm-up of the group ``bias_label`` starts; the others start at 0.
-      momentum: SGD's momentum after the warm-up; Adam's b1 all along.
-      warmup_momentum: where the momentum's warm-up starts.
-      weight_decay: decay of the group "weight".
-      bias_label: the group that starts from ``bias_rate``.
+    The rate's warm-up starts from ``warmup_bias_lr`` in the group ``bias_label`` and from 0 in the
+    others. ``momentum`` is SGD's after its warm-up, Adam's b1 all along. Only "weight" decays.
     """
+    moment = {"b1": hyp["momentum"], "b2": 0.999}
     if optimizer == "SGD":
-        moment = {
-            "momentum": schedules.warmup(
-                schedules.constant(momentum), warmup_iterations, start=warmup_momentum
-            ),
-            "nesterov": True,
-        }
-    else:
-        moment = {"b1": momentum, "b2": 0.999}
-    rising = schedules.warmup(rate, warmup_iterations, start=0.0)
-    falling = schedules.warmup(rate, warmup_iterations, start=bias_rate)
+        after = schedules.constant(hyp["momentum"])
+        momentum = schedules.warmup(after, warmup, start=hyp["warmup_momentum"])
+        moment = {"momentum": momentum, "nesterov": True}
+    rising = schedules.warmup(rate, warmup, start=0.0)
+    falling = schedules.warmup(rate, warmup, start=hyp["warmup_bias_lr"])
     return {
         label: {
             "learning_rate": falling if label == bias_label else rising,
-            "weight_decay": weight_decay if label == "weight" else 0.0,
+            "weight_decay": hyp["weight_decay"] if label == "weight" else 0.0,
             **moment,
         }
         for label in ("weight", "bias", "norm")

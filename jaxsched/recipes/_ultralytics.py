@@ -132,7 +132,6 @@ def ultralytics(
     require(
         "args['nbs']", a["nbs"], "a whole number of at least 1", lambda v: v >= 1 and v % 1 == 0
     )
-    momentum = a["momentum"]
     if optimizer == "auto":
         if classes is None or images is None:
             raise ValueError(
@@ -150,7 +149,7 @@ def ultralytics(
             )
         a["lr0"] = 0.01 if optimizer == "SGD" else round(0.002 * 5 / (4 + classes), 6)
         a["warmup_bias_lr"] = 0.0  # whichever optimizer was chosen
-        momentum = 0.9
+        a["momentum"] = 0.9
     require_choice("optimizer", optimizer, [*policy.UPDATE_RULES, "auto"])
 
     warmup = 0
@@ -159,16 +158,15 @@ def ultralytics(
         warmup = max(round(length * steps_per_epoch), release.warmup_floor)
     if optimizer == "SGD" and warmup and (resumed or start_epoch * steps_per_epoch <= warmup):
         # The warm-up leads to the given momentum, also where "auto" built SGD with another.
-        momentum = a["momentum"]
+        a["momentum"] = arguments["args"]["momentum"]
     batches = max(round(a["nbs"] / batch_size), 1)
+    a["weight_decay"] = a["weight_decay"] * batch_size * batches / a["nbs"]
     return policy.build(
         (ultralytics, arguments),
         release,
         a,
         optimizer=optimizer,
         warmup=warmup,
-        momentum=momentum,
-        weight_decay=a["weight_decay"] * batch_size * batches / a["nbs"],
         nbs=a["nbs"],
         batches=batches,
     )

@@ -84,11 +84,9 @@ def yolov5(
     return policy.build(
         (yolov5, {**arguments, "hyp": h}),
         release,
-        h,
+        {**h, "weight_decay": h["weight_decay"] * (batch_size * batches / nbs)},
         optimizer=optimizer,
         warmup=max(round(h["warmup_epochs"] * steps_per_epoch), release.warmup_floor),
-        momentum=h["momentum"],
-        weight_decay=h["weight_decay"] * (batch_size * batches / nbs),
         nbs=nbs,
         batches=batches,
     )
