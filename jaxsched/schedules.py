@@ -1,17 +1,12 @@
 """Pure curves of a count, and the combinators that join them.
 
-A schedule is a pure function of a count; 0 is the first. What is counted is
-the caller's to say: the curves here count epochs where a recipe hands them to
-``per_epoch``, iterations where it does not.
+A schedule is a pure function of a count; 0 is the first. The curves count epochs where a recipe
+hands them to ``per_epoch``, iterations where it does not.
 
-torch computes a learning rate as a Python float and hands it to a float32
-kernel, so the value that acts is the float32 nearest to a float64. That is
-what every schedule here returns, under ``jit``, ``vmap`` and ``lax.scan`` too:
-its formula is evaluated in float64 inside the graph and rounded once. With
-``jax_enable_x64`` the float64 itself is returned.
-
-Every function here returns a ``Schedule``, and takes one or any other function of
-the count where it takes a schedule.
+torch computes a learning rate as a Python float and hands it to a float32 kernel, so the value that
+acts is the float32 nearest to a float64. That is what every schedule here returns, under ``jit``,
+``vmap`` and ``lax.scan`` too: its formula is evaluated in float64 inside the graph and rounded once.
+With ``jax_enable_x64`` the float64 itself is returned.
 """
 
 import math
@@ -73,8 +68,7 @@ def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
 
     .. math:: f(e) = \frac{1 + \cos(e \pi / E)}{2} (1 - \mathrm{lrf}) + \mathrm{lrf}
 
-    It is an ``lr_lambda``: a factor, to be given to ``lr_scheduler.lambda_lr``.
-    Past ``epochs`` the cosine climbs again, as the original does.
+    It is an ``lr_lambda``, for ``lr_scheduler.lambda_lr``. Past ``epochs`` it climbs again.
 
     Args:
       epochs: half the cosine's period, E.
@@ -175,11 +169,9 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     .. math:: s(e) = \mathrm{schedule}(e) \text{ if } e \le \mathrm{after},
               \text{ else } \mathrm{schedule}(e - 1)
 
-    This is what ``scheduler.last_epoch = start_epoch - 1`` leads to: the
-    scheduler's first step, at the end of epoch 0, brings it to epoch 0. While a
-    warm-up writes the rates itself nobody sees it; after the epoch in which the
-    warm-up ends, each epoch runs at the rate of the one before, and the rate of
-    the last epoch is never used.
+    This is what ``scheduler.last_epoch = start_epoch - 1`` leads to: the scheduler's first step, at
+    the end of epoch 0, brings it to epoch 0. After the epoch in which the warm-up ends, each epoch
+    runs at the rate of the one before, and the rate of the last epoch is never used.
 
     Args:
       schedule: a schedule that counts epochs.
@@ -256,10 +248,9 @@ def warmup(
 
     .. math:: s(i) = \operatorname{interp}(i, [0, n], [\mathrm{start}, \mathrm{schedule}(i)])
 
-    The target is the schedule's value at the current iteration, not at the
-    warm-up's end: where ``schedule`` falls from epoch to epoch, the rate drops
-    at each epoch border inside the warm-up. From ``iterations`` on the value is
-    ``schedule(i)``; so it is at 0 if ``iterations`` is 0, as in ``np.interp``.
+    The target is the schedule's value at the current iteration, not at the warm-up's end: where
+    ``schedule`` falls from epoch to epoch, so does the rate inside the warm-up. From ``iterations``
+    on the value is ``schedule(i)``.
 
     Args:
       schedule: the target, counted as this one is.
