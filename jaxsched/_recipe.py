@@ -1,7 +1,4 @@
-"""Recipe: the hub between where a recipe comes from and what is done with it.
-
-A recipe counts iterations, one a batch; 0 is the first batch of epoch 0.
-"""
+"""Recipe: what each parameter group is trained with, by iteration; 0 is the first of epoch 0."""
 
 import dataclasses
 import functools
@@ -279,10 +276,9 @@ class Recipe:
         )
 
     def bookkeeping(self, n: int, start: int | None = None) -> dict[str, np.ndarray]:
-        """Count accumulation and average over ``n`` iterations, simulated from ``self.start``.
+        """Return ``Trace.run`` of ``n`` iterations, simulated from ``self.start``.
 
-        Returns:
-          ``Trace.run`` of these iterations: empty without accumulation and average.
+        It counts accumulation and average, and is empty without these.
         """
         start = self.start if start is None else start
         if self.accumulation is None and self.ema is None:

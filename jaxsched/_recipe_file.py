@@ -271,10 +271,7 @@ def _yaml() -> Any:
 
 
 def _read_numbers_as_json(yaml: Any, kind: Any) -> None:
-    """Make a loader or dumper take 1e-8 for a number, which YAML 1.1 reads as text, and 010 for none.
-
-    YAML 1.1 reads that as 8, and 1:30 as 90.
-    """
+    """Make 1e-8 a number, text to YAML 1.1, and neither 010 nor 1:30, which it reads as 8 and 90."""
     kind.yaml_implicit_resolvers = {
         first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()

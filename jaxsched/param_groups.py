@@ -225,14 +225,15 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
     tree = labels if is_tree or not callable(labels) else labels(params)
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     by_path = {leaf_path(keys): label for keys, label in flat}
-    paths = leaf_paths(params)
-    found, used = [], set()
-    for path in paths:
+
+    def match(path: Path) -> Path | None:
         prefixes = (path[:length] for length in range(len(path), -1, -1))
         names = ((name,) for name in ("/".join(path), *torch_names(path)))
-        match = next((known for known in (*prefixes, *names) if known in by_path), None)
-        used.add(match)
-        found.append(None if match is None else by_path[match])
+        return next((key for key in (*prefixes, *names) if key in by_path), None)
+
+    matches = [match(path) for path in leaf_paths(params)]
+    used = set(matches)
+    found = [None if key is None else by_path[key] for key in matches]
     fitted = _tree(params, found)
     unused = ["/".join(path) for path in by_path if path not in used]
     if unused:

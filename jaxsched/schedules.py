@@ -19,17 +19,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxsched import _schedule
 from jaxsched._arithmetic import integer, interp, quotient
-from jaxsched._schedule import (
-    Formula,
-    Hyperparameter,
-    Schedule,
-    ScheduleLike,
-    as_float64,
-    float64_formula,
-    formula_of,
-    freeze,
-)
+from jaxsched._schedule import Hyperparameter, Schedule, ScheduleLike, as_float64, freeze
 from jaxsched._validate import require, require_count, require_nonnegative
 
 __all__ = [
@@ -136,7 +128,9 @@ def _factor(
     factory: Callable[..., Schedule], formula: Any, epochs: Hyperparameter, lrf: Hyperparameter
 ) -> Schedule:
     require("epochs", epochs, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
-    return Schedule(factory, {"epochs": epochs, "lrf": lrf}, formula_of(formula, epochs, lrf))
+    return Schedule(
+        factory, {"epochs": epochs, "lrf": lrf}, _schedule.formula_of(formula, epochs, lrf)
+    )
 
 
 def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
@@ -153,7 +147,7 @@ def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
     2.0
     """
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    inner, steps_per_epoch = float64_formula(schedule), freeze(steps_per_epoch)
+    inner, steps_per_epoch = _schedule.float64_formula(schedule), freeze(steps_per_epoch)
 
     def formula(count: Any) -> Any:
         # In integers: XLA divides floats by a constant by way of its reciprocal, and 49 / 49 falls
@@ -180,7 +174,7 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     >>> [float(lagged(lambda epoch: epoch, after=1)(e)) for e in range(4)]
     [0.0, 1.0, 1.0, 2.0]
     """
-    inner, after = float64_formula(schedule), freeze(after)
+    inner, after = _schedule.float64_formula(schedule), freeze(after)
 
     def formula(count: Any) -> Any:
         late = jnp.where(as_float64(count) > as_float64(after), 1, 0)
@@ -200,7 +194,7 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
     [0.0, 1.0]
     """
     require("counts", counts, "an integer", lambda v: int(v) == v)
-    inner, counts = float64_formula(schedule), freeze(counts)
+    inner, counts = _schedule.float64_formula(schedule), freeze(counts)
     return Schedule(
         shift,
         {"schedule": schedule, "counts": counts},
@@ -217,7 +211,7 @@ def override(
               \text{ else } \mathrm{schedule}(c)
 
     A process that starts with a new optimizer after the warm-up runs its first epoch at the rate
-    that ``LambdaLR`` has set there, that of epoch 0: nothing overwrites it.
+    that ``LambdaLR`` has set there, that of epoch 0.
 
     Args:
       schedule: a schedule.
@@ -230,7 +224,7 @@ def override(
     """
     at, when = freeze(at), freeze(when)
     arguments = {"schedule": schedule, "other": other, "at": at, "when": when}
-    inner, there = float64_formula(schedule), float64_formula(other)
+    inner, there = _schedule.float64_formula(schedule), _schedule.float64_formula(other)
     return Schedule(
         override,
         arguments,
@@ -264,7 +258,11 @@ def warmup(
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
     require_nonnegative(iterations=iterations)
-    inner, iterations, start = float64_formula(schedule), freeze(iterations), freeze(start)
+    inner, iterations, start = (
+        _schedule.float64_formula(schedule),
+        freeze(iterations),
+        freeze(start),
+    )
 
     def formula(count: Any) -> Any:
         x, target, n = as_float64(count), inner(count), as_float64(iterations)
@@ -313,11 +311,13 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
     return Schedule(table, arguments, table_formula(numbers, start, then))
 
 
-def table_formula(values: np.ndarray, start: int = 0, then: ScheduleLike | None = None) -> Formula:
+def table_formula(
+    values: np.ndarray, start: int = 0, then: ScheduleLike | None = None
+) -> _schedule.Formula:
     """Return the formula of ``table``."""
     last = values.size - 1
     end = math.inf if then is not None else start + last
-    past = None if then is None else float64_formula(then)
+    past = None if then is None else _schedule.float64_formula(then)
 
     def check(counts: np.ndarray) -> None:
         outside = counts[(counts < start) | (counts > end)]
@@ -346,8 +346,7 @@ def table_formula(values: np.ndarray, start: int = 0, then: ScheduleLike | None 
 def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
     """``function`` run on the host for counts 0 to ``steps - 1``, as a schedule.
 
-    For Python functions that cannot be traced, an ``lr_lambda`` with
-    ``math.cos`` and branches, say; and for devices without float64.
+    For Python functions that cannot be traced (``math.cos``, branches), and devices without float64.
 
     Args:
       function: from an int to a real number.

@@ -94,10 +94,8 @@ def _differentiated(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: J
     moving = [k for k, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
 
     def of(*moved: Any) -> list[Any]:
-        args = list(primals)
-        for k, value in zip(moving, moved, strict=True):
-            args[k] = value
-        return _plain(*args, jaxpr=jaxpr)
+        args = dict(enumerate(primals)) | dict(zip(moving, moved, strict=True))
+        return _plain(*args.values(), jaxpr=jaxpr)
 
     _, found = jax.jvp(of, [primals[k] for k in moving], [tangents[k] for k in moving])
     return _float64.bind(*primals, jaxpr=jaxpr), found

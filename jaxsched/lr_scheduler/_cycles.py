@@ -13,13 +13,8 @@ import jax.numpy as jnp
 
 from jaxsched._schedule import Formula, Hyperparameter, Schedule
 from jaxsched._validate import is_number, require
-from jaxsched.lr_scheduler._recursion import (
-    HOST,
-    closed_formula,
-    factor_formula,
-    factor_on_host,
-    torch_schedule,
-)
+from jaxsched.lr_scheduler import _recursion
+from jaxsched.lr_scheduler._recursion import HOST, torch_schedule
 
 
 def cosine_annealing_warm_restarts(
@@ -78,7 +73,7 @@ def cosine_annealing_warm_restarts(
             position = count - jnp.asarray(starts)[index]
             return rate(jnp, position, jnp.asarray(periods)[index], base_lr, eta_min)
 
-        return closed_formula(formula, base_lr, eta_min)
+        return _recursion.closed_formula(formula, base_lr, eta_min)
 
     of_calls, of_epochs = closed(starts[1:]), closed(_borders_by_logarithm(T_0, T_mult, starts))
 
@@ -180,11 +175,11 @@ def cyclic_lr(
     if scale_fn is None:
         scale_mode = "iterations" if mode == "exp_range" else "cycle"
 
-    factor = None if scale_fn is None else factor_formula(scale_fn, "scale_fn")
+    factor = None if scale_fn is None else _recursion.factor_formula(scale_fn, "scale_fn")
 
     def scale(xp, x, gamma):
         if scale_fn is not None and factor is not None:
-            return factor_on_host(scale_fn, x) if xp is HOST else factor(x)
+            return _recursion.factor_on_host(scale_fn, x) if xp is HOST else factor(x)
         if mode == "triangular":
             return 1.0
         return gamma**x if mode == "exp_range" else 1 / 2.0 ** (x - 1)

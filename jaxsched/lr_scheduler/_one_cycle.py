@@ -83,9 +83,11 @@ def one_cycle_lr(
         require(name, value, "other than 0, to be divided by", lambda v: v != 0)
     require_anneal_strategy(anneal_strategy)
 
+    def of_phases(*values):
+        return values if three_phase else (*values[:-2], values[-1])  # without the middle phase
+
     def phase_ends(pct, total):
-        rise = [pct * total - 1]
-        return [*rise, 2 * pct * total - 2, total - 1] if three_phase else [*rise, total - 1]
+        return of_phases(pct * total - 1, 2 * pct * total - 2, total - 1)
 
     known = not any(isinstance(value, jax.Array) for value in (pct_start, total_steps))
     last: Any = total_steps
@@ -122,12 +124,9 @@ def one_cycle_lr(
             return (b - a) * part + a
         return b + (a - b) / 2.0 * (xp.cos(math.pi * part) + 1)
 
-    def rates(initial, highest, least):
-        return (initial, highest, initial, least) if three_phase else (initial, highest, least)
-
     def closed(count, max_lr, div, final_div, pct, total):
         initial = max_lr / div
-        levels = rates(initial, max_lr, initial / final_div)
+        levels = of_phases(initial, max_lr, initial, initial / final_div)
         return anneal(jnp, jnp.minimum(count, last), pct, total, *levels)
 
     def prepare(group, max_lr, div, final_div, *_):
@@ -136,7 +135,7 @@ def one_cycle_lr(
 
     def rule(now, _, div, final_div, pct, total):
         refuse_past(now.epoch)
-        levels = rates(*(now.group[key] for key in ("initial_lr", "max_lr", "min_lr")))
+        levels = of_phases(*map(now.group.get, ("initial_lr", "max_lr", "initial_lr", "min_lr")))
         return anneal(HOST, now.epoch, pct, total, *levels)
 
     def momentum(xp, count, *values):
@@ -144,8 +143,7 @@ def one_cycle_lr(
 
     if steps is not None and known:
         refuse_past(min(steps, last + 1))
-    highs = (max_momentum, base_momentum, max_momentum, max_momentum)
-    momenta = (pct_start, total_steps, *highs[: 4 if three_phase else 3])
+    levels = of_phases(max_momentum, base_momentum, max_momentum, max_momentum)
     return torch_schedule(
         one_cycle_lr,
         arguments,
@@ -153,6 +151,6 @@ def one_cycle_lr(
         closed,
         rule,
         prepare=prepare,
-        momentum=(momentum, momenta) if cycle_momentum else None,
+        momentum=(momentum, (pct_start, total_steps, *levels)) if cycle_momentum else None,
         check=(lambda counts: refuse_past(np.max(counts, initial=0))) if known else None,
     )

@@ -139,12 +139,11 @@ def reduce_lr_on_plateau(
             due = bad > patience
             now = rate(state.reductions)
             lower = jnp.where(due, reduced(now), now)
+            left = jnp.where(due, cooldown, state.cooldown_counter - cooling.astype(jnp.int32))
             return PlateauState(
                 jnp.where(improved, metric, state.best),
                 jnp.where(due, 0, bad).astype(jnp.int32),
-                jnp.where(due, cooldown, state.cooldown_counter - cooling.astype(jnp.int32)).astype(
-                    jnp.int32
-                ),
+                left.astype(jnp.int32),
                 state.reductions + (lower != now).any().astype(jnp.int32),
                 lower.astype(dtype),
             )

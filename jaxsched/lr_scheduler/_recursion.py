@@ -16,24 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsched._schedule import (
-    Formula,
-    Hyperparameter,
-    Schedule,
-    as_float64,
-    float64_formula,
-    formula_of,
-    freeze,
-)
+from jaxsched import _schedule
+from jaxsched._schedule import Formula, Hyperparameter, Schedule, freeze
 from jaxsched._validate import require_base_lr, require_count, require_one_group
 from jaxsched.schedules import table_formula
 
 Group = dict[str, Any]
 """What torch keeps in ``optimizer.param_groups[i]``: ``lr``, ``initial_lr``, …"""
 
-HOST = types.SimpleNamespace(
-    cos=math.cos, where=lambda condition, yes, no: yes if condition else no
-)
+HOST = types.SimpleNamespace(cos=math.cos, where=lambda holds, yes, no: yes if holds else no)
 """The part of ``jnp`` that formulas shared by host and graph are made of."""
 
 
@@ -61,7 +52,6 @@ class _Leaf(Recursion):
     """A scheduler that holds no others.
 
     Attributes:
-      group: what it shares with the others.
       base_lr: the group's ``initial_lr``, as its constructor found it.
       epoch: torch's ``last_epoch``.
       calls: how often it has stepped, the constructor's step included.
@@ -127,11 +117,9 @@ def torch_schedule(
       closed: the formula of ``(count, base_lr, *hyperparameters)``, without
         ``base_lr`` where the factory has none; None where there is no such formula.
       rule: the next rate, of ``(leaf, *hyperparameters)``, as in ``get_lr``.
-      restart: the rate at a milestone of ``sequential_lr``, of ``(base_lr,
-        *hyperparameters)``: torch's ``_get_closed_form_lr`` at 0, for the
-        classes that have one; the others go by ``rule``.
-      prepare: what the constructor writes to the group, of ``(group,
-        *hyperparameters)``.
+      restart: the rate at a milestone of ``sequential_lr``, of ``(base_lr, *hyperparameters)``:
+        torch's ``_get_closed_form_lr`` at 0, for the classes that have one.
+      prepare: what the constructor writes to the group, of ``(group, *hyperparameters)``.
       sets_base_lr: whether ``base_lr`` is a hyperparameter that replaces the group's rate after
         the constructor's step, as CyclicLR's does.
       momentum: a formula of ``(xp, count, *values)``, with ``jnp`` or ``HOST`` for xp, and values.
@@ -183,7 +171,7 @@ def closed_formula(
         if check is not None:
             check(counts)
 
-    return formula_of(function, *hyperparameters, check=refuse)
+    return _schedule.formula_of(function, *hyperparameters, check=refuse)
 
 
 def recursive_schedule(
@@ -266,11 +254,11 @@ def factor_on_host(function: Callable[[Any], Any], count: int) -> float:
 def factor_formula(function: Callable[[Any], Any], name: str) -> Formula:
     """Return ``function`` as a formula; an error under ``jit`` or on arrays names the remedy."""
     if isinstance(function, Schedule):
-        return float64_formula(function)
+        return _schedule.float64_formula(function)
 
     def factor(count: Any) -> Any:
         try:
-            return as_float64(function(jnp.asarray(count)))
+            return _schedule.as_float64(function(jnp.asarray(count)))
         except Exception as error:
             concrete = not isinstance(count, Tracer)
             if concrete and isinstance(error, ValueError) and "truth value" not in str(error):

@@ -76,16 +76,10 @@ def build(
     nbs: float,
     batches: int,
 ) -> Recipe:
-    """Build the recipe of an original.
+    """Build the recipe of an original, a policy and its arguments.
 
-    Args:
-      origin: the policy and its arguments.
-      release: the version.
-      hyp: the original's hyperparameters, the decay scaled.
-      optimizer: a key of ``UPDATE_RULES``.
-      warmup: length of the warm-up, in iterations.
-      nbs: the nominal batch size, to which the original accumulates.
-      batches: batches an update once the ramp is over.
+    ``hyp`` are its hyperparameters, the decay scaled, ``nbs`` is the nominal batch size, to which it
+    accumulates, and ``batches`` those of an update once the ramp is over.
     """
     epochs, steps_per_epoch, batch_size, cos_lr, start_epoch, resumed = (
         origin[1][name]

@@ -15,14 +15,11 @@ Copies = tuple[Any, torch.optim.Optimizer]
 
 
 def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
-    """Copies of both, in which nothing is shared with the live ones that a step could change.
+    """Copy both, so that nothing is shared with the live ones that a step could change.
 
-    The copied optimizer has the groups and no state; its parameters are on the
-    meta device, which takes no memory. Functions keep their globals, and
-    get copies of what they close over, their defaults and their attributes.
-
-    Raises:
-      ValueError: the scheduler holds what cannot be copied.
+    The copied optimizer has the groups and no state; its parameters are on the meta device, which
+    takes no memory. Functions keep their globals, and get copies of what they close over, their
+    defaults and their attributes. What cannot be copied raises a ValueError.
     """
     stand_in = object.__new__(type(optimizer))
     replaced: dict[int, Any] = {id(optimizer): stand_in}
@@ -74,8 +71,7 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
 class _Copier(pickle.Pickler):
     """Writes a copy; what is replaced, and what needs no copy, by its identity.
 
-    ``copy.deepcopy`` would take functions as they are, and a closure of the
-    user's would then step the live optimizer.
+    ``copy.deepcopy`` would take functions as they are, and a closure step the live optimizer.
     """
 
     def __init__(self, file: io.BytesIO, replaced: dict[int, Any]) -> None:
@@ -112,12 +108,12 @@ class Ended(Exception):
 def rows(
     scheduler: Any, optimizer: torch.optim.Optimizer, read: Callable[[Any], Any]
 ) -> Iterator[Any]:
-    """What ``read`` finds in the optimizer's groups after 0, 1, 2, … further steps.
+    """Yield what ``read`` finds in the optimizer's groups after 0, 1, 2, … further steps.
 
     Raises:
       Ended: the scheduler raised an error.
-      ValueError: the live optimizer moves with the copy; or the scheduler's step
-        is to be told a count, and it cannot be found where it stands.
+      ValueError: the live optimizer moves with the copy; or the scheduler's step takes a count,
+        and its rates do not tell which.
     """
     copy, stand_in = detached(scheduler, optimizer)
     live = read(optimizer.param_groups)

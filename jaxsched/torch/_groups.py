@@ -34,12 +34,7 @@ Place = tuple[str, int | None]
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
-    """The update rule of an optimizer.
-
-    Raises:
-      ValueError: it is of no class of torch.optim that is known, or has an
-        option that the rule does not.
-    """
+    """Return the update rule of an optimizer, refusing options that the rule does not have."""
     rule = RULES.get(type(optimizer))
     if rule is None:
         raise ValueError(
