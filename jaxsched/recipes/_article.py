@@ -51,9 +51,10 @@ def yolov5_resnet18(
       weight_decay: coupled decay of the group "weight".
       warmup_bias_lr: rate at which the biases' warm-up starts.
       warmup_momentum: momentum at which the warm-up starts.
-      start_epoch: the epoch in which this process starts, after the warm-up at the full ``lr0``.
-      resumed: whether it starts with its predecessor's optimizer state, and so at the rate where
-        the predecessor stopped.
+      start_epoch: the epoch in which this process starts. After the warm-up its first epoch runs at
+        the full ``lr0``.
+      resumed: whether it starts with its predecessor's optimizer state; then that epoch runs at the
+        rate where the predecessor stopped.
 
     Returns:
       A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``.

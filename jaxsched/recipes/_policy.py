@@ -76,7 +76,7 @@ def build(
     nbs: float,
     batches: int,
 ) -> Recipe:
-    """Build the recipe of an original, a policy and its arguments.
+    """Build the recipe of an original; ``origin`` are the policy and its arguments.
 
     ``hyp`` are its hyperparameters, the decay scaled, ``nbs`` is the nominal batch size, to which it
     accumulates, and ``batches`` those of an update once the ramp is over.
@@ -98,12 +98,10 @@ def build(
         )
     else:
         rate = schedules.per_epoch(lambda_lr(hyp["lr0"], factor), steps_per_epoch)
-    reachable = min(batches, steps_per_epoch * epochs)
-    ramp = schedules.batch_ramp(
-        warmup,
-        end=reachable if release.short_runs else nbs / batch_size,
-        then=reachable if release.short_runs else batches,
-    )
+    ramp_end = nbs / batch_size
+    if release.short_runs:
+        ramp_end = batches = min(batches, steps_per_epoch * epochs)
+    ramp = schedules.batch_ramp(warmup, end=ramp_end, then=batches)
     accumulation = optimizers.Accumulation(ramp, steps_per_epoch if release.drops else None)
     start, updates = start_epoch * steps_per_epoch, 0
     if resumed and start:
