@@ -145,7 +145,7 @@ class Schedule:
         if self.factory is momentum_of:
             return f"{self.arguments['cycle']!r}.momentum"
         parts, by_position = [], True
-        for name, parameter in inspect.signature(self.factory).parameters.items():
+        for name, parameter in _parameters(self.factory).items():
             value = self.arguments[name]
             if content_key(value) == content_key(parameter.default):
                 by_position = False
@@ -188,11 +188,13 @@ def momentum_of(cycle: Schedule) -> Schedule | None:
     return cycle.momentum
 
 
+_parameters = functools.cache(lambda factory: inspect.signature(factory).parameters)
+
+
 def _require_types(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Refuse arguments of another type than the factory's annotations have."""
-    parameters = inspect.signature(factory).parameters
     for name, value in arguments.items():
-        annotation = parameters[name].annotation
+        annotation = _parameters(factory)[name].annotation
         number = is_number(value) or is_real_array(value)
         for kind, rule, holds in (
             (ScheduleLike, "a schedule or another function of the count", callable(value)),

@@ -69,7 +69,7 @@ def sequential_lr(
 
     What is computed is torch's recursion: at its milestone a member is stepped to 0, which takes it
     to where it starts from ``base_lr``; only ``multiplicative_lr`` (which uses its factor of 0
-    there) and ``swa_lr`` go on from the rate that they find.
+    there) and ``swa_lr`` go on from the rate that they find. The last member goes on for good.
 
     Torch 2.13 steps a ``sequential_lr`` or ``chained_scheduler`` that is the first member of another
     one count early (pytorch #196243), and so does this. It cannot restart one at a later milestone:
