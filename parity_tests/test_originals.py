@@ -505,6 +505,13 @@ def test_hyperparameters_of_the_file_may_be_traced():
     np.testing.assert_array_equal(swept, [rate(jnp.float32(0.01)), rate(jnp.float32(0.02))])
 
 
+def test_the_number_of_epochs_may_be_traced():
+    def rate(epochs):
+        return yolov5(epochs=epochs, steps_per_epoch=40).at(205)["bias"]["learning_rate"]
+
+    assert jax.jit(rate)(12) == rate(12)
+
+
 def test_constants_are_replayed_in_float64():
     recipe = yolov5(**SIZE, optimizer="AdamW")
     assert Recipe.from_trace(recipe.trace(50)).groups["bias"]["b2"] == 0.999
