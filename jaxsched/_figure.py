@@ -31,13 +31,10 @@ def figure_of(trace: Trace, size: tuple[float, float] | None = None) -> Figure:
       trace: the run.
       size: width and height in inches; if not given, 8 by 3 a quantity.
     """
-    names = [
-        name
-        for name in ("learning_rate", "momentum", "b1")
-        if any(name in group for group in trace.groups.values())
-    ]
-    height = 1 + 3 * len(names)
-    figure = Figure(size or (8, height), dpi=150, layout="constrained", facecolor="white")
+    used = {name for group in trace.groups.values() for name in group}
+    names = [name for name in ("learning_rate", "momentum", "b1") if name in used]
+    size = size or (8, 1 + 3 * len(names))
+    figure = Figure(size, dpi=150, layout="constrained", facecolor="white")
     end = warmup_end(trace)
     axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
     for ax, name in zip(axes, names, strict=True):
@@ -56,14 +53,8 @@ def figure_of(trace: Trace, size: tuple[float, float] | None = None) -> Figure:
         )
     axes[-1].set_xlabel("iteration")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=len(labels),
-        frameon=False,
-        handlelength=4,
-    )
+    legend = {"loc": "outside upper center", "ncols": len(labels), "handlelength": 4}
+    figure.legend(handles, labels, frameon=False, **legend)
     return figure
 
 

@@ -1,13 +1,10 @@
-"""Recipe: the hub between where a recipe comes from and what is done with it.
-
-A recipe counts iterations, one a batch; 0 is the first batch of epoch 0.
-"""
+"""Recipe: what each parameter group is trained with, by iteration; 0 is the first of epoch 0."""
 
 import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,34 +13,38 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxsched import optimizers, param_groups
-from jaxsched._recipe_parts import (
-    Origin,
-    UpdateRule,
-    is_numeric,
-    require_fields,
-    require_group,
-    rule_name,
-    without_partial,
-)
+from jaxsched import _validate, optimizers, param_groups
 from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
 from jaxsched._trace import Trace
-from jaxsched._validate import (
-    is_number,
-    is_real_array,
-    require_below_int32,
-    require_count,
-)
+from jaxsched._validate import is_number, is_real_array, require_count
+from jaxsched.optimizers import _scheduled
 from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._rule import Rule
-from jaxsched.optimizers._scheduled import (
-    Fixed,
-    Scheduled,
-    evaluate_groups,
-    numeric_hyperparameters,
-    to_default_float,
-)
+from jaxsched.optimizers._scheduled import Fixed
 from jaxsched.schedules import constant
+
+UpdateRule = Callable[..., optax.GradientTransformation]
+
+_EMPTY = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a recipe comes from: for people and for reports, never for what a recipe does.
+
+    Attributes:
+      factory: the function that made the recipe.
+      arguments: what it was called with; live objects by their description.
+      content: the recipe's content then. A recipe changed by ``dataclasses.replace`` has another
+        content, and no origin.
+    """
+
+    factory: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    content: Hashable = dataclasses.field(default=None, repr=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.factory, self.arguments))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -53,20 +54,16 @@ class Recipe:
     Two recipes are equal where their contents are: all fields but ``origin``.
 
     Attributes:
-      groups: ``{label: {argument: value}}``; a value is a number, a schedule of
-        the iteration, or a switch such as ``nesterov``. An argument that a group
-        lacks has the update rule's default.
-      update_rule: a function of those arguments that returns an Optax
-        transformation. Rules of ``jaxsched.optimizers``, inside ``functools.partial`` or a
-        function of one's own too, get their numbers in float64; all others get float32, an
-        ``optax.chain`` with one of ours inside too. Where an argument's default is no number (a
-        mask, a dtype), a function is handed on as it is; only a ``Schedule`` is evaluated there.
-      clip_norm: the most that the norm of all groups' gradients together may
-        be, as in ``optimizers.clip_grad_norm``; not clipped if None.
-      clip_value: the most that an entry of a gradient may be, either way, as
-        ``optimizers.clip_grad_value`` does; not clipped if None.
-      accumulation: when an update is due, and from which gradients; every
-        iteration if None.
+      groups: ``{label: {argument: value}}``; a value is a number, a schedule of the iteration, or a
+        switch such as ``nesterov``. What a group lacks has the update rule's default.
+      update_rule: a function of those arguments that returns an Optax transformation. Rules of
+        ``jaxsched.optimizers``, inside ``functools.partial`` or a function of one's own too, get
+        their numbers in float64; all others get float32, an ``optax.chain`` with one of ours inside
+        too. Where an argument's default is no number (a mask, a dtype), a function is handed on as
+        it is; only a ``Schedule`` is evaluated there.
+      clip_norm: the limit of ``optimizers.clip_grad_norm``, on all groups together; none if None.
+      clip_value: the limit of ``optimizers.clip_grad_value``; none if None.
+      accumulation: when an update is due, and from which gradients; every iteration if None.
       ema: the average to keep of parameters and batch statistics. The optimizer does not keep
         it: a loop that does not call ``recipe.ema.update(state, tree, stepped)`` has none.
       start: the iteration at which a fresh state begins.
@@ -76,8 +73,8 @@ class Recipe:
       origin: ``(factory, arguments)`` of what made the recipe; provenance only.
 
     Raises:
-      ValueError: an argument that ``update_rule`` does not have, one that it
-        needs and a group lacks, a number out of its range, a group called ``"frozen"``.
+      ValueError: an argument that ``update_rule`` does not have, one that it needs and a group
+        lacks, a number out of its range, a group called ``"frozen"``.
       TypeError: a value of the wrong type.
 
     >>> recipe = Recipe({"all": {"learning_rate": lambda i: 0.5 / (1 + i), "momentum": 0.9}})
@@ -98,8 +95,8 @@ class Recipe:
     origin: Origin | tuple[Callable[..., Any], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        require_fields(self)
-        rule, defaults = without_partial(self.update_rule)
+        _require_fields(self)
+        rule, defaults = _without_partial(self.update_rule)
         groups = {
             label: FrozenDict(
                 {
@@ -112,9 +109,8 @@ class Recipe:
         }
         object.__setattr__(self, "update_rule", rule)
         object.__setattr__(self, "groups", FrozenDict(groups))
-        parameters = inspect.signature(self.update_rule).parameters
         for label, group in self.groups.items():
-            require_group(label, group, parameters, show(self.update_rule))
+            _require_group(label, group, self._parameters, show(self.update_rule))
         if isinstance(self.length, jax.Array):
             object.__setattr__(self, "length", None)  # traced by JAX
         origin = self.origin
@@ -125,6 +121,10 @@ class Recipe:
             origin = None
         object.__setattr__(self, "origin", origin)
         _ = self._takes_float64  # builds the rules once, so that they refuse bad values now
+
+    @functools.cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.update_rule).parameters
 
     @functools.cached_property
     def _key(self) -> Hashable:
@@ -148,7 +148,7 @@ class Recipe:
         fields["groups"] = {label: dict(group) for label, group in self.groups.items()}
         if isinstance(self.origin, Origin):
             fields["origin"] = (self.origin.factory, dict(self.origin.arguments))
-        return _remake, (type(self), fields)
+        return functools.partial(type(self), **fields), ()
 
     def __deepcopy__(self, memo: Any) -> "Recipe":
         return self  # immutable
@@ -165,13 +165,9 @@ class Recipe:
 
     def complete_groups(self) -> dict[str, dict[str, Any]]:
         """Return the groups, with missing arguments filled in from the update rule's defaults."""
-        parameters = inspect.signature(self.update_rule).parameters
+        defaults = {name: parameter.default for name, parameter in self._parameters.items()}
         return {
-            label: {
-                name: group.get(name, parameter.default)
-                for name, parameter in parameters.items()
-                if name in group or parameter.default is not inspect.Parameter.empty
-            }
+            label: {k: v for k, v in (defaults | dict(group)).items() if v is not _EMPTY}
             for label, group in self.groups.items()
         }
 
@@ -181,12 +177,11 @@ class Recipe:
 
         A function where the rule has no number, a mask say, is no schedule.
         """
-        parameters = inspect.signature(self.update_rule).parameters
 
         def is_fixed(name: str, value: Any) -> bool:
-            plain = isinstance(value, bool | int | float | str | tuple | np.generic)
-            known = plain or value is None or is_real_array(value) or isinstance(value, Schedule)
-            return not known and not is_numeric(parameters[name])
+            plain = isinstance(value, bool | int | float | str | tuple | np.generic | Schedule)
+            known = plain or value is None or is_real_array(value)
+            return not known and not _is_numeric(self._parameters[name])
 
         return {
             label: {k: Fixed(v) if is_fixed(k, v) else v for k, v in group.items()}
@@ -194,7 +189,7 @@ class Recipe:
         }
 
     def _values(self, iteration: ArrayLike) -> dict[str, dict[str, Any]]:
-        return evaluate_groups(self._scheduled_groups, iteration)
+        return _scheduled.evaluate_groups(self._scheduled_groups, iteration)
 
     @functools.cached_property
     def _takes_float64(self) -> bool:
@@ -220,7 +215,7 @@ class Recipe:
         Returns:
           ``{label: {name: value}}``, numbers only: float32, or float64 with x64.
         """
-        return numeric_hyperparameters(self._values(iteration))
+        return _scheduled.numeric_hyperparameters(self._values(iteration))
 
     @property
     def iterations(self) -> int | None:
@@ -246,54 +241,45 @@ class Recipe:
         require_count("n", n, at_least=1)
         start = self.start if start is None else start
         require_count("start", start)
-        require_below_int32("start + n", start + n)
+        _validate.require_below_int32("start + n", start + n)
         complete = self.complete_groups()
         for end in {start, start + n - 1}:
             self.at(end)  # a table that does not reach there refuses; jitted it is NaN
         columns = self._at_each(start + jnp.arange(n, dtype=jnp.int32))
-        ema = self.ema and {
-            "decay": float(self.ema.decay),
-            "tau": float(self.ema.tau),
-            "updates": self.ema.updates,
-        }
-        accumulation = self.accumulation
+
+        def those(holds: Callable[[Any], bool], convert: Any = lambda v: v) -> dict[str, Any]:
+            return {
+                label: {name: convert(v) for name, v in group.items() if holds(v)}
+                for label, group in complete.items()
+            }
+
+        def as_float(value: Any) -> float | None:
+            return None if value is None else float(value)
+
+        accumulation, ema = self.accumulation, self.ema
         return Trace(
             {
                 # Out of jit a dictionary comes with its keys sorted.
-                label: {
-                    name: np.asarray(columns[label][name])
-                    for name in group
-                    if name in columns[label]
-                }
+                label: {name: np.asarray(at[name]) for name in group if name in at}
                 for label, group in complete.items()
+                for at in [columns[label]]
             },
             self.bookkeeping(n, start),
             start,
             clock=self.clock,
             update_rule=rule_name(self.update_rule),
-            switches={
-                label: {
-                    name: v
-                    for name, v in group.items()
-                    if v is None or isinstance(v, bool | str | tuple)
-                }
-                for label, group in complete.items()
-            },
-            constants={
-                label: {name: float(v) for name, v in group.items() if is_number(v)}
-                for label, group in complete.items()
-            },
-            clip_norm=_as_float(self.clip_norm),
-            clip_value=_as_float(self.clip_value),
+            switches=those(lambda v: v is None or isinstance(v, bool | str | tuple)),
+            constants=those(is_number, float),
+            clip_norm=as_float(self.clip_norm),
+            clip_value=as_float(self.clip_value),
             accumulation=accumulation and {"steps_per_epoch": accumulation.steps_per_epoch},
-            ema=ema,
+            ema=ema and {"decay": float(ema.decay), "tau": float(ema.tau), "updates": ema.updates},
         )
 
     def bookkeeping(self, n: int, start: int | None = None) -> dict[str, np.ndarray]:
-        """Count accumulation and average over ``n`` iterations, simulated from ``self.start``.
+        """Return ``Trace.run`` of ``n`` iterations, simulated from ``self.start``.
 
-        Returns:
-          ``Trace.run`` of these iterations: empty without accumulation and average.
+        It counts accumulation and average, and is empty without these.
         """
         start = self.start if start is None else start
         if self.accumulation is None and self.ema is None:
@@ -309,28 +295,25 @@ class Recipe:
     def optimizer(self, labels: param_groups.Labels) -> optax.GradientTransformationExtraArgs:
         """Return the recipe as an Optax transformation.
 
-        One counter, of iterations, serves all groups; the update rule of each
-        runs inside ``optax.multi_transform``. ``jaxsched.hyperparameters`` reads
-        the values in force out of the state.
+        One counter, of iterations, serves all groups; the update rule of each runs inside
+        ``optax.multi_transform``. ``jaxsched.hyperparameters`` reads the values in force.
 
-        Gradients that are no numbers do what they do in torch: they reach parameters
-        and buffers, and the counter goes on. Inside ``optax.apply_if_finite`` such a
-        call changes nothing, and the counter stands still too: the next good batch
-        gets the values that the bad one had, and n bad ones shift the schedule by n
-        batches. The counter is int32 and stays at 2**31 - 1.
+        Gradients that are no numbers do what they do in torch: they reach parameters and buffers, and
+        the counter goes on. Inside ``optax.apply_if_finite`` such a call changes nothing, the counter
+        included: n bad batches shift the schedule by n. The counter is int32 and stays at 2**31 - 1.
 
         Args:
-          labels: a tree of labels, or a function of the parameters that returns
-            one, such as ``param_groups.by_leaf_name``. Parameters labelled
-            ``"frozen"`` get no update and no decay.
+          labels: a tree of labels, or a function of the parameters that returns one, such as
+            ``param_groups.by_leaf_name``. ``"frozen"`` parameters get no update and no decay.
 
         Raises:
-          ValueError: on ``init``, where the labels do not fit the parameters or
-            name a group that the recipe does not have.
+          ValueError: on ``init``, where the labels do not fit the parameters or name a group that
+            the recipe does not have.
           TypeError: a leaf of the parameters is no array.
         """
         rules = _LabelledRules(self, labels)
-        return Scheduled(self._scheduled_groups, rules.build, self.start).transformation()
+        scheduled = _scheduled.Scheduled(self._scheduled_groups, rules.build, self.start)
+        return scheduled.transformation()
 
     @classmethod
     def from_trace(cls, trace: Trace, update_rule: UpdateRule | None = None) -> "Recipe":
@@ -345,8 +328,8 @@ class Recipe:
           update_rule: the rule; if not given, that which the trace names.
 
         Raises:
-          ValueError: the trace is empty, has rows without a number, counts neither
-            iterations nor updates, or names no rule of ``jaxsched.optimizers``.
+          ValueError: the trace is empty, has rows without a number, counts neither iterations nor
+            updates, or names no rule of ``jaxsched.optimizers``.
         """
         from jaxsched._replay import replay_fields
 
@@ -428,16 +411,107 @@ def _rounded(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     """Return the arrays among ``values`` in the default float dtype, for rules of others."""
     return {
         label: {
-            name: to_default_float(value) if isinstance(value, jax.Array) else value
-            for name, value in group.items()
+            name: _scheduled.to_default_float(v) if isinstance(v, jax.Array) else v
+            for name, v in group.items()
         }
         for label, group in values.items()
     }
 
 
-def _as_float(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _require_fields(recipe: Any) -> None:
+    """Refuse what the fields of a recipe cannot be."""
+    require_count("start", recipe.start)
+    _validate.require_choice("clock", recipe.clock, ("iteration", "update"))
+    if recipe.length is not None:
+        require_count("length", recipe.length)
+        if is_number(recipe.start):
+            rule = f"at least start, {recipe.start}"
+            _validate.require("length", recipe.length, rule, lambda v: v >= recipe.start)
+    for name in ("clip_norm", "clip_value"):
+        if getattr(recipe, name) is not None:
+            _validate.require_nonnegative(**{name: getattr(recipe, name)})
+    if recipe.clip_norm is not None and recipe.clip_value is not None:
+        raise ValueError(
+            f"clip_norm must be None where clip_value is given, got {recipe.clip_norm!r} and "
+            f"{recipe.clip_value!r}. Pass one."
+        )
+    for name, kind in (("accumulation", optimizers.Accumulation), ("ema", optimizers.EMA)):
+        value = getattr(recipe, name)
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be an optimizers.{kind.__name__} or None, got {value!r}.")
+    if recipe.origin is not None and not isinstance(recipe.origin, Origin | tuple):
+        raise TypeError(f"origin must be (factory, arguments) or None, got {recipe.origin!r}.")
+    if not callable(recipe.update_rule):
+        raise TypeError(
+            f"update_rule must be a function such as optimizers.sgd, got {recipe.update_rule!r}."
+        )
+    if not isinstance(recipe.groups, Mapping) or not all(
+        isinstance(group, Mapping) for group in recipe.groups.values()
+    ):
+        raise TypeError("groups must be a mapping of label to {argument: value}.")
+    if not recipe.groups:
+        raise ValueError("groups must hold at least 1 group, got none.")
 
 
-def _remake(kind: type[Recipe], fields: dict[str, Any]) -> Recipe:
-    return kind(**fields)
+def rule_name(rule: UpdateRule) -> str:
+    """Return a name for the update rule: that in ``jaxsched.optimizers``, or with its module.
+
+    One with ``<`` in it, ``<lambda>`` say, stands for no function in particular.
+    """
+    if is_own(rule):
+        return getattr(rule, "__name__", "")
+    # A script's own ``def sgd`` is not this package's.
+    name = show(rule)
+    return f"{rule.__module__}.{name}" if hasattr(optimizers, name) else name
+
+
+def _without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
+    """Return a rule of this package without ``functools.partial`` around it, and its arguments."""
+    arguments: dict[str, Any] = {}
+    inner: Any = rule
+    while isinstance(inner, functools.partial):
+        bound = inspect.signature(inner.func).bind_partial(*inner.args, **inner.keywords)
+        arguments = {**bound.arguments, **arguments}
+        inner = inner.func
+    return (inner, arguments) if is_own(inner) else (rule, {})
+
+
+def is_own(rule: Any) -> bool:
+    """Return whether an update rule is one of this package itself."""
+    return getattr(optimizers, getattr(rule, "__name__", ""), None) is rule
+
+
+def _is_numeric(parameter: inspect.Parameter) -> bool:
+    """Return whether an argument of an update rule is a number: needed, or a number by default."""
+    return parameter.default is _EMPTY or is_number(parameter.default)
+
+
+def _require_group(
+    label: Any, group: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], rule: str
+) -> None:
+    """Refuse a group that the update rule cannot be called with."""
+    if label == param_groups.FROZEN or not isinstance(label, str):
+        raise ValueError(
+            f'labels of groups must be strings other than "{param_groups.FROZEN}", '
+            f"got {label!r}. What is frozen needs no group."
+        )
+    if unknown := sorted(set(group) - set(parameters)):
+        raise ValueError(
+            f"arguments of {rule} must be among {', '.join(parameters)}, "
+            f"got {', '.join(unknown)} in group {label}."
+        )
+    missing = [n for n, p in parameters.items() if p.default is _EMPTY and n not in group]
+    if missing:
+        raise ValueError(f"group {label} must have {', '.join(missing)}, which {rule} needs.")
+    for name, value in group.items():
+        default = parameters[name].default
+        if _is_numeric(parameters[name]) and not (
+            callable(value) or is_number(value) or is_real_array(value)
+        ):
+            raise TypeError(
+                f"{name} of group {label} must be a number or a schedule, got {value!r}"
+            )
+        if isinstance(default, tuple) and not isinstance(value, tuple):
+            raise TypeError(f"{name} of group {label} must be a tuple or a list, got {value!r}")
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise TypeError(f"{name} of group {label} must be True or False, got {value!r}")

@@ -3,6 +3,7 @@
 Reading runs no code of the file: a function is looked up among those of the package.
 """
 
+import dataclasses
 import inspect
 import json
 import os
@@ -31,44 +32,32 @@ FLOAT = r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))
 NUMBERS = {"float": re.compile(f"^({FLOAT})$"), "int": re.compile(r"^[-+]?(0|[1-9]\d*)$")}
 """YAML 1.1 reads an exponent only after a decimal point, and only with its sign."""
 
-NO_SCHEDULES = ("reduce_lr_on_plateau", "scale_on_plateau", "tabulate")
-"""Functions of ``FACTORIES``' modules whose name a file does not hold."""
-
 FACTORIES: Mapping[str, Callable[..., Any]] = {
-    **{
-        name: function
-        for module in (schedules, lr_scheduler)
-        for name in module.__all__
-        if inspect.isfunction(function := getattr(module, name)) and name not in NO_SCHEDULES
-    },
-    "momentum": momentum_of,
-}
+    name: function
+    for module in (schedules, lr_scheduler)
+    for name in module.__all__
+    if inspect.isfunction(function := getattr(module, name))
+    and name not in ("reduce_lr_on_plateau", "scale_on_plateau", "tabulate")
+} | {"momentum": momentum_of}
 """The functions that a file may name as a schedule."""
 
 RULES: Mapping[str, Callable[..., Any]] = {
-    name: getattr(optimizers, name)
-    for name in (
-        *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "muon"),
-        *("nadam", "radam", "rmsprop", "rprop", "sgd"),
-    )
+    name: function
+    for name in optimizers.__all__
+    if inspect.isfunction(function := getattr(optimizers, name))
+    and "learning_rate" in inspect.signature(function).parameters
 }
 """The update rules that a file may name."""
+
+PARTS = {"accumulation": optimizers.Accumulation, "ema": optimizers.EMA}
+"""Fields of a recipe that have fields of their own."""
 
 PLAIN = ("clip_norm", "clip_value", "start", "clock", "length")
 """Fields of a recipe that are numbers and strings."""
 
 
 def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
-    """Return a recipe's content in JSON's types.
-
-    Args:
-      recipe: the recipe.
-      iterations: how many are tabulated of a schedule with a Python function inside; if not
-        given, those to the end of the last epoch.
-
-    Raises:
-      ValueError: such a schedule without a number of iterations; a rule of others.
-    """
+    """Return a recipe's content in JSON's types, as in ``Recipe.save``."""
     rule = next((name for name, rule in RULES.items() if rule is recipe.update_rule), None)
     if rule is None:
         raise ValueError(
@@ -96,33 +85,21 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
             values = np.asarray(jax.jit(jax.vmap(lambda c: jnp.asarray(value(c), float)))(counts))
         return _encode(schedules.table(values, start=recipe.start))
 
-    content: dict[str, Any] = {"format": f"{FORMAT} {VERSION}", "update_rule": rule}
-    content["groups"] = {
+    groups = {
         label: {name: entry(f"{name} of group {label}", value) for name, value in group.items()}
         for label, group in recipe.groups.items()
     }
-    content |= {
-        name: _encode(value) for name in PLAIN if (value := getattr(recipe, name)) is not None
-    }
-    if recipe.accumulation is not None:
-        content["accumulation"] = {
-            "batches": entry("the batches of an update", recipe.accumulation.batches),
-            "steps_per_epoch": recipe.accumulation.steps_per_epoch,
-            "last_update": recipe.accumulation.last_update,
-        }
-    if recipe.ema is not None:
-        content["ema"] = {
-            name: _encode(getattr(recipe.ema, name)) for name in ("decay", "tau", "updates")
-        }
+    content = {"format": f"{FORMAT} {VERSION}", "update_rule": rule, "groups": groups}
+    content |= {name: _encode(v) for name in PLAIN if (v := getattr(recipe, name)) is not None}
+    for part, kind in PARTS.items():
+        if (value := getattr(recipe, part)) is not None:
+            names = [field.name for field in dataclasses.fields(kind)]
+            content[part] = {name: entry(f"{part}.{name}", getattr(value, name)) for name in names}
     return content
 
 
 def decode(content: Any) -> dict[str, Any]:
-    """Return the arguments of ``Recipe`` that ``encode`` wrote, or that were written by hand.
-
-    Raises:
-      ValueError: another format or version, an unknown field, function or rule.
-    """
+    """Return the arguments of ``Recipe`` that ``encode`` wrote, or that were written by hand."""
     if not isinstance(content, Mapping):
         raise ValueError(f"a recipe must be a mapping, got {type(content).__name__}.")
     fields = dict(content)
@@ -132,7 +109,7 @@ def decode(content: Any) -> dict[str, Any]:
             f"format must be {FORMAT} {VERSION}, got {content.get('format', 'none')}. "
             "Save the recipe again with this version of jaxsched."
         )
-    allowed = ("update_rule", "groups", "accumulation", "ema", *PLAIN)
+    allowed = ("update_rule", "groups", *PARTS, *PLAIN)
     if unknown := sorted(set(map(str, fields)) - set(allowed)):
         raise ValueError(f"fields must be among {', '.join(allowed)}, got {', '.join(unknown)}.")
     rule = fields.pop("update_rule", "sgd")
@@ -141,21 +118,16 @@ def decode(content: Any) -> dict[str, Any]:
     groups = _mapping("groups", fields.pop("groups", {}))
     arguments: dict[str, Any] = {
         "update_rule": RULES[rule],
-        "groups": {
-            label: {name: _decode(value) for name, value in _mapping(label, group).items()}
-            for label, group in groups.items()
-        },
+        "groups": {label: _decoded(label, group) for label, group in groups.items()},
     }
-    if (accumulation := fields.pop("accumulation", None)) is not None:
-        values = {k: _decode(v) for k, v in _mapping("accumulation", accumulation).items()}
-        arguments["accumulation"] = _call("accumulation", optimizers.Accumulation, values)
-    if (ema := fields.pop("ema", None)) is not None:
-        values = {k: _decode(v) for k, v in _mapping("ema", ema).items()}
-        arguments["ema"] = _call("ema", optimizers.EMA, values)
-    for name in ("clip_norm", "clip_value", "start", "length", "clock"):
-        if isinstance(_decode(fields.get(name)), Schedule):
+    for name, kind in PARTS.items():
+        if (part := fields.pop(name, None)) is not None:
+            arguments[name] = _call(name, kind, part)
+    for name, value in fields.items():
+        arguments[name] = _decode(value)
+        if isinstance(arguments[name], Schedule):
             raise ValueError(f"{name} must be a number, got a schedule.")
-    return arguments | {name: _decode(value) for name, value in fields.items()}
+    return arguments
 
 
 def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> None:
@@ -209,13 +181,13 @@ def _encode(value: Any) -> Any:
     """Return a number, array or schedule in JSON's types."""
     if isinstance(value, Schedule):
         name = next(name for name, factory in FACTORIES.items() if factory is value.factory)
-        defaults = _defaults(value.factory)
+        parameters = inspect.signature(value.factory).parameters
         return {
             name: {
                 # The values of a table, which are float64 however they are written.
                 key: entry.tolist() if key == "values" else _encode(entry)
                 for key, entry in value.arguments.items()
-                if not (key in defaults and defaults[key] is entry)
+                if parameters[key].default is not entry
             }
         }
     if isinstance(value, np.generic | np.ndarray | jax.Array):
@@ -232,10 +204,6 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _defaults(factory: Callable[..., Any]) -> dict[str, Any]:
-    return {name: p.default for name, p in inspect.signature(factory).parameters.items()}
-
-
 def _decode(value: Any) -> Any:
     """Return the number, array or schedule that ``_encode`` wrote."""
     if isinstance(value, list):
@@ -247,8 +215,8 @@ def _decode(value: Any) -> Any:
             f"a schedule must be one name with its arguments, got {', '.join(map(str, value))}."
         )
     ((name, arguments),) = value.items()
-    arguments = _mapping(name, arguments)
     if name in ("number", "array"):
+        arguments = _mapping(name, arguments)
         dtype = arguments.get("dtype")
         if dtype not in DTYPES or set(arguments) != {"dtype", "value"}:
             raise ValueError(f"a {name} must have a dtype of {', '.join(DTYPES)} and a value.")
@@ -261,17 +229,20 @@ def _decode(value: Any) -> Any:
         raise ValueError(
             f"a schedule must be one of {', '.join(FACTORIES)}, got {name!r}. No other code is run."
         )
-    values = {key: _decode(entry) for key, entry in arguments.items()}
-    return _call(str(name), FACTORIES[name], values)
+    return _call(str(name), FACTORIES[name], arguments)
 
 
-def _call(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    known = _defaults(function)
-    if unknown := sorted(set(map(str, arguments)) - set(known)):
+def _call(name: str, function: Callable[..., Any], arguments: Any) -> Any:
+    values, known = _decoded(name, arguments), inspect.signature(function).parameters
+    if unknown := sorted(set(map(str, values)) - set(known)):
         raise ValueError(
             f"arguments of {name} must be among {', '.join(known)}, got {', '.join(unknown)}."
         )
-    return function(**arguments)
+    return function(**values)
+
+
+def _decoded(name: Any, value: Any) -> dict[str, Any]:
+    return {key: _decode(entry) for key, entry in _mapping(name, value).items()}
 
 
 def _mapping(name: Any, value: Any) -> Mapping[str, Any]:
@@ -282,11 +253,11 @@ def _mapping(name: Any, value: Any) -> Mapping[str, Any]:
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """Return the entries of a mapping, refusing a key that stands twice."""
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"keys of a mapping must be unique, got {twice!r} twice.")
+    entries: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in entries:
+            raise ValueError(f"keys of a mapping must be unique, got {key!r} twice.")
+        entries[key] = value
     return entries
 
 
@@ -302,10 +273,7 @@ def _yaml() -> Any:
 
 
 def _read_numbers_as_json(yaml: Any, kind: Any) -> None:
-    """Make a loader or dumper take 1e-8 for a number, which YAML 1.1 reads as text, and 010 for none.
-
-    YAML 1.1 reads that as 8, and 1:30 as 90.
-    """
+    """Make 1e-8 a number, text to YAML 1.1, and neither 010 nor 1:30, which it reads as 8 and 90."""
     kind.yaml_implicit_resolvers = {
         first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()

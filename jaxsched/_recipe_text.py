@@ -1,8 +1,8 @@
 """A recipe as text and as HTML: a table of its groups by hyperparameters."""
 
 import dataclasses
-import html as escaping
 import io
+from html import escape
 from string import ascii_uppercase
 from typing import Any
 
@@ -18,34 +18,35 @@ HTML_ROWS = 2000
 """Iterations of the picture where the recipe has no length."""
 
 
-def table(recipe: Any) -> tuple[list[list[str]], dict[str, str]]:
-    """Return the rows of the table, the header first, and long values by the letter in it."""
+def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:
+    """Return the title, the rows of the table with its header, what follows them, and notes."""
     names = list(dict.fromkeys(name for group in recipe.groups.values() for name in group))
     letters: dict[str, str] = {}
 
     def cell(value: Any) -> str:
-        text = " ".join(show(value).split())
-        if len(text) <= MAX_WIDTH:
-            return text
-        if text not in letters:
-            number = len(letters)
-            letters[text] = ascii_uppercase[number % 26] + (
-                str(number // 26) if number > 25 else ""
-            )
-        return letters[text]
+        line = _one_line(value)
+        if len(line) <= MAX_WIDTH:
+            return line
+        number = len(letters)
+        return letters.setdefault(line, f"{ascii_uppercase[number % 26]}{number // 26 or ''}")
 
     rows = [["", *names]]
     for label, group in recipe.groups.items():
-        rows.append(
-            [
-                label if label.isprintable() else repr(label),
-                *(cell(group[name]) if name in group else "" for name in names),
-            ]
-        )
-    return rows, {letter: text for text, letter in letters.items()}
+        cells = [cell(group[name]) if name in group else "" for name in names]
+        rows.append([label if label.isprintable() else repr(label), *cells])
+    dropped = len(rows) - 1 - MAX_ROWS
+    more = [f"… and {dropped} more groups"] if dropped > 0 else []
+    legend = [f"{letter} = {_shortened(line)}" for line, letter in letters.items()]
+    if len(legend) > MAX_ROWS:
+        legend[MAX_ROWS:] = [f"… and {len(legend) - MAX_ROWS} more schedules"]
+    end = "" if recipe.length is None else f" to {recipe.length}"
+    groups = f"{len(recipe.groups)} group{'s'[: len(recipe.groups) != 1]}"
+    rule = _shortened(_one_line(recipe.update_rule), 99)
+    title = f"Recipe: {rule}, {groups}, {recipe.clock} {show(recipe.start)}{end}"
+    return title, rows[: MAX_ROWS + 1], more, legend + [_shortened(s) for s in _settings(recipe)]
 
 
-def settings(recipe: Any) -> list[str]:
+def _settings(recipe: Any) -> list[str]:
     """Return a line for each field that is not at its default."""
     lines = [
         f"{name} {show(value)}"
@@ -64,50 +65,24 @@ def settings(recipe: Any) -> list[str]:
     return lines
 
 
-def title(recipe: Any) -> str:
-    """Return the first line: the rule and the counts."""
-    end = "" if recipe.length is None else f" to {recipe.length}"
-    groups = f"{len(recipe.groups)} group{'s'[: len(recipe.groups) != 1]}"
-    rule = _shortened(" ".join(show(recipe.update_rule).split()), 99)
-    return f"Recipe: {rule}, {groups}, {recipe.clock} {show(recipe.start)}{end}"
-
-
 def text(recipe: Any) -> str:
     """Return the recipe in at most a screenful of lines."""
-    rows, letters = table(recipe)
-    dropped = len(rows) - 1 - MAX_ROWS
-    rows = rows[: MAX_ROWS + 1]
+    title, rows, more, notes = _content(recipe)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    if dropped > 0:
-        lines.append(f"… and {dropped} more groups")
-    legend = [f"{letter} = {_shortened(value)}" for letter, value in letters.items()]
-    if len(legend) > MAX_ROWS:
-        legend = [*legend[:MAX_ROWS], f"… and {len(legend) - MAX_ROWS} more schedules"]
-    return "\n".join([title(recipe), *lines, *legend, *map(_shortened, settings(recipe))])
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([title, *lines, *more, *notes])
 
 
 def html(recipe: Any) -> str:
     """Return the same table in HTML, and a picture of the curves where matplotlib is installed."""
-    rows, letters = table(recipe)
+    title, (header, *rows), more, notes = _content(recipe)
 
     def row(tag: str, entries: list[str]) -> str:
-        cells = "".join(f"<{tag}>{escaping.escape(entry)}</{tag}>" for entry in entries)
-        return f"<tr>{cells}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{escape(entry)}</{tag}>' for entry in entries)}</tr>"
 
-    body = "".join(row("td", entries) for entries in rows[1 : MAX_ROWS + 1])
-    if len(rows) > MAX_ROWS + 1:
-        body += row("td", [f"… and {len(rows) - 1 - MAX_ROWS} more groups"])
-    lines = [f"{letter} = {value}" for letter, value in letters.items()][:MAX_ROWS]
-    notes = "".join(
-        f"<div><code>{escaping.escape(_shortened(line))}</code></div>"
-        for line in [*lines, *settings(recipe)]
-    )
-    head = f"<p><b>{escaping.escape(title(recipe))}</b></p>"
-    return f"{head}<table>{row('th', rows[0])}{body}</table>{notes}{_picture(recipe)}"
+    table = row("th", header) + "".join(row("td", cells) for cells in [*rows, *([m] for m in more)])
+    lines = "".join(f"<div><code>{escape(line)}</code></div>" for line in notes)
+    return f"<p><b>{escape(title)}</b></p><table>{table}</table>{lines}{_picture(recipe)}"
 
 
 def _picture(recipe: Any) -> str:
@@ -124,6 +99,10 @@ def _picture(recipe: Any) -> str:
     figure_of(trace, size=(6, 3)).savefig(file, format="svg")
     content = file.getvalue()
     return content[content.index("<svg") :]
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(show(value).split())
 
 
 def _shortened(line: str, width: int = 160) -> str:

@@ -66,10 +66,9 @@ class Schedule:
 
     .. math:: s(c) = \operatorname{round}(\mathrm{formula}(c))
 
-    It is made by a factory, a function of ``jaxsched.schedules`` or ``jaxsched.lr_scheduler``, and
-    consists of that factory and its arguments: ``repr`` is the expression that makes it, two
-    schedules are equal where factory and arguments are, ``pickle`` stores these, and ``replace``
-    calls the factory again.
+    It consists of its factory, a function of ``jaxsched.schedules`` or ``jaxsched.lr_scheduler``,
+    and the arguments of that: ``repr`` is the expression that makes it, two schedules are equal
+    where these are, ``pickle`` stores these, and ``replace`` calls the factory again.
 
     Attributes:
       factory: the function that made it.
@@ -146,7 +145,7 @@ class Schedule:
         if self.factory is momentum_of:
             return f"{self.arguments['cycle']!r}.momentum"
         parts, by_position = [], True
-        for name, parameter in inspect.signature(self.factory).parameters.items():
+        for name, parameter in _parameters(self.factory).items():
             value = self.arguments[name]
             if content_key(value) == content_key(parameter.default):
                 by_position = False
@@ -178,7 +177,7 @@ class Schedule:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (self.factory, dict(self.arguments))
+        return functools.partial(self.factory, **self.arguments), ()
 
     def __deepcopy__(self, memo: Any) -> "Schedule":
         return self  # immutable
@@ -189,16 +188,13 @@ def momentum_of(cycle: Schedule) -> Schedule | None:
     return cycle.momentum
 
 
-@functools.cache
-def _types(factory: Callable[..., Any]) -> dict[str, Any]:
-    parameters = inspect.signature(factory).parameters
-    return {name: parameter.annotation for name, parameter in parameters.items()}
+_parameters = functools.cache(lambda factory: inspect.signature(factory).parameters)
 
 
 def _require_types(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Refuse arguments of another type than the factory's annotations have."""
     for name, value in arguments.items():
-        annotation = _types(factory).get(name)
+        annotation = _parameters(factory)[name].annotation
         number = is_number(value) or is_real_array(value)
         for kind, rule, holds in (
             (ScheduleLike, "a schedule or another function of the count", callable(value)),
@@ -209,10 +205,6 @@ def _require_types(factory: Callable[..., Any], arguments: Mapping[str, Any]) ->
         ):
             if annotation == kind and not holds:
                 raise TypeError(f"{name} of {factory.__name__} must be {rule}, got {show(value)}.")
-
-
-def _remake(factory: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return factory(**arguments)
 
 
 def float64_formula(schedule: Callable[..., Any]) -> Formula:
@@ -246,11 +238,10 @@ def traceable(what: str) -> Iterator[None]:
 def formula_of(
     function: Callable[..., Any], *hyperparameters: Any, check: Callable[[Any], None] | None = None
 ) -> Formula:
-    """Return a formula of the count in float64 and of hyperparameters in float64.
+    """Return ``function`` of the count and the hyperparameters, both in float64, as a formula.
 
     Args:
-      function: of a float64 count and of ``hyperparameters``; operators and ``jnp`` act in float64
-        within it.
+      function: operators and ``jnp`` act in float64 within it.
       *hyperparameters: numbers, handed on as Python floats, or arrays, handed on as float64.
       check: raises where it refuses a concrete count.
     """

@@ -1,8 +1,6 @@
-"""Labels by module, for Flax NNX and Linen. Nothing here counts.
+"""Labels by module, for Flax NNX and Linen.
 
-This is the rule of YOLOv5, which asks what module a parameter belongs to. Where
-a norm's ``scale`` keeps its name ``param_groups.by_leaf_name`` finds the same
-without Flax; the two differ on a ``scale`` that belongs to no norm.
+``param_groups.by_leaf_name`` finds the same without Flax, but for a ``scale`` of no norm.
 """
 
 from collections.abc import Callable, Iterable
@@ -60,8 +58,7 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
                 "sample inputs must go with a Linen module, got them with an nnx.Module. "
                 "Pass the module alone."
             )
-        norms = _paths(nnx.iter_graph(module))
-        return by_rule(_rule(norms))(nnx.state(module, nnx.Param))
+        return _labels(nnx.iter_graph(module), nnx.state(module, nnx.Param))
     if not isinstance(module, nn.Module):
         raise ValueError(
             f"module must be an nnx.Module or a Linen module, got {type(module).__name__}."
@@ -76,18 +73,16 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
         shapes = jax.eval_shape(
             lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
         )
-    return by_rule(_rule(_paths(seen)))(shapes["params"])
+    return _labels(seen, shapes["params"])
 
 
-def _paths(modules: Iterable[tuple[Any, Any]]) -> set[Path]:
-    """Paths of the normalisation layers among ``(path, module)``."""
-    return {tuple(map(str, path)) for path, module in modules if isinstance(module, NORMS)}
+def _labels(modules: Iterable[tuple[Any, Any]], params: Any) -> Any:
+    """Return the labels of ``params``, of the modules ``(path, module)``."""
+    norms = {tuple(map(str, path)) for path, module in modules if isinstance(module, NORMS)}
 
-
-def _rule(norms: set[Path]) -> Callable[[Path], str]:
     def label(path: Path) -> str:
         if path[-1] == "bias":
             return "bias"
         return "norm" if path[-1] == "scale" and path[:-1] in norms else "weight"
 
-    return label
+    return by_rule(label)(params)

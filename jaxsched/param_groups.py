@@ -1,14 +1,12 @@
-"""Leaf path to label, with a check that every leaf has one.
+"""Labels of parameters: the name of the group that each is trained in.
 
-A label names the group that a parameter is trained in: ``"weight"``, ``"bias"``
-and ``"norm"`` in the recipes here, ``"frozen"`` for what is not trained. The
-functions that take ``params`` and return a tree of labels are what
-``recipe.optimizer`` and ``optax.multi_transform`` take as they stand. Nothing
-here counts.
+In the recipes here ``"weight"``, ``"bias"`` and ``"norm"``, and ``"frozen"`` for what is not
+trained. ``recipe.optimizer`` and ``optax.multi_transform`` take a tree of labels, or a function
+of ``params`` that returns one.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeAlias, Union
 
 import jax
@@ -80,10 +78,7 @@ def leaf_paths(tree: Any) -> list[Path]:
 
 
 def torch_name(path: Path) -> str:
-    """The dotted name that torch would give a Flax parameter.
-
-    ``kernel`` and ``scale`` are ``weight`` in torch; the rest keeps its name, and a
-    tree that is one array has none.
+    """The dotted name that torch would give a Flax parameter; empty for a tree that is one array.
 
     >>> torch_name(("layer1", "0", "bn1", "scale"))
     'layer1.0.bn1.weight'
@@ -106,13 +101,8 @@ def by_rule(rule: Callable[[Path], str | None], *, default: str | None = None) -
     """Labels from a function of each leaf's path.
 
     Args:
-      rule: from a path, ``("head", "kernel")``, to a label, or ``None`` where it
-        has none.
-      default: the label of leaves that ``rule`` has none for; without it they
-        are an error.
-
-    Returns:
-      A function of the parameters, for ``recipe.optimizer``.
+      rule: from a path, ``("head", "kernel")``, to a label, or ``None`` where it has none.
+      default: the label of leaves that ``rule`` has none for; without it they are an error.
 
     Raises:
       ValueError: on being called, when leaves have no label; it names them.
@@ -124,12 +114,7 @@ def by_rule(rule: Callable[[Path], str | None], *, default: str | None = None) -
     """
 
     def labels(params: Any) -> Any:
-        paths = leaf_paths(params)
-        found = [rule(path) or default for path in paths]
-        missing = ["/".join(path) for path, label in zip(paths, found, strict=True) if not label]
-        if missing:
-            raise ValueError(_uncovered(missing, len(paths)))
-        return jax.tree.unflatten(jax.tree.structure(params), found)
+        return _tree(params, [rule(path) or default or None for path in leaf_paths(params)])
 
     return labels
 
@@ -138,8 +123,7 @@ def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> La
     """Labels from regular expressions on each leaf's path, ``"head/kernel"``.
 
     Args:
-      patterns: from a pattern, searched for anywhere in the path, to a label; the
-        first that is found counts.
+      patterns: from a pattern, searched for anywhere in the path, to a label; the first counts.
       default: as in ``by_rule``.
 
     >>> by_pattern({"bias$": "bias"}, default="weight")({"w": 1.0, "bias": 0.0})
@@ -157,8 +141,7 @@ def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> La
 def by_leaf_name(params: Any) -> Any:
     """Flax's rule: ``bias`` to ``"bias"``, ``scale`` to ``"norm"``, the rest to ``"weight"``.
 
-    The name is the last in the path that is no number, so a list of arrays
-    called ``bias`` counts as biases.
+    The name is the last in the path that is no number.
 
     Raises:
       ValueError: a leaf has no name at all (a bare array, a list of arrays).
@@ -177,12 +160,10 @@ def by_leaf_name(params: Any) -> Any:
 def by_dotted_name(params: Any) -> Any:
     """The article's rule, on torch's dotted names.
 
-    ``.bias`` in the name: ``"bias"``; else ``.weight`` in it and ``.bn`` not:
-    ``"weight"``, which is decayed; else ``"norm"``. So a BatchNorm that is not
-    called ``.bn…`` is decayed: of ResNet-18 the stem's ``bn1.weight`` and the
-    three ``downsample.1.weight``, 16 / 25 / 21 parameters in ``norm``,
-    ``weight`` and ``bias``. Paths of a Flax tree are read as the names that
-    torch would give them.
+    ``.bias`` in the name: ``"bias"``; else ``.weight`` in it and ``.bn`` not: ``"weight"``, which is
+    decayed; else ``"norm"``. So a BatchNorm that is not called ``.bn…`` is decayed: of ResNet-18 the
+    stem's ``bn1.weight`` and the three ``downsample.1.weight``, 16 / 25 / 21 parameters in ``norm``,
+    ``weight`` and ``bias``. Paths of a Flax tree are read as torch's names.
 
     Raises:
       ValueError: the tree is one array, which has no name.
@@ -217,15 +198,10 @@ def freeze(labels: Labels, pattern: str) -> LabelFunction:
     compiled = re.compile(pattern)
 
     def frozen(params: Any) -> Any:
-        found = jax.tree.leaves(fit(labels, params))
-        paths = leaf_paths(params)
-        return jax.tree.unflatten(
-            jax.tree.structure(params),
-            [
-                FROZEN if compiled.search("/".join(path)) else label
-                for path, label in zip(paths, found, strict=True)
-            ],
-        )
+        def label(path: Path, label: str) -> str:
+            return FROZEN if compiled.search("/".join(path)) else label
+
+        return _tree(params, map(label, leaf_paths(params), jax.tree.leaves(fit(labels, params))))
 
     return frozen
 
@@ -234,33 +210,31 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
     """The label of each leaf of ``params``, as a tree of the same structure.
 
     Args:
-      labels: a tree of labels, or a function of the parameters that returns
-        one. A tree may be a prefix, one label for a whole branch, and is matched
-        by path, so that the labels of an ``nnx.State`` fit its plain arrays. It
-        may be flat: by ``"head/kernel"``, or by torch's ``"head.weight"``.
+      labels: a tree of labels, or a function of the parameters that returns one. A tree may be a
+        prefix, one label for a whole branch, and is matched by path, so that the labels of an
+        ``nnx.State`` fit its plain arrays. It may be flat: by ``"head/kernel"``, or by torch's
+        ``"head.weight"``.
       params: the parameters, or their gradients.
       known: the labels that there are; any, if not given.
 
     Raises:
-      ValueError: a leaf of ``params`` has no label, a label has no leaf, or a
-        label is not known.
+      ValueError: a leaf of ``params`` has no label, a label has no leaf, or one is not known.
     """
     # An Equinox module of labels is a tree, though it can be called.
     is_tree = any(isinstance(leaf, str) for leaf in jax.tree.leaves(labels))
     tree = labels if is_tree or not callable(labels) else labels(params)
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     by_path = {leaf_path(keys): label for keys, label in flat}
-    paths = leaf_paths(params)
-    found, used = [], set()
-    for path in paths:
+
+    def match(path: Path) -> Path | None:
         prefixes = (path[:length] for length in range(len(path), -1, -1))
         names = ((name,) for name in ("/".join(path), *torch_names(path)))
-        match = next((known for known in (*prefixes, *names) if known in by_path), None)
-        used.add(match)
-        found.append(None if match is None else by_path[match])
-    missing = ["/".join(path) for path, label in zip(paths, found, strict=True) if label is None]
-    if missing:
-        raise ValueError(_uncovered(missing, len(paths)))
+        return next((key for key in (*prefixes, *names) if key in by_path), None)
+
+    matches = [match(path) for path in leaf_paths(params)]
+    used = set(matches)
+    found = [None if key is None else by_path[key] for key in matches]
+    fitted = _tree(params, found)
     unused = ["/".join(path) for path in by_path if path not in used]
     if unused:
         raise ValueError(
@@ -273,14 +247,22 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
             f"labels must be among {', '.join(sorted(known))}, got {', '.join(unknown)}. "
             f'Give the recipe such a group, or use "{FROZEN}".'
         )
-    return jax.tree.unflatten(jax.tree.structure(params), found)
+    return fitted
 
 
-def _uncovered(missing: list[str], total: int) -> str:
-    shown = ", ".join(name or "(the tree itself)" for name in missing[:5])
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    verb = "has" if len(missing) == 1 else "have"
-    return (
-        f"{len(missing)} of {total} parameters {verb} no group: {shown}{more}. "
-        'Add a rule, or pass default="weight".'
-    )
+def _tree(params: Any, labels: Iterable[str | None]) -> Any:
+    """Return labels, one a leaf of ``params``, as a tree of that structure; refuse None."""
+    labels = list(labels)
+    missing = [
+        "/".join(path) or "(the tree itself)"
+        for path, label in zip(leaf_paths(params), labels, strict=True)
+        if label is None
+    ]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ValueError(
+            f"{len(missing)} of {len(labels)} parameters {'has' if len(missing) == 1 else 'have'} "
+            f"no group: {', '.join(missing[:5])}{more}. "
+            'Add a rule, or pass default="weight".'
+        )
+    return jax.tree.unflatten(jax.tree.structure(params), labels)

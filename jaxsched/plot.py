@@ -23,8 +23,7 @@ def rows_of(run: Recipe | Trace, iterations: int | None = None) -> Trace:
 
     Args:
       run: a trace, or a recipe.
-      iterations: how many; if not given all there are, a recipe's from its start
-        to the end of its last epoch.
+      iterations: how many; if not given all, a recipe's from its start to the end of its last epoch.
 
     Raises:
       ValueError: a recipe without a length, without ``iterations``.
@@ -55,9 +54,7 @@ def plot(
       ValueError: another suffix; a recipe without a length, without ``iterations``.
     """
     require_suffix(path, SUFFIXES)
-    trace = rows_of(run, iterations)
-    figure = figure_of(trace)
-    _save(figure, path)
+    _save(figure_of(rows_of(run, iterations)), path)
 
 
 def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:

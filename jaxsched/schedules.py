@@ -1,17 +1,12 @@
 """Pure curves of a count, and the combinators that join them.
 
-A schedule is a pure function of a count; 0 is the first. What is counted is
-the caller's to say: the curves here count epochs where a recipe hands them to
-``per_epoch``, iterations where it does not.
+A schedule is a pure function of a count; 0 is the first. The curves count epochs where a recipe
+hands them to ``per_epoch``, iterations where it does not.
 
-torch computes a learning rate as a Python float and hands it to a float32
-kernel, so the value that acts is the float32 nearest to a float64. That is
-what every schedule here returns, under ``jit``, ``vmap`` and ``lax.scan`` too:
-its formula is evaluated in float64 inside the graph and rounded once. With
-``jax_enable_x64`` the float64 itself is returned.
-
-Every function here returns a ``Schedule``, and takes one or any other function of
-the count where it takes a schedule.
+torch computes a learning rate as a Python float and hands it to a float32 kernel, so the value that
+acts is the float32 nearest to a float64. That is what every schedule here returns, under ``jit``,
+``vmap`` and ``lax.scan`` too: its formula is evaluated in float64 inside the graph and rounded once.
+With ``jax_enable_x64`` the float64 itself is returned.
 """
 
 import math
@@ -24,17 +19,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxsched import _schedule
 from jaxsched._arithmetic import integer, interp, quotient
-from jaxsched._schedule import (
-    Formula,
-    Hyperparameter,
-    Schedule,
-    ScheduleLike,
-    as_float64,
-    float64_formula,
-    formula_of,
-    freeze,
-)
+from jaxsched._schedule import Hyperparameter, Schedule, ScheduleLike, as_float64, freeze
 from jaxsched._validate import require, require_count, require_nonnegative
 
 __all__ = [
@@ -73,8 +60,7 @@ def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
 
     .. math:: f(e) = \frac{1 + \cos(e \pi / E)}{2} (1 - \mathrm{lrf}) + \mathrm{lrf}
 
-    It is an ``lr_lambda``: a factor, to be given to ``lr_scheduler.lambda_lr``.
-    Past ``epochs`` the cosine climbs again, as the original does.
+    It is an ``lr_lambda``, for ``lr_scheduler.lambda_lr``. Past ``epochs`` it climbs again.
 
     Args:
       epochs: half the cosine's period, E.
@@ -142,7 +128,9 @@ def _factor(
     factory: Callable[..., Schedule], formula: Any, epochs: Hyperparameter, lrf: Hyperparameter
 ) -> Schedule:
     require("epochs", epochs, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
-    return Schedule(factory, {"epochs": epochs, "lrf": lrf}, formula_of(formula, epochs, lrf))
+    return Schedule(
+        factory, {"epochs": epochs, "lrf": lrf}, _schedule.formula_of(formula, epochs, lrf)
+    )
 
 
 def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
@@ -159,7 +147,7 @@ def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
     2.0
     """
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    inner, steps_per_epoch = float64_formula(schedule), freeze(steps_per_epoch)
+    inner, steps_per_epoch = _schedule.float64_formula(schedule), freeze(steps_per_epoch)
 
     def formula(count: Any) -> Any:
         # In integers: XLA divides floats by a constant by way of its reciprocal, and 49 / 49 falls
@@ -175,11 +163,9 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     .. math:: s(e) = \mathrm{schedule}(e) \text{ if } e \le \mathrm{after},
               \text{ else } \mathrm{schedule}(e - 1)
 
-    This is what ``scheduler.last_epoch = start_epoch - 1`` leads to: the
-    scheduler's first step, at the end of epoch 0, brings it to epoch 0. While a
-    warm-up writes the rates itself nobody sees it; after the epoch in which the
-    warm-up ends, each epoch runs at the rate of the one before, and the rate of
-    the last epoch is never used.
+    This is what ``scheduler.last_epoch = start_epoch - 1`` leads to: the scheduler's first step, at
+    the end of epoch 0, brings it to epoch 0. After the epoch in which the warm-up ends, each epoch
+    runs at the rate of the one before, and the rate of the last epoch is never used.
 
     Args:
       schedule: a schedule that counts epochs.
@@ -188,7 +174,7 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     >>> [float(lagged(lambda epoch: epoch, after=1)(e)) for e in range(4)]
     [0.0, 1.0, 1.0, 2.0]
     """
-    inner, after = float64_formula(schedule), freeze(after)
+    inner, after = _schedule.float64_formula(schedule), freeze(after)
 
     def formula(count: Any) -> Any:
         late = jnp.where(as_float64(count) > as_float64(after), 1, 0)
@@ -208,7 +194,7 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
     [0.0, 1.0]
     """
     require("counts", counts, "an integer", lambda v: int(v) == v)
-    inner, counts = float64_formula(schedule), freeze(counts)
+    inner, counts = _schedule.float64_formula(schedule), freeze(counts)
     return Schedule(
         shift,
         {"schedule": schedule, "counts": counts},
@@ -225,7 +211,7 @@ def override(
               \text{ else } \mathrm{schedule}(c)
 
     A process that starts with a new optimizer after the warm-up runs its first epoch at the rate
-    that ``LambdaLR`` has set there, that of epoch 0: nothing overwrites it.
+    that ``LambdaLR`` has set there, that of epoch 0.
 
     Args:
       schedule: a schedule.
@@ -238,7 +224,7 @@ def override(
     """
     at, when = freeze(at), freeze(when)
     arguments = {"schedule": schedule, "other": other, "at": at, "when": when}
-    inner, there = float64_formula(schedule), float64_formula(other)
+    inner, there = _schedule.float64_formula(schedule), _schedule.float64_formula(other)
     return Schedule(
         override,
         arguments,
@@ -256,10 +242,9 @@ def warmup(
 
     .. math:: s(i) = \operatorname{interp}(i, [0, n], [\mathrm{start}, \mathrm{schedule}(i)])
 
-    The target is the schedule's value at the current iteration, not at the
-    warm-up's end: where ``schedule`` falls from epoch to epoch, the rate drops
-    at each epoch border inside the warm-up. From ``iterations`` on the value is
-    ``schedule(i)``; so it is at 0 if ``iterations`` is 0, as in ``np.interp``.
+    The target is the schedule's value at the current iteration, not at the warm-up's end: where
+    ``schedule`` falls from epoch to epoch, so does the rate inside the warm-up. From ``iterations``
+    on the value is ``schedule(i)``.
 
     Args:
       schedule: the target, counted as this one is.
@@ -273,7 +258,11 @@ def warmup(
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
     require_nonnegative(iterations=iterations)
-    inner, iterations, start = float64_formula(schedule), freeze(iterations), freeze(start)
+    inner, iterations, start = (
+        _schedule.float64_formula(schedule),
+        freeze(iterations),
+        freeze(start),
+    )
 
     def formula(count: Any) -> Any:
         x, target, n = as_float64(count), inner(count), as_float64(iterations)
@@ -324,11 +313,13 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
     return Schedule(table, arguments, table_formula(numbers, start, then))
 
 
-def table_formula(values: np.ndarray, start: int = 0, then: ScheduleLike | None = None) -> Formula:
+def table_formula(
+    values: np.ndarray, start: int = 0, then: ScheduleLike | None = None
+) -> _schedule.Formula:
     """Return the formula of ``table``."""
     last = values.size - 1
     end = math.inf if then is not None else start + last
-    past = None if then is None else float64_formula(then)
+    past = None if then is None else _schedule.float64_formula(then)
 
     def check(counts: np.ndarray) -> None:
         outside = counts[(counts < start) | (counts > end)]
@@ -362,8 +353,7 @@ def table_formula(values: np.ndarray, start: int = 0, then: ScheduleLike | None 
 def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
     """``function`` run on the host for counts 0 to ``steps - 1``, as a schedule.
 
-    For Python functions that cannot be traced, an ``lr_lambda`` with
-    ``math.cos`` and branches, say; and for devices without float64.
+    For Python functions that cannot be traced (``math.cos``, branches), and devices without float64.
 
     Args:
       function: from an int to a real number.

@@ -21,7 +21,6 @@ LAYERS = [
     ["schedules"],
     ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],
-    ["_recipe_parts"],
     ["_recipe", "_replay", "_recipe_text", "_recipe_file"],
     ["recipes", "parity"],
     ["testing", "torch", "flax", "plot"],

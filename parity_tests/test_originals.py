@@ -385,10 +385,8 @@ PORT = {"epochs": 12, "steps_per_epoch": 40, "batch_size": 10}
 
 def warmed(recipe, warmup, **changes):
     """The SGD recipe's groups with a warm-up or target of another make."""
-    arguments = {
-        "optimizer": "SGD",
-        "warmup_iterations": warmup,
-        "bias_rate": 0.1,
+    hyp = {
+        "warmup_bias_lr": 0.1,
         "momentum": 0.937,
         "warmup_momentum": 0.8,
         "weight_decay": 0.0005 * 10 * 6 / 64,
@@ -401,7 +399,9 @@ def warmed(recipe, warmup, **changes):
         start_epoch=0,
         resumed=False,
     )
-    return dataclasses.replace(recipe, groups=policy.groups(rate, **{**arguments, **changes}))
+    label = changes.pop("bias_label", "bias")
+    groups = policy.groups(rate, {**hyp, **changes}, warmup, bias_label=label)
+    return dataclasses.replace(recipe, groups=groups)
 
 
 def ramp(iterations=120, end=6.4, drop_every=40):
@@ -430,7 +430,7 @@ WRONG_PORTS = {
         rate=lambda i: jnp.where(i <= 120, 0.01, yolov5(**PORT).groups["norm"]["learning_rate"](i)),
     ),
     "bias-rate-of-the-weights": lambda r: warmed(r, 120, bias_label="weight"),
-    "bias-rate-missing": lambda r: warmed(r, 120, bias_rate=0.0),
+    "bias-rate-missing": lambda r: warmed(r, 120, warmup_bias_lr=0.0),
     "decay-not-scaled": lambda r: warmed(r, 120, weight_decay=0.0005),
     "decay-scaled-by-the-ramped-accumulation": lambda r: warmed(
         r, 120, weight_decay=lambda i: 0.0005 * 10 * r.accumulation.batches(i) / 64
@@ -503,6 +503,13 @@ def test_hyperparameters_of_the_file_may_be_traced():
 
     swept = jax.vmap(rate)(jnp.array([0.01, 0.02]))
     np.testing.assert_array_equal(swept, [rate(jnp.float32(0.01)), rate(jnp.float32(0.02))])
+
+
+def test_the_number_of_epochs_may_be_traced():
+    def rate(epochs):
+        return yolov5(epochs=epochs, steps_per_epoch=40).at(205)["bias"]["learning_rate"]
+
+    assert jax.jit(rate)(12) == rate(12)
 
 
 def test_constants_are_replayed_in_float64():

@@ -5,13 +5,12 @@ A TPU has no float64: XLA computes with pairs of float32 there, the sum of two n
 .. math:: s = a + b, \quad e = (a - (s - b')) + (b - b'), \quad b' = s - a,
 
 and then simplifies what it wrote: where a or b is a constant it reassociates, and loses part of e.
-What ``bind_float64`` traces is one primitive to JAX. For a TPU its constants are hidden from XLA, and
-functions that XLA writes with constants of its own are those below: some 46 bits of float64's 53
-are kept. Functions that are not below stay XLA's, ``tanh``, ``tan``, ``exp2``, ``expm1``, ``log1p``
-and the logistic among them, and can be an ULP of float32 or more off. Loops of a fixed length, which
-JAX traces to ``scan``, are unrolled, the search of ``jnp.interp`` among them. A ``scan`` of more than
-``MAX_UNROLLED`` steps and every ``while`` stay XLA's, with the constants and the functions in their
-bodies. For every other device it is lowered as it stands.
+What ``bind_float64`` traces is one primitive to JAX, lowered as it stands for other devices. For a
+TPU its constants are hidden from XLA, and functions that XLA writes with constants of its own are
+those below: some 46 bits of float64's 53 are kept. All other functions stay XLA's (``tanh``, ``tan``,
+``exp2``, ``expm1``, ``log1p``, the logistic) and can be an ULP of float32 or more off. So do every
+``while`` and each ``scan`` of more than ``MAX_UNROLLED`` steps, with all that is in their bodies; a
+shorter ``scan`` is unrolled, the search of ``jnp.interp`` among them.
 """
 
 import functools
@@ -66,20 +65,15 @@ def _bound(function: Callable[[], Sequence[Any]], *, low: bool = False) -> list[
     return _float64.bind(*program.consts, jaxpr=program.jaxpr)
 
 
-def _plain(*args: Any, jaxpr: Jaxpr) -> list[Any]:
+def _plain(*args: Any, jaxpr: Jaxpr, on_tpu: bool = False) -> list[Any]:
     with jax.enable_x64(True):
-        return jaxpr_as_fun(ClosedJaxpr(jaxpr, args))()
-
-
-def _on_tpu(*args: Any, jaxpr: Jaxpr) -> list[Any]:
-    with jax.enable_x64(True):
-        return hidden(ClosedJaxpr(jaxpr, args))
+        program = ClosedJaxpr(jaxpr, args)
+        return hidden(program) if on_tpu else jaxpr_as_fun(program)()
 
 
 def _eager(*args: Any, jaxpr: Jaxpr) -> list[Any]:
     """Step by step: under ``jit`` it would be compiled anew at each call."""
-    on_tpu = jax.default_backend() == "tpu"
-    return (_on_tpu if on_tpu else _plain)(*args, jaxpr=jaxpr)
+    return _plain(*args, jaxpr=jaxpr, on_tpu=jax.default_backend() == "tpu")
 
 
 def _batched(args: Sequence[Any], axes: Sequence[Any], *, jaxpr: Jaxpr) -> Any:
@@ -100,10 +94,8 @@ def _differentiated(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: J
     moving = [k for k, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
 
     def of(*moved: Any) -> list[Any]:
-        args = list(primals)
-        for k, value in zip(moving, moved, strict=True):
-            args[k] = value
-        return _plain(*args, jaxpr=jaxpr)
+        args = dict(enumerate(primals)) | dict(zip(moving, moved, strict=True))
+        return _plain(*args.values(), jaxpr=jaxpr)
 
     _, found = jax.jvp(of, [primals[k] for k in moving], [tangents[k] for k in moving])
     return _float64.bind(*primals, jaxpr=jaxpr), found
@@ -121,6 +113,7 @@ vars(_float64)["to_lojax"] = _to_lojax
 _float64.def_impl(_eager)
 _float64.def_abstract_eval(lambda *_, jaxpr: [atom.aval for atom in jaxpr.outvars])
 mlir.register_lowering(_float64, mlir.lower_fun(_plain, multiple_results=True))
+_on_tpu = functools.partial(_plain, on_tpu=True)
 mlir.register_lowering(_float64, mlir.lower_fun(_on_tpu, multiple_results=True), platform="tpu")
 batching.primitive_batchers[_float64] = _batched
 ad.primitive_jvps[_float64] = _differentiated
@@ -180,32 +173,22 @@ def _results(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
 
 
 def _unrolled(
-    inputs: Sequence[Any],
-    *,
-    jaxpr: ClosedJaxpr,
-    length: int,
-    reverse: bool,
-    **others: Any,
+    inputs: Sequence[Any], *, jaxpr: ClosedJaxpr, length: int, reverse: bool, **others: Any
 ) -> list[Any]:
     """Return the results of a ``scan``, its steps computed one after the other by ``hidden``."""
     if "ft_in" in others:  # JAX 0.12
         num_consts, num_carry, _ = map(len, others["ft_in"].unpack())
     else:
         num_consts, num_carry = others["num_consts"], others["num_carry"]
-    constants, carry, columns = (
-        inputs[:num_consts],
-        inputs[num_consts : num_consts + num_carry],
-        inputs[num_consts + num_carry :],
-    )
+    constants, inputs = inputs[:num_consts], inputs[num_consts:]
+    carry, columns = inputs[:num_carry], inputs[num_carry:]
     rows: list[Sequence[Any]] = []
-    for k in range(length):
-        at = length - 1 - k if reverse else k
+    order = slice(None, None, -1 if reverse else 1)
+    for at in range(length)[order]:
         results = hidden(jaxpr, *constants, *carry, *(column[at] for column in columns))
         carry = results[:num_carry]
         rows.append(results[num_carry:])
-    if reverse:
-        rows.reverse()
-    return [*carry, *map(jnp.stack, zip(*rows, strict=True))]
+    return [*carry, *map(jnp.stack, zip(*rows[order], strict=True))]
 
 
 def _series(x: jax.Array, coefficients: Sequence[float]) -> Any:

@@ -1,30 +1,28 @@
 """Schedules made of schedules, by an interpreter of torch's recursive steps.
 
-They count calls of ``scheduler.step()``; 0 is the constructor's. The members
-act on one group, one after the other: what one leaves, the next begins with.
+The members act on one group, one after the other: what one leaves, the next begins with.
 """
 
-import itertools
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from jaxsched._schedule import Hyperparameter, Schedule, show
+from jaxsched._schedule import Schedule, show
 from jaxsched._validate import is_number, require
 from jaxsched.lr_scheduler._recursion import Group, Recursion, recursive_schedule
 
 
-class _Composition:
-    """What torch's two compositions have in common."""
+class _Chain(Recursion):
+    """Members that act on one group, each stepping at each call."""
 
-    def __init__(self, members: Sequence[Recursion]) -> None:
+    # The inherited enter() calls step(): a nested composition is one step early.
+
+    def __init__(self, group: Group, members: Sequence[Recursion]) -> None:
         self.members = members
 
-    def enter(self) -> None:
-        # The inherited _initial_step calls step(): a nested composition is one step early.
-        self.step()
-
     def step(self) -> None:
-        raise NotImplementedError
+        for member in self.members:
+            member.step()
 
     def restart(self) -> None:
         raise ValueError(
@@ -37,11 +35,13 @@ class _Composition:
             member.undo()
 
 
-class _Sequence(_Composition):
+class _Sequence(_Chain):
+    """Members that step one after the other, each from its milestone on."""
+
     def __init__(
         self, group: Group, members: Sequence[Recursion], milestones: Sequence[int]
     ) -> None:
-        super().__init__(members)
+        super().__init__(group, members)
         self.milestones = milestones
         self.epoch = 0
         group["lr"] = group["initial_lr"]
@@ -57,12 +57,6 @@ class _Sequence(_Composition):
             self.members[index].step()
 
 
-class _Chain(_Composition):
-    def step(self) -> None:
-        for member in self.members:
-            member.step()
-
-
 def sequential_lr(
     schedulers: Sequence[Schedule],
     milestones: Sequence[int],
@@ -73,15 +67,13 @@ def sequential_lr(
 
     .. math:: s(c) = s_k(c - m_k),\quad m_0 = 0,\ m_k \le c < m_{k+1}
 
-    What is computed is torch's recursion: at its milestone a member is stepped
-    to 0, which takes it to where it starts from ``base_lr``; only
-    ``multiplicative_lr`` (which uses its factor of 0 there) and ``swa_lr`` go on
-    from the rate that they find. Past the last milestone the last member goes on.
+    What is computed is torch's recursion: at its milestone a member is stepped to 0, which takes it
+    to where it starts from ``base_lr``; only ``multiplicative_lr`` (which uses its factor of 0
+    there) and ``swa_lr`` go on from the rate that they find. The last member goes on for good.
 
-    Torch 2.13 steps a ``sequential_lr`` or ``chained_scheduler`` that is the
-    first member of another one count early (pytorch #196243), and so does this.
-    It cannot restart one at a later milestone: that is refused. What is returned
-    has no ``.momentum``, even where a member cycles it.
+    Torch 2.13 steps a ``sequential_lr`` or ``chained_scheduler`` that is the first member of another
+    one count early (pytorch #196243), and so does this. It cannot restart one at a later milestone:
+    that is refused. There is no ``.momentum``, even where a member cycles it.
 
     Args:
       schedulers: what this module's functions return, of one ``base_lr``, in
@@ -109,28 +101,19 @@ def sequential_lr(
         "milestones",
         milestones,
         "integers in ascending order",
-        lambda values: (
-            all(int(m) == m for m in values) and all(a <= b for a, b in itertools.pairwise(values))
-        ),
+        lambda values: [int(m) for m in values] == sorted(values),
     )
     marks = [int(milestone) for milestone in milestones]
-
-    recursions = [member.recursion for member in members if member.recursion]
-
-    def recursion(group: Group) -> Recursion:
-        return _Sequence(group, [enter(group) for enter in recursions], marks)
-
     arguments = {"schedulers": members, "milestones": marks, "steps": steps}
-    return recursive_schedule(sequential_lr, arguments, recursion, _base_lr(members))
+    return _composed(sequential_lr, arguments, _Sequence, marks)
 
 
 def chained_scheduler(schedulers: Sequence[Schedule], *, steps: int | None = None) -> Schedule:
     r"""Several schedules at once, each stepping from the rate the one before leaves.
 
-    It is the chain of the recursive steps, not the product of closed forms: a
-    member that computes its rate from ``initial_lr`` (``lambda_lr``,
-    ``one_cycle_lr``, …) discards what was done before it. What is returned has no
-    ``.momentum``, even where a member cycles it.
+    It is the chain of the recursive steps, not the product of closed forms: a member that computes
+    its rate from ``initial_lr`` (``lambda_lr``, ``one_cycle_lr``, …) discards what was done before
+    it. There is no ``.momentum``, even where a member cycles it.
 
     Args:
       schedulers: what this module's functions return, of one ``base_lr``, in
@@ -147,15 +130,8 @@ def chained_scheduler(schedulers: Sequence[Schedule], *, steps: int | None = Non
     >>> [float(schedule(c)) for c in range(4)]
     [0.5, 0.25, 0.25, 0.125]
     """
-    members = _members(schedulers)
-
-    recursions = [member.recursion for member in members if member.recursion]
-
-    def recursion(group: Group) -> Recursion:
-        return _Chain([enter(group) for enter in recursions])
-
-    arguments = {"schedulers": members, "steps": steps}
-    return recursive_schedule(chained_scheduler, arguments, recursion, _base_lr(members))
+    arguments = {"schedulers": _members(schedulers), "steps": steps}
+    return _composed(chained_scheduler, arguments, _Chain)
 
 
 def _members(schedulers: Sequence[Schedule]) -> tuple[Schedule, ...]:
@@ -172,8 +148,15 @@ def _members(schedulers: Sequence[Schedule]) -> tuple[Schedule, ...]:
     return schedulers
 
 
-def _base_lr(members: Sequence[Schedule]) -> Hyperparameter | None:
-    """The rate of the group, on which the members must agree."""
+def _composed(
+    factory: Callable[..., Schedule],
+    arguments: Mapping[str, Any],
+    kind: Callable[..., Recursion],
+    *marks: Sequence[int],
+) -> Schedule:
+    """Build the schedule of a composition of ``arguments["schedulers"]``."""
+    members: Sequence[Schedule] = arguments["schedulers"]
+    # The rate of the group, on which the members must agree.
     rates = [member.base_lr for member in members if member.base_lr is not None]
     known = dict.fromkeys(rate for rate in rates if is_number(rate))
     if len(known) > 1:
@@ -181,4 +164,9 @@ def _base_lr(members: Sequence[Schedule]) -> Hyperparameter | None:
             "schedulers must have one base_lr, that of the group, got "
             f"{' and '.join(map(repr, known))}."
         )
-    return rates[0] if rates else None
+
+    def recursion(group: Group) -> Recursion:
+        running = [member.recursion(group) for member in members if member.recursion]
+        return kind(group, running, *marks)
+
+    return recursive_schedule(factory, arguments, recursion, rates[0] if rates else None)

@@ -1,8 +1,7 @@
 """Rates that rise and fall again and again: warm restarts, triangles.
 
-They count calls of ``scheduler.step()``; 0 is the constructor's. In most scripts
-that counts iterations here. torch itself evaluates a formula in each step, so one
-function serves both forms, with ``jnp`` in the graph and ``math`` on the host.
+torch itself evaluates a formula in each step, so one function serves both forms, with ``jnp`` in
+the graph and ``math`` on the host.
 """
 
 import dataclasses
@@ -12,16 +11,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxsched._schedule import Formula, Hyperparameter, Schedule, formula_of
+from jaxsched._schedule import Formula, Hyperparameter, Schedule
 from jaxsched._validate import is_number, require
-from jaxsched.lr_scheduler._recursion import (
-    HOST,
-    factor_formula,
-    factor_on_host,
-    refuse_negative,
-    shared_formula,
-    torch_schedule,
-)
+from jaxsched.lr_scheduler import _recursion
+from jaxsched.lr_scheduler._recursion import HOST, torch_schedule
 
 
 def cosine_annealing_warm_restarts(
@@ -38,12 +31,11 @@ def cosine_annealing_warm_restarts(
               \frac{1 + \cos(\pi T_{cur} / T_i)}{2},\quad
               T_i = T_0 T_{mult}^i,\quad T_{cur} = c - \sum_{j < i} T_j
 
-    An integer count is the number of ``scheduler.step()`` calls. A float is the
-    epoch given to ``scheduler.step(epoch + i / iterations)``: there torch finds
-    the period by a logarithm, which at some restarts (the 5th for ``T_mult=3``,
-    the 3rd for 10) falls short in its last bit, and so leaves the rate at its
-    lowest where it should be at its highest. That is reproduced. Under ``jit`` a
-    float count is a float32 where x64 is off, and rounded before it gets here.
+    An integer count is the number of ``scheduler.step()`` calls. A float is the epoch given to
+    ``scheduler.step(epoch + i / iterations)``: there torch finds the period by a logarithm, which at
+    some restarts (the 5th for ``T_mult=3``, the 3rd for 10) falls short in its last bit, and so
+    leaves the rate at its lowest where it should be at its highest. That is reproduced. Under
+    ``jit`` a float count is a float32 where x64 is off.
 
     Args:
       base_lr: the group's rate before any schedule.
@@ -65,7 +57,10 @@ def cosine_annealing_warm_restarts(
         if not isinstance(value, int):
             raise ValueError(f"{name} must be a known integer, got {value!r}.")
     require("eta_min", eta_min, "a number", is_number)
-    starts, periods = _periods(T_0, T_mult)
+    starts, periods = [0.0], [float(T_0)]
+    while T_mult > 1 and starts[-1] < 2**53:  # as far as float64 counts
+        starts.append(starts[-1] + periods[-1])
+        periods.append(periods[-1] * T_mult)
 
     def rate(xp, position, period, base_lr, eta_min):
         return eta_min + (base_lr - eta_min) * (1 + xp.cos(math.pi * position / period)) / 2
@@ -78,7 +73,7 @@ def cosine_annealing_warm_restarts(
             position = count - jnp.asarray(starts)[index]
             return rate(jnp, position, jnp.asarray(periods)[index], base_lr, eta_min)
 
-        return formula_of(formula, base_lr, eta_min, check=refuse_negative)
+        return _recursion.closed_formula(formula, base_lr, eta_min)
 
     of_calls, of_epochs = closed(starts[1:]), closed(_borders_by_logarithm(T_0, T_mult, starts))
 
@@ -98,20 +93,10 @@ def cosine_annealing_warm_restarts(
     return schedule if steps is not None else dataclasses.replace(schedule, formula=formula)
 
 
-def _periods(T_0: int, T_mult: int) -> tuple[list[float], list[float]]:
-    """Where the periods begin, and how long they are, as far as float64 counts."""
-    starts, periods = [0], [T_0]
-    while T_mult > 1 and starts[-1] < 2**53:
-        starts.append(starts[-1] + periods[-1])
-        periods.append(periods[-1] * T_mult)
-    return [float(start) for start in starts], [float(period) for period in periods]
-
-
 def _borders_by_logarithm(T_0: int, T_mult: int, starts: Sequence[float]) -> list[float]:
-    """The first epochs that ``step(epoch)`` counts to the 1st, 2nd, … restart.
+    """Return the first epochs that ``step(epoch)`` counts to the 1st, 2nd, … restart.
 
-    The comparison is made here, with torch's ``math.log``, since another
-    logarithm's last bit would put the border elsewhere.
+    By torch's ``math.log``: another logarithm's last bit would put the border elsewhere.
     """
 
     def reached(epoch: float, restarts: int) -> bool:
@@ -147,9 +132,8 @@ def cyclic_lr(
     .. math:: s(c) = \mathrm{base\_lr} + (\mathrm{max\_lr} - \mathrm{base\_lr})
               \cdot h(c) \cdot \mathrm{scale}
 
-    h goes linearly from 0 to 1 in ``step_size_up`` counts and back in
-    ``step_size_down``, again and again. ``.momentum`` of what is returned is the
-    schedule of the momentum, ``max_momentum`` less its own triangles.
+    h goes linearly from 0 to 1 in ``step_size_up`` counts and back in ``step_size_down``, again and
+    again. ``.momentum`` is the schedule of the momentum, ``max_momentum`` less its own triangles.
 
     Args:
       base_lr: the lowest rate; it replaces the optimizer's.
@@ -157,12 +141,11 @@ def cyclic_lr(
       step_size_up: counts of a rise, above 0.
       step_size_down: counts of a fall, at least 0; if not given, those of a rise.
         Where it is 0, ``step_size_up`` is an integer, unless it is replayed.
-      mode: the scale, if ``scale_fn`` is not given: ``"triangular"`` 1,
-        ``"triangular2"`` half of the last cycle's, ``"exp_range"`` gamma to the
-        power of the count.
+      mode: the scale, if ``scale_fn`` is not given: ``"triangular"`` 1, ``"triangular2"`` half of
+        the last cycle's, ``"exp_range"`` gamma to the power of the count.
       gamma: for ``"exp_range"``.
-      scale_fn: the scale as a function of the cycle, the first being 1, or of
-        the count. Without ``steps`` it is made of operators and ``jnp``.
+      scale_fn: the scale as a function of the cycle, the first being 1, or of the count. Without
+        ``steps`` it is made of operators and ``jnp``.
       scale_mode: ``"cycle"`` or ``"iterations"``, what ``scale_fn`` takes.
       cycle_momentum: whether ``.momentum`` is a schedule, or None.
       base_momentum: the lowest momentum, at ``max_lr``.
@@ -184,28 +167,22 @@ def cyclic_lr(
     require("step_size_down", down, "at least 0", lambda v: v >= 0)
     if steps is None and is_number(down) and down == 0:
         # A fall of no length is a jump, at a count which a quotient's last bit decides.
-        require(
-            "step_size_up",
-            step_size_up,
-            "an integer where step_size_down is 0, unless steps=n replays it",
-            lambda v: int(v) == v,
-        )
+        rule = "an integer where step_size_down is 0, unless steps=n replays it"
+        require("step_size_up", step_size_up, rule, lambda v: int(v) == v)
     modes = ("triangular", "triangular2", "exp_range")
     if scale_fn is None and mode not in modes:
         raise ValueError(f"mode must be among {', '.join(modes)}, got {mode!r}. Or pass scale_fn.")
     if scale_fn is None:
         scale_mode = "iterations" if mode == "exp_range" else "cycle"
 
-    factor = None if scale_fn is None else factor_formula(scale_fn, "scale_fn")
+    factor = None if scale_fn is None else _recursion.factor_formula(scale_fn, "scale_fn")
 
     def scale(xp, x, gamma):
         if scale_fn is not None and factor is not None:
-            return factor_on_host(scale_fn, x) if xp is HOST else factor(x)
-        return {
-            "triangular": lambda: 1.0,
-            "triangular2": lambda: 1 / 2.0 ** (x - 1),
-            "exp_range": lambda: gamma**x,
-        }[mode]()
+            return _recursion.factor_on_host(scale_fn, x) if xp is HOST else factor(x)
+        if mode == "triangular":
+            return 1.0
+        return gamma**x if mode == "exp_range" else 1 / 2.0 ** (x - 1)
 
     def height(xp, count, span, up, down, gamma):
         total = up + down
@@ -234,7 +211,5 @@ def cyclic_lr(
         lambda now, _, *values: rate(HOST, now.epoch, now.base_lr, *values),
         prepare=lambda group, base_lr, *_: group.update(lr=base_lr),
         sets_base_lr=True,
-        momentum=shared_formula("momentum of cyclic_lr", momentum, momenta, steps)
-        if cycle_momentum
-        else None,
+        momentum=(momentum, momenta) if cycle_momentum else None,
     )

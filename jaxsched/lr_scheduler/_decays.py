@@ -1,7 +1,4 @@
-"""Curves that go from one rate to another, and what they do past their end.
-
-They count calls of ``scheduler.step()``; 0 is the constructor's.
-"""
+"""Curves that go from one rate to another, and what they do past their end."""
 
 import functools
 import math
@@ -12,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsched._schedule import Hyperparameter, Schedule, as_float64
-from jaxsched._validate import require, require_count
-from jaxsched.lr_scheduler._recursion import on_host, torch_schedule
+from jaxsched._validate import require, require_anneal_strategy, require_count
+from jaxsched.lr_scheduler._recursion import HOST, on_host, torch_schedule
 
 
 def step_lr(
@@ -63,8 +60,7 @@ def multi_step_lr(
 
     Args:
       base_lr: the group's rate before any schedule.
-      milestones: the counts of the drops, in any order; one that stands twice
-        counts twice. After the last the rate stays.
+      milestones: the counts of the drops, in any order; one that stands twice counts twice.
       gamma: the factor of a drop.
       steps: replays torch for counts 0 to ``steps``.
 
@@ -74,21 +70,16 @@ def multi_step_lr(
     [1.0, 0.5, 0.5, 0.125, 0.125]
     """
     arguments = dict(locals())
-    if not isinstance(milestones, jax.Array):
-        # Which may be an iterator, to be read but once.
-        milestones = list(milestones) if isinstance(milestones, Iterable) else milestones
+    if isinstance(milestones, Iterable) and not isinstance(milestones, jax.Array):
+        milestones = list(milestones)  # which may be an iterator, to be read but once
     require(
         "milestones",
         milestones,
         "integers of at least 0",
         lambda values: all(int(m) == m and m >= 0 for m in values),
     )
-
     marks = milestones if isinstance(milestones, jax.Array) else [int(m) for m in milestones]
-
-    @functools.cache
-    def known():
-        return sorted(on_host(marks))
+    known = functools.cache(lambda: sorted(on_host(marks)))
 
     def closed(count, base_lr, gamma):
         reached = count[..., None] >= as_float64(marks)
@@ -101,14 +92,8 @@ def multi_step_lr(
     def restart(base_lr, gamma):
         return base_lr * gamma ** bisect_right(known(), 0)
 
-    return torch_schedule(
-        multi_step_lr,
-        arguments | {"milestones": marks},
-        (gamma,),
-        closed,
-        rule,
-        restart=restart,
-    )
+    arguments["milestones"] = marks
+    return torch_schedule(multi_step_lr, arguments, (gamma,), closed, rule, restart=restart)
 
 
 def constant_lr(
@@ -126,8 +111,7 @@ def constant_lr(
     Args:
       base_lr: the group's rate before any schedule.
       factor: above 0, where torch divides by it later, and at most 1.
-      total_iters: the count at which the factor is taken back; with 0 it
-        never is, as in torch.
+      total_iters: the count at which the factor is taken back; with 0 it never is, as in torch.
       steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.ConstantLR``, torch 2.13.
@@ -189,7 +173,7 @@ def linear_lr(
     require_count("total_iters", total_iters)
 
     def closed(count, base_lr, start, end, total):
-        return base_lr * (start + (end - start) * progress(count, total))
+        return base_lr * (start + (end - start) * _progress(count, total))
 
     def rule(now, start, end, total):
         if now.epoch == 0:
@@ -209,10 +193,7 @@ def linear_lr(
 
 
 def exponential_lr(
-    base_lr: Hyperparameter,
-    gamma: Hyperparameter,
-    *,
-    steps: int | None = None,
+    base_lr: Hyperparameter, gamma: Hyperparameter, *, steps: int | None = None
 ) -> Schedule:
     r"""The rate times ``gamma`` at every count.
 
@@ -252,8 +233,7 @@ def polynomial_lr(
 
     Args:
       base_lr: the group's rate before any schedule.
-      total_iters: the length T, from which on the rate is 0; with 0 the rate stays
-        at ``base_lr``, as in torch.
+      total_iters: the length T, from which on the rate is 0; with 0 it stays at ``base_lr``.
       power: at least 0; torch divides by zero at T where it is negative.
       steps: replays torch for counts 0 to ``steps``.
 
@@ -267,7 +247,7 @@ def polynomial_lr(
     require_count("total_iters", total_iters)
 
     def closed(count, base_lr, total, power):
-        return base_lr * (1.0 - progress(count, total)) ** power
+        return base_lr * (1.0 - _progress(count, total)) ** power
 
     def rule(now, total, power):
         if now.initial or now.epoch > total:
@@ -296,8 +276,6 @@ def cosine_annealing_lr(
 
     .. math:: s(c) = \eta_{\min} + (\mathrm{base\_lr} - \eta_{\min})
               \frac{1 + \cos(\pi c / T_{\max})}{2}
-
-    Past ``T_max`` the rate climbs, to be at ``base_lr`` after ``2 * T_max``.
 
     Args:
       base_lr: the group's rate before any schedule.
@@ -340,7 +318,65 @@ def cosine_annealing_lr(
     )
 
 
-def progress(count: jax.Array, total: Hyperparameter) -> jax.Array:
+def swa_lr(
+    base_lr: Hyperparameter,
+    swa_lr: Hyperparameter,
+    anneal_epochs: int | jax.Array = 10,
+    anneal_strategy: str = "cos",
+    *,
+    steps: int | None = None,
+) -> Schedule:
+    r"""From the group's rate to the constant one of stochastic weight averaging.
+
+    .. math:: s(c) = \mathrm{swa\_lr} \cdot \alpha + \mathrm{base\_lr} (1 - \alpha),\quad
+              t = \frac{\min(c, E)}{E},\quad
+              \alpha = \frac{1 - \cos(\pi t)}{2} \text{ or } t
+
+    Args:
+      base_lr: the group's rate when the averaging begins.
+      swa_lr: the rate from ``anneal_epochs`` on.
+      anneal_epochs: the length E, at least 0; with 0 the rate is ``swa_lr`` from the start.
+      anneal_strategy: ``"cos"`` or ``"linear"``, α as above.
+      steps: replays torch for counts 0 to ``steps``.
+
+    Source: ``torch.optim.swa_utils.SWALR``, torch 2.13.
+
+    >>> [float(swa_lr(1.0, 0.5, 2, "linear")(c)) for c in range(4)]
+    [1.0, 0.75, 0.5, 0.5]
+    """
+    arguments = dict(locals())
+    require_anneal_strategy(anneal_strategy)
+    require_count("anneal_epochs", anneal_epochs, at_least=0)
+
+    def alpha(xp, t):
+        return t if anneal_strategy == "linear" else (1 - xp.cos(math.pi * t)) / 2
+
+    def closed(count, base_lr, swa_lr, epochs):
+        started = jnp.where(epochs == 0, count + 1, count)
+        weight = alpha(jnp, _progress(started, jnp.maximum(epochs, 1)))
+        return swa_lr * weight + base_lr * (1 - weight)
+
+    def rule(now, _, epochs):
+        swa_lr = now.group["swa_lr"]  # another SWALR on the group may have written it
+        step = now.calls - 1 if epochs else max(1, now.calls - 1)
+        before, after = (alpha(HOST, max(0, min(1, k / max(1, epochs)))) for k in (step - 1, step))
+        start = swa_lr if before == 1 else (now.lr - before * swa_lr) / (1 - before)
+        return swa_lr * after + start * (1 - after)
+
+    return torch_schedule(
+        _FACTORY,
+        arguments,
+        (swa_lr, anneal_epochs),
+        closed,
+        rule,
+        prepare=lambda group, swa_lr, epochs: group.update(swa_lr=swa_lr),
+    )
+
+
+_FACTORY = swa_lr  # within the function its name is that of an argument
+
+
+def _progress(count: jax.Array, total: Hyperparameter) -> jax.Array:
     """How much of ``total`` counts is done, 0 to 1; 0 where there are none.
 
     The end is selected, not computed: XLA divides by a constant by way of its

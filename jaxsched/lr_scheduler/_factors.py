@@ -1,7 +1,4 @@
-"""Rates given as a function: LambdaLR and MultiplicativeLR.
-
-They count calls of ``scheduler.step()``; 0 is the constructor's.
-"""
+"""Rates given as a function: LambdaLR and MultiplicativeLR."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -46,7 +43,7 @@ def lambda_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
     [0.25, 1.0]
     """
 
-    def one(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
+    def schedule(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
         factor = factor_formula(lr_lambda, "lr_lambda")
         return torch_schedule(
             lambda_lr,
@@ -56,7 +53,7 @@ def lambda_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
             lambda now: now.base_lr * factor_on_host(lr_lambda, now.epoch),
         )
 
-    return _each_group(one, base_lr, lr_lambda)
+    return _each_group(schedule, base_lr, lr_lambda)
 
 
 @overload
@@ -91,7 +88,7 @@ def multiplicative_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None)
     [1.0, 0.5, 0.25]
     """
 
-    def one(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
+    def schedule(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
         return torch_schedule(
             multiplicative_lr,
             {"base_lr": base_lr, "lr_lambda": lr_lambda, "steps": steps},
@@ -100,25 +97,23 @@ def multiplicative_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None)
             lambda now: now.lr if now.initial else now.lr * factor_on_host(lr_lambda, now.epoch),
         )
 
-    return _each_group(one, base_lr, lr_lambda)
+    return _each_group(schedule, base_lr, lr_lambda)
 
 
-def _each_group(one: Callable[[Any, Any], Schedule], base_lr: Any, lr_lambda: Any) -> Any:
-    """``one`` of the rate and the factor; a list of them where either is a list."""
-    lists = [value for value in (base_lr, lr_lambda) if isinstance(value, list | tuple)]
-    for factor in lr_lambda if isinstance(lr_lambda, list | tuple) else [lr_lambda]:
+def _each_group(schedule: Callable[..., Schedule], base_lr: Any, lr_lambda: Any) -> Any:
+    """``schedule`` of the rate and the factor; a list of them where either is a list."""
+    rates, factors = (v if isinstance(v, list | tuple) else None for v in (base_lr, lr_lambda))
+    for factor in [lr_lambda] if factors is None else factors:
         if not callable(factor):
             raise TypeError(
                 f"lr_lambda must be a function, got {factor!r}. Pass lambda epoch: {factor!r}."
             )
-    if not lists:
-        return one(base_lr, lr_lambda)
-    if len(set(map(len, lists))) > 1:
+    if rates is None and factors is None:
+        return schedule(base_lr, lr_lambda)
+    rates = [base_lr] * len(factors or ()) if rates is None else rates
+    factors = [lr_lambda] * len(rates) if factors is None else factors
+    if len(rates) != len(factors):
         raise ValueError(
-            f"lr_lambda must have one function a group, got {len(lr_lambda)} for "
-            f"{len(base_lr)} groups."
+            f"lr_lambda must have one function a group, got {len(factors)} for {len(rates)} groups."
         )
-    n = len(lists[0])
-    base_lrs = base_lr if isinstance(base_lr, list | tuple) else [base_lr] * n
-    factors = lr_lambda if isinstance(lr_lambda, list | tuple) else [lr_lambda] * n
-    return [one(*pair) for pair in zip(base_lrs, factors, strict=True)]
+    return list(map(schedule, rates, factors))

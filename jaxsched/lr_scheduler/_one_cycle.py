@@ -1,8 +1,4 @@
-"""The rate that rises once and falls, and the momentum that moves against it.
-
-It counts calls of ``scheduler.step()``; 0 is the constructor's. In most scripts
-that counts iterations here.
-"""
+"""The rate that rises once and falls, and the momentum that moves against it."""
 
 import math
 from typing import Any
@@ -13,7 +9,7 @@ import numpy as np
 
 from jaxsched._schedule import Hyperparameter, Schedule
 from jaxsched._validate import require, require_anneal_strategy, require_count
-from jaxsched.lr_scheduler._recursion import HOST, shared_formula, torch_schedule
+from jaxsched.lr_scheduler._recursion import HOST, torch_schedule
 
 
 def one_cycle_lr(
@@ -37,14 +33,12 @@ def one_cycle_lr(
     .. math:: s(c) = b + \frac{a - b}{2} (1 + \cos(\pi p)),\quad
               p = \frac{c - c_{k-1}}{c_k - c_{k-1}}
 
-    In phase k, from count :math:`c_{k-1}` to :math:`c_k`, the rate goes from a to
-    b; with ``"linear"`` it is :math:`(b - a) p + a`. The phases end at
-    ``pct_start * total_steps - 1``, a fraction as often as not, and at
-    ``total_steps - 1``. At count ``total_steps`` the last phase's curve goes on
-    (the cosine climbs again); past it concrete counts are refused, as torch
-    refuses them, and traced ones hold that value. ``.momentum`` of what is
-    returned is the schedule of the momentum, which moves the other way: a group
-    is ``{"learning_rate": cycle, "momentum": cycle.momentum}``.
+    In phase k, from count :math:`c_{k-1}` to :math:`c_k`, the rate goes from a to b; with
+    ``"linear"`` it is :math:`(b - a) p + a`. The phases end at ``pct_start * total_steps - 1``, which
+    may be a fraction, and at ``total_steps - 1``. At count ``total_steps`` the last phase's curve
+    goes on (the cosine climbs again); past it concrete counts are refused, as torch refuses them, and
+    traced ones hold that value. ``.momentum`` is the schedule of the momentum, which moves the other
+    way: a group is ``{"learning_rate": cycle, "momentum": cycle.momentum}``.
 
     Args:
       max_lr: the highest rate; the optimizer's own plays no part.
@@ -83,21 +77,17 @@ def one_cycle_lr(
         require_count("steps_per_epoch", steps_per_epoch, at_least=1)
         total_steps = epochs * steps_per_epoch
     require_count("total_steps", total_steps, at_least=1)
-    require(
-        "pct_start",
-        pct_start,
-        "a float within 0 and 1",
-        lambda v: isinstance(v, float) and 0 <= v <= 1,
-    )
-    require("div_factor", div_factor, "other than 0, to be divided by", lambda v: v != 0)
-    require(
-        "final_div_factor", final_div_factor, "other than 0, to be divided by", lambda v: v != 0
-    )
+    share = "a float within 0 and 1"
+    require("pct_start", pct_start, share, lambda v: isinstance(v, float) and 0 <= v <= 1)
+    for name, value in {"div_factor": div_factor, "final_div_factor": final_div_factor}.items():
+        require(name, value, "other than 0, to be divided by", lambda v: v != 0)
     require_anneal_strategy(anneal_strategy)
 
+    def of_phases(*values):
+        return values if three_phase else (*values[:-2], values[-1])  # without the middle phase
+
     def phase_ends(pct, total):
-        rise = [pct * total - 1]
-        return [*rise, 2 * pct * total - 2, total - 1] if three_phase else [*rise, total - 1]
+        return of_phases(pct * total - 1, 2 * pct * total - 2, total - 1)
 
     known = not any(isinstance(value, jax.Array) for value in (pct_start, total_steps))
     last: Any = total_steps
@@ -134,12 +124,9 @@ def one_cycle_lr(
             return (b - a) * part + a
         return b + (a - b) / 2.0 * (xp.cos(math.pi * part) + 1)
 
-    def rates(initial, highest, least):
-        return (initial, highest, initial, least) if three_phase else (initial, highest, least)
-
     def closed(count, max_lr, div, final_div, pct, total):
         initial = max_lr / div
-        levels = rates(initial, max_lr, initial / final_div)
+        levels = of_phases(initial, max_lr, initial, initial / final_div)
         return anneal(jnp, jnp.minimum(count, last), pct, total, *levels)
 
     def prepare(group, max_lr, div, final_div, *_):
@@ -148,20 +135,15 @@ def one_cycle_lr(
 
     def rule(now, _, div, final_div, pct, total):
         refuse_past(now.epoch)
-        levels = rates(*(now.group[key] for key in ("initial_lr", "max_lr", "min_lr")))
+        levels = of_phases(*map(now.group.get, ("initial_lr", "max_lr", "initial_lr", "min_lr")))
         return anneal(HOST, now.epoch, pct, total, *levels)
-
-    def check(counts: np.ndarray) -> None:
-        refuse_past(np.max(counts, initial=0))
 
     def momentum(xp, count, *values):
         return anneal(xp, jnp.minimum(count, last) if xp is jnp else count, *values)
 
     if steps is not None and known:
         refuse_past(min(steps, last + 1))
-    highs = (max_momentum, base_momentum, max_momentum, max_momentum)
-    momenta = (pct_start, total_steps, *highs[: 4 if three_phase else 3])
-    checked = check if known else None
+    levels = of_phases(max_momentum, base_momentum, max_momentum, max_momentum)
     return torch_schedule(
         one_cycle_lr,
         arguments,
@@ -169,8 +151,6 @@ def one_cycle_lr(
         closed,
         rule,
         prepare=prepare,
-        momentum=shared_formula("momentum of one_cycle_lr", momentum, momenta, steps, checked)
-        if cycle_momentum
-        else None,
-        check=checked,
+        momentum=(momentum, (pct_start, total_steps, *levels)) if cycle_momentum else None,
+        check=(lambda counts: refuse_past(np.max(counts, initial=0))) if known else None,
     )

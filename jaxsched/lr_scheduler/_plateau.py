@@ -1,8 +1,4 @@
-"""Rates that follow a metric: ReduceLROnPlateau.
-
-What counts is how often a metric has been told, once an epoch in most scripts.
-Nothing here counts updates.
-"""
+"""Rates that follow a metric, given once an epoch in most scripts: ReduceLROnPlateau."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,16 +17,14 @@ from jaxsched._validate import require, require_base_lr
 class PlateauState(NamedTuple):
     """State of ``reduce_lr_on_plateau``.
 
-    float64 does not survive where x64 is off, so the rate is kept as the number
-    of reductions, from which it is computed anew.
+    float64 does not survive where x64 is off, so the rate is computed from the number of reductions.
 
     Attributes:
-      best: the best metric, as precise as metrics are: float32, or float64 with x64.
-      num_bad_epochs: metrics told since it, int32.
+      best: the best metric, float32, or float64 with x64.
+      num_bad_epochs: metrics since it, int32.
       cooldown_counter: metrics for which bad ones don't count yet, int32.
       reductions: reductions that changed a rate, int32.
-      learning_rate: the rate in force, float32 or float64; shape (groups,) where
-        the groups' differ.
+      learning_rate: the rate in force, float32 or float64; shape (groups,) where they differ.
     """
 
     best: jax.Array
@@ -45,9 +39,8 @@ class Plateau(NamedTuple):
 
     Attributes:
       init: of nothing; the state before the first metric.
-      step: of a state and a metric; the state after it. In place of the state it
-        takes any tree that holds such states, an ``opt_state`` say, in which it
-        steps each.
+      step: of a state and a metric; the state after it. In place of the state it takes any tree
+        that holds such states, an ``opt_state`` say, in which it steps each.
     """
 
     init: Callable[[], PlateauState]
@@ -70,9 +63,8 @@ def reduce_lr_on_plateau(
     .. math:: \mathrm{lr} \leftarrow \max(\mathrm{lr} \cdot \mathrm{factor}, \mathrm{min\_lr})
               \text{ where that takes off more than } \mathrm{eps}
 
-    It takes ``patience + 1`` bad metrics in a row. Rates are computed in float64,
-    inside the graph; metrics are compared as float32, to which they are rounded,
-    or as float64 where x64 is on. NaN is bad.
+    Metrics are compared as float32, to which they are rounded, or as float64 where x64 is on. NaN is
+    bad.
 
     Args:
       base_lr: the group's rate before the first reduction; a list of them where
@@ -147,12 +139,11 @@ def reduce_lr_on_plateau(
             due = bad > patience
             now = rate(state.reductions)
             lower = jnp.where(due, reduced(now), now)
+            left = jnp.where(due, cooldown, state.cooldown_counter - cooling.astype(jnp.int32))
             return PlateauState(
                 jnp.where(improved, metric, state.best),
                 jnp.where(due, 0, bad).astype(jnp.int32),
-                jnp.where(due, cooldown, state.cooldown_counter - cooling.astype(jnp.int32)).astype(
-                    jnp.int32
-                ),
+                left.astype(jnp.int32),
                 state.reductions + (lower != now).any().astype(jnp.int32),
                 lower.astype(dtype),
             )
@@ -185,17 +176,15 @@ def _groups(rates: Any) -> tuple[int, ...]:
 
 
 def scale_on_plateau(plateau: Plateau) -> optax.GradientTransformationExtraArgs:
-    """Updates times the rate of a plateau, which moves exactly when told to.
+    """Scale updates by the rate of a plateau, after an update rule whose own rate is 1.
 
-    It stands where a learning rate would, after an update rule whose own rate is
-    1. A metric is told in either of two ways, once an epoch say:
+    It takes a metric, once an epoch say, in either of two ways:
 
-    - ``tx.update(grads, opt_state, params, metric=loss)``: this update still has
-      the rate in force, the next the new one, as where ``scheduler.step(loss)``
-      follows ``optimizer.step()``. Without ``metric`` the rate stays.
-    - ``opt_state = plateau.step(opt_state, loss)``, outside the update. Linen's
-      ``TrainState`` passes no extra arguments on, so there it is the way:
-      ``state = state.replace(opt_state=plateau.step(state.opt_state, loss))``.
+    - ``tx.update(grads, opt_state, params, metric=loss)``: this update still has the rate in force,
+      the next the new one, as where ``scheduler.step(loss)`` follows ``optimizer.step()``. Without
+      ``metric`` the rate stays.
+    - ``opt_state = plateau.step(opt_state, loss)``, outside the update, as with Linen's
+      ``TrainState``: ``state.replace(opt_state=plateau.step(state.opt_state, loss))``.
 
     Args:
       plateau: what ``reduce_lr_on_plateau`` returns, for one group.

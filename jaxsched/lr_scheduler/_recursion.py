@@ -1,9 +1,7 @@
-"""Schedules that know the recursion of their torch scheduler.
+"""torch's recursions on the host, in Python floats, for one group.
 
-torch's schedulers have no value at a count: each step makes the next rate from
-the last, in a group that they share. What is here does the same on the host, in
-Python floats, for one group. It counts calls of ``scheduler.step()``; 0 is the
-constructor's.
+torch's schedulers have no value at a count: each step makes the next rate from the last, in a
+group that they share.
 """
 
 import dataclasses
@@ -11,59 +9,49 @@ import functools
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsched._schedule import (
-    Formula,
-    Hyperparameter,
-    Schedule,
-    as_float64,
-    float64_formula,
-    formula_of,
-    freeze,
-)
+from jaxsched import _schedule
+from jaxsched._schedule import Formula, Hyperparameter, Schedule, freeze
 from jaxsched._validate import require_base_lr, require_count, require_one_group
 from jaxsched.schedules import table_formula
 
 Group = dict[str, Any]
 """What torch keeps in ``optimizer.param_groups[i]``: ``lr``, ``initial_lr``, …"""
 
-HOST = types.SimpleNamespace(
-    cos=math.cos, where=lambda condition, yes, no: yes if condition else no
-)
+HOST = types.SimpleNamespace(cos=math.cos, where=lambda holds, yes, no: yes if holds else no)
 """The part of ``jnp`` that formulas shared by host and graph are made of."""
 
 
-class Recursion(Protocol):
+class Recursion:
     """A scheduler at work on a group."""
 
     def enter(self) -> None:
-        """The step of the constructor, which a sequence repeats on its first member."""
-        ...
+        """Make the constructor's step, which a sequence repeats on its first member."""
+        self.step()
 
     def step(self) -> None:
-        """One call of ``scheduler.step()``."""
-        ...
+        """Do what one call of ``scheduler.step()`` does."""
+        raise NotImplementedError
 
     def restart(self) -> None:
-        """The step to epoch 0, which a sequence makes at a milestone."""
-        ...
+        """Make the step to epoch 0, which a sequence makes at a milestone."""
+        raise NotImplementedError
 
     def undo(self) -> None:
-        """Takes the constructor's count back; the group keeps its rate."""
-        ...
+        """Take the constructor's count back; the group keeps its rate."""
+        raise NotImplementedError
 
 
-class _Leaf:
+class _Leaf(Recursion):
     """A scheduler that holds no others.
 
     Attributes:
-      group: what it shares with the others.
       base_lr: the group's ``initial_lr``, as its constructor found it.
       epoch: torch's ``last_epoch``.
       calls: how often it has stepped, the constructor's step included.
@@ -73,22 +61,15 @@ class _Leaf:
     def __init__(
         self,
         group: Group,
-        rule: Callable[["_Leaf"], float],
-        *,
-        restart: Callable[[float], float] | None,
-        prepare: Callable[[Group], None] | None,
-        own_base_lr: float | None,
+        rule: Callable[..., float],
+        restart: Callable[..., float] | None,
+        hyperparameters: Sequence[Any],
     ) -> None:
-        if prepare is not None:
-            prepare(group)
         self.group = group
         self.base_lr = group.setdefault("initial_lr", group["lr"])
         self.epoch = -1
-        self._rule = rule
-        self._restart = restart
+        self._rule, self._restart, self._hyperparameters = rule, restart, hyperparameters
         self.enter()
-        if own_base_lr is not None:  # CyclicLR's, which torch sets after the constructor's step
-            self.base_lr = own_base_lr
 
     @property
     def lr(self) -> float:
@@ -103,11 +84,12 @@ class _Leaf:
     def step(self) -> None:
         self.calls += 1
         self.epoch += 1
-        self.group["lr"] = self._rule(self)
+        self.group["lr"] = self._rule(self, *self._hyperparameters)
 
     def restart(self) -> None:
         self.epoch = 0
-        self.group["lr"] = self._restart(self.base_lr) if self._restart else self._rule(self)
+        rule, first = (self._restart, self.base_lr) if self._restart else (self._rule, self)
+        self.group["lr"] = rule(first, *self._hyperparameters)
 
     def undo(self) -> None:
         self.epoch -= 1
@@ -123,7 +105,7 @@ def torch_schedule(
     restart: Callable[..., float] | None = None,
     prepare: Callable[..., None] | None = None,
     sets_base_lr: bool = False,
-    momentum: Formula | None = None,
+    momentum: tuple[Callable[..., Any], Sequence[Any]] | None = None,
     check: Callable[[np.ndarray], None] | None = None,
 ) -> Schedule:
     """Build the schedule of one class of torch's, from its formula and its recursion.
@@ -131,19 +113,16 @@ def torch_schedule(
     Args:
       factory: the function of this package.
       arguments: the factory's, with ``steps``: how many calls to replay, or None.
-      hyperparameters: what ``closed``, ``rule``, ``restart`` and ``prepare`` take last;
-        ``closed`` as ``formula_of`` hands them on, the others on the host.
+      hyperparameters: the last arguments of ``closed``, ``rule``, ``restart`` and ``prepare``.
       closed: the formula of ``(count, base_lr, *hyperparameters)``, without
         ``base_lr`` where the factory has none; None where there is no such formula.
       rule: the next rate, of ``(leaf, *hyperparameters)``, as in ``get_lr``.
-      restart: the rate at a milestone of ``sequential_lr``, of ``(base_lr,
-        *hyperparameters)``: torch's ``_get_closed_form_lr`` at 0, for the
-        classes that have one; the others go by ``rule``.
-      prepare: what the constructor writes to the group, of ``(group,
-        *hyperparameters)``.
+      restart: the rate at a milestone of ``sequential_lr``, of ``(base_lr, *hyperparameters)``:
+        torch's ``_get_closed_form_lr`` at 0, for the classes that have one.
+      prepare: what the constructor writes to the group, of ``(group, *hyperparameters)``.
       sets_base_lr: whether ``base_lr`` is a hyperparameter that replaces the group's rate after
         the constructor's step, as CyclicLR's does.
-      momentum: the formula of the momentum that is cycled.
+      momentum: a formula of ``(xp, count, *values)``, with ``jnp`` or ``HOST`` for xp, and values.
       check: refuses concrete counts, in addition to negative ones.
     """
     require_one_group(factory.__name__, [arguments.get("base_lr"), *hyperparameters])
@@ -155,29 +134,44 @@ def torch_schedule(
 
     def recursion(group: Group) -> _Leaf:
         host = [on_host(value) for value in hyperparameters]
-
-        def bound(function: Callable[..., Any] | None) -> Callable[[Any], Any] | None:
-            return None if function is None else lambda first: function(first, *host)
-
-        return _Leaf(
-            group,
-            lambda leaf: rule(leaf, *host),
-            restart=bound(restart),
-            prepare=bound(prepare),
-            own_base_lr=on_host(arguments["base_lr"]) if sets_base_lr else None,
-        )
+        if prepare is not None:
+            prepare(group, *host)
+        leaf = _Leaf(group, rule, restart, host)
+        if sets_base_lr:  # CyclicLR's, which torch sets after the constructor's step
+            leaf.base_lr = on_host(arguments["base_lr"])
+        return leaf
 
     formula = None
     if closed is not None:
-
-        def refuse(counts: np.ndarray) -> None:
-            refuse_negative(counts)
-            if check is not None:
-                check(counts)
-
         leading = [] if base_lr is None else [base_lr]
-        formula = formula_of(closed, *leading, *hyperparameters, check=refuse)
-    return recursive_schedule(factory, arguments, recursion, base_lr, formula, momentum)
+        formula = closed_formula(closed, *leading, *hyperparameters, check=check)
+    cycled = None
+    if momentum is not None:
+        name = f"momentum of {factory.__name__}"
+        function, values = momentum
+        require_one_group(name, values)
+        if arguments["steps"] is None:
+            cycled = closed_formula(functools.partial(function, jnp), *values, check=check)
+        else:
+            host = [on_host(value) for value in values]
+            counts = range(arguments["steps"] + 1)
+            cycled = replay_formula(name, [function(HOST, count, *host) for count in counts])
+    return recursive_schedule(factory, arguments, recursion, base_lr, formula, cycled)
+
+
+def closed_formula(
+    function: Callable[..., Any],
+    *hyperparameters: Any,
+    check: Callable[[np.ndarray], None] | None = None,
+) -> Formula:
+    """Return ``formula_of`` that refuses negative counts, and those that ``check`` refuses."""
+
+    def refuse(counts: np.ndarray) -> None:
+        refuse_negative(counts)
+        if check is not None:
+            check(counts)
+
+    return _schedule.formula_of(function, *hyperparameters, check=refuse)
 
 
 def recursive_schedule(
@@ -231,27 +225,6 @@ def replay_formula(name: str, values: Sequence[float]) -> Formula:
     return formula
 
 
-def shared_formula(
-    name: str,
-    formula: Callable[..., Any],
-    hyperparameters: Sequence[Any],
-    steps: int | None,
-    check: Callable[[np.ndarray], None] | None = None,
-) -> Formula:
-    """Return ``formula(xp, count, *hyperparameters)`` in the graph, or tabulated with ``steps``."""
-    require_one_group(name, hyperparameters)
-    if steps is not None:
-        host = [on_host(value) for value in hyperparameters]
-        return replay_formula(name, [formula(HOST, count, *host) for count in range(steps + 1)])
-
-    def refuse(counts: np.ndarray) -> None:
-        refuse_negative(counts)
-        if check is not None:
-            check(counts)
-
-    return formula_of(functools.partial(formula, jnp), *hyperparameters, check=refuse)
-
-
 def on_host(value: Any) -> Any:
     """``value`` off the device: arrays as Python numbers, the rest as it stands.
 
@@ -281,11 +254,11 @@ def factor_on_host(function: Callable[[Any], Any], count: int) -> float:
 def factor_formula(function: Callable[[Any], Any], name: str) -> Formula:
     """Return ``function`` as a formula; an error under ``jit`` or on arrays names the remedy."""
     if isinstance(function, Schedule):
-        return float64_formula(function)
+        return _schedule.float64_formula(function)
 
     def factor(count: Any) -> Any:
         try:
-            return as_float64(function(jnp.asarray(count)))
+            return _schedule.as_float64(function(jnp.asarray(count)))
         except Exception as error:
             concrete = not isinstance(count, Tracer)
             if concrete and isinstance(error, ValueError) and "truth value" not in str(error):

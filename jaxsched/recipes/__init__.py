@@ -1,7 +1,6 @@
 """Training policies as recipes, one file each. All count iterations; 0 is the first."""
 
-from jaxsched.recipes._article import yolov5_resnet18
-from jaxsched.recipes._recorded import recorded
+from jaxsched.recipes._article import recorded, yolov5_resnet18
 from jaxsched.recipes._ultralytics import ultralytics
 from jaxsched.recipes._yolov5 import yolov5
 

@@ -1,4 +1,4 @@
-"""Hyperparameters in the originals' own files. Nothing here counts."""
+"""Hyperparameters in the originals' own files."""
 
 import difflib
 import os
@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from jaxsched._validate import is_number, require_nonnegative
+from jaxsched._validate import require_nonnegative
 
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
 """A mapping, the path of a YAML file, or ``None`` for the original's defaults."""
@@ -30,12 +28,7 @@ ALIASES = {
 
 
 def read(name: str, given: Settings) -> dict[str, Any]:
-    """A mapping as it stands, or what a YAML file holds.
-
-    Raises:
-      ValueError: the file is no YAML, or holds no mapping.
-      FileNotFoundError: there is no such file.
-    """
+    """Return a mapping as it is, or the content of a YAML file."""
     if given is None:
         return {}
     if isinstance(given, Mapping):
@@ -70,16 +63,9 @@ def read(name: str, given: Settings) -> dict[str, Any]:
 
 
 def numbers(name: str, given: Mapping[str, Any], defaults: Mapping[str, float]) -> dict[str, float]:
-    """The numbers among ``given`` that belong to the optimizer, the rest at their defaults.
+    """Return the optimizer's numbers among ``given``, the argument ``name``, or their defaults.
 
-    Args:
-      name: the argument, for the errors.
-      given: the original's settings; those of augmentation and loss are passed over.
-      defaults: every key that is used.
-
-    Raises:
-      ValueError: a key a typo away from one that is used and missing, or a value that
-        is no finite number of at least 0.
+    Other keys are passed over, but for those a typo away from one that is used and missing.
     """
     refuse_typos(name, given, defaults)
     values = {key: given.get(key, default) for key, default in defaults.items()}
@@ -89,14 +75,12 @@ def numbers(name: str, given: Mapping[str, Any], defaults: Mapping[str, float]) 
                 f"{name}[{key!r}] must be a number, got the text {value!r}. Write {float(value)!r}: "
                 "YAML reads an exponent only after a decimal point."
             )
-        if not is_number(value) and not isinstance(value, jax.Array):
-            raise TypeError(f"{name}[{key!r}] must be a finite number of at least 0, got {value!r}")
         require_nonnegative(**{f"{name}[{key!r}]": value})
     return values
 
 
 def refuse_typos(name: str, given: Mapping[str, Any], known: Any) -> None:
-    """Refuses a key that is close to one of ``known`` which is not itself given."""
+    """Refuse a key that is close to one of ``known`` which is not itself given."""
     absent = [key for key in known if key not in given]
     for key in given:
         if key in known:

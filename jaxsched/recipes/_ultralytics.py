@@ -1,33 +1,17 @@
 """Ultralytics' own training policy. Counts iterations, one a batch; 0 is the first."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, cast
 
-from jaxsched import schedules
 from jaxsched._recipe import Recipe
-from jaxsched._validate import require, require_bool, require_choice, require_count, require_run
-from jaxsched.lr_scheduler import lambda_lr
-from jaxsched.optimizers import EMA, Accumulation
+from jaxsched._validate import require, require_choice, require_count
 from jaxsched.recipes import _policy as policy
 from jaxsched.recipes import _settings as settings
 from jaxsched.recipes._settings import Settings
 
 P = ParamSpec("P")
-
-DEFAULTS = {
-    "lr0": 0.01,
-    "lrf": 0.01,
-    "momentum": 0.937,
-    "weight_decay": 0.0005,
-    "warmup_epochs": 3.0,
-    "warmup_momentum": 0.8,
-    "warmup_bias_lr": 0.1,
-    "nbs": 64,
-}
-"""What Ultralytics' default settings have for the optimizer."""
 
 ARGUMENTS = {
     "epochs": "epochs",
@@ -38,52 +22,15 @@ ARGUMENTS = {
 """Arguments of ``ultralytics`` that ``args`` may hold too, and their keys there."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Version:
-    """Where Ultralytics' releases differ.
-
-    Attributes:
-      lags: the scheduler steps at an epoch's end, so that rates lag by an epoch.
-      saves_first: where it lags, a checkpoint is saved before the scheduler steps, so that a
-        resumed process repeats the rate of its predecessor's last epoch.
-      drops: pending gradients are dropped at an epoch's start.
-      warmup_floor: iterations that a warm-up lasts at least.
-      short_runs: the warm-up is no longer than the run without its last epoch, and the
-        accumulation ramps to an integer that the run can reach.
-      bias_label: the group whose warm-up starts from the bias rate.
-      auto_short: the optimizer that "auto" takes for up to 10,000 iterations.
-      auto_long: the one that it takes for more.
-    """
-
-    lags: bool
-    saves_first: bool
-    drops: bool
-    warmup_floor: int
-    short_runs: bool
-    bias_label: str
-    auto_short: str
-    auto_long: str
-
-
-_OLD = Version(
-    lags=True,
-    saves_first=False,
-    drops=True,
-    warmup_floor=100,
-    short_runs=False,
-    bias_label="bias",
-    auto_short="AdamW",
-    auto_long="SGD",
-)
-_KEEPS = dataclasses.replace(_OLD, lags=False, drops=False)
+_KEEPS = functools.partial(policy.Version, lags=False, drops=False)
 
 VERSIONS = {
-    "8.0.227": _OLD,
-    "8.1.24": dataclasses.replace(_OLD, saves_first=True),
-    "8.3.250": _KEEPS,
+    "8.0.227": policy.Version(),
+    "8.1.24": policy.Version(saves_first=True),
+    "8.3.250": _KEEPS(),
     # That release put the weights first and went on warming up group 0 as the biases.
-    "8.4.0": dataclasses.replace(_KEEPS, bias_label="weight", auto_short="MuSGD"),
-    "8.4.190": dataclasses.replace(_KEEPS, warmup_floor=0, short_runs=True, auto_long="MuSGD"),
+    "8.4.0": _KEEPS(bias_label="weight", auto_short="MuSGD"),
+    "8.4.190": _KEEPS(warmup_floor=0, short_runs=True, auto_long="MuSGD"),
 }
 
 
@@ -134,7 +81,7 @@ def ultralytics(
         \mu_i &= \operatorname{interp}(i, [0, w], [\mathrm{warmup\_momentum}, \mathrm{momentum}])
 
     f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. What the
-    versions differ in is listed in ``Version``: 8.0.227 and 8.1.24 lag by an epoch after
+    versions differ in is listed in ``_policy.Version``: 8.0.227 and 8.1.24 lag by an epoch after
     the warm-up, as YOLOv5 does, and drop what is pending at an epoch's end; 8.4.0 warms
     up the *weights* from ``warmup_bias_lr``. w is max(round(warmup_epochs n), 100), in
     8.4.190 round(min(warmup_epochs, E - 1) n), and 0 turns it off. ``"weight"`` decays by
@@ -176,105 +123,50 @@ def ultralytics(
     0.009703
     """
     arguments = dict(locals())
-    require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
-    require_count("batch_size", batch_size, at_least=1)
-    require_bool(cos_lr=cos_lr, resumed=resumed)
-    require_choice("version", version, VERSIONS)
-    release = VERSIONS[version]
+    release = policy.release_of(arguments, VERSIONS)
     read = settings.read("args", args)
     # "optimize" is a setting of the exporter, not a typo.
     settings.refuse_typos("args", read, [*ARGUMENTS.values(), "optimize"])
-    a = settings.numbers("args", read, DEFAULTS)
+    a = settings.numbers("args", read, {**policy.DEFAULTS, "nbs": 64})
     arguments["args"] = dict(a)
     require(
         "args['nbs']", a["nbs"], "a whole number of at least 1", lambda v: v >= 1 and v % 1 == 0
     )
-    momentum = a["momentum"]
     if optimizer == "auto":
-        optimizer, a["lr0"], momentum = _auto(
-            release, version, epochs, batch_size, a["nbs"], classes, images
-        )
+        if classes is None or images is None:
+            raise ValueError(
+                'optimizer="auto" must go with classes and images, got '
+                f"classes={classes!r}, images={images!r}. Pass both, or name the optimizer."
+            )
+        require_count("classes", classes, at_least=1)
+        require_count("images", images, at_least=1)
+        iterations = math.ceil(images / max(batch_size, a["nbs"])) * epochs
+        optimizer = release.auto_long if iterations > 10_000 else release.auto_short
+        if optimizer == "MuSGD":
+            raise ValueError(
+                'optimizer="auto" must not lead to MuSGD, which is not built yet, got version '
+                f"{version} with {iterations} iterations. Name the optimizer."
+            )
+        a["lr0"] = 0.01 if optimizer == "SGD" else round(0.002 * 5 / (4 + classes), 6)
         a["warmup_bias_lr"] = 0.0  # whichever optimizer was chosen
+        a["momentum"] = 0.9
     require_choice("optimizer", optimizer, [*policy.UPDATE_RULES, "auto"])
 
-    start = start_epoch * steps_per_epoch
     warmup = 0
     if a["warmup_epochs"] > 0:
         length = min(a["warmup_epochs"], epochs - 1) if release.short_runs else a["warmup_epochs"]
         warmup = max(round(length * steps_per_epoch), release.warmup_floor)
-    factor = (schedules.one_cycle if cos_lr else schedules.linear)(epochs, lrf=a["lrf"])
-    if release.lags:
-        rate = policy.lagging_rate(
-            a["lr0"],
-            factor,
-            steps_per_epoch=steps_per_epoch,
-            warmup_iterations=warmup,
-            start_epoch=start_epoch,
-            resumed=resumed,
-            saves_first=release.saves_first,
-        )
-    else:
-        rate = schedules.per_epoch(lambda_lr(a["lr0"], factor), steps_per_epoch)
-
-    batches = policy.batches_per_update(batch_size, a["nbs"])
-    reachable = min(batches, steps_per_epoch * epochs)
-    accumulation = Accumulation(
-        schedules.batch_ramp(
-            warmup,
-            end=reachable if release.short_runs else a["nbs"] / batch_size,
-            then=reachable if release.short_runs else batches,
-        ),
-        steps_per_epoch if release.drops else None,
-        last_update=-1,
-    )
-    if warmup and (resumed or start <= warmup):
+    if optimizer == "SGD" and warmup and (resumed or start_epoch * steps_per_epoch <= warmup):
         # The warm-up leads to the given momentum, also where "auto" built SGD with another.
-        momentum = momentum if optimizer != "SGD" else a["momentum"]
-    return Recipe(
-        policy.groups(
-            rate,
-            optimizer=optimizer,
-            warmup_iterations=warmup,
-            bias_rate=a["warmup_bias_lr"],
-            bias_label=release.bias_label,
-            momentum=momentum,
-            warmup_momentum=a["warmup_momentum"],
-            weight_decay=a["weight_decay"] * batch_size * batches / a["nbs"],
-        ),
-        policy.UPDATE_RULES[optimizer],
-        clip_norm=10.0,
-        accumulation=accumulation,
-        ema=EMA(updates=policy.updates_before(accumulation, start) if resumed else 0),
-        start=start,
-        length=epochs * steps_per_epoch,
-        origin=(ultralytics, arguments),
+        a["momentum"] = arguments["args"]["momentum"]
+    batches = max(round(a["nbs"] / batch_size), 1)
+    a["weight_decay"] = a["weight_decay"] * batch_size * batches / a["nbs"]
+    return policy.build(
+        (ultralytics, arguments),
+        release,
+        a,
+        optimizer=optimizer,
+        warmup=warmup,
+        nbs=a["nbs"],
+        batches=batches,
     )
-
-
-def _auto(
-    release: Version,
-    version: str,
-    epochs: int,
-    batch_size: int,
-    nbs: float,
-    classes: int | None,
-    images: int | None,
-) -> tuple[str, float, float]:
-    """The optimizer that "auto" stands for, its rate and its momentum."""
-    if classes is None or images is None:
-        raise ValueError(
-            'optimizer="auto" must go with classes and images, got '
-            f"classes={classes!r}, images={images!r}. Pass both, or name the optimizer."
-        )
-    require_count("classes", classes, at_least=1)
-    require_count("images", images, at_least=1)
-    iterations = math.ceil(images / max(batch_size, nbs)) * epochs
-    name = release.auto_long if iterations > 10_000 else release.auto_short
-    if name == "MuSGD":
-        raise ValueError(
-            f'optimizer="auto" must not lead to MuSGD, which is not built yet, got version {version} '
-            f"with {iterations} iterations. Name the optimizer."
-        )
-    if name == "SGD":
-        return name, 0.01, 0.9
-    return name, round(0.002 * 5 / (4 + classes), 6), 0.9

@@ -1,43 +1,14 @@
 """YOLOv5's own training policy. Counts iterations, one a batch; 0 is the first."""
 
-import dataclasses
-
-from jaxsched import schedules
 from jaxsched._recipe import Recipe
-from jaxsched._validate import require_bool, require_choice, require_count, require_run
-from jaxsched.optimizers import EMA, Accumulation
+from jaxsched._validate import require_choice
 from jaxsched.recipes import _policy as policy
 from jaxsched.recipes import _settings as settings
 from jaxsched.recipes._settings import Settings
 
-DEFAULTS = {
-    "lr0": 0.01,
-    "lrf": 0.01,
-    "momentum": 0.937,
-    "weight_decay": 0.0005,
-    "warmup_epochs": 3.0,
-    "warmup_momentum": 0.8,
-    "warmup_bias_lr": 0.1,
-}
-"""What ``hyp.scratch-low.yaml`` has for the optimizer."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Version:
-    """Where YOLOv5's releases differ.
-
-    Attributes:
-      warmup_floor: iterations that the warm-up lasts at least.
-      clip_norm: norm that all gradients together are clipped to.
-    """
-
-    warmup_floor: int
-    clip_norm: float | None
-
-
 VERSIONS = {
-    "6.1": Version(warmup_floor=1000, clip_norm=None),
-    "7.0": Version(warmup_floor=100, clip_norm=10.0),
+    "6.1": policy.Version(warmup_floor=1000, clip_norm=None),
+    "7.0": policy.Version(),
 }
 
 
@@ -105,43 +76,17 @@ def yolov5(
     0.1
     """
     arguments = dict(locals())
-    require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start_epoch)
-    require_bool(cos_lr=cos_lr, resumed=resumed)
-    require_choice("version", version, VERSIONS)
+    release = policy.release_of(arguments, VERSIONS)
     require_choice("optimizer", optimizer, policy.UPDATE_RULES)
-    release = VERSIONS[version]
-    h = settings.numbers("hyp", settings.read("hyp", hyp), DEFAULTS)
-    require_count("batch_size", batch_size, at_least=1)
-
-    warmup = max(round(h["warmup_epochs"] * steps_per_epoch), release.warmup_floor)
-    factor = (schedules.one_cycle if cos_lr else schedules.linear)(epochs, lrf=h["lrf"])
-    rate = policy.lagging_rate(
-        h["lr0"],
-        factor,
-        steps_per_epoch=steps_per_epoch,
-        warmup_iterations=warmup,
-        start_epoch=start_epoch,
-        resumed=resumed,
-    )
-    batches = policy.batches_per_update(batch_size)
-    ramp = schedules.batch_ramp(warmup, end=policy.NBS / batch_size, then=batches)
-    accumulation = Accumulation(ramp, steps_per_epoch, last_update=-1)
-    start = start_epoch * steps_per_epoch
-    return Recipe(
-        policy.groups(
-            rate,
-            optimizer=optimizer,
-            warmup_iterations=warmup,
-            bias_rate=h["warmup_bias_lr"],
-            momentum=h["momentum"],
-            warmup_momentum=h["warmup_momentum"],
-            weight_decay=h["weight_decay"] * (batch_size * batches / policy.NBS),
-        ),
-        policy.UPDATE_RULES[optimizer],
-        clip_norm=release.clip_norm,
-        accumulation=accumulation,
-        ema=EMA(updates=policy.updates_before(accumulation, start) if resumed else 0),
-        start=start,
-        length=epochs * steps_per_epoch,
-        origin=(yolov5, {**arguments, "hyp": h}),
+    h = settings.numbers("hyp", settings.read("hyp", hyp), policy.DEFAULTS)
+    nbs = 64
+    batches = max(round(nbs / batch_size), 1)
+    return policy.build(
+        (yolov5, {**arguments, "hyp": h}),
+        release,
+        {**h, "weight_decay": h["weight_decay"] * (batch_size * batches / nbs)},
+        optimizer=optimizer,
+        warmup=max(round(h["warmup_epochs"] * steps_per_epoch), release.warmup_floor),
+        nbs=nbs,
+        batches=batches,
     )

@@ -1,7 +1,4 @@
-"""A scheduler and its optimizer, copied to be run apart from the live ones.
-
-It counts steps of the scheduler; 0 is where the live one stands.
-"""
+"""A scheduler and its optimizer, copied to be run apart from the live ones."""
 
 import collections
 import inspect
@@ -18,14 +15,11 @@ Copies = tuple[Any, torch.optim.Optimizer]
 
 
 def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
-    """Copies of both, in which nothing is shared with the live ones that a step could change.
+    """Copy both, so that nothing is shared with the live ones that a step could change.
 
-    The copied optimizer has the groups and no state; its parameters are on the
-    meta device, which takes no memory. Functions keep their globals, and
-    get copies of what they close over, their defaults and their attributes.
-
-    Raises:
-      ValueError: the scheduler holds what cannot be copied.
+    The copied optimizer has the groups and no state; its parameters are on the meta device, which
+    takes no memory. Functions keep their globals, and get copies of what they close over, their
+    defaults and their attributes. What cannot be copied raises a ValueError.
     """
     stand_in = object.__new__(type(optimizer))
     replaced: dict[int, Any] = {id(optimizer): stand_in}
@@ -58,6 +52,11 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
     torch.optim.Optimizer.__setstate__(stand_in, state)
     file = io.BytesIO()
     copier = _Copier(file, replaced)
+
+    class Loader(pickle.Unpickler):
+        def persistent_load(self, pid: Any) -> Any:
+            return copier.kept[pid]
+
     try:
         copier.dump(scheduler)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
@@ -66,14 +65,13 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
             f"{type(scheduler).__name__} ({error}). Record its run with jaxsched.torch.record."
         ) from error
     file.seek(0)
-    return _Loader(file, copier.kept).load(), stand_in
+    return Loader(file).load(), stand_in
 
 
 class _Copier(pickle.Pickler):
     """Writes a copy; what is replaced, and what needs no copy, by its identity.
 
-    ``copy.deepcopy`` would take functions as they are, and a closure of the
-    user's would then step the live optimizer.
+    ``copy.deepcopy`` would take functions as they are, and a closure step the live optimizer.
     """
 
     def __init__(self, file: io.BytesIO, replaced: dict[int, Any]) -> None:
@@ -91,37 +89,16 @@ class _Copier(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, types.CellType):
             contents = obj.cell_contents
-            return types.CellType, (), (contents,), None, None, _fill
+            return types.CellType, (), (None, {"cell_contents": contents})
         if isinstance(obj, types.FunctionType):
             self.kept[id(obj.__globals__)] = obj.__globals__
             made = (obj.__code__, obj.__globals__, obj.__name__, obj.__defaults__, obj.__closure__)
-            state = (obj.__kwdefaults__, obj.__dict__)
-            return types.FunctionType, made, state, None, None, _complete
+            return types.FunctionType, made, (obj.__dict__, {"__kwdefaults__": obj.__kwdefaults__})
         if isinstance(obj, types.MethodType):
             # By itself a method is copied by its name, which finds the class's where an object has
             # one of its own.
             return types.MethodType, (obj.__func__, obj.__self__)
         return NotImplemented
-
-
-def _fill(cell: types.CellType, state: tuple[Any]) -> None:
-    (cell.cell_contents,) = state
-
-
-def _complete(function: types.FunctionType, state: tuple[Any, dict[str, Any]]) -> None:
-    function.__kwdefaults__, attributes = state
-    function.__dict__.update(attributes)
-
-
-class _Loader(pickle.Unpickler):
-    """Reads what ``_Copier`` wrote."""
-
-    def __init__(self, file: io.BytesIO, kept: dict[int, Any]) -> None:
-        super().__init__(file)
-        self.kept = kept
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self.kept[pid]
 
 
 class Ended(Exception):
@@ -131,25 +108,24 @@ class Ended(Exception):
 def rows(
     scheduler: Any, optimizer: torch.optim.Optimizer, read: Callable[[Any], Any]
 ) -> Iterator[Any]:
-    """What ``read`` finds in the optimizer's groups after 0, 1, 2, … further steps.
+    """Yield what ``read`` finds in the optimizer's groups after 0, 1, 2, … further steps.
 
     Raises:
       Ended: the scheduler raised an error.
-      ValueError: the live optimizer moves with the copy; or the scheduler's step
-        is to be told a count, and it cannot be found where it stands.
+      ValueError: the live optimizer moves with the copy; or the scheduler's step takes a count,
+        and its rates do not tell which.
     """
     copy, stand_in = detached(scheduler, optimizer)
     live = read(optimizer.param_groups)
-    step, row = _stepper(copy), lambda: read(stand_in.param_groups)
-    told = _is_told(step)
-    count = _standing(detached(scheduler, optimizer), live, read) if told else 0
+    step, takes_count = _stepper(copy)
+    count = _find_count(detached(scheduler, optimizer), live, read) if takes_count else 0
     before = [dict(group) for group in optimizer.param_groups]
     while True:
-        yield row()
+        yield read(stand_in.param_groups)
         count += 1
         failure = None
         try:
-            step(*((count,) if told else ()))
+            step(count)
         except Exception as error:  # a user's lr_lambda may raise anything past its end
             failure = error
         if read(optimizer.param_groups) != live:
@@ -164,40 +140,34 @@ def rows(
             raise Ended(f"{type(failure).__name__}: {failure}") from failure
 
 
-SOUGHT = 10_000
-"""Counts within which a scheduler that is told its count is looked for."""
+MAX_SOUGHT = 10_000
+"""Counts within which that of a scheduler whose step takes one is looked for."""
 
 
-def _stepper(scheduler: Any) -> Callable[..., Any]:
-    """The method that steps: timm's scheduler counts updates unless ``t_in_epochs``."""
+def _stepper(scheduler: Any) -> tuple[Callable[[int], Any], bool]:
+    """Return a function of the count that steps a scheduler, and whether its ``step`` takes one."""
+    # timm's scheduler counts updates unless t_in_epochs.
     by_update = getattr(scheduler, "t_in_epochs", True) is False
-    return scheduler.step_update if by_update else scheduler.step
+    step = scheduler.step_update if by_update else scheduler.step
+    if any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        for p in inspect.signature(step).parameters.values()
+    ):
+        return step, True
+    return lambda count: step(), False
 
 
 def stepping(scheduler: Any) -> Callable[[], Any]:
-    """A call that steps a fresh scheduler, and tells it the count where it is to be told."""
-    step = _stepper(scheduler)
-    if not _is_told(step):
-        return step
-    counts = itertools.count(1)
+    """Return a function that steps a fresh scheduler, with the count where its ``step`` takes one."""
+    (step, _), counts = _stepper(scheduler), itertools.count(1)
     return lambda: step(next(counts))
 
 
-def _is_told(step: Callable[..., Any]) -> bool:
-    """Whether ``step`` must be given the count."""
-    empty = inspect.Parameter.empty
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any(
-        p.default is empty and p.kind in positional
-        for p in inspect.signature(step).parameters.values()
-    )
-
-
-def _standing(copies: Copies, live: Any, read: Callable[[Any], Any]) -> int:
-    """The count at which a scheduler that does not keep its own has left the groups."""
+def _find_count(copies: Copies, live: Any, read: Callable[[Any], Any]) -> int:
+    """Return the count at which a scheduler that does not keep its own has left the groups."""
     copy, stand_in = copies
-    step, run = _stepper(copy), []
-    for count in range(SOUGHT):
+    (step, _), run = _stepper(copy), []
+    for count in range(MAX_SOUGHT):
         try:
             step(count)
         except Exception:  # it may raise anything past its end

@@ -1,7 +1,4 @@
-"""What a parameter group of torch's says, in the names of ``jaxsched.optimizers``.
-
-Nothing here counts.
-"""
+"""A parameter group of torch's in the names of ``jaxsched.optimizers``."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +6,12 @@ from typing import Any
 
 import torch
 
-from jaxsched import optimizers
+from jaxsched import _recipe_file
 
 RULES: dict[type, Callable[..., Any]] = {
-    getattr(torch.optim, name): getattr(optimizers, name.lower())
-    for name in (
-        *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax"),
-        *("Muon", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"),
-    )
-    if hasattr(torch.optim, name)  # Muon came with torch 2.9
+    kind: _recipe_file.RULES[name.lower()]
+    for name in dir(torch.optim)
+    if isinstance(kind := getattr(torch.optim, name), type) and name.lower() in _recipe_file.RULES
 }
 
 USUAL = ("learning_rate", "momentum", "b1", "b2", "weight_decay")
@@ -40,12 +34,7 @@ Place = tuple[str, int | None]
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
-    """The update rule of an optimizer.
-
-    Raises:
-      ValueError: it is of no class of torch.optim that is known, or has an
-        option that the rule does not.
-    """
+    """Return the update rule of an optimizer, refusing options that the rule does not have."""
     rule = RULES.get(type(optimizer))
     if rule is None:
         raise ValueError(
