@@ -25,8 +25,8 @@ from jaxsched._recipe import Recipe
 from jaxsched._recipe_file import SUFFIXES
 from jaxsched.cli._curves import export, plot
 from jaxsched.cli._record import record
-from jaxsched.cli._train import train
 from jaxsched.cli._verify import verify
+from jaxsched.examples._train import train
 
 __all__ = ["COMMANDS", "factories", "main"]
 

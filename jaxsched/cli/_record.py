@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxsched._io import make_writable
 from jaxsched._validate import require_suffix
-from jaxsched.cli._curves import writable
 
 
 def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
@@ -23,7 +23,7 @@ def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
     require_suffix(out, (".npz",))
     if out.is_dir():
         raise ValueError(f"out must be a file, got {out}, which is a folder.")
-    writable(out.parent)
+    make_writable(out.parent)
     if not script:
         raise ValueError(
             "the script must follow --, got none: record -o run.npz -- python train.py"

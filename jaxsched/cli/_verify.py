@@ -8,12 +8,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxsched._io import atomic_write
+from jaxsched._io import atomic_write, make_writable
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched._validate import require_count, require_suffix
 from jaxsched.cli import _sources as sources
-from jaxsched.cli._curves import writable
 from jaxsched.parity import Report, compare
 
 
@@ -51,10 +50,10 @@ def verify(
     from jaxsched.plot import SUFFIXES, plot_difference
 
     require_suffix(out, SUFFIXES)
-    writable(out.parent)
+    make_writable(out.parent)
     if report is not None:
         require_suffix(report, (".json",))
-        writable(report.parent)
+        make_writable(report.parent)
     if iterations is not None:
         require_count("iterations", iterations, at_least=1)
     runs = [

@@ -15,10 +15,10 @@ import jax
 
 import jaxsched
 from jaxsched import recipes
+from jaxsched._io import make_writable
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched._validate import require
-from jaxsched.cli._curves import writable
 
 RUN = {"epochs": 100, "steps_per_epoch": 30}
 """The article's run, as the package carries its trace."""
@@ -75,7 +75,7 @@ def train(
         raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
     require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
-    writable(out)
+    make_writable(out)
     importlib.import_module("jaxsched.plot")  # what is missing is told before the training
     if distributed:
         from jaxsched.examples import meshes
