@@ -8,6 +8,7 @@ import enum
 import json
 import operator
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -18,6 +19,9 @@ from jaxsched._io import atomic_write
 FORMAT = "jaxsched.Trace 3"
 OLD_FORMATS = ("jaxsched.Trace 1", "jaxsched.Trace 2")
 """Formats of version 0.1.0: the header is in ``meta``; the first lacks the names of its columns."""
+
+MAX_BYTES = 2**29
+"""Of a file's arrays, once expanded, unless ``load`` gets another limit."""
 
 VERSIONS = ("torch", "torchvision", "numpy", "python")
 """Keys of an old ``meta`` that are versions."""
@@ -264,14 +268,25 @@ class Trace:
             np.savez_compressed(file, **arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Trace":
+    def load(cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> "Trace":
         """Read what ``save`` wrote; nothing in it is unpickled.
 
+        Args:
+          path: the file.
+          max_bytes: a file whose arrays need more memory is refused.
+
         Raises:
-          ValueError: the file is no trace, or is damaged.
+          ValueError: the file is no trace, is damaged, or is too large.
           FileNotFoundError: there is no such file.
         """
         try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > max_bytes:
+                raise _TooLarge(
+                    f"{os.fspath(path)} must hold arrays of at most {max_bytes:,} bytes, got "
+                    f"{size:,}. Pass max_bytes to Trace.load to read it."
+                )
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             names, version = sorted(set(arrays) - {"columns"}), str(arrays.pop("format"))
@@ -294,13 +309,17 @@ class Trace:
                 elif kind == "run":
                     run[rest] = values
             return cls(groups, run, start, meta, **header)
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
+        except (FileNotFoundError, IsADirectoryError, PermissionError, _TooLarge):
             raise
         except Exception as error:  # a damaged file raises whatever its bytes lead to
             raise ValueError(
                 f"{os.fspath(path)} must be a whole trace file, got one that does not read as such "
                 f"({type(error).__name__}). Record or export it again."
             ) from error
+
+
+class _TooLarge(ValueError):
+    """A file whose arrays need more memory than they may."""
 
 
 FIELDS: Mapping[str, tuple[Any, str]] = {

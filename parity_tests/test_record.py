@@ -369,7 +369,10 @@ def test_a_folder_is_refused_before_the_script_runs(script, tmp_path, capfd):
     words = script(3, 0, 0)
     (tmp_path / "run.npz").mkdir()
     assert cli.main(words) == 2
-    sentence = f"out must be a file, got {tmp_path / 'run.npz'}, which is a folder."
+    sentence = (
+        f"the output must be a regular file, got {tmp_path / 'run.npz'}, which is none. "
+        "Write to another path."
+    )
     assert capfd.readouterr() == ("", f"jaxsched record: {sentence}\n")
 
 

@@ -29,7 +29,7 @@ def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None =
     from jaxsched import plot as pictures
 
     require_suffix(out, pictures.SUFFIXES)
-    make_writable(out.parent)
+    make_writable(out)
     pictures.plot(recipe, out, iterations=iterations)
     print(f"wrote {out}")
 
@@ -50,7 +50,7 @@ def export(
 
     writers = {".csv": write_csv, ".json": write_json, ".npz": Trace.save}
     require_suffix(out, writers)
-    make_writable(out.parent)
+    make_writable(out)
     writers[out.suffix](rows_of(recipe, iterations), out)
     print(f"wrote {out}")
 

@@ -21,9 +21,7 @@ def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
       out: the file, .npz, written anew about each second.
     """
     require_suffix(out, (".npz",))
-    if out.is_dir():
-        raise ValueError(f"out must be a file, got {out}, which is a folder.")
-    make_writable(out.parent)
+    make_writable(out)
     if not script:
         raise ValueError(
             "the script must follow --, got none: record -o run.npz -- python train.py"

@@ -50,10 +50,10 @@ def verify(
     from jaxsched.plot import SUFFIXES, plot_difference
 
     require_suffix(out, SUFFIXES)
-    make_writable(out.parent)
+    make_writable(out)
     if report is not None:
         require_suffix(report, (".json",))
-        make_writable(report.parent)
+        make_writable(report)
     if iterations is not None:
         require_count("iterations", iterations, at_least=1)
     runs = [
@@ -156,7 +156,9 @@ def _print(report: Report) -> None:
             far = "" if q.is_setting else f"{q.max_relative:.2g}"
         table.add_row(q.label, name, f"{q.n:,}", share, "" if q.is_setting else ulp, far, first)
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(table)
+    with console.capture() as lines:
+        console.print(table)
+    print(lines.get(), end="")  # a console of rich ends the process where nobody reads it
     if report.not_compared:
         print(f"not compared, for only one side has it: {', '.join(report.not_compared)}")
     if report.left_out:

@@ -114,8 +114,8 @@ class Writer:
                 if self.saved.get(path) != len(recording):
                     recording.trace.save(path)
                     self.saved[path] = len(recording)
-            except OSError as error:  # the script goes on
-                print(f"jaxsched record: cannot write {path} ({error.strerror})", file=sys.stderr)
+            except (OSError, ValueError) as error:  # the script goes on
+                print(f"jaxsched record: cannot write {path} ({error})", file=sys.stderr)
         end = time.monotonic()
         self.due = end + max(EVERY, (end - begin) / SHARE)
 
