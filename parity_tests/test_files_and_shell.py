@@ -175,3 +175,88 @@ def test_an_npz_that_claims_a_gibibyte_is_refused_before_it_is_expanded(tmp_path
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20e6
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["plot", LONG], [LONG], ["plot", "yolov5_resnet18", "--lr0", LONG], ["verify", LONG]],
+    ids=["recipe", "command", "option", "missing"],
+)
+def test_no_sentence_of_the_command_is_long(words, capsys):
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert len(err) <= 501
+    assert err.count("\n") == 1
+
+
+# Shells
+
+SLOW_JAX = """
+import time
+
+while True:
+    try:
+        print("importing", flush=True)
+        time.sleep(60)
+    except BaseException:
+        pass  # as where an exception ends in a callback
+"""
+
+
+def test_ctrl_c_while_packages_are_imported(tmp_path):
+    (tmp_path / "jax.py").write_text(SLOW_JAX)
+    with subprocess.Popen(
+        command("plot", "yolov5_resnet18"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout.readline() == "importing\n"
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert err == "jaxsched: interrupted\n"
+
+
+def test_a_third_ctrl_c_while_a_training_ends(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(train_nnx, "create", lambda *_, **__: (None, None))
+    monkeypatch.setattr(train_nnx, "train", interrupted)
+    monkeypatch.setattr(Checkpoints, "close", lambda self: next(interrupted()))
+    assert cli.main(["train", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "jaxsched: interrupted\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plot", "yolov5", "--help"]], ids=len)
+def test_help_on_a_narrow_terminal_without_unicode(words):
+    done = subprocess.run(
+        command(*words),
+        env={**os.environ, "COLUMNS": "1", "PYTHONIOENCODING": "ascii", "PYTHONPATH": ROOT},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"usage: jaxsched" in done.stdout
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["verify", "a.npz", "--against", "b.npz"]], ids=len)
+def test_nobody_reads_what_is_printed(words, tmp_path):
+    TRACE.save(tmp_path / "a.npz")
+    Trace({"all": {"learning_rate": np.array([0.1, 0.3])}}).save(tmp_path / "b.npz")
+    read, write = os.pipe()
+    os.close(read)  # as head does after its last line
+    done = subprocess.run(
+        command(*words),
+        env={**os.environ, "PYTHONPATH": ROOT},
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
