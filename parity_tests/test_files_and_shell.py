@@ -189,6 +189,49 @@ def test_no_sentence_of_the_command_is_long(words, capsys):
     assert err.count("\n") == 1
 
 
+# Folders
+
+HOLDER = """
+import sys, time
+from jaxsched import cli
+from jaxsched.examples import train_nnx
+
+def train(*_):
+    print("training", flush=True)
+    time.sleep(60)
+    yield
+
+train_nnx.create = lambda *_, **__: (None, None)
+train_nnx.train = train
+cli.main(["train", "--out", sys.argv[1]])
+"""
+
+
+def test_a_second_run_in_one_folder_is_refused_until_the_first_is_dead(
+    tmp_path, monkeypatch, capsys
+):
+    def ended(*_, **__):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(train_nnx, "create", lambda *_, **__: (None, None))
+    monkeypatch.setattr(train_nnx, "train", ended)
+    words, code = ["train", "--out", str(tmp_path)], [sys.executable, "-c", HOLDER, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    with subprocess.Popen(code, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert any("training" in line for line in holder.stdout)
+            assert cli.main(words) == 2
+            assert capsys.readouterr().err == (
+                f"jaxsched train: out must be a folder in which no other run trains, got {tmp_path}, "
+                "in which one does. Wait for its end, or pass another --out.\n"
+            )
+        finally:
+            holder.kill()
+    assert cli.main(words) == 130
+    assert capsys.readouterr().err == "stopped after 0 iterations\n"
+
+
 # Shells
 
 SLOW_JAX = """

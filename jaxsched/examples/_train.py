@@ -87,7 +87,26 @@ def train(
         if jax.process_index():  # the first process tells for all
             silence = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(silence))
+        else:
+            stack.enter_context(_locked(out))
         return run(_Options(epochs, out, seed, resume, mesh))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the kernel takes from a process that dies in whatever way."""
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl = importlib.import_module("fcntl")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"out must be a folder in which no other run trains, got {folder}, in which one "
+                "does. Wait for its end, or pass another --out."
+            ) from None
+        except (ImportError, OSError) as error:  # Windows, and file systems that have no locks
+            print(f"{folder} cannot be locked ({error}): start no other run in it", file=sys.stderr)
+        yield
 
 
 def _classifier(options: _Options) -> int:
