@@ -8,6 +8,7 @@ import enum
 import json
 import operator
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -22,6 +23,10 @@ OLD_FORMATS = ("jaxsched.Trace 1", "jaxsched.Trace 2")
 
 MAX_BYTES = 2**29
 """Of a file's arrays, once expanded, unless ``load`` gets another limit."""
+
+NOT_CLOSED = (
+    "is of a recording that was not closed: what the script did after its last row is not known."
+)
 
 VERSIONS = ("torch", "torchvision", "numpy", "python")
 """Keys of an old ``meta`` that are versions."""
@@ -60,6 +65,7 @@ class Trace:
       accumulation: arguments of ``optimizers.Accumulation`` beside the batches, or None.
       ema: arguments of ``optimizers.EMA``, or None.
       versions: ``{package: version}`` of the software that ran.
+      closed: whether a recording went on to the end of its block or script.
 
     Raises:
       ValueError: arrays of different lengths, of more than one dimension, or of
@@ -86,6 +92,7 @@ class Trace:
     accumulation: Mapping[str, Any] | Unstated | None = UNSTATED
     ema: Mapping[str, Any] | Unstated | None = UNSTATED
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    closed: bool | Unstated = UNSTATED
 
     def __post_init__(self) -> None:
         for name, (kinds, rule) in FIELDS.items():
@@ -308,7 +315,7 @@ class Trace:
                     groups.setdefault(label, {})[name] = values
                 elif kind == "run":
                     run[rest] = values
-            return cls(groups, run, start, meta, **header)
+            trace = cls(groups, run, start, meta, **header)
         except (FileNotFoundError, IsADirectoryError, PermissionError, _TooLarge):
             raise
         except Exception as error:  # a damaged file raises whatever its bytes lead to
@@ -316,6 +323,9 @@ class Trace:
                 f"{os.fspath(path)} must be a whole trace file, got one that does not read as such "
                 f"({type(error).__name__}). Record or export it again."
             ) from error
+        if trace.closed is False:
+            warnings.warn(f"{os.fspath(path)} {NOT_CLOSED}", stacklevel=2)
+        return trace
 
 
 class _TooLarge(ValueError):
@@ -334,6 +344,7 @@ FIELDS: Mapping[str, tuple[Any, str]] = {
     **dict.fromkeys(
         ("accumulation", "ema"), (Mapping | None | Unstated, "a mapping, None or UNSTATED")
     ),
+    "closed": (bool | Unstated, "True, False or UNSTATED"),
 }
 """The types of the fields of a trace."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxsched._io import atomic_write, make_writable
 from jaxsched._recipe import Recipe
-from jaxsched._trace import Trace
+from jaxsched._trace import NOT_CLOSED, Trace
 from jaxsched._validate import require_count, require_suffix
 from jaxsched.cli import _sources as sources
 from jaxsched.parity import Report, compare
@@ -163,6 +163,9 @@ def _print(report: Report) -> None:
         print(f"not compared, for only one side has it: {', '.join(report.not_compared)}")
     if report.left_out:
         print(f"left out, for only one side has it: {', '.join(report.left_out)}")
+    for side, trace in (("mine", report.mine), ("the reference", report.reference)):
+        if trace.closed is False:
+            print(f"{side} {NOT_CLOSED}")
     summary = str(report).splitlines()
     print(summary[0])
     if not report:

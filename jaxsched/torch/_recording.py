@@ -68,6 +68,7 @@ class Recording:
         self._rows = self._steps = 0
         self._last = self._in_force()
         self._trace: Trace | None = None
+        self.closed = False
 
     def __enter__(self) -> "Recording":
         self._handle = self._alive().register_step_pre_hook(self.note)
@@ -75,6 +76,7 @@ class Recording:
 
     def __exit__(self, *_: Any) -> None:
         self._handle.remove()
+        self.closed = True
 
     def _alive(self) -> torch.optim.Optimizer:
         optimizer = self._optimizer()
@@ -151,11 +153,13 @@ class Recording:
     @property
     def trace(self) -> Trace:
         """What has been recorded so far, as a trace that grows no more."""
-        if self._trace is None or len(self._trace) != self._rows:
+        state = self._rows, self.closed
+        if self._trace is None or (len(self._trace), self._trace.closed) != state:
             groups: dict[str, dict[str, np.ndarray]] = {}
             for label, name in dict.fromkeys([*self._columns, *(c for c, *_ in self._places)]):
                 values = self._columns.get((label, name), ())
-                groups.setdefault(label, {})[name] = np.array(values, np.float64)
+                # A signal may come while a row is appended.
+                groups.setdefault(label, {})[name] = np.array(values[: self._rows], np.float64)
             run = {} if self._stepped is None else {"stepped": np.array(self._stepped)}
             self._trace = Trace(
                 groups,
@@ -165,6 +169,7 @@ class Recording:
                 update_rule=self._name if self._rule is None else self._rule.__name__,
                 switches=self._switches,
                 versions={"torch": torch.__version__},
+                closed=self.closed,
             )
         return self._trace
 
