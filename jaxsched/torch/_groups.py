@@ -39,6 +39,25 @@ Place = tuple[str, int | None]
 """A key of a parameter group, and an index where a pair stands there."""
 
 
+def unwrap(wrapper: Any, name: str) -> Any:
+    """Return the ``optimizer`` or ``scheduler`` inside accelerate's wrapper of one.
+
+    Raises:
+      ValueError: a scheduler of which the wrapper makes several steps at once.
+    """
+    if type(wrapper).__module__.partition(".")[0] != "accelerate":
+        return wrapper
+    if name == "scheduler" and wrapper.step_with_optimizer and not wrapper.split_batches:
+        processes = wrapper.optimizers[0].accelerator_state.num_processes
+        if processes > 1:
+            raise ValueError(
+                f"scheduler must step once an update, got {type(wrapper).__name__} in {processes} "
+                f"processes, which steps {processes} times. Record its run with "
+                "jaxsched.torch.record."
+            )
+    return unwrap(getattr(wrapper, name), name)
+
+
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
     """The update rule of an optimizer.
 

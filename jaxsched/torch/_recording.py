@@ -15,7 +15,7 @@ import torch
 
 from jaxsched._trace import Trace
 from jaxsched._validate import is_number
-from jaxsched.torch._groups import RULES, labelled, places, read
+from jaxsched.torch._groups import RULES, labelled, places, read, unwrap
 
 Column = tuple[str, str]
 """A label and a name."""
@@ -35,7 +35,7 @@ def record(optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
     ``recording.batch()`` at the end of each batch, a batch, with ``run["stepped"]``.
 
     Args:
-      optimizer: any of torch's; it may accumulate, and have groups added or taken
+      optimizer: any of torch's, in accelerate's wrapper too; it may accumulate, and have groups added or taken
         away, whose numbers are NaN while they are not there.
       labels: a name for each group; ``"0"``, ``"1"``, … if not given.
 
@@ -56,6 +56,7 @@ class Recording:
     def __init__(
         self, optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
     ) -> None:
+        optimizer = unwrap(optimizer, "optimizer")
         self._labels = list(labelled(optimizer, labels))
         # Weak, so that a script's optimizers and parameters can go while their traces stay.
         self._optimizer = weakref.ref(optimizer)
