@@ -15,8 +15,10 @@ def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
       ValueError: it has more than ``max_bytes``, or is no UTF-8.
       OSError: it cannot be read.
     """
+    data = bytearray()
     with open(path, "rb") as file:  # a device has no size, and may have no end
-        data = file.read(max_bytes + 1)
+        while len(data) <= max_bytes and (chunk := file.read(2**20)):
+            data += chunk
     if len(data) > max_bytes:
         raise ValueError(f"it must have at most {max_bytes:,} bytes, got more")
     return data.decode()

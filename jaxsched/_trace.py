@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxsched._io import atomic_write
+from jaxsched._validate import describe, shorten
 
 FORMAT = "jaxsched.Trace 3"
 OLD_FORMATS = ("jaxsched.Trace 1", "jaxsched.Trace 2")
@@ -97,7 +98,8 @@ class Trace:
     def __post_init__(self) -> None:
         for name, (kinds, rule) in FIELDS.items():
             if not isinstance(getattr(self, name), kinds):
-                raise TypeError(f"{name} of a trace must be {rule}, got {getattr(self, name)!r}.")
+                value = describe(getattr(self, name))
+                raise TypeError(f"{name} of a trace must be {rule}, got {value}.")
         groups = {
             label: {name: _column(f"{label}/{name}", values) for name, values in group.items()}
             for label, group in self.groups.items()
@@ -205,7 +207,7 @@ class Trace:
                     f"{label}/{name}" for label, group in row.items() for name in group
                 )
                 raise ValueError(
-                    f"rows must have the names of the first, got {names or 'nothing'} in row {k}. "
+                    f"rows must have the names of the first, got {shorten(names, 200) or 'nothing'} in row {k}. "
                     "Stack one optimizer's."
                 )
         groups = {
@@ -239,11 +241,12 @@ class Trace:
         unknown = sorted(set(names) - set(self.groups))
         if unknown:
             raise ValueError(
-                f"labels must be among {', '.join(self.groups)}, got {', '.join(unknown)}."
+                f"labels must be among {shorten(', '.join(self.groups), 200)}, "
+                f"got {shorten(', '.join(unknown), 200)}."
             )
         renamed = [names.get(label, label) for label in self.groups]
         if len(set(renamed)) < len(renamed):
-            raise ValueError(f"labels must stay unique, got {', '.join(renamed)}.")
+            raise ValueError(f"labels must stay unique, got {shorten(', '.join(renamed), 200)}.")
         groups = dict(zip(renamed, self.groups.values(), strict=True))
         switches, constants = (
             {names.get(label, label): values for label, values in by_label.items()}

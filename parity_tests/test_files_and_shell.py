@@ -262,6 +262,32 @@ def test_ctrl_c_while_packages_are_imported(tmp_path):
     assert err == "jaxsched: interrupted\n"
 
 
+CALLBACK = """
+import sys, time, types
+
+class Collected:
+    def __del__(self):  # as JAX's callback of the garbage collector
+        raise KeyboardInterrupt
+
+commands = types.ModuleType("jaxsched.cli._commands")
+commands.run = lambda words: (Collected() and None, time.sleep(60))
+sys.modules["jaxsched.cli._commands"] = commands
+from jaxsched import cli
+cli.main()
+"""
+
+
+def test_ctrl_c_that_is_lost_in_a_callback():
+    done = subprocess.run(
+        [sys.executable, "-c", CALLBACK],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (130, "jaxsched: interrupted\n")
+
+
 def test_a_third_ctrl_c_while_a_training_ends(tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual = signal.getsignal(signal.SIGINT)
     # Where a shell starts a process in the background, SIGINT is ignored, and stays so.
     is_process = arguments is None and usual is signal.default_int_handler
+    if is_process:
+        signal.signal(signal.SIGINT, _end)  # an import can lose an exception
+        sys.unraisablehook = _end_where_interrupted  # and so can a callback
     try:
-        if is_process:
-            signal.signal(signal.SIGINT, _interrupted)  # an import can lose an exception
         if arguments is None:
             _fit_terminal()
         from jaxsched.cli import _commands
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             print(end="", flush=True)
     except KeyboardInterrupt:
+        if is_process:
+            _end()
         print("jaxsched: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -49,12 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     finally:
         if is_process:
-            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+            signal.signal(signal.SIGINT, _end)
 
 
-def _interrupted(*_: Any) -> None:
+def _end(*_: Any) -> None:
     os.write(2, b"jaxsched: interrupted\n")
     os._exit(130)
+
+
+def _end_where_interrupted(unraisable: Any) -> None:
+    if unraisable.exc_type is KeyboardInterrupt:
+        _end()
+    sys.__unraisablehook__(unraisable)
 
 
 def _fit_terminal() -> None:

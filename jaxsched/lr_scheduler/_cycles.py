@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxsched._schedule import Formula, Hyperparameter, Schedule, formula_of
-from jaxsched._validate import is_number, require
+from jaxsched._validate import describe, is_number, require
 from jaxsched.lr_scheduler._recursion import (
     HOST,
     factor_formula,
@@ -63,7 +63,7 @@ def cosine_annealing_warm_restarts(
     for name, value in {"T_0": T_0, "T_mult": T_mult}.items():
         require(name, value, "an integer of at least 1", lambda v: isinstance(v, int) and v >= 1)
         if not isinstance(value, int):
-            raise ValueError(f"{name} must be a known integer, got {value!r}.")
+            raise ValueError(f"{name} must be a known integer, got {describe(value)}.")
     require("eta_min", eta_min, "a number", is_number)
     starts, periods = _periods(T_0, T_mult)
 
@@ -192,7 +192,9 @@ def cyclic_lr(
         )
     modes = ("triangular", "triangular2", "exp_range")
     if scale_fn is None and mode not in modes:
-        raise ValueError(f"mode must be among {', '.join(modes)}, got {mode!r}. Or pass scale_fn.")
+        raise ValueError(
+            f"mode must be among {', '.join(modes)}, got {describe(mode)}. Or pass scale_fn."
+        )
     if scale_fn is None:
         scale_mode = "iterations" if mode == "exp_range" else "cycle"
 

@@ -3,6 +3,7 @@
 from importlib import resources
 
 from jaxsched._trace import Trace
+from jaxsched._validate import describe
 
 
 def recorded(name: str) -> Trace:
@@ -21,6 +22,6 @@ def recorded(name: str) -> Trace:
     folder = resources.files("jaxsched.recipes") / "traces"
     known = sorted(path.name.removesuffix(".npz") for path in folder.iterdir())
     if name not in known:
-        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(known)}, got {describe(name)}.")
     with resources.as_file(folder / f"{name}.npz") as path:
         return Trace.load(path)

@@ -8,7 +8,14 @@ from typing import Any, ParamSpec, cast
 
 from jaxsched import schedules
 from jaxsched._recipe import Recipe
-from jaxsched._validate import require, require_bool, require_choice, require_count, require_run
+from jaxsched._validate import (
+    describe,
+    require,
+    require_bool,
+    require_choice,
+    require_count,
+    require_run,
+)
 from jaxsched.lr_scheduler import lambda_lr
 from jaxsched.optimizers import EMA, Accumulation
 from jaxsched.recipes import _policy as policy
@@ -98,7 +105,7 @@ def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
                 continue
             if name in given and given[name] != args[key]:
                 raise ValueError(
-                    f"{name} must agree with args, got {given[name]!r} against {key}: {args[key]!r}. "
+                    f"{name} must agree with args, got {describe(given[name])} against {key}: {describe(args[key])}. "
                     "Leave one of the two out."
                 )
             given[name] = args[key]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from jaxsched import optimizers
+from jaxsched._validate import describe
 
 RULES: dict[type, Callable[..., Any]] = {
     getattr(torch.optim, name): getattr(optimizers, name.lower())
@@ -111,7 +112,7 @@ def labelled(
     names = [str(k) for k in range(len(groups))] if labels is None else list(labels)
     if len(names) != len(groups) or len(set(names)) < len(names) or isinstance(labels, str):
         raise ValueError(
-            f"labels must name each of {len(groups)} groups once, got {labels!r}. "
+            f"labels must name each of {len(groups)} groups once, got {describe(labels)}. "
             "Pass a list, in the order of optimizer.param_groups."
         )
     return dict(zip(names, groups, strict=True))
