@@ -294,7 +294,7 @@ class Trace:
                 size = sum(entry.file_size for entry in archive.infolist())
             if size > max_bytes:
                 raise _TooLarge(
-                    f"{os.fspath(path)} must hold arrays of at most {max_bytes:,} bytes, got "
+                    f"{os.fspath(path)} must be at most {max_bytes:,} bytes once expanded, got "
                     f"{size:,}. Pass max_bytes to Trace.load to read it."
                 )
             with np.load(path, allow_pickle=False) as archive:

@@ -154,7 +154,9 @@ def test_an_npz_that_claims_a_gibibyte_is_refused_before_it_is_expanded(tmp_path
     file = tmp_path / "run.npz"
     TRACE.save(file)
     assert Trace.load(file, max_bytes=10_000) == TRACE
-    with pytest.raises(ValueError, match=r"must hold arrays of at most 1,000 bytes, got \d,\d\d\d"):
+    with pytest.raises(
+        ValueError, match=r"must be at most 1,000 bytes once expanded, got \d,\d\d\d"
+    ):
         Trace.load(file, max_bytes=1000)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
