@@ -1,10 +1,11 @@
 """Claim: of 10,000 random cases each is answered rightly or refused in one sentence.
 
-Files of traces, checkpoints and settings are cut and changed; trees, labels, dtypes,
-arguments of recipes and words of the command are drawn, good and bad. An answer is held
-against a formula of its own, or against what the file held before. A refusal is a
-``ValueError``, ``TypeError`` or ``OSError`` of one line that this package itself raises:
-a traceback from the depths of a library is none. ``python -m benchmarks.fuzz [CASES]``;
+Files of traces, checkpoints and settings are cut and changed, or claim more than memory
+holds; trees, labels, dtypes, arguments of recipes and words of the command are drawn, good
+and bad, and paths that lead to links, pipes and devices. An answer is held against a formula
+of its own, or against what the file held before. A refusal is a ``ValueError``,
+``TypeError`` or ``OSError`` of one line that this package itself raises: a traceback from
+the depths of a library is none. ``python -m benchmarks.fuzz [CASES]``;
 ``[CASES] KIND SEED`` repeats one.
 """
 
@@ -14,12 +15,15 @@ import functools
 import io
 import json
 import math
+import os
 import random
 import sys
 import tempfile
 import time
 import traceback
+import tracemalloc
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,8 +40,8 @@ from jaxsched.examples.checkpoints import Checkpoints
 
 PACKAGE = Path(jaxsched.__file__).parent
 RESULT = Path(__file__).parent / "results" / "fuzz.json"
-LONGEST = 1000
-"""Characters of a sentence that a user may be expected to read."""
+LONGEST, LARGEST = 500, 32e6
+"""Characters of a sentence that a user may be expected to read, and bytes that it may take."""
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -61,6 +65,13 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+def nested(value: Any, depth: int) -> Any:
+    """Lists of nine times the same list, down to ``value``."""
+    for _ in range(depth):
+        value = [value] * 9
+    return value
+
+
 ODD = [
     -1,
     0,
@@ -81,6 +92,7 @@ ODD = [
     {},
     10**400,
 ]
+ODD += ["x" * 3000, [0.5] * 3000, {str(k): k for k in range(999)}, nested("word", 5)]
 ODD += [np.float32(0.1), np.int64(3), np.array([1.0, 2.0]), 2**31, 1j, b"1", lambda i: i, object()]
 
 
@@ -154,6 +166,61 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
         assert found.iteration == 4
     finally:
         file.write_bytes(whole)
+
+
+def limit(rng: random.Random, folder: Path) -> None:
+    """Files that claim or hold too much: refused before they take the memory."""
+    bomb = nested("word", 9)
+    large = rng.choice((bomb, {"x" * 10**5: 1}, "x" * 2 * 10**6, [[0.5] * 10**4]))
+    key = rng.choice(("lr0", "learning_rate", "format", 3))
+    file = folder / rng.choice(("hyp.yaml", "recipe.yaml", "recipe.json", "trace.npz"))
+    if file.suffix == ".npz":
+        _trace_of(recipes.yolov5).save(file)
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("groups/all/x.npy", b"")
+            archive.filelist[-1].file_size = rng.randrange(2**29, 2**31)
+    elif file.suffix == ".yaml":
+        file.write_text(yaml.dump({key: large}, Dumper=yaml.CSafeDumper))
+    else:
+        file.write_text(json.dumps({key: [] if large is bomb else large}))
+    if file.name == "hyp.yaml" and rng.random() < 0.2:
+        file = Path("/dev/zero")
+    tracemalloc.start()
+    try:
+        if file.name in ("hyp.yaml", "zero"):
+            recipes.yolov5(epochs=1, steps_per_epoch=1, hyp=file)
+        else:
+            (Recipe if file.name.startswith("recipe") else Trace).load(file)
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < LARGEST, f"{peak:,} bytes were taken"
+    whole = file.name == "hyp.yaml" and key in ("format", 3)  # which act on nothing
+    assert whole, "too much was read without a word"
+
+
+DEVICE = Path("/dev/full")
+
+
+def output(rng: random.Random, folder: Path) -> None:
+    """What is written comes to the file that the path leads to; what is no file stays."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    ends = [folder / "new.npz", folder / "there.npz", folder / "folder.npz", folder / "pipe.npz"]
+    ends[1].write_text("before")
+    ends[2].mkdir()
+    os.mkfifo(ends[3])
+    path = end = rng.choice([*ends, DEVICE])
+    for k in range(rng.randrange(3)):
+        path = folder / f"link{k}.npz"
+        path.symlink_to(end if k == 0 else f"link{k - 1}.npz")
+    written = _trace_of(recipes.yolov5)
+    try:
+        written.save(path)
+    finally:
+        assert path == end or path.is_symlink(), "a link was replaced"
+        assert end.exists() == (end != ends[0]) or Trace.load(end) == written
+        assert end.is_file() == (end in ends[:2]) or not end.exists(), "no file was replaced"
+    assert Trace.load(path) == Trace.load(end) == written
 
 
 HYP = {"lr0": 0.01, "lrf": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "warmup_epochs": 3.0}
@@ -345,7 +412,7 @@ def command(rng: random.Random, folder: Path) -> None:
 
 
 KINDS: dict[Callable[[random.Random, Path], None], float] = {
-    trace: 0.26,
+    trace: 0.2,
     recipe_file: 0.02,
     checkpoint: 0.2,
     settings: 0.17,
@@ -354,6 +421,8 @@ KINDS: dict[Callable[[random.Random, Path], None], float] = {
     article: 0.066,
     update: 0.03,
     command: 0.004,
+    limit: 0.005,
+    output: 0.055,
 }
 """The share of each kind among the cases; those that JAX computes are dear."""
 

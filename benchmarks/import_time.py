@@ -1,4 +1,4 @@
-"""Claim: ``import jaxsched`` takes at most 1.1 times as long as ``import optax``.
+"""Claim: all names of jaxsched are imported in at most 1.1 times the time of ``import optax``.
 
 Both from compiled bytecode, which a first import leaves behind, as pip does.
 """
@@ -9,14 +9,17 @@ import sys
 
 from benchmarks.timing import interleaved, ratio, report
 
+MINE = "from jaxsched import *"
+"""A name is imported when it is first asked for."""
 
-def importing(name: str):
+
+def running(code: str):
     keeping = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", f"import {name}"]
+    command = [sys.executable, "-c", code]
     return lambda: subprocess.run(command, check=True, env=keeping).returncode
 
 
 if __name__ == "__main__":
-    seconds = interleaved({f"import {n}": importing(n) for n in ("jaxsched", "optax")}, rounds=15)
-    measured = ratio(seconds, "import jaxsched", "import optax")
-    report("import_time", seconds, {"import jaxsched / import optax": (measured, 1.1)})
+    seconds = interleaved({c: running(c) for c in (MINE, "import optax")}, rounds=15)
+    measured = ratio(seconds, MINE, "import optax")
+    report("import_time", seconds, {f"{MINE} / import optax": (measured, 1.1)})

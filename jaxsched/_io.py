@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Read files of a limited size; write files whole or not at all."""
 
 import contextlib
 import os
@@ -8,16 +8,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
+    """Return a file's text, UTF-8.
+
+    Raises:
+      ValueError: it has more than ``max_bytes``, or is no UTF-8.
+      OSError: it cannot be read.
+    """
+    data = bytearray()
+    with open(path, "rb") as file:  # a device has no size, and may have no end
+        while len(data) <= max_bytes and (chunk := file.read(2**20)):
+            data += chunk
+    if len(data) > max_bytes:
+        raise ValueError(f"it must have at most {max_bytes:,} bytes, got more")
+    return data.decode()
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write to a temporary file and rename it to ``path`` on success.
+    """Write to a temporary file and rename it to ``path``, or to what that links to, on success.
 
     Where an error ends it, what was there stays: no half a file is ever seen.
 
     Raises:
       OSError: the folder cannot be written to.
+      ValueError: a device, a pipe or a folder is there.
     """
-    path = Path(path)
+    path = _target(path)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -27,6 +44,29 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(partial)
         raise
+
+
+def make_writable(path: Path) -> None:
+    """Make the folder of an output; refuse an output that cannot be written."""
+    folder = _target(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"out must be in a folder that can be written, got {folder} ({error.strerror})"
+        ) from error
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Return the file that ``path`` links to, or ``path``."""
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and not target.is_file():
+        raise ValueError(
+            f"the output must be a regular file, got {os.fspath(path)}, which is none. "
+            "Write to another path."
+        )
+    return target
 
 
 def _umask() -> int:

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxsched import _validate, optimizers, param_groups
 from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
 from jaxsched._trace import Trace
-from jaxsched._validate import is_number, is_real_array, require_count
+from jaxsched._validate import describe, is_number, is_real_array, require_count
 from jaxsched.optimizers import _scheduled
 from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._rule import Rule
@@ -432,18 +432,22 @@ def _require_fields(recipe: Any) -> None:
             _validate.require_nonnegative(**{name: getattr(recipe, name)})
     if recipe.clip_norm is not None and recipe.clip_value is not None:
         raise ValueError(
-            f"clip_norm must be None where clip_value is given, got {recipe.clip_norm!r} and "
-            f"{recipe.clip_value!r}. Pass one."
+            f"clip_norm must be None where clip_value is given, got {describe(recipe.clip_norm)} and "
+            f"{describe(recipe.clip_value)}. Pass one."
         )
     for name, kind in (("accumulation", optimizers.Accumulation), ("ema", optimizers.EMA)):
         value = getattr(recipe, name)
         if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{name} must be an optimizers.{kind.__name__} or None, got {value!r}.")
+            raise TypeError(
+                f"{name} must be an optimizers.{kind.__name__} or None, got {describe(value)}."
+            )
     if recipe.origin is not None and not isinstance(recipe.origin, Origin | tuple):
-        raise TypeError(f"origin must be (factory, arguments) or None, got {recipe.origin!r}.")
+        raise TypeError(
+            f"origin must be (factory, arguments) or None, got {describe(recipe.origin)}."
+        )
     if not callable(recipe.update_rule):
         raise TypeError(
-            f"update_rule must be a function such as optimizers.sgd, got {recipe.update_rule!r}."
+            f"update_rule must be a function such as optimizers.sgd, got {describe(recipe.update_rule)}."
         )
     if not isinstance(recipe.groups, Mapping) or not all(
         isinstance(group, Mapping) for group in recipe.groups.values()
@@ -493,7 +497,7 @@ def _require_group(
     if label == param_groups.FROZEN or not isinstance(label, str):
         raise ValueError(
             f'labels of groups must be strings other than "{param_groups.FROZEN}", '
-            f"got {label!r}. What is frozen needs no group."
+            f"got {describe(label)}. What is frozen needs no group."
         )
     if unknown := sorted(set(group) - set(parameters)):
         raise ValueError(
@@ -509,9 +513,11 @@ def _require_group(
             callable(value) or is_number(value) or is_real_array(value)
         ):
             raise TypeError(
-                f"{name} of group {label} must be a number or a schedule, got {value!r}"
+                f"{name} of group {label} must be a number or a schedule, got {describe(value)}"
             )
         if isinstance(default, tuple) and not isinstance(value, tuple):
-            raise TypeError(f"{name} of group {label} must be a tuple or a list, got {value!r}")
+            raise TypeError(
+                f"{name} of group {label} must be a tuple or a list, got {describe(value)}"
+            )
         if isinstance(default, bool) and not isinstance(value, bool):
-            raise TypeError(f"{name} of group {label} must be True or False, got {value!r}")
+            raise TypeError(f"{name} of group {label} must be True or False, got {describe(value)}")

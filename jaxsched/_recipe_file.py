@@ -17,12 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched import lr_scheduler, optimizers, schedules
-from jaxsched._io import atomic_write
+from jaxsched._io import atomic_write, read_text
 from jaxsched._schedule import Schedule, momentum_of, show, traceable
-from jaxsched._validate import require_count, require_suffix
+from jaxsched._validate import require_count, require_suffix, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
 SUFFIXES = (".yaml", ".yml", ".json")
+MAX_BYTES = 2**26
+"""Of a file: the table of one hyperparameter at 3 million iterations."""
+
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64"),
@@ -145,6 +148,11 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
 
         _read_numbers_as_json(yaml, Dumper)  # so that a label such as 1e5 is quoted
         text = yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=99)
+    if len(text) > MAX_BYTES:
+        raise ValueError(
+            f"the file of a recipe must have at most {MAX_BYTES:,} bytes, got {len(text):,}. "
+            "Save recipe.trace(n), and read it with Recipe.from_trace."
+        )
     with atomic_write(path) as file:
         file.write(text.encode())
 
@@ -154,7 +162,7 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
     require_suffix(path, SUFFIXES)
     name = os.fspath(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, MAX_BYTES)
         is_json = Path(path).suffix == ".json"
         content = json.loads(text, object_pairs_hook=_unique) if is_json else _load_yaml(text)
         return make(**decode(content))
@@ -162,8 +170,8 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
         *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
         RecursionError,
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name} must be the file of a recipe: {reason}") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(shorten(f"{name} must be the file of a recipe: {reason}")) from error
 
 
 def _has_function(value: Any) -> bool:

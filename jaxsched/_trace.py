@@ -8,16 +8,26 @@ import enum
 import json
 import operator
 import os
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from jaxsched._io import atomic_write
+from jaxsched._validate import describe, shorten
 
 FORMAT = "jaxsched.Trace 3"
 OLD_FORMATS = ("jaxsched.Trace 1", "jaxsched.Trace 2")
 """Formats of version 0.1.0: the header is in ``meta``; the first lacks the names of its columns."""
+
+MAX_BYTES = 2**29
+"""Of a file's arrays, once expanded, unless ``load`` gets another limit."""
+
+NOT_CLOSED = (
+    "is of a recording that was not closed: what the script did after its last row is not known."
+)
 
 VERSIONS = ("torch", "torchvision", "numpy", "python")
 """Keys of an old ``meta`` that are versions."""
@@ -56,6 +66,7 @@ class Trace:
       accumulation: arguments of ``optimizers.Accumulation`` beside the batches, or None.
       ema: arguments of ``optimizers.EMA``, or None.
       versions: ``{package: version}`` of the software that ran.
+      closed: whether a recording went on to the end of its block or script.
 
     Raises:
       ValueError: arrays of different lengths, of more than one dimension, or of
@@ -82,11 +93,13 @@ class Trace:
     accumulation: Mapping[str, Any] | Unstated | None = UNSTATED
     ema: Mapping[str, Any] | Unstated | None = UNSTATED
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    closed: bool | Unstated = UNSTATED
 
     def __post_init__(self) -> None:
         for name, (kinds, rule) in FIELDS.items():
             if not isinstance(getattr(self, name), kinds):
-                raise TypeError(f"{name} of a trace must be {rule}, got {getattr(self, name)!r}.")
+                value = describe(getattr(self, name))
+                raise TypeError(f"{name} of a trace must be {rule}, got {value}.")
         groups = {
             label: {name: _column(f"{label}/{name}", values) for name, values in group.items()}
             for label, group in self.groups.items()
@@ -194,7 +207,7 @@ class Trace:
                     f"{label}/{name}" for label, group in row.items() for name in group
                 )
                 raise ValueError(
-                    f"rows must have the names of the first, got {names or 'nothing'} in row {k}. "
+                    f"rows must have the names of the first, got {shorten(names, 200) or 'nothing'} in row {k}. "
                     "Stack one optimizer's."
                 )
         groups = {
@@ -228,11 +241,12 @@ class Trace:
         unknown = sorted(set(names) - set(self.groups))
         if unknown:
             raise ValueError(
-                f"labels must be among {', '.join(self.groups)}, got {', '.join(unknown)}."
+                f"labels must be among {shorten(', '.join(self.groups), 200)}, "
+                f"got {shorten(', '.join(unknown), 200)}."
             )
         renamed = [names.get(label, label) for label in self.groups]
         if len(set(renamed)) < len(renamed):
-            raise ValueError(f"labels must stay unique, got {', '.join(renamed)}.")
+            raise ValueError(f"labels must stay unique, got {shorten(', '.join(renamed), 200)}.")
         groups = dict(zip(renamed, self.groups.values(), strict=True))
         switches, constants = (
             {names.get(label, label): values for label, values in by_label.items()}
@@ -264,14 +278,25 @@ class Trace:
             np.savez_compressed(file, **arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Trace":
+    def load(cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> "Trace":
         """Read what ``save`` wrote; nothing in it is unpickled.
 
+        Args:
+          path: the file.
+          max_bytes: a file whose arrays need more memory is refused.
+
         Raises:
-          ValueError: the file is no trace, or is damaged.
+          ValueError: the file is no trace, is damaged, or is too large.
           FileNotFoundError: there is no such file.
         """
         try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > max_bytes:
+                raise _TooLarge(
+                    f"{os.fspath(path)} must be at most {max_bytes:,} bytes once expanded, got "
+                    f"{size:,}. Pass max_bytes to Trace.load to read it."
+                )
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             names, version = sorted(set(arrays) - {"columns"}), str(arrays.pop("format"))
@@ -293,14 +318,21 @@ class Trace:
                     groups.setdefault(label, {})[name] = values
                 elif kind == "run":
                     run[rest] = values
-            return cls(groups, run, start, meta, **header)
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            trace = cls(groups, run, start, meta, **header)
+        except (FileNotFoundError, IsADirectoryError, PermissionError, _TooLarge):
             raise
         except Exception as error:  # a damaged file raises whatever its bytes lead to
             raise ValueError(
                 f"{os.fspath(path)} must be a whole trace file, got one that does not read as such "
                 f"({type(error).__name__}). Record or export it again."
             ) from error
+        if trace.closed is False:
+            warnings.warn(f"{os.fspath(path)} {NOT_CLOSED}", stacklevel=2)
+        return trace
+
+
+class _TooLarge(ValueError):
+    """A file whose arrays need more memory than they may."""
 
 
 FIELDS: Mapping[str, tuple[Any, str]] = {
@@ -315,6 +347,7 @@ FIELDS: Mapping[str, tuple[Any, str]] = {
     **dict.fromkeys(
         ("accumulation", "ema"), (Mapping | None | Unstated, "a mapping, None or UNSTATED")
     ),
+    "closed": (bool | Unstated, "True, False or UNSTATED"),
 }
 """The types of the fields of a trace."""
 

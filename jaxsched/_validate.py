@@ -8,6 +8,7 @@ import math
 import numbers
 import operator
 import os
+import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,28 @@ import numpy as np
 from jax.core import Tracer
 
 INT32_LIMIT = 2**31
+MAX_MESSAGE = 500
+"""Characters of an error message."""
+
+
+def shorten(text: str, limit: int = MAX_MESSAGE) -> str:
+    r"""Return a text on one line, without its middle where it has more than ``limit`` characters.
+
+    >>> shorten("what, the rule, a long value,\n the remedy", 20)
+    'what, the … e remedy'
+    """
+    text = " ".join(text.split())
+    end = limit // 2 - 2
+    return text if len(text) <= limit else f"{text[: limit - end - 3]} … {text[-end:]}"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 2, 90, 90, 120
+
+
+def describe(value: Any) -> str:
+    """Return ``repr(value)``, of at most 120 characters; a tree is not written out first."""
+    return shorten(_REPR.repr(value), 120)
 
 
 def is_number(value: Any) -> bool:
@@ -66,7 +89,7 @@ def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> No
     except (ValueError, OverflowError):
         valid = False
     if not valid:
-        raise error(f"{name} must be {rule}, got {value!r}")
+        raise error(f"{name} must be {rule}, got {describe(value)}")
 
 
 def require_count(name: str, value: Any, *, at_least: int = 0) -> None:
@@ -84,7 +107,7 @@ def require_nonnegative(**values: Any) -> None:
     """Refuse concrete values that are negative, infinite or NaN."""
     for name, value in values.items():
         if isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be a finite number of at least 0, got {value!r}")
+            raise TypeError(f"{name} must be a finite number of at least 0, got {describe(value)}")
         require(name, value, "a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
 
 
@@ -126,21 +149,21 @@ def require_bool(**values: Any) -> None:
     """Refuse what is neither True nor False."""
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
+            raise TypeError(f"{name} must be True or False, got {describe(value)}")
 
 
 def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Refuse what is not among ``choices``, and list them."""
     choices = list(choices)
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise TypeError(f"{name} must be one of {', '.join(choices)}, got {describe(value)}")
     require(name, value, f"one of {', '.join(choices)}", lambda v: v in choices)
 
 
 def require_anneal_strategy(value: Any) -> None:
     """Refuse what is neither of torch's two strategies."""
     if value not in ("cos", "linear"):
-        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {value!r}.")
+        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {describe(value)}.")
 
 
 def require_one_group(name: str, hyperparameters: Iterable[Any]) -> None:
@@ -148,7 +171,7 @@ def require_one_group(name: str, hyperparameters: Iterable[Any]) -> None:
     for value in hyperparameters:
         if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
             raise ValueError(
-                f"each hyperparameter of {name} must be one number, got {value!r}: "
+                f"each hyperparameter of {name} must be one number, got {describe(value)}: "
                 "call it once a group."
             )
 

@@ -1,5 +1,8 @@
 """The short forms of the long checks in ``benchmarks``, and that these can fail."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,6 +43,23 @@ def test_a_mutated_trace_can_be_told_from_a_whole_one(tmp_path, monkeypatch):
     assert fuzz.outcome(fuzz.trace, 0, tmp_path) == "right"
     monkeypatch.setattr(Trace, "load", classmethod(lambda cls, path: Trace({})))
     assert fuzz.outcome(fuzz.trace, 0, tmp_path) == "wrong: another trace was read without a word"
+
+
+def outcomes(kind, folder):
+    return {fuzz.outcome(kind, seed, folder) for seed in range(40)}
+
+
+def test_a_link_that_is_replaced_is_told(tmp_path, monkeypatch):
+    assert outcomes(fuzz.output, tmp_path) == {"right", "refused"}
+    monkeypatch.setattr("jaxsched._io._target", Path)
+    monkeypatch.setattr(fuzz, "DEVICE", tmp_path / "device")  # which would be replaced
+    os.mkfifo(fuzz.DEVICE)
+    assert "wrong: a link was replaced" in outcomes(fuzz.output, tmp_path)
+
+
+def test_what_takes_too_much_memory_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz, "LARGEST", 0)
+    assert fuzz.outcome(fuzz.limit, 3, tmp_path).endswith("bytes were taken")
 
 
 def test_soak():

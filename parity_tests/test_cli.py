@@ -13,6 +13,7 @@ import pytest
 
 from jaxsched import Recipe, Trace, cli, recipes
 from jaxsched._trace import warmup_end
+from jaxsched.cli import _commands
 from jaxsched.examples import train_nnx
 from jaxsched.plot import plot
 
@@ -127,7 +128,7 @@ def test_train_interrupted_before_the_first_iteration_writes_nothing(untrained, 
 
     untrained(interrupted())
     assert cli.main(["train", "--out", str(tmp_path)]) == 130
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("epochs", ["0", "101", "-3"])
@@ -283,7 +284,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_what_cannot_be_followed_is_refused_in_a_sentence(words, sentence, capsys):
-    sentence = sentence.format(recipes=", ".join(cli.factories()))
+    sentence = sentence.format(recipes=", ".join(_commands.factories()))
     assert refused(capsys, *words.split()).startswith(sentence)
 
 
@@ -351,7 +352,7 @@ def helped(capsys, *words):
 
 def test_help_tells_the_commands_and_recipes(capsys):
     told = helped(capsys)
-    assert all(f"  {command} " in told for command in cli.COMMANDS)
+    assert all(f"  {command} " in told for command in _commands.COMMANDS)
     assert "yolov5_resnet18" in helped(capsys, "plot")
     assert "100 epochs" in " ".join(helped(capsys, "train").split())
 
@@ -361,7 +362,9 @@ def test_help_tells_the_commands_and_recipes(capsys):
 )
 def test_help_has_an_example_that_is_taken(words, monkeypatch, capsys):
     example = re.search(rf"For instance: jaxsched ({words[0]} .*)", helped(capsys, *words), re.M)
-    monkeypatch.setattr(cli, "_bound", lambda *given, bound=cli._bound: bound(*given) and int)
+    monkeypatch.setattr(
+        _commands, "_bound", lambda *given, bound=_commands._bound: bound(*given) and int
+    )
     assert cli.main(shlex.split(example[1])) == 0
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from jaxsched import cli, optimizers
+from jaxsched.cli import _commands
 from jaxsched.recipes import recorded
 
 ROOT = Path(__file__).parents[1]
@@ -185,7 +186,7 @@ COMMANDS = [
 def test_every_command_is_taken(words, monkeypatch, folder):
     """Those that are not run in a block: their words are read, nothing is done."""
     monkeypatch.setattr(
-        cli, "_bound", lambda *given, bound=cli._bound: bound(*given) and (lambda: 0)
+        _commands, "_bound", lambda *given, bound=_commands._bound: bound(*given) and (lambda: 0)
     )
     assert cli.main(words) == 0
 

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import types
+import weakref
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from torchvision_import import imported, resnet18  # noqa: E402
 
 from jaxsched import param_groups  # noqa: E402
 from jaxsched.examples.resnet import ResNet18  # noqa: E402
-from jaxsched.torch import from_torch, match_names, parameter_labels  # noqa: E402
+from jaxsched.torch import from_torch, match_names, parameter_labels, record  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -298,6 +299,70 @@ def test_transformers_cosine_with_warmup(stands):
     for _ in range(stands):
         scheduler.step()
     check(optimizer, scheduler, 100 - stands)
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is of the extra peers")
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    yield accelerate.Accelerator(cpu=True)
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    accelerate.state.GradientState._reset_state()
+
+
+def test_what_accelerate_wraps_is_taken_out(accelerator, monkeypatch):
+    plain, wrapped = [
+        (optimizer, reference.StepLR(optimizer, 3))
+        for optimizer in (torch.optim.AdamW(parameters(), lr=0.1) for _ in range(2))
+    ]
+    optimizer, scheduler = accelerator.prepare(*wrapped)
+    recipe = from_torch(optimizer, scheduler, steps_per_epoch=1, iterations=20)
+    assert recipe == from_torch(*plain, steps_per_epoch=1, iterations=20)
+    assert recipe.origin.arguments["scheduler"] == "StepLR"
+    with record(optimizer, ["all"]) as recording:
+        for batch in range(20):
+            accelerator.gradient_state._set_sync_gradients(batch % 2 == 1)
+            wrapped[0].param_groups[0]["params"][0].grad = torch.ones(2, 3)
+            optimizer.step()
+            scheduler.step()
+    rates = recording.trace.groups["all"]["learning_rate"]
+    np.testing.assert_array_equal(np.float32(rates), recipe.trace(10).groups["0"]["learning_rate"])
+    monkeypatch.setitem(type(accelerator.state)._shared_state, "num_processes", 2)
+    sentence = (
+        "scheduler must step once an update, got AcceleratedScheduler in 2 processes, which steps "
+        "2 times. Record its run with jaxsched.torch.record."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        from_torch(optimizer, scheduler, steps_per_epoch=1)
+
+
+class Weak:
+    """Holds its optimizer weakly, and so steps it no longer than it lives."""
+
+    def __init__(self, optimizer, refer):
+        self.optimizer_of, self.count = refer(optimizer), 0
+
+    def step(self):
+        self.count += 1
+        for group in self.optimizer_of().param_groups:
+            group["lr"] = 0.1 / (1 + self.count)
+
+
+def test_a_weak_reference_to_the_optimizer_is_copied():
+    optimizer = sgd(n=2)
+    check(optimizer, Weak(optimizer, weakref.ref), 20)
+
+
+def test_other_weak_references_are_refused():
+    optimizer, model = sgd(), torch.nn.Linear(1, 1)
+    for refer in (
+        lambda _: weakref.ref(model),
+        lambda optimizer: weakref.WeakMethod(optimizer.step),
+        lambda optimizer: weakref.WeakSet([optimizer]),
+    ):
+        scheduler = Weak(optimizer, refer)
+        with pytest.raises(ValueError, match=r"can be copied, .* Record its run with jaxsched"):
+            from_torch(optimizer, scheduler, steps_per_epoch=1)
 
 
 def test_without_a_scheduler_the_rates_stay():

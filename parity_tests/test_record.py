@@ -1,11 +1,13 @@
 """What is recorded of a loop equals what the loop set, to the bit."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -300,7 +302,7 @@ def test_a_shells_words_are_no_path(script, tmp_path):
     assert len(Trace.load(tmp_path / "run.npz")) == 3
 
 
-FORKING = """
+PROCESSES = """
 import os, sys
 import torch
 
@@ -309,22 +311,115 @@ def train(lr, updates):
     for _ in range(updates):
         optimizer.step()
 
-train(0.1, 5)
-child = os.fork()
-if not child:
-    train(0.5, 7)
-    sys.exit()
-os.waitpid(child, 0)
+def ranked(rank):
+    store = os.path.join(os.path.dirname(__file__), "store")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    train((0.2, 0.3)[rank], 6 + rank)
+
+if __name__ == "__main__":
+    how = sys.argv[1]
+    if how == "shell":
+        train(0.1, 5)
+    elif how == "ranks":
+        torch.multiprocessing.spawn(ranked, nprocs=2)
+    elif how == "fork":
+        train(0.1, 5)
+        child = os.fork()
+        if not child:
+            train(0.5, 7)
+            sys.exit()
+        os.waitpid(child, 0)
+        pool = torch.multiprocessing.get_context("fork").Process(target=train, args=(0.6, 8))
+        pool.start()
+        pool.join()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
-def test_what_a_script_forks_is_not_recorded(script, tmp_path):
-    words = script(0, 0, 0)
-    (tmp_path / "train.py").write_text(FORKING)
-    assert cli.main(words) == 0
-    assert Trace.load(tmp_path / "run.npz").groups["0"]["learning_rate"].tolist() == [0.1] * 5
-    assert not (tmp_path / "run-1.npz").exists()
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("shell", {"run": (0.1, 5), "run-process1": (0.1, 5)}),
+        ("ranks", {"run": (0.2, 6), "run-rank1": (0.3, 7)}),
+        ("fork", {"run": (0.1, 5), "run-process1": (0.5, 7), "run-process2": (0.6, 8)}),
+    ],
+)
+def test_each_process_writes_a_file_of_its_own(how, expected, script, tmp_path, capfd):
+    words = script(0, 0, 0)[: -len(["python", "train.py", "0", "0", "0"])]
+    (tmp_path / "train.py").write_text(PROCESSES)
+    line = f"{sys.executable} {tmp_path / 'train.py'} {how}"
+    assert cli.main([*words, "sh", "-c", f"{line}; {line}" if how == "shell" else line]) == 0
+    traces = {path.stem: Trace.load(path) for path in tmp_path.glob("*.npz")}
+    rates = {name: trace.groups["0"]["learning_rate"].tolist() for name, trace in traces.items()}
+    assert rates == {name: [rate] * n for name, (rate, n) in expected.items()}
+    assert {trace.closed for trace in traces.values()} == {True}
+    written = ", ".join(str(tmp_path / f"{name}.npz") for name in expected)
+    assert capfd.readouterr().err.splitlines()[-1] == f"wrote {written}"
+
+
+ENDING = """
+import os, signal, sys, time
+import torch
+
+how = sys.argv[1]
+if how == "handler":
+    def terminated(*_):
+        print("the handler of the script", flush=True)
+        os._exit(7)
+
+    signal.signal(signal.SIGTERM, terminated)
+optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+for _ in range(300):
+    optimizer.step()
+if how == "os._exit":
+    os._exit(5)
+if how != "end":
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "rows"),
+    [
+        ("end", 0, 300),
+        ("term", 128 + signal.SIGTERM, 300),
+        ("handler", 7, 300),
+        ("os._exit", 5, None),
+    ],
+)
+def test_a_recording_says_whether_it_was_closed(how, status, rows, script, tmp_path, capfd):
+    words = script(0, 0, 0)[: -len(["0", "0", "0"])]
+    (tmp_path / "train.py").write_text(ENDING)
+    assert cli.main([*words, how]) == status
+    assert ("the handler of the script" in capfd.readouterr().out) == (how == "handler")
+    sentence = (
+        "is of a recording that was not closed: what the script did after its last row is not "
+        "known."
+    )
+    file = tmp_path / "run.npz"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trace = Trace.load(file)
+    assert [str(warning.message) for warning in caught] == [f"{file} {sentence}"] * (how != "end")
+    assert trace.closed is (how == "end")
+    assert len(trace) in ([rows] if rows else range(1, 301))
+    Trace(trace.groups, clock=trace.clock).save(tmp_path / "mine.npz")
+    words = ["verify", str(tmp_path / "mine.npz"), "--against", str(file)]
+    evidence = tmp_path / "report.json"
+    assert cli.main([*words, "--report", str(evidence)]) == 0
+    out, err = capfd.readouterr()
+    assert (f"the reference {sentence}\n" in out) == (how != "end")
+    assert err == ""
+    assert json.loads(evidence.read_text())["reference"]["header"]["closed"] is (how == "end")
+
+
+def test_a_recording_is_closed_by_the_end_of_its_block():
+    optimizer = article_optimizer()
+    with record(optimizer, article_loop.ORDER) as recording:
+        optimizer.step()
+        assert recording.trace.closed is False
+    assert recording.trace.closed is True
+    assert yolov5_resnet18().trace(1).closed is UNSTATED
 
 
 def test_a_killed_script_leaves_a_whole_trace(script, tmp_path):
@@ -334,7 +429,8 @@ def test_a_killed_script_leaves_a_whole_trace(script, tmp_path):
             if int(line) == 150:
                 os.killpg(child.pid, signal.SIGKILL)  # the recorder, too
                 break
-    trace = Trace.load(tmp_path / "run.npz")
+    with pytest.warns(UserWarning, match="not closed"):
+        trace = Trace.load(tmp_path / "run.npz")
     assert 20 <= len(trace) <= 153
     assert trace.groups["0"]["learning_rate"].tolist() == rates_of_the_script(len(trace))
 
@@ -369,7 +465,10 @@ def test_a_folder_is_refused_before_the_script_runs(script, tmp_path, capfd):
     words = script(3, 0, 0)
     (tmp_path / "run.npz").mkdir()
     assert cli.main(words) == 2
-    sentence = f"out must be a file, got {tmp_path / 'run.npz'}, which is a folder."
+    sentence = (
+        f"the output must be a regular file, got {tmp_path / 'run.npz'}, which is none. "
+        "Write to another path."
+    )
     assert capfd.readouterr() == ("", f"jaxsched record: {sentence}\n")
 
 
@@ -380,7 +479,7 @@ def test_flushes_are_few_where_they_are_slow(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Trace, "save", lambda self, path: (saves.append(len(self)), now.__setitem__(0, now[0] + 1))
     )
-    writer = Writer(tmp_path / "run.npz")
+    writer = Writer(tmp_path / "run.npz", tmp_path)
     optimizer = article_optimizer()
     for _ in range(200):
         now[0] += 1

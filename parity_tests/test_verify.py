@@ -311,7 +311,7 @@ REFUSED = [
     ("broken.py:x --against run.npz", "broken.py must run, got ModuleNotFoundError: No module named 'does_not_exist'"),
     ("stops.py:x --against run.npz", "stops.py must run, got SystemExit: no"),
     ("damaged.npz --against run.npz", "damaged.npz must be a whole trace file, got one that does not read as such (BadZipFile). Record or export it again."),
-    ("empty.npz --against run.npz", "empty.npz must be a whole trace file, got one that does not read as such (EOFError). Record or export it again."),
+    ("empty.npz --against run.npz", "empty.npz must be a whole trace file, got one that does not read as such (BadZipFile). Record or export it again."),
     ("mine.py:recipe --against numbered.npz", "traces must have the same groups, got bias, norm, weight against 0, 1, 2. Rename groups with relabel: weight=1,bias=2,norm=0 makes all equal."),
     ("mine.py:port --against run.npz", "traces must have the same groups, got 0 against bias, norm, weight. Rename groups with relabel."),
     ("mine.py:port --against mine.py:port", "--iterations must be given where neither side tells how long its run is, got none."),

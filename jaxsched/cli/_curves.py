@@ -6,12 +6,11 @@ A row is an iteration; 0 is the first.
 import csv
 import io
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from jaxsched._io import atomic_write
+from jaxsched._io import atomic_write, make_writable
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched._validate import require_suffix
@@ -30,7 +29,7 @@ def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None =
     from jaxsched import plot as pictures
 
     require_suffix(out, pictures.SUFFIXES)
-    writable(out.parent)
+    make_writable(out)
     pictures.plot(recipe, out, iterations=iterations)
     print(f"wrote {out}")
 
@@ -51,20 +50,9 @@ def export(
 
     writers = {".csv": write_csv, ".json": write_json, ".npz": Trace.save}
     require_suffix(out, writers)
-    writable(out.parent)
+    make_writable(out)
     writers[out.suffix](rows_of(recipe, iterations), out)
     print(f"wrote {out}")
-
-
-def writable(folder: Path) -> None:
-    """Makes the folder; refuses one that cannot be made or written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ValueError(
-            f"out must be in a folder that can be written, got {folder} ({error.strerror})"
-        ) from error
 
 
 def write_csv(trace: Trace, path: Path) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxsched._io import make_writable
 from jaxsched._validate import require_suffix
-from jaxsched.cli._curves import writable
 
 
 def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
@@ -13,17 +13,16 @@ def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
     For instance: jaxsched record -o run.npz -- python train.py
 
     What follows -- is run as it stands, in the Python that it names, which must have jaxsched. A
-    row is an update; a second optimizer goes to run-1.npz, and so on. The exit status
-    is the script's.
+    row is an update; a second optimizer goes to run-1.npz, a process of rank 1 to
+    run-rank1.npz, a second process without a rank to run-process1.npz, and so on. The
+    exit status is the script's. A file says whether its process came to its end.
 
     Args:
       script: the command and its arguments.
       out: the file, .npz, written anew about each second.
     """
     require_suffix(out, (".npz",))
-    if out.is_dir():
-        raise ValueError(f"out must be a file, got {out}, which is a folder.")
-    writable(out.parent)
+    make_writable(out)
     if not script:
         raise ValueError(
             "the script must follow --, got none: record -o run.npz -- python train.py"

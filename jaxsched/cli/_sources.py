@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import inspect
 import sys
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,9 @@ def load(text: str, *, steps_per_epoch: int | None = None, iterations: int | Non
             raise ValueError(
                 f"{text} must be a trace's or a recipe's file or file.py:name, got no such file."
             )
-        return Recipe.load(text) if Path(text).suffix in SUFFIXES else Trace.load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the report says whether a recording was closed
+            return Recipe.load(text) if Path(text).suffix in SUFFIXES else Trace.load(text)
     if not Path(path).is_file():
         raise ValueError(f"{path} must be a Python file, got no such file.")
     with _running(path):

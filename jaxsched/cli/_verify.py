@@ -8,12 +8,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxsched._io import atomic_write
+from jaxsched._io import atomic_write, make_writable
 from jaxsched._recipe import Recipe
-from jaxsched._trace import Trace
+from jaxsched._trace import NOT_CLOSED, Trace
 from jaxsched._validate import require_count, require_suffix
 from jaxsched.cli import _sources as sources
-from jaxsched.cli._curves import writable
 from jaxsched.parity import Report, compare
 
 
@@ -51,10 +50,10 @@ def verify(
     from jaxsched.plot import SUFFIXES, plot_difference
 
     require_suffix(out, SUFFIXES)
-    writable(out.parent)
+    make_writable(out)
     if report is not None:
         require_suffix(report, (".json",))
-        writable(report.parent)
+        make_writable(report)
     if iterations is not None:
         require_count("iterations", iterations, at_least=1)
     runs = [
@@ -157,11 +156,16 @@ def _print(report: Report) -> None:
             far = "" if q.is_setting else f"{q.max_relative:.2g}"
         table.add_row(q.label, name, f"{q.n:,}", share, "" if q.is_setting else ulp, far, first)
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(table)
+    with console.capture() as lines:
+        console.print(table)
+    print(lines.get(), end="")  # a console of rich ends the process where nobody reads it
     if report.not_compared:
         print(f"not compared, for only one side has it: {', '.join(report.not_compared)}")
     if report.left_out:
         print(f"left out, for only one side has it: {', '.join(report.left_out)}")
+    for side, trace in (("mine", report.mine), ("the reference", report.reference)):
+        if trace.closed is False:
+            print(f"{side} {NOT_CLOSED}")
     summary = str(report).splitlines()
     print(summary[0])
     if not report:

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxsched._schedule import Formula, Hyperparameter, Schedule
-from jaxsched._validate import is_number, require
+from jaxsched._validate import describe, is_number, require
 from jaxsched.lr_scheduler import _recursion
 from jaxsched.lr_scheduler._recursion import HOST, torch_schedule
 
@@ -55,7 +55,7 @@ def cosine_annealing_warm_restarts(
     for name, value in {"T_0": T_0, "T_mult": T_mult}.items():
         require(name, value, "an integer of at least 1", lambda v: isinstance(v, int) and v >= 1)
         if not isinstance(value, int):
-            raise ValueError(f"{name} must be a known integer, got {value!r}.")
+            raise ValueError(f"{name} must be a known integer, got {describe(value)}.")
     require("eta_min", eta_min, "a number", is_number)
     starts, periods = [0.0], [float(T_0)]
     while T_mult > 1 and starts[-1] < 2**53:  # as far as float64 counts
@@ -171,7 +171,9 @@ def cyclic_lr(
         require("step_size_up", step_size_up, rule, lambda v: int(v) == v)
     modes = ("triangular", "triangular2", "exp_range")
     if scale_fn is None and mode not in modes:
-        raise ValueError(f"mode must be among {', '.join(modes)}, got {mode!r}. Or pass scale_fn.")
+        raise ValueError(
+            f"mode must be among {', '.join(modes)}, got {describe(mode)}. Or pass scale_fn."
+        )
     if scale_fn is None:
         scale_mode = "iterations" if mode == "exp_range" else "cycle"
 

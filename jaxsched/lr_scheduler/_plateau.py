@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxsched._schedule import Hyperparameter, as_float64
-from jaxsched._validate import require, require_base_lr
+from jaxsched._validate import describe, require, require_base_lr
 
 
 class PlateauState(NamedTuple):
@@ -93,16 +93,16 @@ def reduce_lr_on_plateau(
     [1.0, 1.0, 1.0, 0.5, 0.5]
     """
     if mode not in ("min", "max"):
-        raise ValueError(f"mode must be 'min' or 'max', got {mode!r}.")
+        raise ValueError(f"mode must be 'min' or 'max', got {describe(mode)}.")
     if threshold_mode not in ("rel", "abs"):
-        raise ValueError(f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}.")
+        raise ValueError(f"threshold_mode must be 'rel' or 'abs', got {describe(threshold_mode)}.")
     require("factor", factor, "below 1", lambda v: v < 1)
     for rate_ in base_lr if isinstance(base_lr, list | tuple) else [base_lr]:
         require_base_lr(rate_)
     if _groups(min_lr) not in ((), _groups(base_lr)):
         groups = f"each of {_groups(base_lr)[0]} groups" if _groups(base_lr) else "one group"
         raise ValueError(
-            f"min_lr must be one rate for {groups}, got {min_lr!r}. Pass one number, or a list as "
+            f"min_lr must be one rate for {groups}, got {describe(min_lr)}. Pass one number, or a list as "
             "long as base_lr."
         )
 

@@ -15,7 +15,7 @@ import optax
 
 from jaxsched._float64 import in_float64
 from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, widen
-from jaxsched._validate import require_count
+from jaxsched._validate import describe, require_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Accumulation:
     def __post_init__(self) -> None:
         if not callable(self.batches):
             raise TypeError(
-                f"batches must be a schedule, got {self.batches!r}. Pass schedules.constant of it."
+                f"batches must be a schedule, got {describe(self.batches)}. Pass schedules.constant of it."
             )
         if self.steps_per_epoch is not None:
             require_count("steps_per_epoch", self.steps_per_epoch, at_least=1)

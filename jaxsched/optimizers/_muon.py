@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import require, require_count, require_eps, require_rule_arguments
+from jaxsched._validate import describe, require, require_count, require_eps, require_rule_arguments
 from jaxsched.optimizers._rule import Rule, lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 from jaxsched.param_groups import leaf_path
@@ -80,7 +80,7 @@ def muon(
     require("ns_coefficients", ns_coefficients, "3 numbers", lambda v: len(v) == 3)
     if adjust_lr_fn not in ADJUSTMENTS:
         raise ValueError(
-            f'adjust_lr_fn must be None, "original" or "match_rms_adamw", got {adjust_lr_fn!r}'
+            f'adjust_lr_fn must be None, "original" or "match_rms_adamw", got {describe(adjust_lr_fn)}'
         )
 
     def scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from jaxsched import schedules
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Hyperparameter
 from jaxsched._trace import Trace
-from jaxsched._validate import require, require_bool, require_nonnegative, require_run
+from jaxsched._validate import describe, require, require_bool, require_nonnegative, require_run
 from jaxsched.recipes import _policy as policy
 
 NUMBERS = ("lr0", "lrf", "momentum", "weight_decay", "warmup_bias_lr", "warmup_momentum")
@@ -111,6 +111,6 @@ def recorded(name: str) -> Trace:
     folder = resources.files("jaxsched.recipes") / "traces"
     known = sorted(path.name.removesuffix(".npz") for path in folder.iterdir())
     if name not in known:
-        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(known)}, got {describe(name)}.")
     with resources.as_file(folder / f"{name}.npz") as path:
         return Trace.load(path)

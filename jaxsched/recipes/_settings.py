@@ -3,14 +3,16 @@
 import difflib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from jaxsched._validate import require_nonnegative
+from jaxsched._io import read_text
+from jaxsched._validate import describe, require_nonnegative, shorten
 
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
 """A mapping, the path of a YAML file, or ``None`` for the original's defaults."""
 
+MAX_BYTES = 2**20
+"""Of a YAML file."""
 
 ALIASES = {
     "batch_size": "batch",
@@ -34,7 +36,9 @@ def read(name: str, given: Settings) -> dict[str, Any]:
     if isinstance(given, Mapping):
         return dict(given)
     if not isinstance(given, str | os.PathLike) or not str(given):
-        raise ValueError(f"{name} must be a mapping or the path of a YAML file, got {given!r}.")
+        raise ValueError(
+            f"{name} must be a mapping or the path of a YAML file, got {describe(given)}."
+        )
     try:
         import yaml
     except ModuleNotFoundError as error:
@@ -42,13 +46,13 @@ def read(name: str, given: Settings) -> dict[str, Any]:
             f"{name} from a YAML file needs PyYAML: pip install 'jaxsched[train]'"
         ) from error
     try:
-        content = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(given, MAX_BYTES))
     except OSError as error:
         raise type(error)(
             f"{name} must be a file that can be read, got {given} ({error.strerror})"
         ) from error
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shorten(str(error).partition("\n")[0], 200)
         raise ValueError(
             f"{name} must be a YAML file, got {os.fspath(given)} ({reason})."
         ) from error
@@ -72,7 +76,7 @@ def numbers(name: str, given: Mapping[str, Any], defaults: Mapping[str, float]) 
     for key, value in values.items():
         if isinstance(value, str) and _is_float(value):
             raise ValueError(
-                f"{name}[{key!r}] must be a number, got the text {value!r}. Write {float(value)!r}: "
+                f"{name}[{key!r}] must be a number, got the text {describe(value)}. Write {float(value)!r}: "
                 "YAML reads an exponent only after a decimal point."
             )
         require_nonnegative(**{f"{name}[{key!r}]": value})
@@ -87,12 +91,12 @@ def refuse_typos(name: str, given: Mapping[str, Any], known: Any) -> None:
             continue
         if key in ALIASES and ALIASES[key] in absent:
             raise ValueError(
-                f"{name} must use the original's keys, got {key!r}. Did you mean {ALIASES[key]!r}?"
+                f"{name} must use the original's keys, got {describe(key)}. Did you mean {ALIASES[key]!r}?"
             )
         close = difflib.get_close_matches(str(key).lower(), absent, 1, cutoff=0.8)
         if close:
             raise ValueError(
-                f"{name} must use the original's keys, got {key!r}. Did you mean {close[0]!r}?"
+                f"{name} must use the original's keys, got {describe(key)}. Did you mean {close[0]!r}?"
             )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, cast
 
 from jaxsched._recipe import Recipe
-from jaxsched._validate import require, require_choice, require_count
+from jaxsched._validate import describe, require, require_choice, require_count
 from jaxsched.recipes import _policy as policy
 from jaxsched.recipes import _settings as settings
 from jaxsched.recipes._settings import Settings
@@ -45,7 +45,7 @@ def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
                 continue
             if name in given and given[name] != args[key]:
                 raise ValueError(
-                    f"{name} must agree with args, got {given[name]!r} against {key}: {args[key]!r}. "
+                    f"{name} must agree with args, got {describe(given[name])} against {key}: {describe(args[key])}. "
                     "Leave one of the two out."
                 )
             given[name] = args[key]

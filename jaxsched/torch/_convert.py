@@ -23,7 +23,7 @@ from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
 from jaxsched.schedules import per_epoch, shift, table
 from jaxsched.torch._detached import Ended, detached, rows
-from jaxsched.torch._groups import labelled, places, read, rule_of
+from jaxsched.torch._groups import labelled, places, read, rule_of, unwrap
 
 HORIZON = 100_000
 """Steps of the scheduler that are recorded where ``iterations`` is not given."""
@@ -65,7 +65,7 @@ def from_torch(
 
     Args:
       optimizer: of any class of torch.optim that ``jaxsched.optimizers`` has, with
-        any number of groups.
+        any number of groups; accelerate's wrappers of both are taken off.
       scheduler: any object with ``step()``: of torch.optim, nested or not, timm's,
         transformers', the user's own. None: the rates stay as they are.
       model: names the parameters: ``origin``'s arguments then have a ``labels``, as
@@ -89,6 +89,7 @@ def from_torch(
       ValueError: an optimizer or scheduler that cannot be converted, a number out
         of its range, labels that do not fit; no ``iterations`` and no closed form.
     """
+    optimizer, scheduler = unwrap(optimizer, "optimizer"), unwrap(scheduler, "scheduler")
     rule = rule_of(optimizer)
     groups = labelled(optimizer, labels)
     if scheduler is not None:

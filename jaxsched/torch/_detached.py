@@ -6,6 +6,7 @@ import io
 import itertools
 import pickle
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,6 +99,8 @@ class _Copier(pickle.Pickler):
             # By itself a method is copied by its name, which finds the class's where an object has
             # one of its own.
             return types.MethodType, (obj.__func__, obj.__self__)
+        if type(obj) is weakref.ref and id(obj()) in self.kept:  # another's copy would not live
+            return weakref.ref, (obj(),)
         return NotImplemented
 
 

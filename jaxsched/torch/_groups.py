@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from jaxsched import _recipe_file
+from jaxsched._validate import describe
 
 RULES: dict[type, Callable[..., Any]] = {
     kind: _recipe_file.RULES[name.lower()]
@@ -31,6 +32,25 @@ HOW = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_dec
 
 Place = tuple[str, int | None]
 """A key of a parameter group, and an index where a pair stands there."""
+
+
+def unwrap(wrapper: Any, name: str) -> Any:
+    """Return the ``optimizer`` or ``scheduler`` inside accelerate's wrapper of one.
+
+    Raises:
+      ValueError: a scheduler of which the wrapper makes several steps at once.
+    """
+    if type(wrapper).__module__.partition(".")[0] != "accelerate":
+        return wrapper
+    if name == "scheduler" and wrapper.step_with_optimizer and not wrapper.split_batches:
+        processes = wrapper.optimizers[0].accelerator_state.num_processes
+        if processes > 1:
+            raise ValueError(
+                f"scheduler must step once an update, got {type(wrapper).__name__} in {processes} "
+                f"processes, which steps {processes} times. Record its run with "
+                "jaxsched.torch.record."
+            )
+    return unwrap(getattr(wrapper, name), name)
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
@@ -81,7 +101,7 @@ def labelled(
     names = [str(k) for k in range(len(groups))] if labels is None else list(labels)
     if len(names) != len(groups) or len(set(names)) < len(names) or isinstance(labels, str):
         raise ValueError(
-            f"labels must name each of {len(groups)} groups once, got {labels!r}. "
+            f"labels must name each of {len(groups)} groups once, got {describe(labels)}. "
             "Pass a list, in the order of optimizer.param_groups."
         )
     return dict(zip(names, groups, strict=True))

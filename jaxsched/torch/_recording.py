@@ -16,7 +16,7 @@ import torch
 
 from jaxsched._trace import Trace
 from jaxsched._validate import is_number, require_count
-from jaxsched.torch._groups import RULES, labelled, places, read
+from jaxsched.torch._groups import RULES, labelled, places, read, unwrap
 
 Column = tuple[str, str]
 """A label and a name."""
@@ -41,7 +41,7 @@ def record(
     ``recording.batch()`` at the end of each batch, a batch, with ``run["stepped"]``.
 
     Args:
-      optimizer: any of torch's; it may accumulate, and have groups added or taken
+      optimizer: any of torch's, in accelerate's wrapper too; it may accumulate, and have groups added or taken
         away, whose numbers are NaN while they are not there.
       labels: a name for each group; ``"0"``, ``"1"``, … if not given.
       start: the count of the first row, from the start of the run: of updates or, with
@@ -77,6 +77,7 @@ class Recording:
     ) -> None:
         self._start = 0 if start is None else start
         require_count("start", self._start)
+        optimizer = unwrap(optimizer, "optimizer")
         self._labels = list(labelled(optimizer, labels))
         # Weak, so that a script's optimizers and parameters can go while their traces stay.
         self._optimizer = weakref.ref(optimizer)
@@ -95,6 +96,7 @@ class Recording:
         self._rows = self._steps = 0
         self._last = self._in_force()
         self._trace: Trace | None = None
+        self.closed = False
 
     def __enter__(self) -> "Recording":
         self._handle = self._alive().register_step_pre_hook(self.note)
@@ -102,6 +104,7 @@ class Recording:
 
     def __exit__(self, *_: Any) -> None:
         self._handle.remove()
+        self.closed = True
 
     def _alive(self) -> torch.optim.Optimizer:
         optimizer = self._optimizer()
@@ -178,11 +181,13 @@ class Recording:
     @property
     def trace(self) -> Trace:
         """What has been recorded so far, as a trace that grows no more."""
-        if self._trace is None or len(self._trace) != self._rows:
+        state = self._rows, self.closed
+        if self._trace is None or (len(self._trace), self._trace.closed) != state:
             groups: dict[str, dict[str, np.ndarray]] = {}
             for label, name in dict.fromkeys([*self._columns, *(c for c, *_ in self._places)]):
                 values = self._columns.get((label, name), ())
-                groups.setdefault(label, {})[name] = np.array(values, np.float64)
+                # A signal may come while a row is appended.
+                groups.setdefault(label, {})[name] = np.array(values[: self._rows], np.float64)
             run = {} if self._stepped is None else {"stepped": np.array(self._stepped)}
             self._trace = Trace(
                 groups,
@@ -193,6 +198,7 @@ class Recording:
                 update_rule=self.meta["optimizer"] if self._rule is None else self._rule.__name__,
                 switches=self._switches,
                 versions={"torch": torch.__version__},
+                closed=self.closed,
             )
         return self._trace
 

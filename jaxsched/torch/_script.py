@@ -4,12 +4,15 @@
 at each ``optimizer.step()`` of any optimizer. Rows are updates; 0 is the first.
 """
 
-import atexit
 import itertools
+import multiprocessing.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -17,21 +20,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 from jaxsched.torch._recording import Recording
 
-VARIABLE = "JAXSCHED_RECORD"
-"""In the script's environment: the file to write."""
+VARIABLE, CLAIMS = "JAXSCHED_RECORD", "JAXSCHED_RECORD_CLAIMS"
+"""In the script's environment: the file to write, and a folder in which processes take names."""
 
 EVERY, SHARE = 1.0, 0.02
 """Seconds between two flushes, at least; and the share of the time that they may take."""
 
 
-def paths(out: Path) -> Iterator[Path]:
-    """Where the first, second, … optimizer goes: ``run.npz``, ``run-1.npz`` and so on."""
+def paths(out: Path, claims: Path) -> Iterator[Path]:
+    """Where the first, second, … optimizer of this process goes, by its rank or its order.
+
+    ``run.npz``, ``run-1.npz`` and so on, ``run-rank3.npz`` of rank 3, and ``run-process1.npz`` of
+    a second process of one rank.
+
+    Args:
+      out: the file that the first process writes.
+      claims: a folder in which a file of each name that a process has taken is made.
+    """
+    ranked = distributed.is_available() and distributed.is_initialized()
+    rank = str(distributed.get_rank()) if ranked else os.environ.get("RANK", "0")
+    base = f"{out.stem}-rank{rank}" if rank.isdecimal() and rank != "0" else out.stem
+    names = itertools.chain([base], (f"{base}-process{k}" for k in itertools.count(1)))
+    own = next(name for name in names if _take(claims / name))
     return (
-        out if k == 0 else out.with_name(f"{out.stem}-{k}{out.suffix}") for k in itertools.count()
+        out.with_name(f"{own}-{k}{out.suffix}" if k else f"{own}{out.suffix}")
+        for k in itertools.count()
     )
+
+
+def _take(claim: Path) -> bool:
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def run(command: Sequence[str], out: Path) -> int:
@@ -54,47 +80,45 @@ def run(command: Sequence[str], out: Path) -> int:
         raise ValueError(f"the script must exist, got {script}, which is not found.")
     site = str(Path(__file__).parent / "site")
     path = os.pathsep.join(filter(None, (site, os.environ.get("PYTHONPATH"))))
-    before = {path: _identity(path) for path in itertools.islice(paths(out), 1000)}
-    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, VARIABLE: str(out)})
-    while True:
-        try:
-            status = child.wait()
-            break
-        except KeyboardInterrupt:  # the script has it too, and ends as it will
-            continue
+    with tempfile.TemporaryDirectory() as claims:
+        variables = {"PYTHONPATH": path, VARIABLE: str(out), CLAIMS: claims}
+        child = subprocess.Popen(command, env={**os.environ, **variables})
+        while True:
+            try:
+                status = child.wait()
+                break
+            except KeyboardInterrupt:  # the script has it too, and ends as it will
+                continue
+        names = [file.name for file in Path(claims).iterdir() if file.stat().st_size]
     status = status if status >= 0 else 128 - status
-    written = [path for path, known in before.items() if _identity(path) != known]
-    if not written:
+    if not names:
         raise ValueError(
             f"the script must make an update to be recorded, got none before {' '.join(command)} "
             f"ended with status {status}."
         )
-    print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
+    written = [str(out.with_name(name)) for name in sorted(names, key=lambda n: (len(n), n))]
+    print(f"wrote {', '.join(written)}", file=sys.stderr)
     return status
 
 
-def _identity(path: Path) -> Any:
-    try:
-        return path.stat().st_ino, path.stat().st_mtime_ns
-    except OSError:
-        return None
-
-
 class Writer:
-    """The recordings of a process and their files."""
+    """The recordings of a process and their files.
 
-    def __init__(self, out: Path) -> None:
+    Args:
+      out: the file of the first process.
+      claims: the folder of ``paths``, which also gets a file for each that is written.
+    """
+
+    def __init__(self, out: Path, claims: Path) -> None:
         self.process = os.getpid()
-        self.paths = paths(out)
+        self.claims, self.paths = claims, paths(out, claims)
         self.kept: list[tuple[Recording, Path]] = []
         self.by_optimizer: weakref.WeakKeyDictionary[Any, Recording] = weakref.WeakKeyDictionary()
-        self.saved: dict[Path, int] = {}
+        self.saved: dict[Path, tuple[int, bool]] = {}
         self.due = 0.0
 
     def note(self, optimizer: torch.optim.Optimizer) -> None:
-        """Notes an update that is about to be made, in this process."""
-        if self.process != os.getpid():  # a fork would write to the files of its parent
-            return
+        """Record an update that is about to be made."""
         recording = self.by_optimizer.get(optimizer)
         if recording is None:
             recording = self.by_optimizer[optimizer] = Recording(optimizer)
@@ -105,19 +129,42 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes every file anew, each whole at any time."""
-        if self.process != os.getpid():  # as one does that ends by sys.exit
-            return
+        """Write every file anew, each whole at any time."""
         begin = time.monotonic()
         for recording, path in self.kept:
+            state = len(recording), recording.closed
             try:
-                if self.saved.get(path) != len(recording):
+                if self.saved.get(path) != state:
                     recording.trace.save(path)
-                    self.saved[path] = len(recording)
-            except OSError as error:  # the script goes on
-                print(f"jaxsched record: cannot write {path} ({error.strerror})", file=sys.stderr)
+                    self.saved[path] = state
+                    (self.claims / path.name).write_text("written")
+            except (OSError, ValueError) as error:  # the script goes on
+                print(f"jaxsched record: cannot write {path} ({error})", file=sys.stderr)
         end = time.monotonic()
         self.due = end + max(EVERY, (end - begin) / SHARE)
+
+    def close(self) -> None:
+        """Write every file a last time."""
+        for recording, _ in self.kept:
+            recording.closed = True
+        self.flush()
+
+    def flush_at_sigterm(self) -> None:
+        """Write every file before SIGTERM does what it would do otherwise."""
+        before = signal.getsignal(signal.SIGTERM)
+
+        def terminate(number: int, frame: Any) -> None:
+            if self.process == os.getpid():  # a fork has the handlers of its parent
+                self.flush()
+            if callable(before):
+                before(number, frame)
+            else:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and (callable(before) or before is signal.SIG_DFL):
+            signal.signal(signal.SIGTERM, terminate)
 
 
 _writer: Writer | None = None
@@ -126,11 +173,12 @@ _writer: Writer | None = None
 def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """The hook of every optimizer of a recorded process."""
     global _writer
-    if _writer is None:
-        # Taken out of the environment, so that what this process starts is not recorded.
-        out = os.environ.pop(VARIABLE, None)
-        if out is None or os.environ.get("RANK", "0") != "0":
+    if _writer is None or _writer.process != os.getpid():  # a fork writes files of its own
+        out, claims = Path(os.environ[VARIABLE]), Path(os.environ[CLAIMS])
+        if not claims.is_dir():  # the command has ended, and its script goes on
             return
-        _writer = Writer(Path(out))
-        atexit.register(_writer.flush)
+        _writer = Writer(out, claims)
+        _writer.flush_at_sigterm()
+        # Not atexit, which a fork by multiprocessing passes over.
+        multiprocessing.util.Finalize(None, _writer.close, exitpriority=0)
     _writer.note(optimizer)

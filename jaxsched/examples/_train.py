@@ -15,10 +15,10 @@ import jax
 
 import jaxsched
 from jaxsched import recipes
+from jaxsched._io import make_writable
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched._validate import require
-from jaxsched.cli._curves import writable
 
 RUN = {"epochs": 100, "steps_per_epoch": 30}
 """The article's run, as the package carries its trace."""
@@ -75,7 +75,7 @@ def train(
         raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
     require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
-    writable(out)
+    make_writable(out / "trace.npz")
     importlib.import_module("jaxsched.plot")  # what is missing is told before the training
     if distributed:
         from jaxsched.examples import meshes
@@ -87,7 +87,26 @@ def train(
         if jax.process_index():  # the first process tells for all
             silence = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(silence))
+        else:
+            stack.enter_context(_locked(out))
         return run(_Options(epochs, out, seed, resume, mesh))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the kernel takes from a process that dies in whatever way."""
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl = importlib.import_module("fcntl")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"out must be a folder in which no other run trains, got {folder}, in which one "
+                "does. Wait for its end, or pass another --out."
+            ) from None
+        except (ImportError, OSError) as error:  # Windows, and file systems that have no locks
+            print(f"{folder} cannot be locked ({error}): start no other run in it", file=sys.stderr)
+        yield
 
 
 def _classifier(options: _Options) -> int:
