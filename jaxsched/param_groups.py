@@ -262,7 +262,7 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
     if missing:
         raise ValueError(_uncovered(missing, len(paths)))
     unused = ["/".join(path) for path in by_path if path not in used]
-    if unused:
+    if unused and paths:  # optax.tree_utils.tree_map_params calls init with a tree of no leaves
         raise ValueError(
             f"labels must fit the parameters, got {len(unused)} that none has: "
             f"{', '.join(unused[:5])}. Label the tree that the optimizer is given."

@@ -36,7 +36,8 @@ def adafactor(
 
     A parameter of one axis or none keeps v itself, as an average of g². The last
     two axes are factored: in a convolution's kernel those are height and width
-    for torch, inputs and outputs for Flax.
+    for torch, inputs and outputs for Flax. What a parameter does not keep is one
+    entry of 0 in the state.
 
     Args:
       learning_rate: γ, the most that the relative step can be.
@@ -99,7 +100,7 @@ def adafactor(
         trees={
             "row_var": lambda p: factor(p, -1),
             "col_var": lambda p: factor(p, -2),
-            "variance": lambda p: None if p.ndim > 1 else jnp.zeros_like(p),
+            "variance": lambda p: jnp.zeros(1, p.dtype) if p.ndim > 1 else jnp.zeros_like(p),
         },
         weight_decay=weight_decay,
         decoupled_weight_decay=True,
@@ -109,9 +110,9 @@ def adafactor(
     )
 
 
-def factor(p: jax.Array, axis: int) -> jax.Array | None:
-    """Zeros for the mean over an axis; None for what is not factored."""
-    return jnp.zeros_like(norm(p, axis)) if p.ndim > 1 else None
+def factor(p: jax.Array, axis: int) -> jax.Array:
+    """Zeros for the mean over an axis; one entry, which is not used, for what is not factored."""
+    return jnp.zeros_like(norm(p, axis)) if p.ndim > 1 else jnp.zeros(1, p.dtype)
 
 
 def norm(x: jax.Array, axis: int | None = None) -> jax.Array:
@@ -128,15 +129,15 @@ def _leaf(
     c: Any,
     g: jax.Array,
     p: jax.Array,
-    row_var: Any,
-    col_var: Any,
-    variance: Any,
+    row_var: jax.Array,
+    col_var: jax.Array,
+    variance: jax.Array,
     *,
     least_of_dtype: bool,
 ) -> Any:
     least = jnp.finfo(g.dtype).eps if least_of_dtype else c["eps1"]
-    after = {}
-    if row_var is None:
+    after = {"row_var": row_var, "col_var": col_var, "variance": variance}
+    if p.ndim < 2:
         after["variance"] = v = lerp(variance, g * g, c["weight"])
     else:
         rows, columns = (norm(g, axis) ** 2 / g.shape[axis] for axis in (-1, -2))

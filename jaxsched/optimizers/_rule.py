@@ -16,6 +16,7 @@ from jax.core import Tracer
 from jaxsched._float64 import in_float64, plain_float64
 from jaxsched._schedule import as_float64
 from jaxsched._validate import is_number, is_zero
+from jaxsched.param_groups import leaf_path
 
 Scalars = Mapping[str, Any]
 K = TypeVar("K")
@@ -132,6 +133,7 @@ def update_rule(
                     f"{reads_params} needs the parameters, got None. Pass params to update."
                 )
             params = updates
+        require_shapes(updates, params)
 
         def derive() -> dict[str, Any]:
             known = {name: as_float64(value) for name, value in numbers.items()}
@@ -186,20 +188,21 @@ def _row(kind: _Kind, c: Scalars, g: Any, p: Any, old: Sequence[Any]) -> tuple[A
     if p.size == 0:
         return jnp.zeros_like(p), *old
     wide = c["decay"].dtype
-    before = {
-        name: None if value is None else value.astype(wide)
-        for name, value in zip(kind.trees, old, strict=True)
-    }
+    before = {name: value.astype(wide) for name, value in zip(kind.trees, old, strict=True)}
     if kind.takes_again:
         before["again"] = _decayed(kind, c, *(_read_again(g, p) if kind.coupled else (g, p)))
     x = p.astype(wide)
     added, after = kind.leaf(c, _decayed(kind, c, g, p), x, **before, **dict(kind.switches))
     if kind.decoupled:
         added = scaling_update(x, c["shrink"]) + added
-    return round_to(added, p), *(
-        None if value is None else round_to(after[name], value)
-        for name, value in zip(kind.trees, old, strict=True)
-    )
+    news = added, *(after[name] for name in kind.trees)
+    for name, new, like in zip(("update", *kind.trees), news, (p, *old), strict=True):
+        if new.shape != like.shape:
+            raise ValueError(
+                f"the state must be of the parameters, one of which has shape {p.shape}, got "
+                f"{name} of shapes {like.shape} and {new.shape}. Pass what init returns for them."
+            )
+    return tuple(round_to(new, like) for new, like in zip(news, (p, *old), strict=True))
 
 
 _traced_row = jax.jit(_row, static_argnums=0)
@@ -318,6 +321,19 @@ def round_to(value: jax.Array, like: jax.Array) -> jax.Array:
     return value.astype(like.dtype)
 
 
+def require_shapes(gradients: optax.Updates, params: optax.Params) -> None:
+    """Refuse a gradient of another shape than its parameter: it would broadcast."""
+
+    def check(keys: tuple[Any, ...], g: Any, p: Any) -> None:
+        if jnp.shape(g) != jnp.shape(p):
+            raise ValueError(
+                f"the gradient of {'/'.join(leaf_path(keys)) or 'the parameter'} must have the "
+                f"parameter's shape {jnp.shape(p)}, got {jnp.shape(g)}. Pass the gradients of params."
+            )
+
+    jax.tree_util.tree_map_with_path(check, gradients, params)
+
+
 def leafwise(
     function: Callable[..., tuple[Any, ...]],
     tree: optax.Updates,
@@ -331,12 +347,20 @@ def leafwise(
         a new leaf for ``tree``, then one for each of ``state``.
       tree: whose leaves are walked.
       params: a tree of its structure.
-      state: trees that are made anew; a leaf that is None there is None in the row.
+      state: trees that are made anew.
 
     Returns:
       A tree for each value that ``function`` returns.
+
+    Raises:
+      ValueError: the state is of other parameters.
     """
     leaves, structure = jax.tree.flatten(tree)
+    if any(jax.tree.structure(other) != structure for other in state):
+        raise ValueError(
+            "the state must be of the parameters that are trained, got one of others. Where a group "
+            "was frozen or thawed, pass optimizers.carry_state(opt_state, tx, params)."
+        )
     columns = [structure.flatten_up_to(other) for other in (params, *state)]
     rows = [
         function(leaf, parameter, old)
