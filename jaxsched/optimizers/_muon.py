@@ -1,5 +1,6 @@
 """torch.optim.Muon. Its count is that of its updates; 0 is the first."""
 
+import functools
 import math
 from typing import Any
 
@@ -45,7 +46,7 @@ def muon(
       nesterov: looks ahead by one step of the momentum.
       ns_coefficients: a, b and c; fixed for the run.
       eps: ε, the least norm that is divided by.
-      ns_steps: n, below 100.
+      ns_steps: n, below 100; an array makes it a loop.
       adjust_lr_fn: r, of a parameter of A rows and B columns:
         ``"original"`` or None, :math:`\sqrt{\max(1, A / B)}`;
         ``"match_rms_adamw"``, :math:`0.2 \sqrt{\max(A, B)}`.
@@ -83,20 +84,30 @@ def muon(
             f'adjust_lr_fn must be None, "original" or "match_rms_adamw", got {adjust_lr_fn!r}'
         )
 
-    def scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any) -> dict[str, Any]:
-        return {"step": -learning_rate, "weight": 1 - momentum, "momentum": momentum, "eps": eps}
+    def scalars(
+        step: Any, learning_rate: Any, momentum: Any, eps: Any, **loop: Any
+    ) -> dict[str, Any]:
+        known = {"momentum": momentum, "eps": eps, **loop}
+        return {"step": -learning_rate, "weight": 1 - momentum, **known}
+
+    is_loop = isinstance(ns_steps, jax.Array)  # inside optax.inject_hyperparams
 
     rule = update_rule(
         _leaf,
         scalars,
-        numbers={"learning_rate": learning_rate, "momentum": momentum, "eps": eps},
+        numbers={
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "eps": eps,
+            **({"ns_steps": ns_steps} if is_loop else {}),
+        },
         trees={"momentum_buffer": jnp.zeros_like},
         weight_decay=weight_decay,
         decoupled_weight_decay=True,
         switches={
             "nesterov": bool(nesterov),
             "ns_coefficients": tuple(ns_coefficients),
-            "ns_steps": int(ns_steps),
+            "ns_steps": None if is_loop else int(ns_steps),
             "adjust_lr_fn": adjust_lr_fn,
             "transposed": bool(transposed),
         },
@@ -125,8 +136,12 @@ def adjustment(shape: tuple[int, ...], adjust_lr_fn: str | None) -> float:
     return math.sqrt(max(1, rows / columns))
 
 
-def orthogonalized(
-    u: jax.Array, eps: jax.Array, coefficients: tuple[float, float, float], steps: int
+def _orthogonalize(
+    u: jax.Array,
+    eps: jax.Array,
+    *loop: jax.Array,
+    coefficients: tuple[float, float, float],
+    steps: int | None,
 ) -> jax.Array:
     """The matrix with u's singular vectors and singular values near 1, in bfloat16.
 
@@ -145,10 +160,16 @@ def orthogonalized(
     x = rounded(u.T if tall else u)
     norm = rounded(jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.float32)))))
     x = rounded(x / jnp.maximum(norm, rounded(eps)))
-    for _ in range(steps):
+
+    def iterate(_: Any, x: jax.Array) -> jax.Array:
         gram = rounded(product(x, x.T))
         polynomial = rounded(b * gram.astype(jnp.float32) + c * product(gram, gram))
-        x = rounded(a * x.astype(jnp.float32) + product(polynomial, x))
+        return rounded(a * x.astype(jnp.float32) + product(polynomial, x))
+
+    if steps is None:
+        x = jax.lax.fori_loop(0, loop[0].astype(jnp.int32), iterate, x)
+    for k in range(steps or 0):
+        x = iterate(k, x)
     return x.T if tall else x
 
 
@@ -160,12 +181,16 @@ def _leaf(
     *,
     nesterov: bool,
     ns_coefficients: tuple[float, float, float],
-    ns_steps: int,
+    ns_steps: int | None,
     adjust_lr_fn: str | None,
     transposed: bool,
 ) -> Any:
     b = lerp(momentum_buffer, g, c["weight"])
     u = lerp(g, b, c["momentum"]) if nesterov else b
-    x = orthogonalized(u, c["eps"], ns_coefficients, ns_steps)
+    # On explicit axes the products of sharded matrices are XLA's to lay out, as on automatic ones.
+    x = jax.sharding.auto_axes(
+        functools.partial(_orthogonalize, coefficients=ns_coefficients, steps=ns_steps),
+        out_sharding=jax.typeof(u).sharding,
+    )(u, c["eps"], *([c["ns_steps"]] if ns_steps is None else []))
     ratio = adjustment(g.shape[::-1] if transposed else g.shape, adjust_lr_fn)
     return c["step"] * ratio * x.astype(g.dtype), {"momentum_buffer": b}

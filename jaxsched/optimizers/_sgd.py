@@ -63,7 +63,7 @@ def sgd(
         dampening=dampening,
         weight_decay=weight_decay,
     )
-    if nesterov and (is_zero(momentum) or not is_zero(dampening)):
+    if nesterov and (is_zero(momentum) or (is_number(dampening) and dampening)):
         raise ValueError(
             "nesterov must go with a momentum above 0 and no dampening, got "
             f"momentum={momentum!r}, dampening={dampening!r}. Pass nesterov=False."
