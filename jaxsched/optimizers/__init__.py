@@ -16,23 +16,17 @@ torch's.
 """
 
 from jaxsched.optimizers._accumulation import Accumulation, restarted, stepped
-from jaxsched.optimizers._adadelta import adadelta
 from jaxsched.optimizers._adafactor import adafactor
-from jaxsched.optimizers._adagrad import adagrad
-from jaxsched.optimizers._adam import adam, adamw
-from jaxsched.optimizers._adamax import adamax
-from jaxsched.optimizers._asgd import asgd
+from jaxsched.optimizers._adagrad import adadelta, adagrad, rmsprop
+from jaxsched.optimizers._adam import adam, adamax, adamw, nadam, radam
 from jaxsched.optimizers._average import EMA, EMAState
 from jaxsched.optimizers._carry import carry_state
 from jaxsched.optimizers._clip import clip_grad_norm, clip_grad_value
 from jaxsched.optimizers._muon import muon
-from jaxsched.optimizers._nadam import nadam
-from jaxsched.optimizers._radam import radam
-from jaxsched.optimizers._rmsprop import rmsprop
 from jaxsched.optimizers._rprop import rprop
 from jaxsched.optimizers._rule import RuleState
 from jaxsched.optimizers._scheduled import ScheduledState, hyperparameters
-from jaxsched.optimizers._sgd import sgd
+from jaxsched.optimizers._sgd import asgd, sgd
 
 __all__ = [
     "EMA",

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import require, require_nonnegative, require_rule_arguments
 from jaxsched.optimizers._rule import lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
@@ -48,9 +47,6 @@ def adafactor(
       weight_decay: λ, decoupled.
       maximize: ascends, with -g for g.
 
-    Returns:
-      A transformation; every number may be a schedule of the updates made.
-
     Raises:
       ValueError: a number out of its range; no ``params``.
 
@@ -64,50 +60,31 @@ def adafactor(
     >>> [round(float(u), 6) for u in updates]
     [-0.5, -0.5]
     """
-    require_rule_arguments(learning_rate=learning_rate, eps2=eps2, weight_decay=weight_decay)
-    if eps1 is not None:
-        require_nonnegative(eps1=eps1)
-        require(
-            "eps1",
-            eps1,
-            "0 or at least 1.084203e-19, below whose square XLA takes float32 for 0",
-            lambda v: v == 0 or v >= 1.084203e-19,
-        )
-    require("beta2_decay", beta2_decay, "at most 0", lambda v: v <= 0)
-    require("d", d, "at least 1", lambda v: v >= 1)
-
-    def scalars(
-        step: Any, learning_rate: Any, beta2_decay: Any, eps1: Any, eps2: Any, d: Any
-    ) -> dict[str, Any]:
-        return {
-            "weight": step**beta2_decay,
-            "relative_step": jnp.minimum(learning_rate, 1 / jnp.sqrt(step)),
-            "eps1": eps1,
-            "eps2": eps2,
-            "d": d,
-        }
-
     return update_rule(
         _leaf,
-        scalars,
-        numbers={
-            "learning_rate": learning_rate,
-            "beta2_decay": beta2_decay,
-            "eps1": 0.0 if eps1 is None else eps1,
-            "eps2": eps2,
-            "d": d,
-        },
+        _scalars,
+        {**locals(), "eps1": 0.0 if eps1 is None else eps1},
         trees={
             "row_var": lambda p: factor(p, -1),
             "col_var": lambda p: factor(p, -2),
             "variance": lambda p: jnp.zeros(1, p.dtype) if p.ndim > 1 else jnp.zeros_like(p),
         },
-        weight_decay=weight_decay,
         decoupled_weight_decay=True,
-        maximize=maximize,
         switches={"least_of_dtype": eps1 is None},
         reads_params="adafactor",
     )
+
+
+def _scalars(
+    step: Any, learning_rate: Any, beta2_decay: Any, eps1: Any, eps2: Any, d: Any
+) -> dict[str, Any]:
+    return {
+        "weight": step**beta2_decay,
+        "relative_step": jnp.minimum(learning_rate, 1 / jnp.sqrt(step)),
+        "eps1": eps1,
+        "eps2": eps2,
+        "d": d,
+    }
 
 
 def factor(p: jax.Array, axis: int) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import require, require_count, require_eps, require_rule_arguments
+from jaxsched._validate import require, require_count
 from jaxsched.optimizers._rule import Rule, lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 from jaxsched.param_groups import leaf_path
@@ -72,10 +72,6 @@ def muon(
     >>> updates.shape
     (2, 1)
     """
-    require_rule_arguments(
-        learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum, eps=eps
-    )
-    require_eps(eps)
     require_count("ns_steps", ns_steps)
     require("ns_steps", ns_steps, "below 100", lambda v: v < 100)
     require("ns_coefficients", ns_coefficients, "3 numbers", lambda v: len(v) == 3)
@@ -83,26 +79,13 @@ def muon(
         raise ValueError(
             f'adjust_lr_fn must be None, "original" or "match_rms_adamw", got {adjust_lr_fn!r}'
         )
-
-    def scalars(
-        step: Any, learning_rate: Any, momentum: Any, eps: Any, **loop: Any
-    ) -> dict[str, Any]:
-        known = {"momentum": momentum, "eps": eps, **loop}
-        return {"step": -learning_rate, "weight": 1 - momentum, **known}
-
     is_loop = isinstance(ns_steps, jax.Array)  # inside optax.inject_hyperparams
-
     rule = update_rule(
         _leaf,
-        scalars,
-        numbers={
-            "learning_rate": learning_rate,
-            "momentum": momentum,
-            "eps": eps,
-            **({"ns_steps": ns_steps} if is_loop else {}),
-        },
-        trees={"momentum_buffer": jnp.zeros_like},
-        weight_decay=weight_decay,
+        _scalars,
+        locals(),
+        trees=["momentum_buffer"],
+        numbers=["ns_steps"] if is_loop else [],
         decoupled_weight_decay=True,
         switches={
             "nesterov": bool(nesterov),
@@ -126,6 +109,11 @@ def muon(
         return rule.init(params)
 
     return Rule(init, rule.update)
+
+
+def _scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any, **loop: Any) -> dict[str, Any]:
+    constants = {"momentum": momentum, "eps": eps, **loop}
+    return {"step": -learning_rate, "weight": 1 - momentum, **constants}
 
 
 def adjustment(shape: tuple[int, ...], adjust_lr_fn: str | None) -> float:
