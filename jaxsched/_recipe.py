@@ -231,7 +231,9 @@ class Recipe:
         values = numeric_hyperparameters(self._values(iteration))
         if not is_traced:
             return values
-        return jax.tree.map(lambda value: jnp.where(iteration >= 0, value, jnp.nan), values)
+        return jax.tree.map(
+            lambda value: jnp.where(jnp.asarray(iteration) >= 0, value, jnp.nan), values
+        )
 
     @property
     def iterations(self) -> int | None:

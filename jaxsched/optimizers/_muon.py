@@ -175,10 +175,13 @@ def _leaf(
 ) -> Any:
     b = lerp(momentum_buffer, g, c["weight"])
     u = lerp(g, b, c["momentum"]) if nesterov else b
-    # On explicit axes the products of sharded matrices are XLA's to lay out, as on automatic ones.
-    x = jax.sharding.auto_axes(
-        functools.partial(_orthogonalize, coefficients=ns_coefficients, steps=ns_steps),
-        out_sharding=jax.typeof(u).sharding,
-    )(u, c["eps"], *([c["ns_steps"]] if ns_steps is None else []))
+    orthogonalize: Any = functools.partial(
+        _orthogonalize, coefficients=ns_coefficients, steps=ns_steps
+    )
+    sharding = jax.typeof(u).sharding
+    if jax.sharding.AxisType.Explicit in sharding.mesh.axis_types:
+        # Let XLA lay out products of sharded matrices, as it does on automatic axes.
+        orthogonalize = jax.sharding.auto_axes(orthogonalize, out_sharding=sharding)
+    x = orthogonalize(u, c["eps"], *([c["ns_steps"]] if ns_steps is None else []))
     ratio = adjustment(g.shape[::-1] if transposed else g.shape, adjust_lr_fn)
     return c["step"] * ratio * x.astype(g.dtype), {"momentum_buffer": b}
