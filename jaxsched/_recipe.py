@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsched import _validate, optimizers, param_groups
@@ -210,12 +211,24 @@ class Recipe:
         """Evaluate the hyperparameters of an iteration.
 
         Args:
-          iteration: an integer; may be traced.
+          iteration: an integer of at least 0; may be traced.
 
         Returns:
-          ``{label: {name: value}}``, numbers only: float32, or float64 with x64.
+          ``{label: {name: value}}``, numbers only: float32, or float64 with x64. Each is NaN at a
+          traced iteration below 0, which no run has.
+
+        Raises:
+          ValueError: an iteration below 0, or one at which a schedule has no value.
         """
-        return _scheduled.numeric_hyperparameters(self._values(iteration))
+        is_traced = isinstance(iteration, Tracer)
+        if not is_traced and np.any(np.asarray(iteration) < 0):
+            raise ValueError(f"iteration must be at least 0, got {iteration}.")
+        values = _scheduled.numeric_hyperparameters(self._values(iteration))
+        if not is_traced:
+            return values
+        return jax.tree.map(
+            lambda value: jnp.where(jnp.asarray(iteration) >= 0, value, jnp.nan), values
+        )
 
     @property
     def iterations(self) -> int | None:

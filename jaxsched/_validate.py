@@ -121,28 +121,38 @@ def require_below_int32(name: str, value: Any) -> None:
     require(name, value, "below 2**31, the int32 limit", lambda v: v < INT32_LIMIT)
 
 
-def require_rule_arguments(*, learning_rate: Any, **nonnegative: Any) -> None:
-    """Refuse what no update rule takes: a rate that is not a scalar, a number below 0."""
+BETA = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "b1": BETA,
+    "b2": BETA,
+    "rho": ("from 0 to 1", lambda v: 0 <= v <= 1),
+    "beta2_decay": ("at most 0", lambda v: v <= 0),
+    "d": ("at least 1", lambda v: v >= 1),
+    "eta_minus": ("above 0 and below 1", lambda v: 0 < v < 1),
+    "eta_plus": ("a finite number above 1", lambda v: 1 < v < float("inf")),
+}
+"""Of the update rules' arguments; the others are finite and at least 0."""
+
+SMALLEST = {
+    # 0 / 0 would be NaN where torch divides.
+    "eps": (1.1754943508222875e-38, "1.1754944e-38, below which XLA takes float32 for 0"),
+    "eps1": (1.084203e-19, "1.084203e-19, below whose square XLA takes float32 for 0"),
+}
+
+
+def require_rule_arguments(*, learning_rate: Any, **others: Any) -> None:
+    """Refuse what no update rule takes: a rate that is not a scalar, a number out of its range."""
     shape = getattr(learning_rate, "shape", ())
     if shape:
         raise ValueError(f"learning_rate must be a scalar, got shape {tuple(shape)}.")
-    require_nonnegative(learning_rate=learning_rate, **nonnegative)
-
-
-def require_eps(eps: Any) -> None:
-    """Refuse what XLA flushes to 0 in float32: 0 / 0 would be NaN where torch divides."""
-    require(
-        "eps",
-        eps,
-        "0 or at least 1.1754944e-38, below which XLA takes float32 for 0",
-        lambda v: v == 0 or v >= float(jnp.finfo(jnp.float32).tiny),
-    )
-
-
-def require_beta(**values: Any) -> None:
-    """Refuse decay rates of moments outside [0, 1)."""
-    for name, value in values.items():
-        require(name, value, "at least 0 and below 1", lambda v: 0 <= v < 1)
+    for name, value in {"learning_rate": learning_rate, **others}.items():
+        if name in RANGES:
+            require(name, value, *RANGES[name])
+        else:
+            require_nonnegative(**{name: value})
+        if name in SMALLEST:
+            least, rule = SMALLEST[name]
+            require(name, value, f"0 or at least {rule}", lambda v, at=least: v == 0 or v >= at)
 
 
 def require_bool(**values: Any) -> None:

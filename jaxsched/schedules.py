@@ -6,7 +6,9 @@ hands them to ``per_epoch``, iterations where it does not.
 torch computes a learning rate as a Python float and hands it to a float32 kernel, so the value that
 acts is the float32 nearest to a float64. That is what every schedule here returns, under ``jit``,
 ``vmap`` and ``lax.scan`` too: its formula is evaluated in float64 inside the graph and rounded once.
-With ``jax_enable_x64`` the float64 itself is returned.
+With ``jax_enable_x64`` the float64 itself is returned. XLA makes 0 of a float32 below 1.2e-38; and a
+learning rate that is a float32 tensor in torch is rounded there at each step of the scheduler, here
+once.
 """
 
 import math

@@ -34,6 +34,9 @@ RUN = {
 }
 
 
+AXES = ["explicit", "automatic"]
+
+
 def start(argument, devices, **flags):
     flags |= {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
@@ -127,6 +130,15 @@ def test_the_update_gathers_nothing(on_eight):
     assert update["largest array"] == 64 * 32 // 8
     assert update["largest array without a mesh"] == 64 * 32
     assert on_eight["update"]["gathers where they are"]
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_every_rule_and_recipe_runs_on_either_kind_of_axes(axes, on_eight):
+    for name, found in on_eight["axes"].items():
+        # Muon's products are rounded to bfloat16, after sums in another order.
+        bound = 0.1 if name == "muon" else BOUND
+        assert far(found[axes]["values"], found["None"]["values"]) <= bound, name
+        assert found[axes]["strays"] == [], name
 
 
 REFUSED = [
@@ -262,6 +274,75 @@ def updated(mesh):
     }
 
 
+RULES = [
+    *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "muon", "nadam"),
+    *("radam", "rmsprop", "rprop", "sgd"),
+]
+RECIPES = {
+    "yolov5": lambda: recipes.yolov5(epochs=3, steps_per_epoch=10),
+    "ultralytics": lambda: recipes.ultralytics(epochs=3, steps_per_epoch=10),
+    "yolov5_resnet18": lambda: recipes.yolov5_resnet18(**RUN),
+}
+
+
+def recipe_of(name):
+    if name in RECIPES:
+        return RECIPES[name]()
+    group = {"learning_rate": lambda i: 0.1 / (1 + i)}
+    return Recipe(
+        {"weight": group},
+        getattr(optimizers, name),
+        clip_norm=1.0,
+        accumulation=optimizers.Accumulation(lambda i: 2 + 0 * i),
+        ema=optimizers.EMA(),
+    )
+
+
+def updated_on_axes(name, axes):
+    if axes is None:
+        return updated_on(name, None)
+    kind = jax.sharding.AxisType.Explicit if axes == "explicit" else jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        return updated_on(name, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x")))
+
+
+def updated_on(name, sharding):
+    """Four batches of a recipe, and what of its state lies elsewhere than its parameter."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (16, 8), "bias" if name in RECIPES else "vector": (16,)}
+    params = {
+        leaf: jax.device_put(rng.normal(size=shape), sharding)
+        for leaf, shape in shapes.items()
+        if name != "muon" or leaf == "kernel"
+    }
+    recipe = recipe_of(name)
+    tx, ema = recipe.optimizer(param_groups.by_leaf_name), recipe.ema or optimizers.EMA()
+
+    def step(carry, _):
+        params, state, average = carry
+        gradients = jax.grad(lambda p: sum(jnp.sum(jnp.sin(v)) for v in p.values()))(params)
+        moves, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, moves)
+        return (params, state, ema.update(average, params, optimizers.stepped(state))), None
+
+    @jax.jit
+    def run(params):
+        return jax.lax.scan(step, (params, tx.init(params), ema.init(params)), length=4)[0]
+
+    carry = run(params)
+    place = {p.shape: p.sharding for p in params.values()}
+    return {
+        "values": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves((carry[0], carry[2]))],
+        "strays": [
+            f"{leaf.shape} {leaf.sharding}"
+            for leaf in jax.tree.leaves(carry)
+            if leaf.shape in place
+            and not leaf.sharding.is_equivalent_to(place[leaf.shape], leaf.ndim)
+        ],
+    }
+
+
 def gathers(compiled):
     return [
         line for line in compiled.splitlines() if " all-gather" in line or " all-to-all" in line
@@ -282,6 +363,10 @@ def on_devices():
     x = meshes.place(np.ones((64, 32)), where)
     gathering = jax.jit(lambda x: x @ x.T).lower(x).compile().as_text()
     found["update"]["gathers where they are"] = gathers(gathering)
+    found["axes"] = {
+        name: {str(axes): updated_on_axes(name, axes) for axes in (None, *AXES)}
+        for name in (*RULES, *RECIPES)
+    }
     return found
 
 

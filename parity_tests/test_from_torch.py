@@ -17,7 +17,7 @@ from scheduler_settings import CASES, compose  # noqa: E402
 from torch.optim import lr_scheduler as reference  # noqa: E402
 from torchvision_import import imported, resnet18  # noqa: E402
 
-from jaxsched import param_groups  # noqa: E402
+from jaxsched import lr_scheduler, param_groups, schedules  # noqa: E402
 from jaxsched.examples.resnet import ResNet18  # noqa: E402
 from jaxsched.torch import from_torch, match_names, parameter_labels, record  # noqa: E402
 
@@ -533,3 +533,31 @@ def test_without_iterations_the_table_ends_where_the_scheduler_does():
     assert float(recipe.at(5)["0"]["learning_rate"]) == np.float32(0.025)
     with pytest.raises(ValueError, match=r"^the table holds counts 0 to 2, got 3\."):
         recipe.at(6)
+
+
+def test_a_rate_that_is_a_float32_tensor_is_rounded_at_each_step():
+    """As docs/proving.md says: equal in a recording, and not in the schedule of that class."""
+
+    def live():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1))
+        return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+    recipe = from_torch(*live(), steps_per_epoch=1, iterations=41)
+    optimizer, scheduler = live()
+    theirs = []
+    for _ in range(41):
+        theirs.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    theirs = np.array(theirs, np.float32)
+    np.testing.assert_array_equal(recipe.trace(41).groups["0"]["learning_rate"], theirs)
+    ours = np.asarray(lr_scheduler.exponential_lr(0.1, 0.9)(np.arange(41)))
+    off = abs(ours.view(np.int32) - theirs.view(np.int32))
+    assert off[0] == 0
+    assert off.max() == 16
+
+
+@pytest.mark.parametrize(("rate", "acts"), [(1.1e-38, False), (1.2e-38, True)])
+def test_a_rate_below_the_normal_numbers_is_flushed_to_zero(rate, acts):
+    assert (float(schedules.constant(rate)(0)) > 0) is acts
+    assert float(torch.tensor(rate)) > 0

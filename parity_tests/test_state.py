@@ -408,6 +408,11 @@ ERRORS = {
         "the state of v must hold square_avg, got step, exp_avg, exp_avg_sq. "
         "Build the optimizer that it is the state of.",
     ),
+    "another-rule-than-sgd": (
+        lambda tmp: import_state(adam_state(), optimizers.sgd(0.1), PARAMS),
+        "the state of sgd without momentum must hold nothing, got exp_avg, exp_avg_sq, step. "
+        "Build the optimizer that it is the state of.",
+    ),
     "amsgrad-left-out": (
         lambda tmp: import_state(
             adam_state(cls=lambda p, lr: torch.optim.Adam(p, lr, amsgrad=True)), ADAM, PARAMS

@@ -303,3 +303,132 @@ def test_gradients_that_are_no_numbers_do_what_they_do_in_torch(momentum):
         params = optax.apply_updates(params, updates)
         np.testing.assert_array_equal(params["p"], p.detach().numpy())
     assert int(state.iteration) == 3
+
+
+RULES = {
+    name: getattr(optimizers, name)
+    for name in (
+        *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "muon", "nadam"),
+        *("radam", "rmsprop", "rprop", "sgd"),
+    )
+}
+EXTRA = {
+    "sgd": {"momentum": 0.9, "nesterov": True},
+    "sgd without momentum": {},
+    "rmsprop": {"momentum": 0.9},
+    "rmsprop without momentum": {},
+}
+INJECTED = [*RULES, "sgd without momentum", "rmsprop without momentum"]
+
+
+@pytest.mark.parametrize("name", INJECTED)
+def test_inject_hyperparams_around_every_rule(name):
+    """Its arrays may be 0 or not; what comes out is what numbers give."""
+    with jax.enable_x64(True):
+        rule = functools.partial(RULES[name.split()[0]], **EXTRA.get(name, {}))
+        params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))}
+        injected, plain = optax.inject_hyperparams(rule)(learning_rate=0.1), rule(0.1)
+        mine, theirs = ((params, tx.init(params)) for tx in (injected, plain))
+        for k in range(3):
+            mine, theirs = (
+                step_without_rates(tx, carry, k)
+                for tx, carry in ((injected, mine), (plain, theirs))
+            )
+        # Of the rates summed up. Muon's products are rounded to bfloat16, and its loop is compiled
+        # by itself: the bound is that of its conformance to torch.
+        bound = 0.15 if name == "muon" else 1e-13
+        assert abs(mine[0]["kernel"] - theirs[0]["kernel"]).max() <= bound * 0.3
+        assert abs(theirs[0]["kernel"] - params["kernel"]).max() > 1e-3
+        if "without" in name:  # what is an array is not known to be 0
+            assert "momentum_buffer" in mine[1].inner_state.trees
+            assert "momentum_buffer" not in theirs[1].trees
+
+
+def step_without_rates(tx, carry, iteration):
+    params, state = carry
+    updates, state = jax.jit(tx.update)(gradients_of(params, iteration), state, params)
+    return optax.apply_updates(params, updates), state
+
+
+@pytest.mark.parametrize("dampening", [0.5, 1e-3])
+def test_nesterov_with_dampening_is_refused_still(dampening):
+    with pytest.raises(ValueError, match="nesterov must go with a momentum above 0 and no damp"):
+        optimizers.sgd(0.1, 0.9, nesterov=True, dampening=dampening)
+
+
+KERNEL = {"kernel": jnp.ones((8, 4))}
+EVERYTHING = {
+    "clip_norm": 1.0,
+    "accumulation": optimizers.Accumulation(schedules.constant(2)),
+    "ema": optimizers.EMA(),
+}
+
+
+def of_rule(name, labels=param_groups.by_leaf_name):
+    group = {"learning_rate": lambda i: 0.1 / (1 + i)}
+    return Recipe({"weight": group}, RULES[name], **EVERYTHING).optimizer(labels)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("kind", ["number", "schedule", "recipe", "recipe with a tree of labels"])
+def test_tree_map_params(name, kind):
+    tx = {
+        "number": lambda: RULES[name](0.1),
+        "schedule": lambda: RULES[name](lambda i: 0.1 / (1 + i)),
+        "recipe": lambda: of_rule(name),
+        "recipe with a tree of labels": lambda: of_rule(name, {"kernel": "weight"}),
+    }[kind]()
+    state = tx.init(KERNEL)
+    marked = optax.tree_utils.tree_map_params(
+        tx, lambda leaf, spec: spec, state, {"kernel": "spec"}, transform_non_params=lambda _: 0
+    )
+    leaves = jax.tree.leaves(marked)
+    assert set(leaves) <= {0, "spec"}
+    # A buffer at least, and the gradients that are pending; SGD without momentum has no buffer.
+    assert leaves.count("spec") >= (name != "sgd") + kind.startswith("recipe")
+    assert jax.tree.structure(marked) == jax.tree.structure(state)
+
+
+GUARDED = {
+    **{name: functools.partial(of_rule, name) for name in RULES},
+    "yolov5": lambda: optimizer(recipes.yolov5(epochs=10, steps_per_epoch=40)),
+    "ultralytics": lambda: optimizer(recipes.ultralytics(epochs=10, steps_per_epoch=40)),
+    "yolov5_resnet18": optimizer,
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_nothing_is_transferred_implicitly(name):
+    tx, ema = GUARDED[name](), optimizers.EMA()
+    with jax.transfer_guard("disallow"):
+        state, average = jax.jit(tx.init)(KERNEL), ema.init(KERNEL)
+        for _ in range(2):
+            _, state = jax.jit(tx.update)(KERNEL, state, KERNEL)
+            average = jax.jit(ema.update)(average, KERNEL, optimizers.stepped(state))
+        jaxsched.hyperparameters(state)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            jnp.asarray(True)  # what the guard is for
+
+
+BEFORE_THE_RUN = {
+    "yolov5": lambda: recipes.yolov5(epochs=10, steps_per_epoch=40),
+    "ultralytics": lambda: recipes.ultralytics(epochs=10, steps_per_epoch=40),
+    "yolov5_resnet18": lambda: recipes.yolov5_resnet18(**RUN),
+    "constants": lambda: Recipe({"all": {"learning_rate": 0.1}}),
+    "a function": lambda: Recipe({"all": {"learning_rate": lambda i: 0.1 * i}}),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_RUN)
+def test_an_iteration_below_0_has_no_value(name):
+    recipe = BEFORE_THE_RUN[name]()
+    for iteration in (-1, np.int32(-1), jnp.asarray(-1)):
+        with pytest.raises(ValueError, match=r"^iteration must be at least 0, got -1\.$"):
+            recipe.at(iteration)
+    assert all(np.isnan(value) for value in jax.tree.leaves(jax.jit(recipe.at)(-1)))
+    first = jax.jit(recipe.at)(0)
+    assert_same(first, recipe.at(0))
+    assert jax.tree.leaves(first)
+    columns = jax.vmap(recipe.at)(jnp.arange(-2, 3))
+    for column in jax.tree.leaves(columns):
+        assert np.isnan(column).tolist() == [True, True, False, False, False]

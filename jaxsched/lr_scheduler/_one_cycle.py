@@ -121,7 +121,8 @@ def one_cycle_lr(
             )
         part = (count - start) / (end - start)
         if anneal_strategy == "linear":
-            return (b - a) * part + a
+            # The select keeps XLA from a fused multiply-add, which leaves dust of a rate of 0.
+            return xp.where(part != 0, (b - a) * part, 0.0) + a
         return b + (a - b) / 2.0 * (xp.cos(math.pi * part) + 1)
 
     def closed(count, max_lr, div, final_div, pct, total):

@@ -3,7 +3,8 @@
 Each counts updates, one a call, and 0 is the first; inside a ``Recipe`` the
 schedules count iterations instead, with one counter for all groups. Every
 number may be a schedule; the values in force are read out of the state by
-``jaxsched.hyperparameters``.
+``jaxsched.hyperparameters``. What is an array, as inside ``optax.inject_hyperparams``, is
+not known to be 0: SGD and RMSprop then keep a buffer, and decay asks for the parameters.
 
 All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and
 again, which no transformation of gradients can; and ``SparseAdam``, for JAX
@@ -15,22 +16,17 @@ torch's.
 """
 
 from jaxsched.optimizers._accumulation import Accumulation, restarted, stepped
-from jaxsched.optimizers._adadelta import adadelta
 from jaxsched.optimizers._adafactor import adafactor
-from jaxsched.optimizers._adagrad import adagrad
-from jaxsched.optimizers._adam import adam, adamw
-from jaxsched.optimizers._adamax import adamax
-from jaxsched.optimizers._asgd import asgd
+from jaxsched.optimizers._adagrad import adadelta, adagrad, rmsprop
+from jaxsched.optimizers._adam import adam, adamax, adamw, nadam, radam
 from jaxsched.optimizers._average import EMA, EMAState
+from jaxsched.optimizers._carry import carry_state
 from jaxsched.optimizers._clip import clip_grad_norm, clip_grad_value
 from jaxsched.optimizers._muon import muon
-from jaxsched.optimizers._nadam import nadam
-from jaxsched.optimizers._radam import radam
-from jaxsched.optimizers._rmsprop import rmsprop
 from jaxsched.optimizers._rprop import rprop
 from jaxsched.optimizers._rule import RuleState
 from jaxsched.optimizers._scheduled import ScheduledState, hyperparameters
-from jaxsched.optimizers._sgd import sgd
+from jaxsched.optimizers._sgd import asgd, sgd
 
 __all__ = [
     "EMA",
@@ -45,6 +41,7 @@ __all__ = [
     "adamax",
     "adamw",
     "asgd",
+    "carry_state",
     "clip_grad_norm",
     "clip_grad_value",
     "hyperparameters",

@@ -16,6 +16,7 @@ import optax
 from jaxsched._float64 import in_float64
 from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, widen
 from jaxsched._validate import describe, require_count
+from jaxsched.optimizers._rule import require_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +153,7 @@ def accumulated(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, Any]:
+        require_shapes(updates, state.gradients)
         count = jnp.asarray(iteration, jnp.int32)
         drop, due, micro_batches = accumulation.tick(count, state.last_update, state.micro_batches)
         gradients = jax.tree.map(
@@ -167,10 +169,13 @@ def accumulated(
             return moves, inner, jax.tree.map(jnp.zeros_like, gradients)
 
         def wait(gradients: Any) -> tuple[Any, Any, Any]:
-            still = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), moves_like)
+            # Like the gradients, which on explicit axes are sharded as their parameters are.
+            still = jax.tree.map(
+                lambda g, move: jnp.zeros_like(g, move.dtype),
+                gradients,
+                jax.eval_shape(step, gradients)[0],
+            )
             return still, state.inner, gradients
-
-        moves_like = jax.eval_shape(step, gradients)[0]
 
         moves, inner, gradients = jax.lax.cond(due, step, wait, gradients)
         return moves, AccumulationState(
@@ -194,7 +199,8 @@ def stepped(opt_state: Any) -> jax.Array:
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
     kinds = (optax.ApplyIfFiniteState, AccumulationState)
-    made, nodes = jnp.asarray(True), [opt_state]
+    # Put there explicitly, which jax.transfer_guard("disallow") allows.
+    made, nodes = jax.device_put(np.True_), [opt_state]
     while nodes:
         node = nodes.pop()
         if isinstance(node, optax.ApplyIfFiniteState):

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import require, require_nonnegative, require_rule_arguments
 from jaxsched.optimizers._rule import lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
@@ -36,7 +35,8 @@ def adafactor(
 
     A parameter of one axis or none keeps v itself, as an average of g². The last
     two axes are factored: in a convolution's kernel those are height and width
-    for torch, inputs and outputs for Flax.
+    for torch, inputs and outputs for Flax. What a parameter does not keep is one
+    entry of 0 in the state.
 
     Args:
       learning_rate: γ, the most that the relative step can be.
@@ -46,9 +46,6 @@ def adafactor(
       d: d, the root mean square at which an update is clipped, at least 1.
       weight_decay: λ, decoupled.
       maximize: ascends, with -g for g.
-
-    Returns:
-      A transformation; every number may be a schedule of the updates made.
 
     Raises:
       ValueError: a number out of its range; no ``params``.
@@ -63,55 +60,36 @@ def adafactor(
     >>> [round(float(u), 6) for u in updates]
     [-0.5, -0.5]
     """
-    require_rule_arguments(learning_rate=learning_rate, eps2=eps2, weight_decay=weight_decay)
-    if eps1 is not None:
-        require_nonnegative(eps1=eps1)
-        require(
-            "eps1",
-            eps1,
-            "0 or at least 1.084203e-19, below whose square XLA takes float32 for 0",
-            lambda v: v == 0 or v >= 1.084203e-19,
-        )
-    require("beta2_decay", beta2_decay, "at most 0", lambda v: v <= 0)
-    require("d", d, "at least 1", lambda v: v >= 1)
-
-    def scalars(
-        step: Any, learning_rate: Any, beta2_decay: Any, eps1: Any, eps2: Any, d: Any
-    ) -> dict[str, Any]:
-        return {
-            "weight": step**beta2_decay,
-            "relative_step": jnp.minimum(learning_rate, 1 / jnp.sqrt(step)),
-            "eps1": eps1,
-            "eps2": eps2,
-            "d": d,
-        }
-
     return update_rule(
         _leaf,
-        scalars,
-        numbers={
-            "learning_rate": learning_rate,
-            "beta2_decay": beta2_decay,
-            "eps1": 0.0 if eps1 is None else eps1,
-            "eps2": eps2,
-            "d": d,
-        },
+        _scalars,
+        {**locals(), "eps1": 0.0 if eps1 is None else eps1},
         trees={
             "row_var": lambda p: factor(p, -1),
             "col_var": lambda p: factor(p, -2),
-            "variance": lambda p: None if p.ndim > 1 else jnp.zeros_like(p),
+            "variance": lambda p: jnp.zeros(1, p.dtype) if p.ndim > 1 else jnp.zeros_like(p),
         },
-        weight_decay=weight_decay,
         decoupled_weight_decay=True,
-        maximize=maximize,
         switches={"least_of_dtype": eps1 is None},
         reads_params="adafactor",
     )
 
 
-def factor(p: jax.Array, axis: int) -> jax.Array | None:
-    """Zeros for the mean over an axis; None for what is not factored."""
-    return jnp.zeros_like(norm(p, axis)) if p.ndim > 1 else None
+def _scalars(
+    step: Any, learning_rate: Any, beta2_decay: Any, eps1: Any, eps2: Any, d: Any
+) -> dict[str, Any]:
+    return {
+        "weight": step**beta2_decay,
+        "relative_step": jnp.minimum(learning_rate, 1 / jnp.sqrt(step)),
+        "eps1": eps1,
+        "eps2": eps2,
+        "d": d,
+    }
+
+
+def factor(p: jax.Array, axis: int) -> jax.Array:
+    """Zeros for the mean over an axis; one entry, which is not used, for what is not factored."""
+    return jnp.zeros_like(norm(p, axis)) if p.ndim > 1 else jnp.zeros(1, p.dtype)
 
 
 def norm(x: jax.Array, axis: int | None = None) -> jax.Array:
@@ -128,15 +106,15 @@ def _leaf(
     c: Any,
     g: jax.Array,
     p: jax.Array,
-    row_var: Any,
-    col_var: Any,
-    variance: Any,
+    row_var: jax.Array,
+    col_var: jax.Array,
+    variance: jax.Array,
     *,
     least_of_dtype: bool,
 ) -> Any:
     least = jnp.finfo(g.dtype).eps if least_of_dtype else c["eps1"]
-    after = {}
-    if row_var is None:
+    after = {"row_var": row_var, "col_var": col_var, "variance": variance}
+    if p.ndim < 2:
         after["variance"] = v = lerp(variance, g * g, c["weight"])
     else:
         rows, columns = (norm(g, axis) ** 2 / g.shape[axis] for axis in (-1, -2))

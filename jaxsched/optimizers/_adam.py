@@ -1,4 +1,7 @@
-"""torch.optim.Adam and AdamW. Their count is that of their updates; 0 is the first."""
+"""torch.optim.Adam, AdamW, NAdam, RAdam and Adamax: averages of gradients and of their squares.
+
+Their count is that of their updates; 0 is the first.
+"""
 
 from typing import Any
 
@@ -7,7 +10,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import require_beta, require_eps, require_rule_arguments
 from jaxsched.optimizers._rule import lerp, mean_of_squares, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
@@ -47,9 +49,6 @@ def adam(
         first multiplied by 1 - γλ.
       maximize: ascends, with -g for g.
 
-    Returns:
-      A transformation; every number may be a schedule of the updates made.
-
     Raises:
       ValueError: a number out of its range; weight decay without ``params``.
 
@@ -64,30 +63,8 @@ def adam(
     >>> [round(float(u), 6) for u in updates]
     [-0.5, -0.5]
     """
-    require_rule_arguments(learning_rate=learning_rate, eps=eps, weight_decay=weight_decay)
-    require_eps(eps)
-    require_beta(b1=b1, b2=b2)
-
-    def scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) -> dict[str, Any]:
-        return {
-            "weight": 1 - b1,
-            "keep": b2,
-            "add": 1 - b2,
-            "root": jnp.sqrt(1 - b2**step),
-            "eps": eps,
-            "step": -(learning_rate / (1 - b1**step)),
-        }
-
-    names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])]
-    return update_rule(
-        _leaf,
-        scalars,
-        numbers={"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps},
-        trees=dict.fromkeys(names, jnp.zeros_like),
-        weight_decay=weight_decay,
-        decoupled_weight_decay=decoupled_weight_decay,
-        maximize=maximize,
-    )
+    trees = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])]
+    return update_rule(_adam_leaf, _adam_scalars, locals(), trees=trees)
 
 
 @schedulable
@@ -115,9 +92,6 @@ def adamw(
       amsgrad: as in ``adam``.
       maximize: as in ``adam``.
 
-    Returns:
-      A transformation; every number may be a schedule of the updates made.
-
     Raises:
       ValueError: a number out of its range; weight decay without ``params``.
 
@@ -142,7 +116,18 @@ def adamw(
     )
 
 
-def _leaf(
+def _adam_scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) -> dict[str, Any]:
+    return {
+        "weight": 1 - b1,
+        "keep": b2,
+        "add": 1 - b2,
+        "root": jnp.sqrt(1 - b2**step),
+        "eps": eps,
+        "step": -(learning_rate / (1 - b1**step)),
+    }
+
+
+def _adam_leaf(
     c: Any,
     g: jax.Array,
     p: jax.Array,
@@ -156,3 +141,237 @@ def _leaf(
         largest = jnp.maximum(max_exp_avg_sq, v)
     added = c["step"] * m / (jnp.sqrt(largest) / c["root"] + c["eps"])
     return added, {"exp_avg": m, "exp_avg_sq": v, "max_exp_avg_sq": largest}
+
+
+@schedulable
+def nadam(
+    learning_rate: Hyperparameter | ScheduleLike,
+    *,
+    b1: Hyperparameter | ScheduleLike = 0.9,
+    b2: Hyperparameter | ScheduleLike = 0.999,
+    eps: Hyperparameter | ScheduleLike = 1e-8,
+    weight_decay: Hyperparameter | ScheduleLike = 0.0,
+    momentum_decay: Hyperparameter | ScheduleLike = 4e-3,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam with Nesterov's momentum, with torch's order of operations.
+
+    .. math::
+        d_t &= g_t + \lambda p_{t-1} \\
+        \mu_t &= \beta_1 (1 - \tfrac{1}{2} 0.96^{t \psi}), \quad
+        \Pi_t = \mu_t \Pi_{t-1}, \quad \Pi_0 = 1 \\
+        m_t &= m_{t-1} + (1 - \beta_1) (d_t - m_{t-1}), \quad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) d_t^2 \\
+        p_t &= p_{t-1} - \gamma \Big( \frac{1 - \mu_t}{1 - \Pi_t} d_t
+               + \frac{\mu_{t+1}}{1 - \Pi_t \mu_{t+1}} m_t \Big)
+               \Big/ \Big( \sqrt{v_t / (1 - \beta_2^t)} + \epsilon \Big)
+
+    Args:
+      learning_rate: γ; torch's default is 2e-3.
+      b1: β₁, at least 0 and below 1.
+      b2: β₂, at least 0 and below 1.
+      eps: ε, outside the root.
+      weight_decay: λ, coupled: it goes through the moments.
+      momentum_decay: ψ.
+      decoupled_weight_decay: instead of λ in the gradient, the parameters are
+        first multiplied by 1 - γλ.
+      maximize: ascends, with -g for g.
+
+    Returns:
+      A transformation; every number may be a schedule of the updates made. Π is
+      ``mu_product`` in the state's ``scalars``: float32 unless x64 is on, as
+      torch keeps it in its default dtype.
+
+    Raises:
+      ValueError: a number out of its range; no ``params``.
+
+    Source: ``torch.optim.NAdam``, torch 2.13. ``optax.nadam`` has no ψ: its μ is
+    β₁ throughout.
+
+    >>> tx = nadam(0.5, b1=0.0)
+    >>> params = jnp.ones(2)
+    >>> updates, state = tx.update(params, tx.init(params), params)
+    >>> [round(float(u), 6) for u in updates]
+    [-0.5, -0.5]
+    """
+    trees, kept = ["exp_avg", "exp_avg_sq"], {"mu_product": 1.0}
+    return update_rule(
+        _nadam_leaf, _nadam_scalars, locals(), trees=trees, kept=kept, reads_params="nadam"
+    )
+
+
+def _nadam_scalars(
+    step: Any,
+    learning_rate: Any,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    momentum_decay: Any,
+    mu_product: Any,
+) -> dict[str, Any]:
+    mu = b1 * (1.0 - 0.5 * 0.96 ** (step * momentum_decay))
+    mu_next = b1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
+    # torch multiplies, and rounds, in the dtype of its product.
+    mu_product = mu_product * mu.astype(mu_product.dtype)
+    product = mu_product.astype(jnp.float64)
+    return {
+        "weight": 1 - b1,
+        "keep": b2,
+        "add": 1 - b2,
+        "correction": 1 - b2**step,
+        "eps": eps,
+        "step_of_gradient": -learning_rate * (1.0 - mu) / (1.0 - product),
+        "step_of_moment": (-learning_rate * mu_next) / (1.0 - product * mu_next),
+        "mu_product": mu_product,
+    }
+
+
+def _nadam_leaf(
+    c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array
+) -> Any:
+    m = lerp(exp_avg, g, c["weight"])
+    v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
+    denominator = jnp.sqrt(v / c["correction"]) + c["eps"]
+    # torch adds the two one after the other, and rounds the parameter in between.
+    first = p + c["step_of_gradient"] * g / denominator - p
+    added = first + c["step_of_moment"] * m / denominator
+    return added, {"exp_avg": m, "exp_avg_sq": v}
+
+
+@schedulable
+def radam(
+    learning_rate: Hyperparameter | ScheduleLike,
+    *,
+    b1: Hyperparameter | ScheduleLike = 0.9,
+    b2: Hyperparameter | ScheduleLike = 0.999,
+    eps: Hyperparameter | ScheduleLike = 1e-8,
+    weight_decay: Hyperparameter | ScheduleLike = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Rectified Adam with torch's order of operations.
+
+    .. math::
+        d_t &= g_t + \lambda p_{t-1}, \quad
+        m_t = m_{t-1} + (1 - \beta_1) (d_t - m_{t-1}), \quad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) d_t^2 \\
+        \rho_\infty &= \frac{2}{1 - \beta_2} - 1, \quad
+        \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t} \\
+        s_t &= \sqrt{\frac{(\rho_t - 4) (\rho_t - 2) \rho_\infty}
+                          {(\rho_\infty - 4) (\rho_\infty - 2) \rho_t}}
+               \cdot \frac{\sqrt{1 - \beta_2^t}}{\sqrt{v_t} + \epsilon}
+               \text{ if } \rho_t > 5, \quad 1 \text{ (else)} \\
+        p_t &= p_{t-1} - \gamma \frac{m_t}{1 - \beta_1^t} s_t
+
+    Args:
+      learning_rate: γ.
+      b1: β₁, at least 0 and below 1.
+      b2: β₂, at least 0 and below 1.
+      eps: ε, beside the root of the uncorrected moment.
+      weight_decay: λ, coupled: it goes through the moments.
+      decoupled_weight_decay: instead of λ in the gradient, the parameters are
+        first multiplied by 1 - γλ.
+      maximize: ascends, with -g for g.
+
+    Raises:
+      ValueError: a number out of its range; weight decay without ``params``.
+
+    Source: ``torch.optim.RAdam``, torch 2.13. ``optax.radam`` adds ε to the root
+    of the corrected moment, which makes it larger by ``1 / sqrt(1 - b2**t)``,
+    and rectifies from ρ = 5 on, torch above it.
+
+    >>> tx = radam(0.5)
+    >>> params = jnp.ones(2)
+    >>> updates, state = tx.update(params, tx.init(params), params)
+    >>> [round(float(u), 6) for u in updates]
+    [-0.5, -0.5]
+    """
+    return update_rule(_radam_leaf, _radam_scalars, locals(), trees=["exp_avg", "exp_avg_sq"])
+
+
+def _radam_scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) -> dict[str, Any]:
+    correction = 1 - b2**step
+    limit = 2 / (1 - b2) - 1
+    rho = limit - 2 * step * b2**step / correction
+    rectified = rho > 5.0
+    square = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
+    return {
+        "weight": 1 - b1,
+        "keep": b2,
+        "add": 1 - b2,
+        "correction": 1 - b1**step,
+        "learning_rate": learning_rate,
+        "eps": eps,
+        "rectified": rectified,
+        "root": jnp.sqrt(correction),
+        "rectification": jnp.sqrt(jnp.where(rectified, square, 1.0)),
+    }
+
+
+def _radam_leaf(
+    c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array
+) -> Any:
+    m = lerp(exp_avg, g, c["weight"])
+    v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
+    plain = m / c["correction"] * c["learning_rate"]
+    adaptive = plain * (c["root"] / (jnp.sqrt(v) + c["eps"])) * c["rectification"]
+    return -jnp.where(c["rectified"] > 0, adaptive, plain), {"exp_avg": m, "exp_avg_sq": v}
+
+
+@schedulable
+def adamax(
+    learning_rate: Hyperparameter | ScheduleLike,
+    *,
+    b1: Hyperparameter | ScheduleLike = 0.9,
+    b2: Hyperparameter | ScheduleLike = 0.999,
+    eps: Hyperparameter | ScheduleLike = 1e-8,
+    weight_decay: Hyperparameter | ScheduleLike = 0.0,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam with the largest gradient for its second moment, as torch computes it.
+
+    .. math::
+        d_t &= g_t + \lambda p_{t-1}, \quad
+        m_t = m_{t-1} + (1 - \beta_1) (d_t - m_{t-1}) \\
+        u_t &= \max(\beta_2 u_{t-1}, |d_t| + \epsilon) \\
+        p_t &= p_{t-1} - \frac{\gamma}{1 - \beta_1^t} \cdot \frac{m_t}{u_t}
+
+    Args:
+      learning_rate: γ; torch's default is 2e-3.
+      b1: β₁, at least 0 and below 1.
+      b2: β₂, at least 0 and below 1.
+      eps: ε, within the maximum.
+      weight_decay: λ, coupled: it goes through the moments.
+      maximize: ascends, with -g for g.
+
+    Raises:
+      ValueError: a number out of its range; weight decay without ``params``.
+
+    Source: ``torch.optim.Adamax``, torch 2.13. ``optax.adamax`` has the formula,
+    with the bias correction in float32, which puts its updates with β₁ = 0.999 off by
+    2e-5 of them; under bfloat16 parameters a moving β₁ becomes bfloat16, and near 1
+    divides by 0. It does not decay.
+
+    >>> tx = adamax(0.5)
+    >>> params = jnp.ones(2)
+    >>> updates, state = tx.update(params, tx.init(params), params)
+    >>> [round(float(u), 6) for u in updates]
+    [-0.5, -0.5]
+    """
+    return update_rule(_adamax_leaf, _adamax_scalars, locals(), trees=["exp_avg", "exp_inf"])
+
+
+def _adamax_scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) -> dict[str, Any]:
+    return {
+        "weight": 1 - b1,
+        "keep": b2,
+        "eps": eps,
+        "step": -(learning_rate / (1 - b1**step)),
+    }
+
+
+def _adamax_leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_inf: jax.Array) -> Any:
+    m = lerp(exp_avg, g, c["weight"])
+    u = jnp.maximum(exp_inf * c["keep"], jnp.abs(g) + c["eps"])
+    return c["step"] * m / u, {"exp_avg": m, "exp_inf": u}

@@ -70,7 +70,7 @@ class EMA:
 
     def init(self, tree: Any) -> EMAState:
         """The average before any update: ``tree`` itself, parameters and batch statistics."""
-        return EMAState(jnp.asarray(self.updates, jnp.int32), jax.tree.map(jnp.copy, tree))
+        return EMAState(jax.device_put(np.int32(self.updates)), jax.tree.map(jnp.copy, tree))
 
     def update(self, state: EMAState, tree: Any, stepped: Any = True) -> EMAState:
         """The average after a batch.

@@ -1,5 +1,6 @@
 """torch.optim.Muon. Its count is that of its updates; 0 is the first."""
 
+import functools
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import describe, require, require_count, require_eps, require_rule_arguments
+from jaxsched._validate import describe, require, require_count
 from jaxsched.optimizers._rule import Rule, lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 from jaxsched.param_groups import leaf_path
@@ -45,7 +46,7 @@ def muon(
       nesterov: looks ahead by one step of the momentum.
       ns_coefficients: a, b and c; fixed for the run.
       eps: ε, the least norm that is divided by.
-      ns_steps: n, below 100.
+      ns_steps: n, below 100; an array makes it a loop.
       adjust_lr_fn: r, of a parameter of A rows and B columns:
         ``"original"`` or None, :math:`\sqrt{\max(1, A / B)}`;
         ``"match_rms_adamw"``, :math:`0.2 \sqrt{\max(A, B)}`.
@@ -71,10 +72,6 @@ def muon(
     >>> updates.shape
     (2, 1)
     """
-    require_rule_arguments(
-        learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum, eps=eps
-    )
-    require_eps(eps)
     require_count("ns_steps", ns_steps)
     require("ns_steps", ns_steps, "below 100", lambda v: v < 100)
     require("ns_coefficients", ns_coefficients, "3 numbers", lambda v: len(v) == 3)
@@ -82,21 +79,18 @@ def muon(
         raise ValueError(
             f'adjust_lr_fn must be None, "original" or "match_rms_adamw", got {describe(adjust_lr_fn)}'
         )
-
-    def scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any) -> dict[str, Any]:
-        return {"step": -learning_rate, "weight": 1 - momentum, "momentum": momentum, "eps": eps}
-
+    is_loop = isinstance(ns_steps, jax.Array)  # inside optax.inject_hyperparams
     rule = update_rule(
         _leaf,
-        scalars,
-        numbers={"learning_rate": learning_rate, "momentum": momentum, "eps": eps},
-        trees={"momentum_buffer": jnp.zeros_like},
-        weight_decay=weight_decay,
+        _scalars,
+        locals(),
+        trees=["momentum_buffer"],
+        numbers=["ns_steps"] if is_loop else [],
         decoupled_weight_decay=True,
         switches={
             "nesterov": bool(nesterov),
             "ns_coefficients": tuple(ns_coefficients),
-            "ns_steps": int(ns_steps),
+            "ns_steps": None if is_loop else int(ns_steps),
             "adjust_lr_fn": adjust_lr_fn,
             "transposed": bool(transposed),
         },
@@ -117,6 +111,11 @@ def muon(
     return Rule(init, rule.update)
 
 
+def _scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any, **loop: Any) -> dict[str, Any]:
+    constants = {"momentum": momentum, "eps": eps, **loop}
+    return {"step": -learning_rate, "weight": 1 - momentum, **constants}
+
+
 def adjustment(shape: tuple[int, ...], adjust_lr_fn: str | None) -> float:
     """The factor of the rate for a matrix of this shape."""
     rows, columns = shape
@@ -125,8 +124,12 @@ def adjustment(shape: tuple[int, ...], adjust_lr_fn: str | None) -> float:
     return math.sqrt(max(1, rows / columns))
 
 
-def orthogonalized(
-    u: jax.Array, eps: jax.Array, coefficients: tuple[float, float, float], steps: int
+def _orthogonalize(
+    u: jax.Array,
+    eps: jax.Array,
+    *loop: jax.Array,
+    coefficients: tuple[float, float, float],
+    steps: int | None,
 ) -> jax.Array:
     """The matrix with u's singular vectors and singular values near 1, in bfloat16.
 
@@ -145,10 +148,16 @@ def orthogonalized(
     x = rounded(u.T if tall else u)
     norm = rounded(jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.float32)))))
     x = rounded(x / jnp.maximum(norm, rounded(eps)))
-    for _ in range(steps):
+
+    def iterate(_: Any, x: jax.Array) -> jax.Array:
         gram = rounded(product(x, x.T))
         polynomial = rounded(b * gram.astype(jnp.float32) + c * product(gram, gram))
-        x = rounded(a * x.astype(jnp.float32) + product(polynomial, x))
+        return rounded(a * x.astype(jnp.float32) + product(polynomial, x))
+
+    if steps is None:
+        x = jax.lax.fori_loop(0, loop[0].astype(jnp.int32), iterate, x)
+    for k in range(steps or 0):
+        x = iterate(k, x)
     return x.T if tall else x
 
 
@@ -160,12 +169,19 @@ def _leaf(
     *,
     nesterov: bool,
     ns_coefficients: tuple[float, float, float],
-    ns_steps: int,
+    ns_steps: int | None,
     adjust_lr_fn: str | None,
     transposed: bool,
 ) -> Any:
     b = lerp(momentum_buffer, g, c["weight"])
     u = lerp(g, b, c["momentum"]) if nesterov else b
-    x = orthogonalized(u, c["eps"], ns_coefficients, ns_steps)
+    orthogonalize: Any = functools.partial(
+        _orthogonalize, coefficients=ns_coefficients, steps=ns_steps
+    )
+    sharding = jax.typeof(u).sharding
+    if jax.sharding.AxisType.Explicit in sharding.mesh.axis_types:
+        # Let XLA lay out products of sharded matrices, as it does on automatic axes.
+        orthogonalize = jax.sharding.auto_axes(orthogonalize, out_sharding=sharding)
+    x = orthogonalize(u, c["eps"], *([c["ns_steps"]] if ns_steps is None else []))
     ratio = adjustment(g.shape[::-1] if transposed else g.shape, adjust_lr_fn)
     return c["step"] * ratio * x.astype(g.dtype), {"momentum_buffer": b}

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import require, require_rule_arguments
 from jaxsched.optimizers._rule import update_rule
 from jaxsched.optimizers._scheduled import schedulable
+
+NUMBERS = ("eta_minus", "eta_plus", "step_size_min", "step_size_max")
 
 
 @schedulable
@@ -39,9 +40,6 @@ def rprop(
       step_size_max: the largest step: torch's ``step_sizes[1]``.
       maximize: ascends, with -g for g.
 
-    Returns:
-      A transformation; every number may be a schedule of the updates made.
-
     Raises:
       ValueError: a number out of its range.
 
@@ -55,28 +53,11 @@ def rprop(
     >>> [round(float(u), 6) for u in tx.update(params, state, params)[0]]
     [-0.6, -0.6]
     """
-    require_rule_arguments(
-        learning_rate=learning_rate, step_size_min=step_size_min, step_size_max=step_size_max
-    )
-    require("eta_minus", eta_minus, "above 0 and below 1", lambda v: 0 < v < 1)
-    require("eta_plus", eta_plus, "a finite number above 1", lambda v: 1 < v < float("inf"))
+    return update_rule(_leaf, _scalars, locals(), trees=["prev", "step_size"], numbers=NUMBERS)
 
-    def scalars(step: Any, **numbers: Any) -> dict[str, Any]:
-        return {"first": step == 1, **numbers}
 
-    return update_rule(
-        _leaf,
-        scalars,
-        numbers={
-            "learning_rate": learning_rate,
-            "eta_minus": eta_minus,
-            "eta_plus": eta_plus,
-            "step_size_min": step_size_min,
-            "step_size_max": step_size_max,
-        },
-        trees=dict.fromkeys(["prev", "step_size"], jnp.zeros_like),
-        maximize=maximize,
-    )
+def _scalars(step: Any, learning_rate: Any, **others: Any) -> dict[str, Any]:
+    return {"first": step == 1, "learning_rate": learning_rate, **others}
 
 
 def _leaf(c: Any, g: jax.Array, p: jax.Array, prev: jax.Array, step_size: jax.Array) -> Any:

@@ -4,6 +4,7 @@ The count is that of updates: torch's ``step`` is 1 at the first.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +16,8 @@ from jax.core import Tracer
 
 from jaxsched._float64 import in_float64, plain_float64
 from jaxsched._schedule import as_float64
-from jaxsched._validate import is_number, is_zero
+from jaxsched._validate import is_number, is_zero, require_rule_arguments
+from jaxsched.param_groups import leaf_path
 
 Scalars = Mapping[str, Any]
 K = TypeVar("K")
@@ -49,13 +51,12 @@ class Rule(optax.GradientTransformationExtraArgs):
 def update_rule(
     leaf: Callable[..., tuple[jax.Array, Mapping[str, Any]]],
     scalars: Callable[..., dict[str, Any]],
+    arguments: Mapping[str, Any],
     *,
-    numbers: Scalars,
-    trees: Mapping[str, Callable[[jax.Array], Any]],
-    kept: Mapping[str, float] | None = None,
-    weight_decay: Any = 0.0,
+    trees: Sequence[str] | Mapping[str, Callable[[jax.Array], Any]],
+    numbers: Sequence[str] = (),
+    kept: Mapping[str, float] = MappingProxyType({}),
     decoupled_weight_decay: bool = False,
-    maximize: bool = False,
     switches: Mapping[str, Hashable] = MappingProxyType({}),
     reads_params: str = "",
     takes_again: bool = False,
@@ -69,17 +70,16 @@ def update_rule(
         parameter and the leaves as they are after it. All in the dtype of the
         arithmetic: the parameter's, float32 for half precision. A function of a
         module, so that groups whose switches agree share what is traced.
-      scalars: ``scalars(step, **numbers, **kept)``, in float64, once an update:
+      scalars: ``scalars(step, **arguments, **kept)``, in float64, once an update:
         what c holds, each value rounded once. A value named like one of
         ``kept`` is not for c but what the next update finds there.
-      numbers: the hyperparameters that ``scalars`` takes; ``learning_rate``
-        among them.
-      trees: ``{name: from a parameter to its leaf before the first update}``.
+      arguments: the rule's, by name: those that ``scalars`` takes; ``weight_decay``, coupled, so
+        that the leaf's gradient has it already, or decoupled, so that the parameter shrinks by
+        ``learning_rate`` times it; ``decoupled_weight_decay``, which of the two; ``maximize``.
+      trees: ``{name: from a parameter to its leaf before the first update}``, or names, for zeros.
+      numbers: the arguments that ``scalars`` takes without naming them.
       kept: ``{name: number or bool before the first update}``.
-      weight_decay: coupled, so that the leaf's gradient has it already; or
-        decoupled, so that the parameter shrinks by ``learning_rate`` times it.
-      decoupled_weight_decay: which of the two.
-      maximize: ascends, with -g for g.
+      decoupled_weight_decay: of a rule that has no such argument.
       switches: what else ``leaf`` is told, the same for all leaves.
       reads_params: what makes ``update`` need the parameters, for its error.
       takes_again: whether ``leaf`` also takes ``again``, the gradient for what is
@@ -89,10 +89,18 @@ def update_rule(
       exact_scalars: whether ``scalars`` rounds nothing: signs and selects alone. No device loses
         precision there, and each leaf's kernel can compute them anew; a power or a root gets a
         kernel of its own.
+
+    Raises:
+      ValueError: an argument out of its range.
     """
-    kept = kept or {}
+    names = [*inspect.signature(scalars).parameters, *numbers]
+    given = {name: arguments[name] for name in names if name in arguments}
+    weight_decay = arguments.get("weight_decay", 0.0)
+    require_rule_arguments(**given, weight_decay=weight_decay)
+    fresh_leaves = trees if isinstance(trees, Mapping) else dict.fromkeys(trees, jnp.zeros_like)
     decays = not is_zero(weight_decay)
-    coupled = decays and not decoupled_weight_decay
+    is_decoupled = arguments.get("decoupled_weight_decay", decoupled_weight_decay)
+    coupled = decays and not is_decoupled
     reads_params = "weight_decay" if decays else reads_params
     kind = _Kind(
         leaf,
@@ -100,7 +108,7 @@ def update_rule(
         tuple(trees),
         coupled=coupled,
         decoupled=decays and not coupled,
-        maximize=bool(maximize),
+        maximize=bool(arguments.get("maximize")),
         takes_again=takes_again,
     )
 
@@ -115,7 +123,7 @@ def update_rule(
             },
             {
                 name: jax.tree.map(lambda p, fresh=fresh: fresh(as_leaf(p)), params)
-                for name, fresh in trees.items()
+                for name, fresh in fresh_leaves.items()
             },
         )
 
@@ -132,9 +140,10 @@ def update_rule(
                     f"{reads_params} needs the parameters, got None. Pass params to update."
                 )
             params = updates
+        require_shapes(updates, params)
 
         def derive() -> dict[str, Any]:
-            known = {name: as_float64(value) for name, value in numbers.items()}
+            known = {name: as_float64(value) for name, value in given.items()}
             derived = scalars(state.step.astype(jnp.float64) + 1, **known, **state.scalars)
             decay = as_float64(weight_decay)
             if kind.decoupled:
@@ -156,14 +165,24 @@ def update_rule(
         # Leaves of one shape are traced and lowered once; run eagerly each would be compiled anew.
         traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))
         of_leaf = _traced_row if traced else _row
-        updates, *after = leafwise(
-            lambda g, p, old: of_leaf(kind, by_dtype(as_leaf(p).dtype), g, p, old),
-            updates,
-            params,
-            [state.trees[name] for name in trees],  # a dictionary comes sorted out of jit
-        )
+        leaves, structure = jax.tree.flatten(updates)
+        if any(jax.tree.structure(tree) != structure for tree in state.trees.values()):
+            raise ValueError(
+                "the state must be of the parameters that are trained, got one of others. Where a group "
+                "was frozen or thawed, pass optimizers.carry_state(opt_state, tx, params)."
+            )
+        # By name: a dictionary comes sorted out of jit.
+        others = (params, *(state.trees[name] for name in trees))
+        columns = [structure.flatten_up_to(tree) for tree in others]
+        rows = [
+            of_leaf(kind, by_dtype(as_leaf(p).dtype), g, p, old)
+            for g, p, *old in zip(leaves, *columns, strict=True)
+        ]
+        if rows:
+            updates, *after = map(structure.unflatten, zip(*rows, strict=True))
+            state = state._replace(trees=dict(zip(trees, after, strict=True)))
         step: Any = optax.safe_increment(state.step)
-        return updates, RuleState(step, next_scalars, dict(zip(trees, after, strict=True)))
+        return updates, RuleState(step, next_scalars, state.trees)
 
     return Rule(init, update)
 
@@ -186,20 +205,21 @@ def _row(kind: _Kind, c: Scalars, g: Any, p: Any, old: Sequence[Any]) -> tuple[A
     if p.size == 0:
         return jnp.zeros_like(p), *old
     wide = c["decay"].dtype
-    before = {
-        name: None if value is None else value.astype(wide)
-        for name, value in zip(kind.trees, old, strict=True)
-    }
+    before = {name: value.astype(wide) for name, value in zip(kind.trees, old, strict=True)}
     if kind.takes_again:
         before["again"] = _decayed(kind, c, *(_read_again(g, p) if kind.coupled else (g, p)))
     x = p.astype(wide)
     added, after = kind.leaf(c, _decayed(kind, c, g, p), x, **before, **dict(kind.switches))
     if kind.decoupled:
         added = scaling_update(x, c["shrink"]) + added
-    return round_to(added, p), *(
-        None if value is None else round_to(after[name], value)
-        for name, value in zip(kind.trees, old, strict=True)
-    )
+    news = added, *(after[name] for name in kind.trees)
+    for name, new, like in zip(("update", *kind.trees), news, (p, *old), strict=True):
+        if new.shape != like.shape:
+            raise ValueError(
+                f"the state must be of the parameters, one of which has shape {p.shape}, got "
+                f"{name} of shapes {like.shape} and {new.shape}. Pass what init returns for them."
+            )
+    return tuple(new.astype(like.dtype) for new, like in zip(news, (p, *old), strict=True))
 
 
 _traced_row = jax.jit(_row, static_argnums=0)
@@ -313,35 +333,14 @@ def as_leaf(x: Any) -> Any:
     return x if hasattr(x, "dtype") else jnp.asarray(x, jnp.result_type(float))
 
 
-def round_to(value: jax.Array, like: jax.Array) -> jax.Array:
-    """``value`` in the dtype of ``like``."""
-    return value.astype(like.dtype)
+def require_shapes(gradients: optax.Updates, params: optax.Params) -> None:
+    """Refuse a gradient of another shape than its parameter: it would broadcast."""
 
+    def check(keys: tuple[Any, ...], g: Any, p: Any) -> None:
+        if jnp.shape(g) != jnp.shape(p):
+            raise ValueError(
+                f"the gradient of {'/'.join(leaf_path(keys)) or 'the parameter'} must have the "
+                f"parameter's shape {jnp.shape(p)}, got {jnp.shape(g)}. Pass the gradients of params."
+            )
 
-def leafwise(
-    function: Callable[..., tuple[Any, ...]],
-    tree: optax.Updates,
-    params: optax.Params,
-    state: Sequence[Any],
-) -> tuple[Any, ...]:
-    """``function(leaf, parameter, state)`` mapped over the leaves of trees.
-
-    Args:
-      function: from the leaf of ``tree``, its parameter and its leaves of the state to
-        a new leaf for ``tree``, then one for each of ``state``.
-      tree: whose leaves are walked.
-      params: a tree of its structure.
-      state: trees that are made anew; a leaf that is None there is None in the row.
-
-    Returns:
-      A tree for each value that ``function`` returns.
-    """
-    leaves, structure = jax.tree.flatten(tree)
-    columns = [structure.flatten_up_to(other) for other in (params, *state)]
-    rows = [
-        function(leaf, parameter, old)
-        for leaf, parameter, *old in zip(leaves, *columns, strict=True)
-    ]
-    if not rows:
-        return (tree, *state)
-    return tuple(structure.unflatten(column) for column in zip(*rows, strict=True))
+    jax.tree_util.tree_map_with_path(check, gradients, params)

@@ -152,7 +152,11 @@ def import_state(
     state_dict = _state_dict(state_dict)
     places = _placed(params, mapping, state_dict)
 
+    ndims = _ndims(params)
+
     def rule(state: RuleState) -> RuleState:
+        if not state.trees:
+            _require_sgd(state_dict)
         paths = _paths(state)
         if not paths:
             return state
@@ -170,7 +174,8 @@ def import_state(
             path = "/".join(leaf_path(keys))
             entry = entries[path]
             extra = {key for key, value in entry.items() if value is not None} - kept
-            if extra or (entry and name not in entry and name != BUFFER):
+            is_missing = entry and name not in {*entry, BUFFER}
+            if extra or (is_missing and _is_in_use(name, ndims[path])):
                 raise ValueError(
                     f"the state of {path} must hold {', '.join(state.trees)}, got "
                     f"{', '.join(entry)}. Build the optimizer that it is the state of."
@@ -233,6 +238,7 @@ def export_state(
     """
     like = _state_dict(like)
     places = _placed(params, mapping, like)
+    ndims = _ndims(params)
     state = {key: dict(entry) for key, entry in like["state"].items()}
     for rule in _rules(opt_state):
         # SGD and Muon count nothing.
@@ -247,6 +253,8 @@ def export_state(
         for name, tree in rule.trees.items():
             for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
                 path = leaf_path(keys)
+                if not _is_in_use(name, ndims["/".join(path)]):
+                    continue
                 number, transform = _place("/".join(path), places)
                 known = like["state"].get(number, {}).get(name)
                 shape = tuple(known.shape) if known is not None else None
@@ -288,6 +296,27 @@ def _undone(
     flat = np.empty(array.size)
     flat[order.ravel()] = array.astype(np.float64).ravel()
     return torch.tensor(flat.reshape(shape), dtype=getattr(torch, str(array.dtype)))
+
+
+def _ndims(params: Any) -> dict[str, int]:
+    paths = map("/".join, leaf_paths(params))
+    return dict(zip(paths, map(jnp.ndim, jax.tree.leaves(params)), strict=True))
+
+
+def _is_in_use(name: str, ndim: int) -> bool:
+    """Return whether a parameter has a state of this name: Adafactor's of matrices is not that of vectors."""
+    return ndim > 1 if name in ("row_var", "col_var") else ndim < 2 or name != "variance"
+
+
+def _require_sgd(state_dict: Mapping[str, Any]) -> None:
+    """Refuse the state of another rule where SGD without momentum would drop it."""
+    entries = state_dict["state"].values()
+    names = {name for entry in entries for name, value in entry.items() if value is not None}
+    if names - {"step", BUFFER}:
+        raise ValueError(
+            f"the state of sgd without momentum must hold nothing, got {', '.join(sorted(names))}. "
+            "Build the optimizer that it is the state of."
+        )
 
 
 def _array(tensor: Any) -> np.ndarray:
