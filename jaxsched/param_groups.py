@@ -236,7 +236,7 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
     found = [None if key is None else by_path[key] for key in matches]
     fitted = _tree(params, found)
     unused = ["/".join(path) for path in by_path if path not in used]
-    if unused and paths:  # optax.tree_utils.tree_map_params calls init with a tree of no leaves
+    if unused and matches:  # optax.tree_utils.tree_map_params calls init with a tree of no leaves
         raise ValueError(
             f"labels must fit the parameters, got {len(unused)} that none has: "
             f"{', '.join(unused[:5])}. Label the tree that the optimizer is given."
