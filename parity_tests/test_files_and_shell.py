@@ -248,6 +248,11 @@ while True:
 """
 
 
+def hear_ctrl_c():
+    """In a child process: a shell that runs the tests in the background has SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_packages_are_imported(tmp_path):
     (tmp_path / "jax.py").write_text(SLOW_JAX)
     with subprocess.Popen(
@@ -256,10 +261,14 @@ def test_ctrl_c_while_packages_are_imported(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     ) as child:
         assert child.stdout.readline() == "importing\n"
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
+        try:
+            _, err = child.communicate(timeout=30)
+        finally:
+            child.kill()
     assert child.returncode == 130
     assert err == "jaxsched: interrupted\n"
 
@@ -283,6 +292,7 @@ def test_ctrl_c_that_is_lost_in_a_callback():
     done = subprocess.run(
         [sys.executable, "-c", CALLBACK],
         env={**os.environ, "PYTHONPATH": ROOT},
+        preexec_fn=hear_ctrl_c,
         capture_output=True,
         text=True,
         timeout=30,
