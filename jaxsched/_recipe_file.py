@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched import lr_scheduler, optimizers, schedules
-from jaxsched._io import atomic_write, read_text
+from jaxsched._io import atomic_write, read_text, require_suffix
 from jaxsched._schedule import Schedule, momentum_of, show, traceable
-from jaxsched._validate import require_count, require_suffix, shorten
+from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
 SUFFIXES = (".yaml", ".yml", ".json")
