@@ -157,7 +157,7 @@ class Trace:
         return {
             name: value
             for name in (field.name for field in dataclasses.fields(self))
-            if name not in NOT_HEADER
+            if name not in ("groups", "run", "start", "meta")
             and (value := getattr(self, name)) is not UNSTATED
             and value != {}
             and (name, value) != ("update_rule", None)
@@ -188,11 +188,7 @@ class Trace:
 
     @classmethod
     def stack(
-        cls,
-        rows: Iterable[Groups],
-        *,
-        start: int = 0,
-        header_of: "Trace | None" = None,
+        cls, rows: Iterable[Groups], *, start: int = 0, header_of: "Trace | None" = None
     ) -> "Trace":
         """Build a trace from what ``jaxsched.hyperparameters`` returned after each iteration.
 
@@ -332,8 +328,6 @@ TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (bool | Unstated, "True, False or UNSTATED", ("closed",)),
 )
 """The types of the fields of a trace, and how a message names them."""
-
-NOT_HEADER = ("groups", "run", "start", "meta")
 
 
 def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
