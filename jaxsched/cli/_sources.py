@@ -1,13 +1,11 @@
 """The two sides of ``jaxsched verify``: a trace's or a recipe's file, or ``file.py:name``."""
 
-import contextlib
 import difflib
 import importlib.util
 import inspect
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +45,7 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
             return Recipe.load(text) if Path(text).suffix in SUFFIXES else Trace.load(text)
     if not Path(path).is_file():
         raise ValueError(f"{path} must be a Python file, got no such file.")
-    with _running(path):
-        value = _value(path, name)
+    value = _value(path, name)
     if isinstance(value, Recipe | Trace) or _is_transformation(value):
         return value
     if _is_transformation(inner := getattr(value, "tx", None)):
@@ -74,14 +71,13 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
     return from_torch(*parts, steps_per_epoch=steps_per_epoch, iterations=iterations)
 
 
-@contextlib.contextmanager
-def _running(path: str) -> Iterator[None]:
-    """Turn whatever the user's file raises into a sentence."""
+def _value(path: str, name: str) -> Any:
+    """Return what a name of the user's file is; whatever the file raises is one sentence."""
     folder = Path(path).parent.absolute()
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
-        yield
+        return _run(path, name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{path} must "):
             raise
@@ -97,8 +93,8 @@ def _running(path: str) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _value(path: str, name: str) -> Any:
-    """Return what a name of the user's file is, or what it returns where it is a function."""
+def _run(path: str, name: str) -> Any:
+    """Return what a name of a file is, or what it returns where it is a function."""
     # A name of its own, so that two files of one name can be compared.
     module = f"jaxsched_user_{zlib.crc32(str(Path(path).absolute()).encode()):08x}"
     spec: Any = importlib.util.spec_from_file_location(module, path)

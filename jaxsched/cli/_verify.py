@@ -54,8 +54,8 @@ def verify(
     texts = mine, against
     runs = [sources.load(text, steps_per_epoch, iterations) for text in texts]
     end, least = _end(runs, iterations), iterations or 1
-    both = [sources.evaluate(*each, end, least) for each in zip(texts, runs, strict=True)]
-    found = compare(*_relabelled(*both, _renamed(labels)), iterations=iterations)
+    a, b = (sources.evaluate(*each, end, least) for each in zip(texts, runs, strict=True))
+    found = compare(*_relabelled(a, b, labels), iterations=iterations)
     _print(found)
     if report is not None:
         evidence = {"compared": {"mine": mine, "against": against}, **found.evidence()}
@@ -83,25 +83,19 @@ def _end(runs: list, iterations: int | None) -> int:
     return max(filter(None, ends))
 
 
-def _renamed(labels: str | None) -> dict[str, str]:
-    if labels is None:
-        return {}
-    pairs = [pair.split("=") for pair in labels.split(",")]
+def _relabelled(
+    mine: Recipe | Trace, reference: Recipe | Trace, labels: str | None
+) -> Iterator[Recipe | Trace]:
+    """Yield both, with groups renamed where they have them by the old name.
+
+    Of two that have the same names a swap is made in mine alone: made in both it is none.
+    """
+    pairs = [pair.split("=") for pair in labels.split(",")] if labels is not None else []
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
         raise ValueError(f"--labels must be old=new,old=new, got {labels}")
     names = {old.strip(): new.strip() for old, new in pairs}
     if len(names) < len(pairs):
         raise ValueError(f"--labels must rename each group once, got {labels}")
-    return names
-
-
-def _relabelled(
-    mine: Recipe | Trace, reference: Recipe | Trace, names: dict[str, str]
-) -> Iterator[Recipe | Trace]:
-    """Both, with groups renamed where they have them by the old name.
-
-    Of two that have the same names a swap is made in mine alone: made in both it is none.
-    """
     missing = sorted(set(names) - set(mine.groups) - set(reference.groups))
     if missing:
         known = dict.fromkeys([*mine.groups, *reference.groups])
