@@ -54,7 +54,7 @@ def record(
 
 
 class Recording:
-    """What ``record`` yields, of its arguments: it grows with each step, and has the trace of them.
+    """What ``record`` yields, made of its arguments: it grows with each step, and has the trace.
 
     Attributes:
       meta: the trace's.
@@ -136,16 +136,18 @@ class Recording:
         if self._groups != (id(groups), len(groups)):
             self._groups = id(groups), len(groups)
             self._labels += [str(k) for k in range(len(self._labels), len(groups))]
-            self._places = []
+            found = []
             # Groups may have been taken away.
             for k, (label, group) in enumerate(zip(self._labels, groups, strict=False)):
-                switches = self._switches[label] = {}
+                switches: dict[str, Any] = {}
                 for name, place in places(group, self._rule).items():
                     value = read(group, place)
                     if is_number(value):
-                        self._places.append(((label, name), k, place))
+                        found.append(((label, name), k, place))
                     elif value is None or isinstance(value, bool | str | tuple | list):
                         switches[name] = value
+                self._switches[label] = switches
+            self._places = found
         return {column: float(read(groups[k], place)) for column, k, place in self._places}
 
     def _append(self, row: dict[Column, float]) -> None:
