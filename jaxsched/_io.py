@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,15 +39,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        os.chmod(partial, 0o666 & ~_umask())
+        os.umask(mask := os.umask(0))  # which can only be read by setting it
+        os.chmod(partial, 0o666 & ~mask)
         os.replace(partial, path)
     except BaseException:
         os.unlink(partial)
         raise
 
 
-def make_writable(path: Path) -> None:
-    """Make the folder of an output; refuse an output that cannot be written."""
+def require_suffix(path: str | os.PathLike[str], suffixes: Iterable[str]) -> None:
+    """Refuse a file whose name ends in none of ``suffixes``."""
+    if Path(path).suffix not in suffixes:
+        raise ValueError(f"the file must end in {' or '.join(suffixes)}, got {os.fspath(path)}")
+
+
+def make_writable(path: Path, suffixes: Iterable[str]) -> None:
+    """Make the folder of an output; refuse an output that cannot be written, or ends otherwise."""
+    require_suffix(path, suffixes)
     folder = _target(path).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +75,3 @@ def _target(path: str | os.PathLike[str]) -> Path:
             "Write to another path."
         )
     return target
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

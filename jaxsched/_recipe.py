@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxsched import _validate, optimizers, param_groups
 from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
-from jaxsched._trace import Trace
+from jaxsched._trace import Groups, Trace, map_groups
 from jaxsched._validate import describe, is_number, is_real_array, require_count
 from jaxsched.optimizers import _scheduled
 from jaxsched.optimizers._accumulation import accumulated
@@ -179,15 +179,12 @@ class Recipe:
         A function where the rule has no number, a mask say, is no schedule.
         """
 
-        def is_fixed(name: str, value: Any) -> bool:
+        def entry(label: str, name: str, value: Any) -> Any:
             plain = isinstance(value, bool | int | float | str | tuple | np.generic | Schedule)
             known = plain or value is None or is_real_array(value)
-            return not known and not _is_numeric(self._parameters[name])
+            return value if known or _is_numeric(self._parameters[name]) else Fixed(value)
 
-        return {
-            label: {k: Fixed(v) if is_fixed(k, v) else v for k, v in group.items()}
-            for label, group in self.complete_groups().items()
-        }
+        return map_groups(entry, self.complete_groups())
 
     def _values(self, iteration: ArrayLike) -> dict[str, dict[str, Any]]:
         return _scheduled.evaluate_groups(self._scheduled_groups, iteration)
@@ -198,7 +195,7 @@ class Recipe:
         values = _rounded(self._values(self.start))
         return all(isinstance(self._rule(group), Rule) for group in values.values())
 
-    def rules(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def rules(self, values: Groups) -> dict[str, Any]:
         """Return the update rule of each group, at an iteration's values."""
         values = values if self._takes_float64 else _rounded(values)
         return {label: self._rule(group) for label, group in values.items()}
@@ -400,9 +397,7 @@ class _LabelledRules:
     def is_trained(self, params: optax.Params) -> Any:
         return jax.tree.map(lambda label: label != param_groups.FROZEN, self.fit(params))
 
-    def build(
-        self, iteration: Any, values: Mapping[str, Mapping[str, Any]]
-    ) -> optax.GradientTransformation:
+    def build(self, iteration: Any, values: Groups) -> optax.GradientTransformation:
         recipe = self.recipe
         rules = optax.multi_transform(
             {**recipe.rules(values), param_groups.FROZEN: optax.set_to_zero()}, self.fit
@@ -420,15 +415,13 @@ class _LabelledRules:
         return rules
 
 
-def _rounded(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _rounded(values: Groups) -> dict[str, dict[str, Any]]:
     """Return the arrays among ``values`` in the default float dtype, for rules of others."""
-    return {
-        label: {
-            name: _scheduled.to_default_float(v) if isinstance(v, jax.Array) else v
-            for name, v in group.items()
-        }
-        for label, group in values.items()
-    }
+
+    def rounded(label: str, name: str, value: Any) -> Any:
+        return _scheduled.to_default_float(value) if isinstance(value, jax.Array) else value
+
+    return map_groups(rounded, values)
 
 
 def _require_fields(recipe: Any) -> None:

@@ -1,9 +1,5 @@
-"""A recipe as a file, YAML or JSON: plain data, in which functions of this package go by name.
+"""A recipe as a file, YAML or JSON: plain data, in which the package's functions go by name."""
 
-Reading runs no code of the file: a function is looked up among those of the package.
-"""
-
-import dataclasses
 import inspect
 import json
 import os
@@ -17,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched import lr_scheduler, optimizers, schedules
-from jaxsched._io import atomic_write, read_text
+from jaxsched._io import atomic_write, read_text, require_suffix
 from jaxsched._schedule import Schedule, momentum_of, show, traceable
-from jaxsched._validate import require_count, require_suffix, shorten
+from jaxsched._trace import map_groups
+from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -80,25 +77,17 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
                 f"None for {show(value)}. Pass how many to tabulate."
             )
         with traceable(name), jax.enable_x64(True):
-            for end in (recipe.start, recipe.start + n - 1):
-                value(
-                    jnp.asarray(end)
-                )  # a table that does not reach there refuses; jitted it is NaN
             counts = jnp.arange(recipe.start, recipe.start + n)
+            for end in (counts[0], counts[-1]):
+                value(end)  # a table that does not reach there refuses; jitted it is NaN
             values = np.asarray(jax.jit(jax.vmap(lambda c: jnp.asarray(value(c), float)))(counts))
         return _encode(schedules.table(values, start=recipe.start))
 
-    groups = {
-        label: {name: entry(f"{name} of group {label}", value) for name, value in group.items()}
-        for label, group in recipe.groups.items()
-    }
+    groups = map_groups(lambda label, k, v: entry(f"{k} of group {label}", v), recipe.groups)
     content = {"format": f"{FORMAT} {VERSION}", "update_rule": rule, "groups": groups}
     content |= {name: _encode(v) for name in PLAIN if (v := getattr(recipe, name)) is not None}
-    for part, kind in PARTS.items():
-        if (value := getattr(recipe, part)) is not None:
-            names = [field.name for field in dataclasses.fields(kind)]
-            content[part] = {name: entry(f"{part}.{name}", getattr(value, name)) for name in names}
-    return content
+    parts = {part: vars(value) for part in PARTS if (value := getattr(recipe, part)) is not None}
+    return content | map_groups(lambda part, k, v: entry(f"{part}.{k}", v), parts)
 
 
 def decode(content: Any) -> dict[str, Any]:
@@ -140,14 +129,8 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
     if Path(path).suffix == ".json":
         text = json.dumps(content, indent=1) + "\n"
     else:
-        yaml = _yaml()
-
-        class Dumper(yaml.SafeDumper):
-            def ignore_aliases(self, data: Any) -> bool:
-                return True
-
-        _read_numbers_as_json(yaml, Dumper)  # so that a label such as 1e5 is quoted
-        text = yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=99)
+        yaml, _, dumper = _yaml()
+        text = yaml.dump(content, Dumper=dumper, sort_keys=False, default_flow_style=None, width=99)
     if len(text) > MAX_BYTES:
         raise ValueError(
             f"the file of a recipe must have at most {MAX_BYTES:,} bytes, got {len(text):,}. "
@@ -160,18 +143,18 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
 def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
     """Read a recipe's file and make the recipe of it, as in ``Recipe.load``."""
     require_suffix(path, SUFFIXES)
-    name = os.fspath(path)
     try:
         text = read_text(path, MAX_BYTES)
         is_json = Path(path).suffix == ".json"
         content = json.loads(text, object_pairs_hook=_unique) if is_json else _load_yaml(text)
         return make(**decode(content))
-    except (
-        *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
-        RecursionError,
-    ) as error:
-        reason = str(error) or type(error).__name__
-        raise ValueError(shorten(f"{name} must be the file of a recipe: {reason}")) from error
+    except REFUSED as error:
+        reason = f"must be the file of a recipe: {str(error) or type(error).__name__}"
+        raise ValueError(shorten(f"{os.fspath(path)} {reason}")) from error
+
+
+REFUSED = TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError
+"""What the content of a file may raise."""
 
 
 def _has_function(value: Any) -> bool:
@@ -269,7 +252,12 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return entries
 
 
-def _yaml() -> Any:
+def _yaml() -> tuple[Any, Any, Any]:
+    """Return PyYAML, and its safe loader and dumper with numbers as JSON has them.
+
+    1e-8 is then a number, which is text to YAML 1.1, and neither 010 nor 1:30 is, which it reads as
+    8 and 90; a label such as 1e5 is quoted. Aliases, which can grow without end, are refused.
+    """
     try:
         import yaml
     except ModuleNotFoundError as error:
@@ -277,22 +265,10 @@ def _yaml() -> Any:
             "a recipe in YAML needs PyYAML: pip install 'jaxsched[train]'. Or use .json.",
             name="yaml",
         ) from error
-    return yaml
 
-
-def _read_numbers_as_json(yaml: Any, kind: Any) -> None:
-    """Make 1e-8 a number, text to YAML 1.1, and neither 010 nor 1:30, which it reads as 8 and 90."""
-    kind.yaml_implicit_resolvers = {
-        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    for name, rule in NUMBERS.items():
-        kind.add_implicit_resolver(f"tag:yaml.org,2002:{name}", rule, list("-+0123456789."))
-
-
-def _load_yaml(text: str) -> Any:
-    """Load plain YAML, in which 1e-8 is a number; without aliases, which can grow without end."""
-    yaml = _yaml()
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
 
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
@@ -306,8 +282,19 @@ def _load_yaml(text: str) -> Any:
                 [(construct(k, deep=True), construct(v, deep=True)) for k, v in node.value]
             )
 
-    _read_numbers_as_json(yaml, Loader)
+    for kind in (Loader, Dumper):
+        kind.yaml_implicit_resolvers = {
+            first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
+            for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+        for name, rule in NUMBERS.items():
+            kind.add_implicit_resolver(f"tag:yaml.org,2002:{name}", rule, list("-+0123456789."))
+    return yaml, Loader, Dumper
+
+
+def _load_yaml(text: str) -> Any:
+    yaml, loader, _ = _yaml()
     try:
-        return yaml.load(text, Loader=Loader)  # a SafeLoader
-    except (yaml.YAMLError, AttributeError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        return yaml.load(text, Loader=loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

@@ -7,12 +7,13 @@ from string import ascii_uppercase
 from typing import Any
 
 from jaxsched._schedule import show
+from jaxsched._validate import shorten
 
 MAX_ROWS = 12
 """Groups, and schedules, that are written out."""
 
-MAX_WIDTH = 24
-"""Characters of a value in the table; what is longer is written below it, under a letter."""
+MAX_WIDTH, MAX_LINE = 24, 160
+"""Characters of a value in the table, what is longer being written below it; and of a line there."""
 
 HTML_ROWS = 2000
 """Iterations of the picture where the recipe has no length."""
@@ -24,7 +25,7 @@ def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:
     letters: dict[str, str] = {}
 
     def cell(value: Any) -> str:
-        line = _one_line(value)
+        line = " ".join(show(value).split())
         if len(line) <= MAX_WIDTH:
             return line
         number = len(letters)
@@ -36,14 +37,15 @@ def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:
         rows.append([label if label.isprintable() else repr(label), *cells])
     dropped = len(rows) - 1 - MAX_ROWS
     more = [f"… and {dropped} more groups"] if dropped > 0 else []
-    legend = [f"{letter} = {_shortened(line)}" for line, letter in letters.items()]
+    legend = [f"{letter} = {shorten(line, MAX_LINE)}" for line, letter in letters.items()]
     if len(legend) > MAX_ROWS:
         legend[MAX_ROWS:] = [f"… and {len(legend) - MAX_ROWS} more schedules"]
     end = "" if recipe.length is None else f" to {recipe.length}"
     groups = f"{len(recipe.groups)} group{'s'[: len(recipe.groups) != 1]}"
-    rule = _shortened(_one_line(recipe.update_rule), 99)
+    rule = shorten(show(recipe.update_rule), 99)
     title = f"Recipe: {rule}, {groups}, {recipe.clock} {show(recipe.start)}{end}"
-    return title, rows[: MAX_ROWS + 1], more, legend + [_shortened(s) for s in _settings(recipe)]
+    settings = [shorten(line, MAX_LINE) for line in _settings(recipe)]
+    return title, rows[: MAX_ROWS + 1], more, legend + settings
 
 
 def _settings(recipe: Any) -> list[str]:
@@ -99,12 +101,3 @@ def _picture(recipe: Any) -> str:
     figure_of(trace, size=(6, 3)).savefig(file, format="svg")
     content = file.getvalue()
     return content[content.index("<svg") :]
-
-
-def _one_line(value: Any) -> str:
-    return " ".join(show(value).split())
-
-
-def _shortened(line: str, width: int = 160) -> str:
-    half = width // 2 - 2
-    return line if len(line) <= width else f"{line[:half]} … {line[-half:]}"

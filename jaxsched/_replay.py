@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsched import optimizers
-from jaxsched._trace import Trace, Unstated
+from jaxsched._trace import Trace, Unstated, by_column, map_groups
 from jaxsched.schedules import table
 
 
@@ -15,7 +15,13 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
     """Return the arguments of ``Recipe`` that replay a trace, as in ``Recipe.from_trace``."""
     _require_replayable(trace)
     if update_rule is None:
-        update_rule = _named_rule(trace)
+        rule = getattr(optimizers, trace.update_rule or "", None)
+        if not callable(rule) or "learning_rate" not in inspect.signature(rule).parameters:
+            raise ValueError(
+                f"trace must name a rule of jaxsched.optimizers, got {trace.update_rule or 'none'}. "
+                "Pass update_rule."
+            )
+        update_rule = rule
     arguments = inspect.signature(update_rule).parameters
 
     def entry(label: str, name: str, values: np.ndarray) -> Any:
@@ -28,13 +34,8 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
         whole = name in arguments and type(arguments[name].default) is int  # Muon's ns_steps
         return int(value) if whole else value
 
-    groups = {
-        label: {
-            **{name: entry(label, name, values) for name, values in group.items()},
-            **trace.switches.get(label, {}),
-        }
-        for label, group in trace.groups.items()
-    }
+    groups = map_groups(entry, trace.groups)
+    groups = {label: {**group, **trace.switches.get(label, {})} for label, group in groups.items()}
     stated: dict[str, Any] = {
         name: None if isinstance(value, Unstated) else value
         for name in ("clip_norm", "clip_value", "ema")
@@ -57,13 +58,12 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
 def _require_replayable(trace: Trace) -> None:
     if not len(trace):
         raise ValueError("trace must have at least 1 row, got 0.")
-    for label, group in trace.groups.items():
-        for name, values in group.items():
-            if np.isnan(values).any():
-                raise ValueError(
-                    f"trace must have a number in each row, got nan of {label}/{name} in row "
-                    f"{np.isnan(values).argmax()}. Replay a stretch in which all groups are there."
-                )
+    for name, values in by_column(trace.groups).items():
+        if np.isnan(values).any():
+            raise ValueError(
+                f"trace must have a number in each row, got nan of {name} in row "
+                f"{np.isnan(values).argmax()}. Replay a stretch in which all groups are there."
+            )
     if trace.clock not in ("iteration", "update"):
         raise ValueError(
             f"trace must count iterations or updates, got one that counts {trace.clock}s. "
@@ -77,16 +77,6 @@ def _require_replayable(trace: Trace) -> None:
                 f"{'an average' if name == 'ema_updates' else 'accumulation'}, got "
                 f"{', '.join(trace.run) or 'none'}. Add recipe.bookkeeping(n) to it."
             )
-
-
-def _named_rule(trace: Trace) -> Callable[..., Any]:
-    rule = getattr(optimizers, trace.update_rule or "", None)
-    if not callable(rule) or "learning_rate" not in inspect.signature(rule).parameters:
-        raise ValueError(
-            f"trace must name a rule of jaxsched.optimizers, got {trace.update_rule or 'none'}. "
-            "Pass update_rule."
-        )
-    return rule
 
 
 def _accumulation(trace: Trace) -> optimizers.Accumulation | None:

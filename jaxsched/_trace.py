@@ -1,7 +1,4 @@
-"""Trace: the hyperparameters of a run as columns of numbers, with a header; saved and loaded.
-
-Row k of a trace is iteration ``start + k``, unless its ``clock`` names another count.
-"""
+"""Trace: the hyperparameters of a run as columns of numbers, with a header; saved and loaded."""
 
 import dataclasses
 import enum
@@ -10,7 +7,7 @@ import operator
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +28,30 @@ NOT_CLOSED = (
 
 VERSIONS = ("torch", "torchvision", "numpy", "python")
 """Keys of an old ``meta`` that are versions."""
+
+Groups = Mapping[str, Mapping[str, Any]]
+"""``{label: {name: value}}``."""
+
+
+def map_groups(function: Callable[[str, str, Any], Any], groups: Groups) -> dict[str, dict]:
+    """Return ``{label: {name: function(label, name, value)}}``, in the order of ``groups``."""
+    return {
+        label: {name: function(label, name, value) for name, value in group.items()}
+        for label, group in groups.items()
+    }
+
+
+def by_column(groups: Groups) -> dict[str, Any]:
+    """Return the values of ``groups`` by ``label/name``."""
+    return {f"{label}/{name}": v for label, group in groups.items() for name, v in group.items()}
+
+
+def rename(by_label: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a mapping with labels renamed, ``{old: new}``, refusing two that get one name."""
+    renamed = [names.get(label, label) for label in by_label]
+    if len(set(renamed)) < len(renamed):
+        raise ValueError(f"labels must stay unique, got {shorten(', '.join(renamed), 200)}.")
+    return dict(zip(renamed, by_label.values(), strict=True))
 
 
 class Unstated(enum.Enum):
@@ -79,14 +100,14 @@ class Trace:
     Trace(2 rows from iteration 0, weight: learning_rate)
     """
 
-    groups: Mapping[str, Mapping[str, Any]]
+    groups: Groups
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     start: int = 0
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _: dataclasses.KW_ONLY
     clock: str = "iteration"
     update_rule: str | None = None
-    switches: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    switches: Groups = dataclasses.field(default_factory=dict)
     constants: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     clip_norm: float | Unstated | None = UNSTATED
     clip_value: float | Unstated | None = UNSTATED
@@ -96,60 +117,50 @@ class Trace:
     closed: bool | Unstated = UNSTATED
 
     def __post_init__(self) -> None:
-        for name, (kinds, rule) in FIELDS.items():
-            if not isinstance(getattr(self, name), kinds):
-                value = describe(getattr(self, name))
-                raise TypeError(f"{name} of a trace must be {rule}, got {value}.")
-        groups = {
-            label: {name: _column(f"{label}/{name}", values) for name, values in group.items()}
-            for label, group in self.groups.items()
-        }
-        run = {
-            name: _column(name, values).astype(np.float64, copy=False)
-            for name, values in self.run.items()
-        }
-        object.__setattr__(self, "groups", groups)
-        object.__setattr__(self, "run", run)
-        object.__setattr__(self, "start", operator.index(self.start))
-        switches = {  # a file has lists where Python has tuples
-            label: {k: tuple(v) if isinstance(v, list) else v for k, v in group.items()}
-            for label, group in self.switches.items()
-        }
-        object.__setattr__(self, "switches", switches)
-        for label, group in groups.items():
-            for name in group:
-                # In a file the last / ends the label.
-                if "/" in name:
-                    raise ValueError(
-                        f"names of hyperparameters must have no /, got {name} in group {label}. "
-                        "Put it into the label."
-                    )
+        for kinds, rule, names in TYPES:
+            for name in names:
+                if not isinstance(value := getattr(self, name), kinds):
+                    raise TypeError(f"{name} of a trace must be {rule}, got {describe(value)}.")
+
+        def column(label: str, name: str, values: Any) -> np.ndarray:
+            if "/" in name:  # in a file the last / ends the label
+                raise ValueError(
+                    f"names of hyperparameters must have no /, got {name} in group {label}. "
+                    "Put it into the label."
+                )
+            return _column(f"{label}/{name}", values)
+
+        def switch(_: str, name: str, value: Any) -> Any:
+            return tuple(value) if isinstance(value, list) else value  # which a file has for it
+
+        vars(self).update(
+            groups=map_groups(column, self.groups),
+            run={k: _column(k, v).astype(np.float64, copy=False) for k, v in self.run.items()},
+            start=operator.index(self.start),
+            switches=map_groups(switch, self.switches),
+        )
         columns = self.columns()
-        first = next(iter(columns), None)
         for name, values in columns.items():
             if len(values) != len(self):
                 raise ValueError(
                     "all columns of a trace must have one length, got "
-                    f"{len(self)} rows of {first} and {len(values)} of {name}. Cut all to one."
+                    f"{len(self)} rows of {next(iter(columns))} and {len(values)} of {name}. "
+                    "Cut all to one."
                 )
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return every column by its name in a table, ``label/name``; those of no group last."""
-        by_label = {
-            f"{label}/{name}": values
-            for label, group in self.groups.items()
-            for name, values in group.items()
-        }
-        return {**by_label, **self.run}
+        return {**by_column(self.groups), **self.run}
 
     def header(self) -> dict[str, Any]:
         """Return what the trace states beside its columns and notes, by the name of the field."""
-        fields = (field.name for field in dataclasses.fields(self))
-        values = {name: getattr(self, name) for name in fields if name not in NOT_HEADER}
         return {
             name: value
-            for name, value in values.items()
-            if value is not UNSTATED and value != {} and (name, value) != ("update_rule", None)
+            for name in (field.name for field in dataclasses.fields(self))
+            if name not in ("groups", "run", "start", "meta")
+            and (value := getattr(self, name)) is not UNSTATED
+            and value != {}
+            and (name, value) != ("update_rule", None)
         }
 
     def __len__(self) -> int:
@@ -165,27 +176,19 @@ class Trace:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trace):
             return NotImplemented
-        mine, theirs = self.columns(), other.columns()
-        return (
-            self.start == other.start
-            and _as_text(self.header(), self.meta) == _as_text(other.header(), other.meta)
-            and list(mine) == list(theirs)
-            and all(
-                mine[name].dtype == theirs[name].dtype
-                and np.array_equal(mine[name], theirs[name], equal_nan=True)
-                for name in mine
-            )
+        mine, theirs = (
+            (t.start, _as_text(t.header(), t.meta), *t.columns()) for t in (self, other)
+        )
+        pairs = zip(self.columns().values(), other.columns().values(), strict=False)
+        return mine == theirs and all(
+            x.dtype == y.dtype and np.array_equal(x, y, equal_nan=True) for x, y in pairs
         )
 
     __hash__: ClassVar[None] = None  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @classmethod
     def stack(
-        cls,
-        rows: Iterable[Mapping[str, Mapping[str, Any]]],
-        *,
-        start: int = 0,
-        header_of: "Trace | None" = None,
+        cls, rows: Iterable[Groups], *, start: int = 0, header_of: "Trace | None" = None
     ) -> "Trace":
         """Build a trace from what ``jaxsched.hyperparameters`` returned after each iteration.
 
@@ -198,25 +201,18 @@ class Trace:
           ValueError: a row has other groups or names than the first.
         """
         rows = list(rows)
-        labels = {label: tuple(group) for label, group in rows[0].items()} if rows else {}
-        for k, row in enumerate(rows):
-            if {label: set(group) for label, group in row.items()} != {
-                label: set(names) for label, names in labels.items()
-            }:
-                names = ", ".join(
-                    f"{label}/{name}" for label, group in row.items() for name in group
-                )
+        first = rows[0] if rows else {}
+        names = [map_groups(lambda *_: None, row) for row in rows]
+        for k, row in enumerate(names):
+            if row != names[0]:
                 raise ValueError(
-                    f"rows must have the names of the first, got {shorten(names, 200) or 'nothing'} in row {k}. "
+                    "rows must have the names of the first, got "
+                    f"{shorten(', '.join(by_column(row)), 200) or 'nothing'} in row {k}. "
                     "Stack one optimizer's."
                 )
-        groups = {
-            label: {name: np.array([row[label][name] for row in rows]) for name in names}
-            for label, names in labels.items()
-        }
-        return dataclasses.replace(
-            cls({}) if header_of is None else header_of, groups=groups, run={}, start=start
-        )
+        groups = map_groups(lambda label, name, _: np.array([r[label][name] for r in rows]), first)
+        header_of = cls({}) if header_of is None else header_of
+        return dataclasses.replace(header_of, groups=groups, run={}, start=start)
 
     def head(self, n: int) -> "Trace":
         """The first ``n`` rows."""
@@ -224,13 +220,13 @@ class Trace:
 
     def between(self, first: int, end: int) -> "Trace":
         """Return the rows ``first`` to ``end - 1``, counted as ``start`` is."""
-        rows = slice(first - self.start, end - self.start)
-        groups = {
-            label: {name: values[rows] for name, values in group.items()}
-            for label, group in self.groups.items()
-        }
+        return self.take(slice(first - self.start, end - self.start), start=first)
+
+    def take(self, rows: Any, **fields: Any) -> "Trace":
+        """Return the rows that an index of NumPy selects, with other fields replaced."""
+        groups = map_groups(lambda _, name, values: values[rows], self.groups)
         run = {name: values[rows] for name, values in self.run.items()}
-        return dataclasses.replace(self, groups=groups, run=run, start=first)
+        return dataclasses.replace(self, **{"groups": groups, "run": run, **fields})
 
     def relabel(self, names: Mapping[str, str]) -> "Trace":
         """The same trace with groups renamed, ``{old: new}``; two may be swapped.
@@ -244,15 +240,8 @@ class Trace:
                 f"labels must be among {shorten(', '.join(self.groups), 200)}, "
                 f"got {shorten(', '.join(unknown), 200)}."
             )
-        renamed = [names.get(label, label) for label in self.groups]
-        if len(set(renamed)) < len(renamed):
-            raise ValueError(f"labels must stay unique, got {shorten(', '.join(renamed), 200)}.")
-        groups = dict(zip(renamed, self.groups.values(), strict=True))
-        switches, constants = (
-            {names.get(label, label): values for label, values in by_label.items()}
-            for by_label in (self.switches, self.constants)
-        )
-        return dataclasses.replace(self, groups=groups, switches=switches, constants=constants)
+        fields = {k: rename(getattr(self, k), names) for k in ("groups", "switches", "constants")}
+        return dataclasses.replace(self, **fields)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as an npz archive; a file already there is replaced whole.
@@ -265,12 +254,7 @@ class Trace:
             "start": np.array(self.start, np.int64),
             "header": np.array(json.dumps(self.header(), default=_plain)),
             "meta": np.array(json.dumps(dict(self.meta), default=_plain)),
-            **{f"run/{name}": values for name, values in self.run.items()},
-            **{
-                f"groups/{label}/{name}": values
-                for label, group in self.groups.items()
-                for name, values in group.items()
-            },
+            **by_column({"run": self.run, "groups": by_column(self.groups)}),
         }
         # An archive whose directory is cut reads as one with fewer columns.
         arrays["columns"] = np.array(json.dumps(sorted(arrays)))
@@ -335,23 +319,15 @@ class _TooLarge(ValueError):
     """A file whose arrays need more memory than they may."""
 
 
-FIELDS: Mapping[str, tuple[Any, str]] = {
-    **dict.fromkeys(
-        ("groups", "run", "meta", "switches", "constants", "versions"), (Mapping, "a mapping")
-    ),
-    "clock": (str, "a string"),
-    "update_rule": (str | None, "a string or None"),
-    **dict.fromkeys(
-        ("clip_norm", "clip_value"), (float | int | None | Unstated, "a number, None or UNSTATED")
-    ),
-    **dict.fromkeys(
-        ("accumulation", "ema"), (Mapping | None | Unstated, "a mapping, None or UNSTATED")
-    ),
-    "closed": (bool | Unstated, "True, False or UNSTATED"),
-}
-"""The types of the fields of a trace."""
-
-NOT_HEADER = ("groups", "run", "start", "meta")
+TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+    (Mapping, "a mapping", ("groups", "run", "meta", "switches", "constants", "versions")),
+    (str, "a string", ("clock",)),
+    (str | None, "a string or None", ("update_rule",)),
+    (float | int | None | Unstated, "a number, None or UNSTATED", ("clip_norm", "clip_value")),
+    (Mapping | None | Unstated, "a mapping, None or UNSTATED", ("accumulation", "ema")),
+    (bool | Unstated, "True, False or UNSTATED", ("closed",)),
+)
+"""The types of the fields of a trace, and how a message names them."""
 
 
 def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -368,20 +344,17 @@ def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _as_text(*contents: Any) -> str:
     """Return what a file would hold: so NaN is NaN, and a tuple a list."""
-
-    def plain(value: Any) -> Any:
-        is_plain = isinstance(value, Mapping) or hasattr(value, "dtype")
-        return _plain(value) if is_plain else repr(value)
-
-    return json.dumps(contents, default=plain, sort_keys=True)
+    return json.dumps(contents, default=lambda value: _plain(value, repr), sort_keys=True)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, otherwise: Callable[[Any], str] | None = None) -> Any:
     """What JSON takes for a NumPy value or a mapping of a kind of its own."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "dtype"):
         return np.asarray(value).tolist()
+    if otherwise is not None:
+        return otherwise(value)
     raise TypeError(f"notes must be what JSON takes, got {type(value).__name__} among them.")
 
 

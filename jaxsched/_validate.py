@@ -7,10 +7,8 @@ would be to wait for their device.
 import math
 import numbers
 import operator
-import os
 import reprlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -194,9 +192,3 @@ def require_run(*, epochs: Any, steps_per_epoch: Any, start_epoch: Any) -> None:
     if not isinstance(epochs, jax.Array):
         require("start_epoch", start_epoch, f"below epochs, {epochs}", lambda v: v < epochs)
     require_below_int32("epochs * steps_per_epoch", epochs * steps_per_epoch)
-
-
-def require_suffix(path: str | os.PathLike[str], suffixes: Iterable[str]) -> None:
-    """Refuse a file whose name ends in none of ``suffixes``."""
-    if Path(path).suffix not in suffixes:
-        raise ValueError(f"the file must end in {' or '.join(suffixes)}, got {os.fspath(path)}")

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxsched._figure import figure_of
-from jaxsched._io import atomic_write
+from jaxsched._io import atomic_write, require_suffix
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
-from jaxsched._validate import require_count, require_suffix
+from jaxsched._validate import require_count
 from jaxsched.parity import Quantity, Report
 
 __all__ = ["plot", "plot_difference", "rows_of"]

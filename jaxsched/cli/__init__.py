@@ -1,8 +1,4 @@
-"""The command ``jaxsched``: train, plot, export, record, verify.
-
-Its counts are iterations; 0 is the first. Importing this module imports no package, so that
-Ctrl-C is heard while ``main`` imports them.
-"""
+"""The command ``jaxsched``. It imports no package but in ``main``, so that Ctrl-C is heard then."""
 
 import io
 import os
@@ -33,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.unraisablehook = _end_where_interrupted  # and so can a callback
     try:
         if arguments is None:
-            _fit_terminal()
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")  # it may not show every character
+            if shutil.get_terminal_size().columns < MIN_COLUMNS:
+                os.environ["COLUMNS"] = str(MIN_COLUMNS)
         from jaxsched.cli import _commands
 
         if is_process:
@@ -64,11 +63,3 @@ def _end_where_interrupted(unraisable: Any) -> None:
     if unraisable.exc_type is KeyboardInterrupt:
         _end()
     sys.__unraisablehook__(unraisable)
-
-
-def _fit_terminal() -> None:
-    """Print to what cannot show every character, and to a narrow terminal."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    if shutil.get_terminal_size().columns < MIN_COLUMNS:
-        os.environ["COLUMNS"] = str(MIN_COLUMNS)

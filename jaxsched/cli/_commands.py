@@ -1,9 +1,4 @@
-"""The commands and their options. Counts are iterations; 0 is the first.
-
-A command is a function and its options are that function's arguments; ``plot`` and
-``export`` take those of the recipe too. A new factory in ``recipes.__all__`` needs
-no line here.
-"""
+"""The commands and their options, which are a function's arguments, and for some a recipe's too."""
 
 import contextlib
 import difflib
@@ -24,8 +19,7 @@ from jaxsched import recipes
 from jaxsched._recipe import Recipe
 from jaxsched._recipe_file import SUFFIXES
 from jaxsched._validate import shorten
-from jaxsched.cli._curves import export, plot
-from jaxsched.cli._record import record
+from jaxsched.cli._files import export, plot, record
 from jaxsched.cli._verify import verify
 from jaxsched.examples._train import train
 
@@ -37,7 +31,6 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "verify": verify,
 }
 
-
 PLAIN = (bool, int, float, str, Path, type(None))
 """Types of options that a command line can hold."""
 
@@ -46,8 +39,8 @@ def run(words: list[str]) -> int:
     """Run the command that ``words`` name, as in ``cli.main``."""
     prog = "jaxsched"
     try:
-        name = _chosen("command", COMMANDS, words, prog)
-        prog, command, factory = f"{prog} {name}", COMMANDS[name], None
+        name, command = _chosen("command", COMMANDS, words, prog)
+        prog, factory = f"{prog} {name}", None
         if typing.get_type_hints(command).get("recipe") is Recipe:
             if words and Path(words[0]).suffix in SUFFIXES:
                 file = words.pop(0)
@@ -56,8 +49,8 @@ def run(words: list[str]) -> int:
                 loaded = Recipe.load(file)
                 factory = lambda: loaded  # noqa: E731
             else:
-                name = _chosen("recipe", factories(), words, prog)
-                prog, factory = f"{prog} {name}", factories()[name]
+                name, factory = _chosen("recipe", factories(), words, prog)
+                prog = f"{prog} {name}"
         return _bound(command, factory, words, prog)() or 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -82,8 +75,10 @@ def factories() -> dict[str, Callable[..., Recipe]]:
     }
 
 
-def _chosen(what: str, choices: Mapping[str, Callable], words: list[str], prog: str) -> str:
-    """The choice that the first of ``words`` names, which is taken off."""
+def _chosen(
+    what: str, choices: Mapping[str, Callable], words: list[str], prog: str
+) -> tuple[str, Callable]:
+    """Return the choice that the first of ``words`` names, and take the word off."""
     word = words.pop(0) if words else "none"
     if word in ("-h", "--help"):
         print(f"usage: {prog} {what.upper()} …\n")
@@ -98,7 +93,7 @@ def _chosen(what: str, choices: Mapping[str, Callable], words: list[str], prog: 
         close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]}?" if close else f"See {prog} --help."
         raise ValueError(f"{what} must be one of {', '.join(choices)}, got {word}. {hint}")
-    return name
+    return name, choices[name]
 
 
 def _bound(
@@ -107,11 +102,11 @@ def _bound(
     """``command`` with the options in ``words``, its recipe made of those of ``factory``."""
     import tyro
 
-    hints = {}
-    takes_script = "script" in inspect.signature(command).parameters
+    hints, parameters = {}, inspect.signature(command).parameters
+    takes_script = "script" in parameters
     end = words.index("--") if takes_script and "--" in words else len(words)
     words, script = words[:end], words[end + 1 :]
-    if "out" in inspect.signature(command).parameters:
+    if "out" in parameters:
         out = typing.get_type_hints(command)["out"]
         hints["out"] = Annotated[out, tyro.conf.arg(aliases=["-o"])]
     if factory:
@@ -119,12 +114,8 @@ def _bound(
     refusal = io.StringIO()
     try:
         with contextlib.redirect_stderr(refusal):
-            bound = tyro.cli(
-                _binder(command, **hints),
-                prog=prog,
-                args=words,
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
+            binder, config = _binder(command, **hints), (tyro.conf.OmitArgPrefixes,)
+            bound = tyro.cli(binder, prog=prog, args=words, config=config)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -146,7 +137,7 @@ def _bound(
 
 
 def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial]:
-    """``function`` as tyro reads it, with other type hints; called, it is bound, not run."""
+    """Return ``function`` as tyro reads it, with other type hints; called, it is bound, not run."""
     import tyro
 
     hints = {**typing.get_type_hints(function), **hints}
@@ -155,17 +146,15 @@ def _binder(function: Callable, **hints: Any) -> Callable[..., functools.partial
     def binder(*given: Any, **options: Any) -> functools.partial:
         return functools.partial(function, *given, **options)
 
+    def parameter(p: inspect.Parameter) -> inspect.Parameter:
+        if p.kind is p.POSITIONAL_ONLY:
+            metavar = tyro.conf.arg(metavar=p.name.upper())
+            return p.replace(annotation=Annotated[hints[p.name], metavar])
+        return p.replace(annotation=_option(hints[p.name], p.default), kind=p.KEYWORD_ONLY)
+
     signature = inspect.signature(function)
-    parameters = [
-        p.replace(
-            annotation=Annotated[hints[p.name], tyro.conf.arg(metavar=p.name.upper())]
-            if p.kind is p.POSITIONAL_ONLY
-            else _option(hints[p.name], p.default),
-            kind=p.kind if p.kind is p.POSITIONAL_ONLY else p.KEYWORD_ONLY,
-        )
-        for p in signature.parameters.values()
-        if p.name != "script"  # what follows --
-    ]
+    # What follows -- is the script.
+    parameters = [parameter(p) for p in signature.parameters.values() if p.name != "script"]
     binder.__doc__ = inspect.getdoc(function)
     binder.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore
     binder.__annotations__ = {p.name: p.annotation for p in parameters}

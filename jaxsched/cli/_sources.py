@@ -1,16 +1,11 @@
-"""What ``MINE`` and ``REFERENCE`` name on a command line: a trace's file, or ``file.py:name``.
+"""The two sides of ``jaxsched verify``: a trace's or a recipe's file, or ``file.py:name``."""
 
-Rows are iterations, unless a trace says otherwise; 0 is the first.
-"""
-
-import contextlib
 import difflib
 import importlib.util
 import inspect
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +25,12 @@ PARAMS = {"kernel": (2, 2), "bias": (2,), "scale": (2,)}
 """What a transformation is run on that comes without parameters: a leaf of each usual label."""
 
 
-def load(text: str, *, steps_per_epoch: int | None = None, iterations: int | None = None) -> Any:
-    """The recipe or trace that ``text`` names, or a transformation, for ``told``.
+def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
+    """Return the recipe or trace that ``text`` names, or a transformation, for ``evaluate``.
 
-    Args:
-      text: a trace's or a recipe's file, or ``file.py:name`` of a ``Recipe``, a ``Trace``, a function
-        without arguments that returns one, an Optax transformation (or it and the
-        parameters it is for, or what has it as its ``tx``), or torch's optimizer
-        and scheduler.
-      steps_per_epoch: batches between two steps of a torch scheduler.
-      iterations: batches of it that are looked at; ``from_torch``'s horizon, if not given.
-
-    Raises:
-      ValueError: there is no such file or name, the file does not run, or the name
-        stands for something else.
+    ``file.py:name`` may name a ``Recipe``, a ``Trace``, a function without arguments that returns
+    one, an Optax transformation (or it and the parameters it is for, or what has it as its ``tx``),
+    or torch's optimizer and scheduler.
     """
     path, colon, name = text.rpartition(":")
     if not colon or not path.endswith(".py"):
@@ -58,42 +45,56 @@ def load(text: str, *, steps_per_epoch: int | None = None, iterations: int | Non
             return Recipe.load(text) if Path(text).suffix in SUFFIXES else Trace.load(text)
     if not Path(path).is_file():
         raise ValueError(f"{path} must be a Python file, got no such file.")
-    with _running(path):
-        value = _name(path, name)
-        if not _is_transformation(value) and callable(value):
-            value = _called(path, name, value)
-    return _known(text, value, steps_per_epoch, iterations)
+    value = _value(path, name)
+    if isinstance(value, Recipe | Trace) or _is_transformation(value):
+        return value
+    if _is_transformation(inner := getattr(value, "tx", None)):
+        # An nnx.Optimizer, which knows no parameters, or a TrainState, which has them.
+        params = getattr(value, "params", None)
+        return inner if params is None else (inner, params)
+    parts: list[Any] = list(value) if isinstance(value, tuple | list) else [value]
+    if len(parts) == 2 and _is_transformation(parts[0]):
+        return tuple(parts)
+    torch: Any = sys.modules.get("torch")  # where the value is torch's, the file has imported it
+    if len(parts) not in (1, 2) or not torch or not isinstance(parts[0], torch.optim.Optimizer):
+        raise ValueError(
+            f"{text} must be a Recipe, a Trace, an Optax transformation, or torch's (optimizer, "
+            f"scheduler), got {type(value).__name__}."
+        )
+    from jaxsched.torch import from_torch
+
+    if len(parts) == 2 and parts[1] is not None and steps_per_epoch is None:
+        raise ValueError(
+            f"--steps-per-epoch must be given with the scheduler of {text}, got none. "
+            "Pass the batches between two of its steps."
+        )
+    return from_torch(*parts, steps_per_epoch=steps_per_epoch, iterations=iterations)
 
 
-@contextlib.contextmanager
-def _running(path: str) -> Iterator[None]:
-    """Whatever the user's file raises, told in a sentence."""
-    folder = str(Path(path).parent.absolute())
+def _value(path: str, name: str) -> Any:
+    """Return what a name of the user's file is; whatever the file raises is one sentence."""
+    folder = Path(path).parent.absolute()
     before = set(sys.modules)
-    sys.path.insert(0, folder)
+    sys.path.insert(0, str(folder))
     try:
-        yield
+        return _run(path, name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{path} must "):
             raise
-        told = " ".join(str(error).split())  # of several lines one sentence
-        raise ValueError(f"{path} must run, got {type(error).__name__}: {told}") from error
+        sentence = " ".join(str(error).split())
+        raise ValueError(f"{path} must run, got {type(error).__name__}: {sentence}") from error
     finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-        # Two files may each have a module of one name beside them.
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        # Two files may each have a module of one name beside them. An environment may be there too.
         for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and _is_beside(Path(file).absolute(), Path(folder)):
+            file = Path(getattr(sys.modules[name], "__file__", None) or "/").absolute()
+            if folder in file.parents and "site-packages" not in file.parts:
                 del sys.modules[name]
 
 
-def _is_beside(file: Path, folder: Path) -> bool:
-    """Whether a module is the user's own; an environment may lie in the folder too."""
-    return folder in file.parents and "site-packages" not in file.parts
-
-
-def _name(path: str, name: str) -> Any:
+def _run(path: str, name: str) -> Any:
+    """Return what a name of a file is, or what it returns where it is a function."""
     # A name of its own, so that two files of one name can be compared.
     module = f"jaxsched_user_{zlib.crc32(str(Path(path).absolute()).encode()):08x}"
     spec: Any = importlib.util.spec_from_file_location(module, path)
@@ -106,73 +107,28 @@ def _name(path: str, name: str) -> Any:
         raise ValueError(
             f"{path} must define {name or 'a name'}, got none. It has {', '.join(close)}."
         )
-    return getattr(loaded, name)
-
-
-def _called(path: str, name: str, function: Any) -> Any:
-    if isinstance(function, type):
-        return function
-    empty = inspect.Parameter.empty
+    value = getattr(loaded, name)
+    if _is_transformation(value) or not callable(value) or isinstance(value, type):
+        return value
     needed = [
         p.name
-        for p in inspect.signature(function).parameters.values()
-        if p.default is empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in inspect.signature(value).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if needed:
         raise ValueError(
             f"{path} must have a {name}() without arguments, got one that needs "
             f"{', '.join(needed)}."
         )
-    return function()
+    return value()
 
 
 def _is_transformation(value: Any) -> bool:
     return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
 
 
-def _is_optimizer(value: Any) -> bool:
-    """Whether it is torch's, without an import of torch."""
-    return any(
-        base.__module__ == "torch.optim.optimizer" and base.__name__ == "Optimizer"
-        for base in type(value).__mro__
-    )
-
-
-def _known(text: str, value: Any, steps_per_epoch: int | None, iterations: int | None) -> Any:
-    if isinstance(value, Recipe | Trace) or _is_transformation(value):
-        return value
-    if _is_transformation(inner := getattr(value, "tx", None)):
-        # An nnx.Optimizer, which knows no parameters, or a TrainState, which has them.
-        params = getattr(value, "params", None)
-        return inner if params is None else (inner, params)
-    parts: list[Any] = list(value) if isinstance(value, tuple | list) else [value]
-    if len(parts) == 2 and _is_transformation(parts[0]):
-        return tuple(parts)
-    if parts and _is_optimizer(parts[0]) and len(parts) <= 2:
-        from jaxsched.torch import from_torch
-
-        scheduler = parts[1] if len(parts) == 2 else None
-        if scheduler is not None and steps_per_epoch is None:
-            raise ValueError(
-                f"--steps-per-epoch must be given with the scheduler of {text}, got none. "
-                "Pass the batches between two of its steps."
-            )
-        return from_torch(
-            parts[0], scheduler, steps_per_epoch=steps_per_epoch, iterations=iterations
-        )
-    raise ValueError(
-        f"{text} must be a Recipe, a Trace, an Optax transformation, or torch's (optimizer, "
-        f"scheduler), got {type(value).__name__}."
-    )
-
-
-def told(text: str, value: Any, end: int, *, at_least: int) -> Recipe | Trace:
-    """A recipe or trace as it is; of a transformation what its state tells, up to iteration ``end``.
-
-    Raises:
-      ValueError: the transformation tells no hyperparameters, or does not take the
-        parameters.
-    """
+def evaluate(text: str, value: Any, end: int, at_least: int) -> Recipe | Trace:
+    """Return a recipe or trace as it is; a transformation as the trace of its state up to ``end``."""
     if isinstance(value, Recipe | Trace):
         return value
     tx, params = value if not _is_transformation(value) else (value, None)

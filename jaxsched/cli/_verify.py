@@ -1,7 +1,4 @@
-"""``jaxsched verify``: two runs side by side, with the likely cause where they part.
-
-Rows are iterations, counted from the start of the run, or updates.
-"""
+"""``jaxsched verify``: two runs side by side, with the likely cause where they part."""
 
 import dataclasses
 import json
@@ -10,8 +7,8 @@ from pathlib import Path
 
 from jaxsched._io import atomic_write, make_writable
 from jaxsched._recipe import Recipe
-from jaxsched._trace import NOT_CLOSED, Trace
-from jaxsched._validate import require_count, require_suffix
+from jaxsched._trace import NOT_CLOSED, Trace, rename
+from jaxsched._validate import require_count
 from jaxsched.cli import _sources as sources
 from jaxsched.parity import Report, compare
 
@@ -49,29 +46,21 @@ def verify(
     """
     from jaxsched.plot import SUFFIXES, plot_difference
 
-    require_suffix(out, SUFFIXES)
-    make_writable(out)
+    make_writable(out, SUFFIXES)
     if report is not None:
-        require_suffix(report, (".json",))
-        make_writable(report)
+        make_writable(report, (".json",))
     if iterations is not None:
         require_count("iterations", iterations, at_least=1)
-    runs = [
-        sources.load(text, steps_per_epoch=steps_per_epoch, iterations=iterations)
-        for text in (mine, against)
-    ]
-    end = _end(runs, iterations)
-    a, b = (
-        sources.told(text, run, end, at_least=iterations or 1)
-        for text, run in zip((mine, against), runs, strict=True)
-    )
-    found = compare(*_relabelled(a, b, _renamed(labels)), iterations=iterations)
+    texts = mine, against
+    runs = [sources.load(text, steps_per_epoch, iterations) for text in texts]
+    end, least = _end(runs, iterations), iterations or 1
+    a, b = (sources.evaluate(*each, end, least) for each in zip(texts, runs, strict=True))
+    found = compare(*_relabelled(a, b, labels), iterations=iterations)
     _print(found)
     if report is not None:
-        evidence = {"mine": mine, "against": against}
-        told = json.dumps({"compared": evidence, **found.evidence()}, indent=1, allow_nan=False)
+        evidence = {"compared": {"mine": mine, "against": against}, **found.evidence()}
         with atomic_write(report) as file:
-            file.write(f"{told}\n".encode())
+            file.write(f"{json.dumps(evidence, indent=1, allow_nan=False)}\n".encode())
         print(f"wrote {report}")
     if found:
         return 0
@@ -94,25 +83,19 @@ def _end(runs: list, iterations: int | None) -> int:
     return max(filter(None, ends))
 
 
-def _renamed(labels: str | None) -> dict[str, str]:
-    if labels is None:
-        return {}
-    pairs = [pair.split("=") for pair in labels.split(",")]
+def _relabelled(
+    mine: Recipe | Trace, reference: Recipe | Trace, labels: str | None
+) -> Iterator[Recipe | Trace]:
+    """Yield both, with groups renamed where they have them by the old name.
+
+    Of two that have the same names a swap is made in mine alone: made in both it is none.
+    """
+    pairs = [pair.split("=") for pair in labels.split(",")] if labels is not None else []
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
         raise ValueError(f"--labels must be old=new,old=new, got {labels}")
     names = {old.strip(): new.strip() for old, new in pairs}
     if len(names) < len(pairs):
         raise ValueError(f"--labels must rename each group once, got {labels}")
-    return names
-
-
-def _relabelled(
-    mine: Recipe | Trace, reference: Recipe | Trace, names: dict[str, str]
-) -> Iterator[Recipe | Trace]:
-    """Both, with groups renamed where they have them by the old name.
-
-    Of two that have the same names a swap is made in mine alone: made in both it is none.
-    """
     missing = sorted(set(names) - set(mine.groups) - set(reference.groups))
     if missing:
         known = dict.fromkeys([*mine.groups, *reference.groups])
@@ -122,19 +105,11 @@ def _relabelled(
     swap = set(names) == set(names.values()) and set(names) <= set(mine.groups)
     for run in (mine, reference):
         here = {} if swap and run is reference else names
-        yield _renamed_groups(run, {old: new for old, new in here.items() if old in run.groups})
-
-
-def _renamed_groups(run: Recipe | Trace, names: dict[str, str]) -> Recipe | Trace:
-    if not names:
-        return run
-    if isinstance(run, Trace):
-        return run.relabel(names)
-    groups = {names.get(label, label): group for label, group in run.groups.items()}
-    if len(groups) < len(run.groups):
-        told = ", ".join(names.get(label, label) for label in run.groups)
-        raise ValueError(f"labels must stay unique, got {told}.")
-    return dataclasses.replace(run, groups=groups)
+        here = {old: new for old, new in here.items() if old in run.groups}
+        if isinstance(run, Trace):
+            yield run.relabel(here)
+        else:
+            yield dataclasses.replace(run, groups=rename(run.groups, here)) if here else run
 
 
 def _print(report: Report) -> None:
@@ -146,15 +121,14 @@ def _print(report: Report) -> None:
     for column in (*columns, "first difference"):
         table.add_column(column, justify="left" if column in ("group", "quantity") else "right")
     for q in report.quantities:
-        share = "all" if q.first is None else f"{100 * q.equal / q.n:.2f} %"
-        name, first, far, ulp = q.name.replace("_", " "), "", "", f"{q.max_ulp:,}"
+        share, first, far = "all", "", ""
+        ulp = "" if q.is_setting else f"{q.max_ulp:,}"
         if q.first is not None:
             at, ours, theirs = q.first
-            first = (
-                f"{at}: {ours:.9g} for {theirs:.9g}" if not q.is_setting else f"{ours} for {theirs}"
-            )
+            share = f"{100 * q.equal / q.n:.2f} %"
+            first = f"{ours} for {theirs}" if q.is_setting else f"{at}: {ours:.9g} for {theirs:.9g}"
             far = "" if q.is_setting else f"{q.max_relative:.2g}"
-        table.add_row(q.label, name, f"{q.n:,}", share, "" if q.is_setting else ulp, far, first)
+        table.add_row(q.label, q.name.replace("_", " "), f"{q.n:,}", share, ulp, far, first)
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     with console.capture() as lines:
         console.print(table)

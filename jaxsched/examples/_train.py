@@ -75,7 +75,7 @@ def train(
         raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
     require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
-    make_writable(out / "trace.npz")
+    make_writable(out / "trace.npz", (".npz",))
     importlib.import_module("jaxsched.plot")  # what is missing is told before the training
     if distributed:
         from jaxsched.examples import meshes

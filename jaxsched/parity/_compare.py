@@ -140,13 +140,11 @@ def _traces(
         for rows in ((run.start, first), (end, end if iterations else _end(run) or end))
         if rows[0] < rows[1]
     )
-    a, b = (
-        dataclasses.replace(
-            run.between(first, end) if isinstance(run, Trace) else run.trace(end - first, first),
-            clock=clock,
-        )
+    traces = (
+        run.between(first, end) if isinstance(run, Trace) else run.trace(end - first, first)
         for run in (x, y)
     )
+    a, b = (dataclasses.replace(trace, clock=clock) for trace in traces)
     if isinstance(reference, Recipe) and isinstance(mine, Trace):
         b, dropped = _drop_unrecorded_defaults(reference, b, a)
         unstated += dropped
@@ -164,13 +162,26 @@ def _end(run: Recipe | Trace) -> int | None:
 
 
 def _in_clock(run: Recipe | Trace, other: Recipe | Trace, iterations: int | None) -> Recipe | Trace:
-    """The updates of a recipe with accumulation, beside a run that counts updates."""
+    """Return the updates of a recipe with accumulation, beside a run that counts updates."""
     if not isinstance(run, Recipe) or run.accumulation is None or run.clock == other.clock:
         return run
     end = other.start + iterations if iterations else _end(other)
+    if end is None:
+        return run
     # How many updates were made before a start in mid-run is not known.
     start = other.start if run.start else 0
-    return run if end is None else _updates(run, start, end)
+    n = batches = max(end - start, 1)
+    try:
+        while (made := run.bookkeeping(batches)["stepped"]).sum() < n:
+            batches *= 2
+    except ValueError:  # a table of batches ends before
+        if run.iterations is None:
+            raise
+        made = run.bookkeeping(run.iterations)["stepped"]
+        if made.sum() < n:
+            raise
+    rows = np.flatnonzero(made)[:n]
+    return run.trace(int(rows[-1]) + 1).take(rows, run={}, start=start, clock="update")
 
 
 def _common_clock(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[str, list[str]]:
@@ -245,37 +256,13 @@ def _drop_unrecorded_defaults(
     recipe: Recipe, trace: Trace, other: Trace
 ) -> tuple[Trace, list[str]]:
     """The recipe's trace without defaults of its rule that ``other`` did not record; their names."""
-
-    def is_kept(label: str, name: str) -> bool:
-        return name in recipe.groups[label] or name in other.groups.get(label, trace.groups[label])
-
-    groups = {
-        label: {name: values for name, values in group.items() if is_kept(label, name)}
-        for label, group in trace.groups.items()
-    }
-    dropped = [n for label, group in trace.groups.items() for n in group if not is_kept(label, n)]
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    dropped: list[str] = []
+    for label, group in trace.groups.items():
+        known = {*recipe.groups[label], *other.groups.get(label, group)}
+        groups[label] = {name: values for name, values in group.items() if name in known}
+        dropped += [name for name in group if name not in known]
     return dataclasses.replace(trace, groups=groups), dropped
-
-
-def _updates(recipe: Recipe, start: int, end: int) -> Trace:
-    """The iterations at which the recipe makes an update, of which its first has number ``start``."""
-    n = iterations = max(end - start, 1)
-    try:
-        while (made := recipe.bookkeeping(iterations)["stepped"]).sum() < n:
-            iterations *= 2
-    except ValueError:  # a table of batches ends before
-        if recipe.iterations is None:
-            raise
-        made = recipe.bookkeeping(recipe.iterations)["stepped"]
-        if made.sum() < n:
-            raise
-    rows = np.flatnonzero(made)[:n]
-    whole = recipe.trace(int(rows[-1]) + 1)
-    groups = {
-        label: {name: values[rows] for name, values in group.items()}
-        for label, group in whole.groups.items()
-    }
-    return dataclasses.replace(whole, groups=groups, run={}, start=start, clock="update")
 
 
 Column = tuple[str, str, np.ndarray, np.ndarray]
@@ -299,8 +286,6 @@ def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
                 only_one.append(name)
     for name in dict.fromkeys([*reference.run, *mine.run]):
         x, y = _run_column(mine, name), _run_column(reference, name)
-        if x is None and y is None:
-            continue
         if x is None or y is None:
             only_one.append(name)
         else:

@@ -1,12 +1,10 @@
-"""From live torch objects to a recipe.
+"""From live torch objects to a recipe."""
 
-The recipe counts iterations from the start of the run; its ``start`` is the live objects' next batch.
-"""
-
+import inspect
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +17,12 @@ from torch.optim.swa_utils import SWALR
 from jaxsched import lr_scheduler
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule
+from jaxsched._trace import by_column, map_groups
 from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
 from jaxsched.schedules import per_epoch, shift, table
 from jaxsched.torch._detached import Ended, detached, rows
-from jaxsched.torch._groups import labelled, places, read, rule_of, unwrap
+from jaxsched.torch._groups import labelled, reader, rule_of, unwrap
 
 HORIZON = 100_000
 """Steps of the scheduler that are recorded where ``iterations`` is not given."""
@@ -91,9 +90,22 @@ def from_torch(
     """
     optimizer, scheduler = unwrap(optimizer, "optimizer"), unwrap(scheduler, "scheduler")
     rule = rule_of(optimizer)
-    groups = labelled(optimizer, labels)
+    read = reader(optimizer, labels)
     if scheduler is not None:
-        _require_scheduler(scheduler, optimizer, steps_per_epoch, batches_done, iterations)
+        _require_scheduler(scheduler, optimizer)
+        if steps_per_epoch is None:
+            raise ValueError(
+                "steps_per_epoch must be given with a scheduler, got None. "
+                "Pass the batches between two of its steps, 1 where it steps after every update."
+            )
+        require_count("steps_per_epoch", steps_per_epoch, at_least=1)
+        require_count("batches_done", batches_done)
+        if batches_done >= steps_per_epoch:
+            raise ValueError(
+                f"batches_done must be below steps_per_epoch, got {batches_done} of {steps_per_epoch}."
+            )
+        if iterations is not None:
+            require_count("iterations", iterations, at_least=1)
     every, note = steps_per_epoch or 1, {}
     if start is None:
         made = 0 if scheduler is None else _steps_made(scheduler)
@@ -116,36 +128,27 @@ def from_torch(
         **note,
         **({} if model is None else {"labels": parameter_labels(model, optimizer, labels)}),
     }
-    of_group = {label: places(group, rule) for label, group in groups.items()}
+    groups = read(optimizer.param_groups)
 
-    def values(groups: Sequence[Mapping[str, Any]]) -> list[Any]:
-        return [
-            read(group, place)
-            for group, found in zip(groups, of_group.values(), strict=True)
-            for place in found.values()
-        ]
+    def values(now: Any) -> list[Any]:
+        return [*by_column(read(now)).values()]
 
     steps = None if iterations is None else (batches_done + iterations - 1) // every
     known: Any = None
-    checked, ended = None, False
-    if scheduler is None:
-        columns = [(value,) for value in values(optimizer.param_groups)]
-    else:
+    checked, ended, recorded = None, False, [values(optimizer.param_groups)]
+    if scheduler is not None:
         # A copy of its own: an lr_lambda that is traced may change what it closes over.
         if type(scheduler) in CLOSED and "get_lr" not in vars(scheduler):
             known = detached(scheduler, optimizer)[0]
             checked = _steps_to_check(known)
         recorded, ended = _recorded(rows(scheduler, optimizer, values), steps, checked or 0)
-        columns = list(zip(*recorded, strict=True))
-    run = iter(columns)
+    columns = dict(zip(by_column(groups), zip(*recorded, strict=True), strict=True))
     first = max((start - batches_done) // every, 0)  # the step that the first row follows
     late = start - batches_done - first * every
 
-    def entry(index: int, name: str) -> Any:
-        column = next(run)
-        closed = _closed_form(known, index, name) if checked else None
-        if closed and not _agrees(closed, known.last_epoch, np.array(column)):
-            closed = None
+    def entry(label: str, name: str, _: Any) -> Any:
+        column = columns[f"{label}/{name}"]
+        closed = _closed_form(known, [*groups].index(label), name, column) if checked else None
         if steps is not None and not (closed and ended):
             column = column[: steps + 1]
         ends = name == "learning_rate" or (name in ("momentum", "b1") and _cycles(scheduler))
@@ -166,10 +169,7 @@ def from_torch(
         return shift(schedule, late) if late else schedule
 
     return Recipe(
-        {
-            label: {name: entry(index, name) for name in found}
-            for index, (label, found) in enumerate(of_group.items())
-        },
+        map_groups(entry, groups),
         rule,
         start=start,
         length=None if iterations is None else start + iterations,
@@ -208,13 +208,7 @@ def parameter_labels(
     }
 
 
-def _require_scheduler(
-    scheduler: Any,
-    optimizer: torch.optim.Optimizer,
-    steps_per_epoch: int | None,
-    batches_done: int,
-    iterations: int | None,
-) -> None:
+def _require_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
     if isinstance(scheduler, live.ReduceLROnPlateau):
         raise ValueError(
             "scheduler must not depend on a metric, got ReduceLROnPlateau. "
@@ -229,19 +223,6 @@ def _require_scheduler(
             f"scheduler must be of the optimizer that is given, got {type(scheduler).__name__} of "
             "another. Pass scheduler.optimizer."
         )
-    if steps_per_epoch is None:
-        raise ValueError(
-            "steps_per_epoch must be given with a scheduler, got None. "
-            "Pass the batches between two of its steps, 1 where it steps after every update."
-        )
-    require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    require_count("batches_done", batches_done)
-    if batches_done >= steps_per_epoch:
-        raise ValueError(
-            f"batches_done must be below steps_per_epoch, got {batches_done} of {steps_per_epoch}."
-        )
-    if iterations is not None:
-        require_count("iterations", iterations, at_least=1)
 
 
 def _steps_made(scheduler: Any) -> int | None:
@@ -281,21 +262,16 @@ def _steps_to_check(scheduler: Any) -> int | None:
     return span + MIN_CHECKED if span <= MAX_CHECKED else None
 
 
-def _recorded(
-    run: Iterator[list[Any]], steps: int | None, checked: int
-) -> tuple[list[list[Any]], bool]:
-    """The rows of 0 to ``steps``, or to ``HORIZON`` if None, or to ``checked`` if that is more.
-
-    Returns:
-      The rows, fewer where the scheduler ends; and whether it does.
-    """
-    taken: list[list[Any]] = []
+def _recorded(run: Iterable[Any], steps: int | None, checked: int) -> tuple[list[Any], bool]:
+    """Return the rows to ``steps``, or ``HORIZON``, or ``checked``; and whether they end before."""
+    taken: list[Any] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no optimizer steps between the scheduler's
             most = max(HORIZON if steps is None else steps, checked)
             for row in itertools.islice(run, most + 1):
-                if not all(map(_is_finite, row)):
+                floats = (value for value in row if isinstance(value, float | complex))
+                if not all(isinstance(v, float) and math.isfinite(v) for v in floats):
                     raise Ended("it set a number that is not finite")
                 taken.append(row)
     except Ended as end:
@@ -306,22 +282,6 @@ def _recorded(
             ) from end
         return taken, True
     return taken, False
-
-
-def _is_finite(value: Any) -> bool:
-    # A power of a negative number is complex.
-    return math.isfinite(value) if isinstance(value, float) else not isinstance(value, complex)
-
-
-def _agrees(closed: Schedule, first: int, values: np.ndarray) -> bool:
-    """Whether the closed form from ``first`` on is as near to ``values`` as torch's recursion."""
-    counts = np.arange(len(values))
-    try:
-        ours = _evaluate(closed, first + counts)
-    except Exception:  # an lr_lambda that cannot be traced raises what it will
-        return False
-    bound = (BOUND + DRIFT * counts) * np.abs(values).max()
-    return bool((np.abs(ours - values) <= bound).all())
 
 
 def _evaluate(schedule: Schedule, counts: np.ndarray) -> np.ndarray:
@@ -348,60 +308,51 @@ def _one_cycle(scheduler: Any, index: int) -> Any:
 
 def _cyclic(scheduler: Any, index: int) -> Any:
     up = scheduler.total_size * scheduler.step_ratio
-    momenta = scheduler.cycle_momentum and {
-        "base_momentum": scheduler.base_momentums[index],
-        "max_momentum": scheduler.max_momentums[index],
-    }
+    names = ("base_momentum", "max_momentum") if scheduler.cycle_momentum else ()
+    momenta = {name: getattr(scheduler, f"{name}s")[index] for name in names}
+    same = ("mode", "gamma", "scale_mode", "cycle_momentum")
     return lr_scheduler.cyclic_lr(
         scheduler.base_lrs[index],
         scheduler.max_lrs[index],
         up,
         scheduler.total_size - up,
-        scheduler.mode,
-        scheduler.gamma,
-        scheduler._scale_fn_custom,
-        scheduler.scale_mode,
-        scheduler.cycle_momentum,
-        **(momenta or {}),
+        scale_fn=scheduler._scale_fn_custom,
+        **{name: getattr(scheduler, name) for name in same},
+        **momenta,
     )
+
+
+def _by_name(function: Callable[..., Any]) -> Callable[[Any, int], Any]:
+    names = [*inspect.signature(function).parameters][1:-1]  # between base_lr and steps
+    return lambda s, k: function(s.base_lrs[k], **{name: getattr(s, name) for name in names})
 
 
 CLOSED: dict[type, Callable[[Any, int], Any]] = {
     live.LambdaLR: lambda s, k: lr_scheduler.lambda_lr(s.base_lrs[k], s.lr_lambdas[k]),
-    live.StepLR: lambda s, k: lr_scheduler.step_lr(s.base_lrs[k], s.step_size, s.gamma),
+    live.StepLR: _by_name(lr_scheduler.step_lr),
     live.MultiStepLR: lambda s, k: lr_scheduler.multi_step_lr(
         s.base_lrs[k], sorted(s.milestones.elements()), s.gamma
     ),
-    live.ConstantLR: lambda s, k: lr_scheduler.constant_lr(s.base_lrs[k], s.factor, s.total_iters),
-    live.LinearLR: lambda s, k: lr_scheduler.linear_lr(
-        s.base_lrs[k], s.start_factor, s.end_factor, s.total_iters
-    ),
-    live.ExponentialLR: lambda s, k: lr_scheduler.exponential_lr(s.base_lrs[k], s.gamma),
-    live.PolynomialLR: lambda s, k: lr_scheduler.polynomial_lr(
-        s.base_lrs[k], s.total_iters, s.power
-    ),
-    live.CosineAnnealingLR: lambda s, k: lr_scheduler.cosine_annealing_lr(
-        s.base_lrs[k], s.T_max, s.eta_min
-    ),
-    live.CosineAnnealingWarmRestarts: lambda s, k: lr_scheduler.cosine_annealing_warm_restarts(
-        s.base_lrs[k], s.T_0, s.T_mult, s.eta_min
-    ),
+    live.ConstantLR: _by_name(lr_scheduler.constant_lr),
+    live.LinearLR: _by_name(lr_scheduler.linear_lr),
+    live.ExponentialLR: _by_name(lr_scheduler.exponential_lr),
+    live.PolynomialLR: _by_name(lr_scheduler.polynomial_lr),
+    live.CosineAnnealingLR: _by_name(lr_scheduler.cosine_annealing_lr),
+    live.CosineAnnealingWarmRestarts: _by_name(lr_scheduler.cosine_annealing_warm_restarts),
     live.CyclicLR: _cyclic,
     live.OneCycleLR: _one_cycle,
     SWALR: lambda s, k: lr_scheduler.swa_lr(
-        s.base_lrs[k],
-        s.optimizer.param_groups[k]["swa_lr"],
-        s.anneal_epochs,
-        s._anneal_strategy,
+        s.base_lrs[k], s.optimizer.param_groups[k]["swa_lr"], s.anneal_epochs, s._anneal_strategy
     ),
 }
 """The function of each class that has a closed form, of a live one and a group's number."""
 
 
-def _closed_form(scheduler: Any, index: int, name: str) -> Schedule | None:
-    """A hyperparameter as a function of the scheduler's steps; None where there is no such function.
+def _closed_form(scheduler: Any, index: int, name: str, column: Sequence[Any]) -> Schedule | None:
+    """Return a hyperparameter as a function of the scheduler's steps, None where there is none.
 
-    It is a guess, read off the attributes of a copy, and to be checked.
+    It is a guess, read off the attributes of a copy, and must be as near to ``column``, which goes
+    on from where the copy is, as torch's recursion is.
     """
     if name not in ("learning_rate", "momentum", "b1"):
         return None
@@ -410,4 +361,13 @@ def _closed_form(scheduler: Any, index: int, name: str) -> Schedule | None:
         curve = CLOSED[type(scheduler)](scheduler, index)
     except (ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError):
         return None
-    return curve if name == "learning_rate" else curve.momentum
+    closed = curve if name == "learning_rate" else curve.momentum
+    if closed is None:
+        return None
+    values, counts = np.array(column), np.arange(len(column))
+    try:
+        ours = _evaluate(closed, scheduler.last_epoch + counts)
+    except Exception:  # an lr_lambda that cannot be traced raises what it will
+        return None
+    bound = (BOUND + DRIFT * counts) * np.abs(values).max()
+    return closed if (np.abs(ours - values) <= bound).all() else None

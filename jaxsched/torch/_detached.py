@@ -29,20 +29,13 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
         replaced[id(live)] = copy
         return copy
 
-    def meta(parameter: torch.Tensor) -> torch.Tensor:
-        return replace(parameter, torch.empty_like(parameter, device="meta"))
-
-    def own(value: Any) -> Any:
+    def entry(key: str, value: Any) -> Any:
+        if key == "params":
+            return replace(value, [replace(p, torch.empty_like(p, device="meta")) for p in value])
         return replace(value, value.clone()) if isinstance(value, torch.Tensor) else value
 
     groups = [
-        replace(
-            group,
-            {
-                key: replace(value, list(map(meta, value))) if key == "params" else own(value)
-                for key, value in group.items()
-            },
-        )
+        replace(group, {key: entry(key, value) for key, value in group.items()})
         for group in optimizer.param_groups
     ]
     state = {

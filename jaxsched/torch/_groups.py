@@ -74,15 +74,15 @@ def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
 
 
 def places(group: Mapping[str, Any], rule: Callable[..., Any] | None) -> dict[str, Place]:
-    """Where a group has each argument of its rule, ``{name: (key, index)}``."""
+    """Return where a group has each argument of its rule, ``{name: (key, index)}``."""
     wanted = USUAL if rule is None else inspect.signature(rule).parameters
     found: dict[str, Place] = {}
     for key, value in group.items():
         names = NAMES.get(key, (key,))
-        if len(names) == 2 and not isinstance(value, tuple | list):
-            names = (key,)  # everyone's eps but Adafactor's
-        pair = len(names) == 2
-        found |= {name: (key, index if pair else None) for index, name in enumerate(names)}
+        if len(names) == 2 and isinstance(value, tuple | list):
+            found |= {name: (key, index) for index, name in enumerate(names)}
+        else:  # everyone's eps but Adafactor's
+            found[names[0] if len(names) == 1 else key] = key, None
     return {name: found[name] for name in wanted if name in found}
 
 
@@ -105,3 +105,15 @@ def labelled(
             "Pass a list, in the order of optimizer.param_groups."
         )
     return dict(zip(names, groups, strict=True))
+
+
+def reader(
+    optimizer: torch.optim.Optimizer, labels: Sequence[str] | None
+) -> Callable[[Any], dict[str, dict[str, Any]]]:
+    """Return a function from the optimizer's groups to the arguments of its update rule."""
+    rule = RULES.get(type(optimizer))
+    by_label = {label: places(group, rule) for label, group in labelled(optimizer, labels).items()}
+    return lambda groups: {
+        label: {name: read(group, place) for name, place in named.items()}
+        for (label, named), group in zip(by_label.items(), groups, strict=True)
+    }

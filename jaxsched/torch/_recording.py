@@ -1,8 +1,4 @@
-"""What a training loop sets, noted as it runs.
-
-A row is an update, one ``optimizer.step()``; once batches are told of, a row is
-a batch. They count from the start of the run.
-"""
+"""Record what a training loop sets its optimizer to, as it runs."""
 
 import array
 import math
@@ -58,12 +54,7 @@ def record(
 
 
 class Recording:
-    """What ``record`` yields: it grows while the optimizer steps, and has the trace of it.
-
-    Args:
-      optimizer: the optimizer to record.
-      labels: a name for each group.
-      start: the count of the first row.
+    """What ``record`` yields, made of its arguments: it grows with each step, and has the trace.
 
     Attributes:
       meta: the trace's.
@@ -145,29 +136,18 @@ class Recording:
         if self._groups != (id(groups), len(groups)):
             self._groups = id(groups), len(groups)
             self._labels += [str(k) for k in range(len(self._labels), len(groups))]
-            found = {
-                label: places(group, self._rule)
-                # Groups may have been taken away.
-                for label, group in zip(self._labels, groups, strict=False)
-            }
-            self._places = [
-                ((label, name), k, place)
-                for k, label in enumerate(found)
-                for name, place in found[label].items()
-                if is_number(read(groups[k], place))
-            ]
-            values = {
-                label: {name: read(groups[k], place) for name, place in found[label].items()}
-                for k, label in enumerate(found)
-            }
-            self._switches |= {
-                label: {
-                    n: v
-                    for n, v in group.items()
-                    if v is None or isinstance(v, bool | str | tuple | list)
-                }
-                for label, group in values.items()
-            }
+            found = []
+            # Groups may have been taken away.
+            for k, (label, group) in enumerate(zip(self._labels, groups, strict=False)):
+                switches: dict[str, Any] = {}
+                for name, place in places(group, self._rule).items():
+                    value = read(group, place)
+                    if is_number(value):
+                        found.append(((label, name), k, place))
+                    elif value is None or isinstance(value, bool | str | tuple | list):
+                        switches[name] = value
+                self._switches[label] = switches
+            self._places = found
         return {column: float(read(groups[k], place)) for column, k, place in self._places}
 
     def _append(self, row: dict[Column, float]) -> None:

@@ -1,8 +1,4 @@
-"""``jaxsched record``: a script that cannot be touched, recorded from outside.
-
-``run`` starts it, with ``site/sitecustomize.py`` on its path, which calls ``note``
-at each ``optimizer.step()`` of any optimizer. Rows are updates; 0 is the first.
-"""
+"""``jaxsched record``: run a script, in which ``site/sitecustomize.py`` calls ``note`` at each step."""
 
 import itertools
 import multiprocessing.util
@@ -32,14 +28,10 @@ EVERY, SHARE = 1.0, 0.02
 
 
 def paths(out: Path, claims: Path) -> Iterator[Path]:
-    """Where the first, second, … optimizer of this process goes, by its rank or its order.
+    """Yield the file of the first, second, … optimizer of this process, by its rank or its order.
 
     ``run.npz``, ``run-1.npz`` and so on, ``run-rank3.npz`` of rank 3, and ``run-process1.npz`` of
-    a second process of one rank.
-
-    Args:
-      out: the file that the first process writes.
-      claims: a folder in which a file of each name that a process has taken is made.
+    a second process of one rank. Processes claim a name by making a file of it in ``claims``.
     """
     ranked = distributed.is_available() and distributed.is_initialized()
     rank = str(distributed.get_rank()) if ranked else os.environ.get("RANK", "0")
@@ -61,15 +53,7 @@ def _take(claim: Path) -> bool:
 
 
 def run(command: Sequence[str], out: Path) -> int:
-    """Runs a command and records its optimizers.
-
-    Returns:
-      Its exit status; as shells have it, 128 and the signal's number, where one
-      ended it.
-
-    Raises:
-      ValueError: there is no such command or script, or nothing was recorded.
-    """
+    """Run a command, record its optimizers, and return its exit status as shells have it."""
     out = out.absolute()
     script = next((word for word in command[1:] if not word.startswith("-")), "")
     if shutil.which(command[0]) is None:
@@ -102,12 +86,7 @@ def run(command: Sequence[str], out: Path) -> int:
 
 
 class Writer:
-    """The recordings of a process and their files.
-
-    Args:
-      out: the file of the first process.
-      claims: the folder of ``paths``, which also gets a file for each that is written.
-    """
+    """The recordings of a process and their files, of which ``claims`` lists those written."""
 
     def __init__(self, out: Path, claims: Path) -> None:
         self.process = os.getpid()

@@ -1,14 +1,10 @@
-"""An Optax transformation and a torch optimizer on the same gradients.
-
-Both count updates; 0 is the first.
-"""
+"""An Optax transformation and a torch optimizer on the same gradients."""
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,15 +14,14 @@ import optax
 import torch
 
 from jaxsched._recipe import Recipe
-from jaxsched._trace import Trace
+from jaxsched._trace import Groups, Trace, map_groups
 from jaxsched._validate import is_number, require_count, require_nonnegative
-from jaxsched.optimizers import RuleState, hyperparameters
-from jaxsched.param_groups import leaf_paths
+from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare
 from jaxsched.torch._convert import from_torch
 from jaxsched.torch._detached import Ended, rows, stepping
-from jaxsched.torch._groups import RULES, labelled, places, read, rule_of
-from jaxsched.torch._state import export_state
+from jaxsched.torch._groups import RULES, labelled, reader, rule_of
+from jaxsched.torch._state import export_state, is_rule_state, leaves_by_path
 from jaxsched.torch._update_causes import SHAPED, Arrays, Case, causes, entries, seen_of
 from jaxsched.torch._update_mistakes import mistakes
 
@@ -39,8 +34,6 @@ RATE_BOUND = 1e-11
 NO_CAUSE = "no usual mistake explains it"
 
 Factory = Callable[[dict[str, torch.nn.Parameter]], Any]
-Rates = Mapping[str, Mapping[str, Any]]
-"""``{label: {name: number}}``."""
 
 
 def assert_optimizer_matches(
@@ -104,27 +97,20 @@ def assert_optimizer_matches(
     if params is None:
         params = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
     clocks = (updates, accumulation, steps_per_epoch)
-    first: str | None = None
-    seen: list[dict[str, Arrays]] = []
-    rates: list[tuple[Rates, Rates]] = []
-    only_rates = True
+    factory = torch_optimizer_factory
     with jax.enable_x64(True):
         try:
             torch.set_default_dtype(torch.float64)
             params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
-            factory = torch_optimizer_factory
-            for update in _run(tx, factory, params, clocks, clip_norm, labels, bound, rng):
-                of_rates, of_leaves, row, both = update
-                first = first or of_rates or of_leaves
-                only_rates &= of_leaves is None
-                seen.append(row)
-                rates.append(both)
-            if first is None:
+            run = _run(tx, factory, params, clocks, clip_norm, labels, bound, rng)
+            of_rates, of_leaves, seen, rates = zip(*run, strict=True)
+            differences = filter(None, itertools.chain(*zip(of_rates, of_leaves, strict=True)))
+            if (first := next(differences, None)) is None:
                 return
             why = (
-                _rate_causes(rates, bound, _recipe(factory, params, clocks, labels))
-                if only_rates
-                else _why(factory, params, seen, clocks, clip_norm, labels, bound)
+                _why(factory, params, seen, clocks, clip_norm, labels, bound)
+                if any(of_leaves)
+                else _rate_causes(rates, bound, _recipe(factory, params, clocks, labels))
             )
         finally:
             torch.set_default_dtype(default)
@@ -140,7 +126,7 @@ def _run(
     labels: Sequence[str] | None,
     bound: float,
     rng: np.random.Generator,
-) -> Iterator[tuple[str | None, str | None, dict[str, Arrays], tuple[Rates, Rates]]]:
+) -> Iterator[tuple[str | None, str | None, dict[str, Arrays], tuple[Groups, Groups]]]:
     """Yield, after each update, the first difference of a rate, and of a leaf; a row of ``Case``; rates."""
     updates, accumulation, steps_per_epoch = clocks
     structure = jax.tree.structure(params)
@@ -152,8 +138,8 @@ def _run(
     state, update = tx.init(params), jax.jit(tx.update)
     step_scheduler = None if scheduler is None else stepping(scheduler)
     pending = []
-    of_groups = _rates_reader(optimizer, labels)
-    largest = {(p, "parameter"): _largest(leaf) for p, leaf in _by_path(params).items()}
+    of_groups = reader(optimizer, labels)
+    largest = {(p, "parameter"): _largest(leaf) for p, leaf in leaves_by_path(params).items()}
     for batch in range(updates * accumulation):
         pending.append({path: rng.normal(size=p.shape) for path, p in theirs.items()})
         for path, p in trained.items():
@@ -168,22 +154,21 @@ def _run(
                 torch.nn.utils.clip_grad_norm_(trained.values(), clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-            mine = {path: np.asarray(leaf) for path, leaf in _by_path(params).items()}
+            mine = {path: np.asarray(leaf) for path, leaf in leaves_by_path(params).items()}
             after = {path: p.detach().numpy() for path, p in theirs.items()}
-            compare_leaf = functools.partial(_compare, largest, bound, count)
-            of_leaves = itertools.chain(
-                (compare_leaf(path, "parameter", mine[path], after[path]) for path in mine),
-                _compare_state(compare_leaf, state, params, mapping, optimizer),
+            leaves = itertools.chain(
+                ((path, "parameter", mine[path], after[path]) for path in mine),
+                _state_pairs(state, params, mapping, optimizer),
             )
-            ours, torchs = rates = _both_rates(_rates_of(state), before)
-            compare_rate = functools.partial(_compare, largest, max(bound, RATE_BOUND), count)
-            of_rates = (
-                compare_rate(label, name, value, torchs[label][name])
+            ours, torchs = rates = _both_rates(state, before)
+            numbers = (
+                (label, name, value, torchs[label][name])
                 for label, group in ours.items()
                 for name, value in group.items()
             )
+            of_rate = _first_difference(largest, max(bound, RATE_BOUND), count, numbers)
+            of_leaf = _first_difference(largest, bound, count, leaves)
             row = seen_of(pending, mine, after, RULES.get(type(optimizer)) in SHAPED)
-            of_rate, of_leaf = (next(filter(None, f), None) for f in (of_rates, of_leaves))
             yield of_rate, of_leaf, row, rates
             pending = []
         if step_scheduler is not None and (batch + 1) % steps_per_epoch == 0:
@@ -196,10 +181,10 @@ def _run(
 def _made(
     factory: Factory, params: Any
 ) -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer, Any]:
-    """Torch's parameters by path, the optimizer, and the scheduler if there is one."""
+    """Return torch's parameters by path, the optimizer, and the scheduler if there is one."""
     theirs = {
         path: torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
-        for path, leaf in _by_path(params).items()
+        for path, leaf in leaves_by_path(params).items()
     }
     made = factory(dict(theirs))
     optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
@@ -209,12 +194,6 @@ def _made(
             "Compare jaxsched.lr_scheduler.reduce_lr_on_plateau by its rates."
         )
     return theirs, optimizer, scheduler
-
-
-def _by_path(params: Any) -> dict[str, Any]:
-    """The leaves, in their order."""
-    paths = ("/".join(path) for path in leaf_paths(params))
-    return dict(zip(paths, jax.tree.leaves(params), strict=True))
 
 
 def _why(
@@ -258,9 +237,9 @@ def _why(
 
 def _told(
     optimizer: torch.optim.Optimizer, scheduler: Any, steps: int, labels: Sequence[str] | None
-) -> list[Rates]:
+) -> list[Groups]:
     """What the groups say after 0, 1, 2, … steps of the scheduler, as far as it goes."""
-    of_groups = _rates_reader(optimizer, labels)
+    of_groups = reader(optimizer, labels)
     if scheduler is None:
         return [of_groups(optimizer.param_groups)]
     told = []
@@ -271,28 +250,11 @@ def _told(
     return told
 
 
-def _rates_reader(
-    optimizer: torch.optim.Optimizer, labels: Sequence[str] | None
-) -> Callable[[Any], Rates]:
-    """Return a function from the optimizer's groups to the arguments of its update rule."""
-    rule = RULES.get(type(optimizer))
-    by_label = {label: places(group, rule) for label, group in labelled(optimizer, labels).items()}
-    return lambda groups: {
-        label: {name: read(group, place) for name, place in named.items()}
-        for (label, named), group in zip(by_label.items(), groups, strict=True)
-    }
-
-
-def _rates_of(state: Any) -> dict[str, dict[str, Any]]:
-    """What the state tells, or nothing."""
-    try:
-        return hyperparameters(state)
-    except ValueError:
-        return {}
-
-
-def _both_rates(mine: Rates, theirs: Rates) -> tuple[Rates, Rates]:
-    """Torch's numbers, and the same with those that ``tx`` has in their place."""
+def _both_rates(state: Any, theirs: Groups) -> tuple[Groups, Groups]:
+    """Return torch's numbers, with those that ``tx`` has in their place, and as they are."""
+    mine: Groups = {}
+    with contextlib.suppress(ValueError):  # its state has none
+        mine = hyperparameters(state)
     mine = {label: mine["all"] for label in theirs} if set(mine) == {"all"} else mine
     if mine and set(mine) != set(theirs):
         raise ValueError(
@@ -303,29 +265,24 @@ def _both_rates(mine: Rates, theirs: Rates) -> tuple[Rates, Rates]:
         label: {name: np.float64(value) for name, value in group.items() if is_number(value)}
         for label, group in theirs.items()
     }
-    ours = {
-        label: {name: np.float64(mine.get(label, {}).get(name, v)) for name, v in group.items()}
-        for label, group in torchs.items()
-    }
+    ours = map_groups(lambda label, k, v: np.float64(mine.get(label, {}).get(k, v)), torchs)
     return ours, torchs
 
 
 def _rate_causes(
-    rates: Sequence[tuple[Rates, Rates]], bound: float, recipe: Recipe | None
+    rates: Sequence[tuple[Groups, Groups]], bound: float, recipe: Recipe | None
 ) -> list[str]:
     """The causes that ``compare`` finds for rates; what is within the bound is no difference."""
     header = Trace({}, clock="update")
     mine, theirs = (Trace.stack(rows, header_of=header) for rows in zip(*rates, strict=True))
 
-    def snap(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def snap(label: str, name: str, x: np.ndarray) -> np.ndarray:
+        y = theirs.groups[label][name]
         allowed = max(bound, RATE_BOUND) * np.maximum.accumulate(np.abs(y))
         return y if (np.abs(x - y) <= allowed).all() else x
 
-    groups = {
-        label: {name: snap(x, theirs.groups[label][name]) for name, x in group.items()}
-        for label, group in mine.groups.items()
-    }
-    report = compare(dataclasses.replace(mine, groups=groups), recipe or theirs)
+    mine = dataclasses.replace(mine, groups=map_groups(snap, mine.groups))
+    report = compare(mine, recipe or theirs)
     return [f"likely cause: {cause}" for cause in report.causes] or [NO_CAUSE]
 
 
@@ -345,17 +302,11 @@ def _recipe(
     return None
 
 
-def _compare_state(
-    compare_leaf: Callable[..., str | None],
-    state: Any,
-    params: Any,
-    mapping: Mapping[str, Any],
-    optimizer: torch.optim.Optimizer,
-) -> Iterator[str | None]:
-    if not any(
-        isinstance(node, RuleState)
-        for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, RuleState))
-    ):
+def _state_pairs(
+    state: Any, params: Any, mapping: Mapping[str, Any], optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield path, name and both values of what a rule's state holds."""
+    if not any(map(is_rule_state, jax.tree.leaves(state, is_leaf=is_rule_state))):
         return
     theirs = optimizer.state_dict()
     mine = export_state(state, params, mapping, like=theirs)["state"]
@@ -363,33 +314,29 @@ def _compare_state(
         for name, value in theirs["state"].get(number, {}).items():
             here = mine.get(number, {}).get(name)
             if value is not None or here is not None:
-                yield compare_leaf(path, name, np.nan if here is None else here, value)
+                yield path, name, np.nan if here is None else here, value
 
 
 def _largest(values: Any) -> float:
     return np.abs(np.asarray(values, np.float64)).max(initial=0.0)
 
 
-def _compare(
-    largest: dict[tuple[str, str], float],
-    bound: float,
-    count: int,
-    where: str,
-    name: str,
-    mine: Any,
-    theirs: Any,
+def _first_difference(
+    largest: dict[Any, float], bound: float, count: int, pairs: Iterable[tuple[str, str, Any, Any]]
 ) -> str | None:
-    """What to say where an entry is farther off than ``bound`` of the largest so far."""
-    mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
-    # Not of the largest now: a parameter of one entry may pass through zero.
-    size = largest[where, name] = max(largest.get((where, name), 0.0), _largest(theirs))
-    off, allowed = np.abs(mine - theirs), bound * size
-    if (off <= allowed).all():
-        return None
-    at = np.unravel_index(int(np.nanargmax(np.where(np.isnan(off), np.inf, off))), off.shape)
-    index = f"[{', '.join(map(str, at))}]" if at else ""
-    return (
-        f"the two part at update {count}: {name} of {where}{index} is "
-        f"{np.broadcast_to(mine, off.shape)[at]} for torch's {theirs[at]}, "
-        f"{off[at]:.3g} off where {allowed:.3g} is allowed."
-    )
+    """Return what to say of the first entry that is off by more than ``bound`` of the largest."""
+    for where, name, *both in pairs:
+        mine, theirs = (np.asarray(values, np.float64) for values in both)
+        # Not of the largest now: a parameter of one entry may pass through zero.
+        size = largest[where, name] = max(largest.get((where, name), 0.0), _largest(theirs))
+        off, allowed = np.abs(mine - theirs), bound * size
+        if (off <= allowed).all():
+            continue
+        at = np.unravel_index(int(np.nanargmax(np.where(np.isnan(off), np.inf, off))), off.shape)
+        index = f"[{', '.join(map(str, at))}]" if at else ""
+        return (
+            f"the two part at update {count}: {name} of {where}{index} is "
+            f"{np.broadcast_to(mine, off.shape)[at]} for torch's {theirs[at]}, "
+            f"{off[at]:.3g} off where {allowed:.3g} is allowed."
+        )
+    return None

@@ -1,9 +1,5 @@
-"""The optimizer's state, from torch and back.
+"""The optimizer's state, from torch and back."""
 
-What is carried counts updates; ``iteration`` is that of the next batch.
-"""
-
-import functools
 import math
 import os
 import pickle
@@ -20,7 +16,7 @@ from jaxsched._validate import require_below_int32, require_count
 from jaxsched.optimizers import RuleState
 from jaxsched.optimizers._scheduled import starting_at
 from jaxsched.param_groups import Path as LeafPath
-from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
+from jaxsched.param_groups import leaf_paths, torch_names
 
 Transform = Callable[[np.ndarray], np.ndarray]
 Parameter = str | int
@@ -82,24 +78,26 @@ def match_names(params: Any, tensors: Mapping[str, Any]) -> Matches:
     Matches(mapping={'head/kernel': 'head.weight'}, unplaced=['head/b'])
     """
     left = {name: tuple(getattr(value, "shape", value)) for name, value in tensors.items()}
-    shapes = {
-        path: _torch_shape(path, leaf.shape)
-        for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True)
-    }
     mapping: dict[str, str] = {}
-    for path, shape in shapes.items():
+    rest: dict[str, tuple[int, ...]] = {}
+    for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
+        shape = _torch_shape(leaf.shape) if path[-1] == "kernel" else tuple(leaf.shape)
         name = next((name for name in torch_names(path) if left.get(name) == shape), None)
-        if name is not None:
+        if name is None:
+            rest["/".join(path)] = shape
+        else:
             mapping["/".join(path)] = name
             del left[name]
-    rest = {
-        "/".join(path): shape for path, shape in shapes.items() if "/".join(path) not in mapping
-    }
     for path, shape in rest.items():
         names = [name for name, other in left.items() if other == shape]
         if len(names) == 1 and list(rest.values()).count(shape) == 1:
             mapping[path] = names[0]
     return Matches(mapping, [path for path in rest if path not in mapping])
+
+
+def leaves_by_path(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree, in their order, by paths such as ``"head/kernel"``."""
+    return dict(zip(map("/".join, leaf_paths(tree)), jax.tree.leaves(tree), strict=True))
 
 
 def numbers(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
@@ -150,9 +148,7 @@ def import_state(
         require_count("iteration", iteration)
         require_below_int32("iteration", iteration)
     state_dict = _state_dict(state_dict)
-    places = _placed(params, mapping, state_dict)
-
-    ndims = _ndims(params)
+    places, leaves = _placed(params, mapping, state_dict), leaves_by_path(params)
 
     def rule(state: RuleState) -> RuleState:
         if not state.trees:
@@ -160,7 +156,7 @@ def import_state(
         paths = _paths(state)
         if not paths:
             return state
-        entries = {path: state_dict["state"].get(_place(path, places)[0], {}) for path in paths}
+        entries = {path: state_dict["state"].get(places[path][0], {}) for path in paths}
         steps = {path: int(entry.get("step", 0)) for path, entry in entries.items()}
         if len(set(steps.values())) > 1:
             low, high = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
@@ -168,21 +164,20 @@ def import_state(
                 "parameters of one group must have made equally many updates, got "
                 f"{steps[low]} of {low} and {steps[high]} of {high}. Give them groups of their own."
             )
-        kept = {"step", *state.scalars, *state.trees}
+        known = {"step", *state.scalars, *state.trees}
 
-        def carried(name: str, keys: tuple[Any, ...], leaf: Any) -> Any:
-            path = "/".join(leaf_path(keys))
+        def carry(name: str, path: str, leaf: Any) -> Any:
             entry = entries[path]
-            extra = {key for key, value in entry.items() if value is not None} - kept
+            extra = {key for key, value in entry.items() if value is not None} - known
             is_missing = entry and name not in {*entry, BUFFER}
-            if extra or (is_missing and _is_in_use(name, ndims[path])):
+            if extra or (is_missing and _is_in_use(name, leaves[path])):
                 raise ValueError(
                     f"the state of {path} must hold {', '.join(state.trees)}, got "
                     f"{', '.join(entry)}. Build the optimizer that it is the state of."
                 )
             if entry.get(name) is None:
                 return leaf
-            array = _place(path, places)[1](_array(entry[name]))
+            array = places[path][1](entry[name].detach().cpu().double().numpy())
             if array.shape != leaf.shape:
                 raise ValueError(
                     f"{name} of {path} must have shape {leaf.shape}, got {array.shape}. "
@@ -191,28 +186,22 @@ def import_state(
             return jnp.asarray(array.astype(leaf.dtype))
 
         some = next(iter(entries.values()))
+        started = any(entry.get(BUFFER) is not None for entry in entries.values())
         scalars = {
-            name: jnp.asarray(
-                any(entry.get(BUFFER) is not None for entry in entries.values())
-                if name == STARTED
-                else float(some.get(name, old)),
-                old.dtype,
-            )
+            name: jnp.asarray(started if name == STARTED else float(some.get(name, old)), old.dtype)
             for name, old in state.scalars.items()
         }
-        trees = {
-            name: jax.tree_util.tree_map_with_path(functools.partial(carried, name), tree)
-            for name, tree in state.trees.items()
-        }
+        trees = {}
+        for name, tree in state.trees.items():
+            arrays = [carry(name, path, leaf) for path, leaf in leaves_by_path(tree).items()]
+            trees[name] = jax.tree.unflatten(jax.tree.structure(tree), arrays)
         return RuleState(jnp.asarray(max(steps.values()), jnp.int32), scalars, trees)
 
     with starting_at(iteration):
         fresh = tx.init(params)
     _rules(fresh)
     return jax.tree.map(
-        lambda node: rule(node) if isinstance(node, RuleState) else node,
-        fresh,
-        is_leaf=lambda node: isinstance(node, RuleState),
+        lambda node: rule(node) if is_rule_state(node) else node, fresh, is_leaf=is_rule_state
     )
 
 
@@ -237,8 +226,7 @@ def export_state(
       ValueError: a leaf that has no parameter, a transform that cannot be undone.
     """
     like = _state_dict(like)
-    places = _placed(params, mapping, like)
-    ndims = _ndims(params)
+    places, leaves = _placed(params, mapping, like), leaves_by_path(params)
     state = {key: dict(entry) for key, entry in like["state"].items()}
     for rule in _rules(opt_state):
         # SGD and Muon count nothing.
@@ -248,14 +236,13 @@ def export_state(
             continue
         unstarted = STARTED in rule.scalars and not rule.scalars[STARTED]
         for path in _paths(rule):
-            number, _ = _place(path, places)
+            number, _ = places[path]
             state[number] = {name: torch.tensor(value) for name, value in counts.items()}
         for name, tree in rule.trees.items():
-            for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-                path = leaf_path(keys)
-                if not _is_in_use(name, ndims["/".join(path)]):
+            for path, leaf in leaves_by_path(tree).items():
+                if not _is_in_use(name, leaves[path]):
                     continue
-                number, transform = _place("/".join(path), places)
+                number, transform = places[path]
                 known = like["state"].get(number, {}).get(name)
                 shape = tuple(known.shape) if known is not None else None
                 state[number][name] = (
@@ -273,23 +260,21 @@ def from_kernel(array: np.ndarray) -> np.ndarray:
     return array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
 
 
-def _torch_shape(path: LeafPath, shape: tuple[int, ...]) -> tuple[int, ...]:
-    transposed = path[-1] == "kernel" and len(shape) > 1
-    return (*shape[:-3:-1], *shape[:-2]) if transposed else tuple(shape)
+def _torch_shape(kernel: tuple[int, ...]) -> tuple[int, ...]:
+    return (*kernel[:-3:-1], *kernel[:-2]) if len(kernel) > 1 else tuple(kernel)
 
 
 def _undone(
-    path: LeafPath, array: np.ndarray, transform: Transform, shape: tuple[int, ...] | None
+    path: str, array: np.ndarray, transform: Transform, shape: tuple[int, ...] | None
 ) -> torch.Tensor:
-    """The tensor of a shape that ``transform`` makes ``array`` of."""
-    own = transform not in (from_kernel, np.asarray)
-    if shape is None and not own:
-        shape = _torch_shape(path, array.shape) if transform is from_kernel else array.shape
+    """Return the tensor of a shape that ``transform`` makes ``array`` of."""
+    if shape is None and transform in (from_kernel, np.asarray):
+        shape = _torch_shape(array.shape) if transform is from_kernel else array.shape
     # Where each element goes; a transform that only rearranges can be undone by it.
     order = None if shape is None else transform(np.arange(math.prod(shape)).reshape(shape))
     if order is None or order.shape != array.shape or set(order.flat) != set(range(array.size)):
         raise ValueError(
-            f"the transform of {'/'.join(path)} must rearrange a tensor of like into one of shape "
+            f"the transform of {path} must rearrange a tensor of like into one of shape "
             f"{array.shape}, to be undone, got {'none' if order is None else order.shape}. "
             "Pass as like a state_dict that has made an update."
         )
@@ -298,14 +283,10 @@ def _undone(
     return torch.tensor(flat.reshape(shape), dtype=getattr(torch, str(array.dtype)))
 
 
-def _ndims(params: Any) -> dict[str, int]:
-    paths = map("/".join, leaf_paths(params))
-    return dict(zip(paths, map(jnp.ndim, jax.tree.leaves(params)), strict=True))
-
-
-def _is_in_use(name: str, ndim: int) -> bool:
+def _is_in_use(name: str, leaf: Any) -> bool:
     """Return whether a parameter has a state of this name: Adafactor's of matrices is not that of vectors."""
-    return ndim > 1 if name in ("row_var", "col_var") else ndim < 2 or name != "variance"
+    is_vector = jnp.ndim(leaf) < 2
+    return not is_vector if name in ("row_var", "col_var") else is_vector or name != "variance"
 
 
 def _require_sgd(state_dict: Mapping[str, Any]) -> None:
@@ -317,10 +298,6 @@ def _require_sgd(state_dict: Mapping[str, Any]) -> None:
             f"the state of sgd without momentum must hold nothing, got {', '.join(sorted(names))}. "
             "Build the optimizer that it is the state of."
         )
-
-
-def _array(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy()
 
 
 def _state_dict(given: Any) -> Mapping[str, Any]:
@@ -345,10 +322,17 @@ def _state_dict(given: Any) -> Mapping[str, Any]:
     return loaded
 
 
-def _placed(
-    params: Any, mapping: Names | None, state_dict: Mapping[str, Any]
-) -> dict[str, tuple[Any, Transform]]:
+class _Places(dict[str, tuple[Any, Transform]]):
     """The key in ``state_dict["state"]`` and the transform of each leaf that has one."""
+
+    def __missing__(self, path: str) -> Any:
+        raise ValueError(
+            f"mapping must have each parameter that is trained, got none for {path}. "
+            "Add it; match_names and numbers help."
+        )
+
+
+def _placed(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) -> _Places:
     numbered = {
         name: number
         for group in state_dict["param_groups"]
@@ -357,67 +341,52 @@ def _placed(
             group.get("param_names", group["params"]), group["params"], strict=True
         )
     }
-    every = set(numbered.values())
-    paths = leaf_paths(params)
+    paths = {"/".join(path): path for path in leaf_paths(params)}
     if mapping is None:
         mapping = {
-            "/".join(path): name for path in paths for name in torch_names(path) if name in numbered
+            path: name for path in paths for name in torch_names(paths[path]) if name in numbered
         }
     given: dict[str, Any] = {
         key if isinstance(key, str) else "/".join(key): value for key, value in mapping.items()
     }
-    unknown = sorted(set(given) - {"/".join(path) for path in paths})
-    if unknown:
+    if unknown := sorted(set(given) - set(paths)):
         raise ValueError(
             f"paths of mapping must be of the parameters, got {', '.join(unknown[:5])}, which none "
             "has."
         )
 
-    def place(path: LeafPath, value: Mapped) -> tuple[Any, Transform]:
-        name, transform = value if isinstance(value, tuple) else (value, None)
-        if name not in every and name not in numbered:
+    known, places = {*numbered, *numbered.values()}, _Places()
+    for path in (path for path in paths if path in given):
+        name, transform = given[path] if isinstance(given[path], tuple) else (given[path], None)
+        if name not in known:
             raise ValueError(
                 f"mapping must lead to parameters of state_dict, got {name!r}, which it does not "
                 "name. Make the optimizer of model.named_parameters(), or pass numbers, as "
                 "jaxsched.torch.numbers tells them."
             )
-        kernel = path[-1] == "kernel"
-        return numbered.get(name, name), transform or (from_kernel if kernel else np.asarray)
-
-    return {
-        "/".join(path): place(path, given["/".join(path)])
-        for path in paths
-        if "/".join(path) in given
-    }
-
-
-def _place(path: str, places: Mapping[str, tuple[Any, Transform]]) -> tuple[Any, Transform]:
-    if path not in places:
-        raise ValueError(
-            f"mapping must have each parameter that is trained, got none for {path}. "
-            "Add it; match_names and numbers help."
-        )
-    return places[path]
+        transform = transform or (from_kernel if paths[path][-1] == "kernel" else np.asarray)
+        places[path] = numbered.get(name, name), transform
+    return places
 
 
 def _paths(state: RuleState) -> list[str]:
-    """The parameters that a rule keeps something of."""
-    trees = [leaf_paths(tree) for tree in state.trees.values()]
-    return list(dict.fromkeys("/".join(path) for paths in trees for path in paths))
+    """Return the parameters that a rule keeps something of."""
+    return list(dict.fromkeys(p for tree in state.trees.values() for p in leaves_by_path(tree)))
+
+
+def is_rule_state(node: Any) -> bool:
+    """Return whether a node of a state is that of an update rule."""
+    return isinstance(node, RuleState)
 
 
 def _rules(opt_state: Any) -> list[RuleState]:
-    """The states of the rules in a state, however wrapped."""
+    """Return the states of the rules in a state, however wrapped; refuse one without any."""
     opt_state = getattr(opt_state, "opt_state", opt_state)
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, RuleState))
+    rules = filter(is_rule_state, jax.tree.leaves(opt_state, is_leaf=is_rule_state))
     # Of an nnx.Optimizer the numbers are variables, which have no truth value.
     found = [
-        node._replace(
-            step=jnp.asarray(node.step),
-            scalars={name: jnp.asarray(value) for name, value in node.scalars.items()},
-        )
-        for node in leaves
-        if isinstance(node, RuleState)
+        RuleState(jnp.asarray(step), {k: jnp.asarray(v) for k, v in scalars.items()}, trees)
+        for step, scalars, trees in rules
     ]
     if not found:
         raise ValueError(

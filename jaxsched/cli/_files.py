@@ -1,11 +1,9 @@
-"""``jaxsched plot`` and ``export``: a recipe's curves without a training.
-
-A row is an iteration; 0 is the first.
-"""
+"""``jaxsched plot``, ``export`` and ``record``: the commands that write one file."""
 
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,6 @@ import numpy as np
 from jaxsched._io import atomic_write, make_writable
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
-from jaxsched._validate import require_suffix
 
 
 def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None = None) -> None:
@@ -28,8 +25,7 @@ def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None =
     """
     from jaxsched import plot as pictures
 
-    require_suffix(out, pictures.SUFFIXES)
-    make_writable(out)
+    make_writable(out, pictures.SUFFIXES)
     pictures.plot(recipe, out, iterations=iterations)
     print(f"wrote {out}")
 
@@ -49,8 +45,7 @@ def export(
     from jaxsched.plot import rows_of
 
     writers = {".csv": write_csv, ".json": write_json, ".npz": Trace.save}
-    require_suffix(out, writers)
-    make_writable(out)
+    make_writable(out, writers)
     writers[out.suffix](rows_of(recipe, iterations), out)
     print(f"wrote {out}")
 
@@ -70,3 +65,27 @@ def write_json(trace: Trace, path: Path) -> None:
     content = {"start": trace.start, "groups": trace.groups, "run": trace.run}
     with atomic_write(path) as file:
         file.write((json.dumps(content, default=np.ndarray.tolist) + "\n").encode())
+
+
+def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
+    """Runs a PyTorch script as it stands and records what its optimizers are set to.
+
+    For instance: jaxsched record -o run.npz -- python train.py
+
+    What follows -- is run as it stands, in the Python that it names, which must have jaxsched. A
+    row is an update; a second optimizer goes to run-1.npz, a process of rank 1 to
+    run-rank1.npz, a second process without a rank to run-process1.npz, and so on. The
+    exit status is the script's. A file says whether its process came to its end.
+
+    Args:
+      script: the command and its arguments.
+      out: the file, .npz, written anew about each second.
+    """
+    make_writable(out, (".npz",))
+    if not script:
+        raise ValueError(
+            "the script must follow --, got none: record -o run.npz -- python train.py"
+        )
+    from jaxsched.torch import _script as scripts
+
+    return scripts.run(script, out)
