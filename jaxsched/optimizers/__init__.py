@@ -6,6 +6,11 @@ number may be a schedule; the values in force are read out of the state by
 ``jaxsched.hyperparameters``. What is an array, as inside ``optax.inject_hyperparams``, is
 not known to be 0: SGD and RMSprop then keep a buffer, and decay asks for the parameters.
 
+Two switches mean the same in all that have them: ``maximize`` ascends, with -g for g; and with
+``decoupled_weight_decay``, instead of λ in the gradient, the parameters are first multiplied by
+1 - γλ. All raise ``ValueError`` for a number out of its range, and, on ``update``, for weight decay
+without ``params``; ASGD, NAdam and Adafactor need ``params`` always.
+
 All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and
 again, which no transformation of gradients can; and ``SparseAdam``, for JAX
 has no sparse gradients.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched.optimizers._rule import lerp, update_rule
+from jaxsched.optimizers._rule import Leaves, Scalars, lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
 
@@ -45,20 +45,14 @@ def adafactor(
       eps2: ε₂, the least scale of a parameter.
       d: d, the root mean square at which an update is clipped, at least 1.
       weight_decay: λ, decoupled.
-      maximize: ascends, with -g for g.
-
-    Raises:
-      ValueError: a number out of its range; no ``params``.
 
     Source: ``torch.optim.Adafactor``, torch 2.13. ``optax.adafactor`` factors the
     two largest axes, those of 128 and above only, adds ε to g², and does not
     bound the rate by :math:`1 / \sqrt t`.
 
-    >>> tx = adafactor(0.5)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = adafactor(0.5), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     return update_rule(
         _leaf,
@@ -102,24 +96,14 @@ def rms(x: jax.Array) -> jax.Array:
     return norm(x) / x.size**0.5
 
 
-def _leaf(
-    c: Any,
-    g: jax.Array,
-    p: jax.Array,
-    row_var: jax.Array,
-    col_var: jax.Array,
-    variance: jax.Array,
-    *,
-    least_of_dtype: bool,
-) -> Any:
-    least = jnp.finfo(g.dtype).eps if least_of_dtype else c["eps1"]
-    after = {"row_var": row_var, "col_var": col_var, "variance": variance}
+def _leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves, *, least_of_dtype: bool) -> Any:
+    least, after = jnp.finfo(g.dtype).eps if least_of_dtype else c["eps1"], dict(old)
     if p.ndim < 2:
-        after["variance"] = v = lerp(variance, g * g, c["weight"])
+        after["variance"] = v = lerp(old["variance"], g * g, c["weight"])
     else:
         rows, columns = (norm(g, axis) ** 2 / g.shape[axis] for axis in (-1, -2))
-        after["row_var"] = rows = lerp(row_var, rows, c["weight"])
-        after["col_var"] = columns = lerp(col_var, columns, c["weight"])
+        after["row_var"] = rows = lerp(old["row_var"], rows, c["weight"])
+        after["col_var"] = columns = lerp(old["col_var"], columns, c["weight"])
         v = rows * columns / jnp.maximum(rows.mean(-2, keepdims=True), least)
     u = jax.lax.rsqrt(jnp.maximum(v, least * least)) * g
     # Python's max, which torch takes, keeps the first of the two beside a NaN: one entry

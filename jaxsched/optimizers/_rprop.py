@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched.optimizers._rule import update_rule
+from jaxsched.optimizers._rule import Leaves, Scalars, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
 NUMBERS = ("eta_minus", "eta_plus", "step_size_min", "step_size_max")
@@ -38,20 +38,15 @@ def rprop(
       eta_plus: η₊, above 1: torch's ``etas[1]``.
       step_size_min: the least step: torch's ``step_sizes[0]``.
       step_size_max: the largest step: torch's ``step_sizes[1]``.
-      maximize: ascends, with -g for g.
-
-    Raises:
-      ValueError: a number out of its range.
 
     Source: ``torch.optim.Rprop``, torch 2.13. ``optax.rprop`` keeps for h what it
     was to add, at the last update, and returns that where the sign holds: its
     steps come one update late; and it clips no step whose factor is 1.
 
-    >>> tx = rprop(0.5)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in tx.update(params, state, params)[0]]
-    [-0.6, -0.6]
+    >>> tx, params = rprop(0.5), jnp.ones(2)
+    >>> _, state = tx.update(params, tx.init(params))
+    >>> tx.update(params, state)[0].round(6)
+    Array([-0.6, -0.6], dtype=float32)
     """
     return update_rule(_leaf, _scalars, locals(), trees=["prev", "step_size"], numbers=NUMBERS)
 
@@ -60,11 +55,11 @@ def _scalars(step: Any, learning_rate: Any, **others: Any) -> dict[str, Any]:
     return {"first": step == 1, "learning_rate": learning_rate, **others}
 
 
-def _leaf(c: Any, g: jax.Array, p: jax.Array, prev: jax.Array, step_size: jax.Array) -> Any:
-    agreement = g * prev
+def _leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    agreement = g * old["prev"]
     grow = jnp.where(agreement < 0, c["eta_minus"], 1)
     grow = jnp.where(agreement > 0, c["eta_plus"], grow)
-    size = jnp.where(c["first"] > 0, c["learning_rate"], step_size) * grow
+    size = jnp.where(c["first"] > 0, c["learning_rate"], old["step_size"]) * grow
     size = jnp.clip(size, c["step_size_min"], c["step_size_max"])
     prev = jnp.where(agreement < 0, 0, g)
     # torch's sign of NaN is 0: the entry stays, and moves again with the next gradient.

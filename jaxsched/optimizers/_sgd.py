@@ -11,7 +11,7 @@ import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
 from jaxsched._validate import is_number, is_zero
-from jaxsched.optimizers._rule import scaling_update, update_rule
+from jaxsched.optimizers._rule import Leaves, Scalars, scaling_update, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
 
@@ -39,26 +39,19 @@ def sgd(
       dampening: τ, not applied to the gradient that starts the buffer.
       weight_decay: λ, coupled: it goes through the momentum.
       nesterov: looks ahead by one step of the momentum.
-      maximize: ascends, with -g for g.
 
-    Returns:
-      A transformation; every number may be a schedule of the updates made.
-      ``started`` in the state's ``scalars`` says whether an update with a
-      momentum other than 0 has been made, and with it torch's buffer.
+    ``started`` in the state's ``scalars`` says whether an update with a momentum other than 0 has been
+    made, and with it torch's buffer.
 
     Raises:
-      ValueError: a negative or non-finite number; Nesterov with a constant
-        momentum of 0 or with dampening, which torch refuses too; weight decay
-        without ``params``.
+      ValueError: Nesterov with a constant momentum of 0 or with dampening, as in torch.
 
     Source: ``torch.optim.SGD``, torch 2.13. ``optax.sgd`` has no dampening, its
     ``trace`` starts from zeros, and it does not decay.
 
-    >>> tx = sgd(0.5, 0.9, nesterov=True)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.95, -0.95]
+    >>> tx, params = sgd(0.5, 0.9, nesterov=True), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.95, -0.95], dtype=float32)
     """
     if nesterov and (is_zero(momentum) or (is_number(dampening) and dampening)):
         raise ValueError(
@@ -98,18 +91,10 @@ def _sgd_scalars(
     }
 
 
-def _sgd_leaf(
-    c: Any,
-    g: jax.Array,
-    p: jax.Array,
-    again: jax.Array,
-    momentum_buffer: jax.Array | None = None,
-    *,
-    nesterov: bool,
-) -> Any:
-    if momentum_buffer is None:
+def _sgd_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves, *, nesterov: bool) -> Any:
+    if "momentum_buffer" not in old:
         return c["step"] * g, {}
-    b = c["keep"] * momentum_buffer + c["add"] * g
+    b, again = c["keep"] * old["momentum_buffer"] + c["add"] * g, old["again"]
     ahead = again + c["look_ahead"] * b if nesterov else jnp.where(c["moves"] > 0, b, again)
     return c["step"] * ahead, {"momentum_buffer": b}
 
@@ -133,8 +118,9 @@ def asgd(
         \eta_{t+1} &= \frac{\gamma_t}{(1 + \Lambda \gamma_t t)^\alpha}, \quad
         \mu_{t+1} = \frac{1}{\max(1, t - t_0)}, \quad \eta_1 = \gamma_1, \quad \mu_1 = 1
 
-    η is computed after it has been used: a moving rate acts one update late, and
-    that of the first update twice. So it is in torch.
+    η is computed after it has been used: a moving rate acts one update late, and that of the first
+    update twice, as in torch. The average is ``ax`` in the state's ``trees``; ``eta`` and ``mu`` in its
+    ``scalars`` are what the next update uses, in the default dtype, as torch keeps them.
 
     Args:
       learning_rate: γ.
@@ -142,24 +128,12 @@ def asgd(
       alpha: α, the power by which the rate falls.
       t0: the update after which the average a begins.
       weight_decay: λ, coupled: it goes into the gradient.
-      maximize: ascends, with -g for g.
-
-    Returns:
-      A transformation; every number may be a schedule of the updates made. The
-      average is ``ax`` in the state's ``trees``; ``eta`` and ``mu`` in its
-      ``scalars`` are what the next update uses: float32 unless x64 is on, as
-      torch keeps them in its default dtype.
-
-    Raises:
-      ValueError: a number out of its range; no ``params``.
 
     Source: ``torch.optim.ASGD``, torch 2.13. Optax has none.
 
-    >>> tx = asgd(0.5, lambd=0.0)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = asgd(0.5, lambd=0.0), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     kept = {"eta": 0.0, "mu": 1.0}
     return update_rule(
@@ -182,8 +156,8 @@ def _asgd_scalars(
     }
 
 
-def _asgd_leaf(c: Any, g: jax.Array, p: jax.Array, ax: jax.Array) -> Any:
+def _asgd_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
     added = scaling_update(p, c["shrink_by_lambd"]) + c["step"] * g
     moved = p + added
-    averaged = jnp.where(c["weight"] != 1, ax + (moved - ax) * c["weight"], moved)
+    averaged = jnp.where(c["weight"] != 1, old["ax"] + (moved - old["ax"]) * c["weight"], moved)
     return added, {"ax": averaged}
