@@ -21,17 +21,15 @@ torch's.
 """
 
 from jaxsched.optimizers._accumulation import Accumulation, restarted, stepped
-from jaxsched.optimizers._adafactor import adafactor
-from jaxsched.optimizers._adagrad import adadelta, adagrad, rmsprop
+from jaxsched.optimizers._adagrad import adadelta, adafactor, adagrad, rmsprop
 from jaxsched.optimizers._adam import adam, adamax, adamw, nadam, radam
 from jaxsched.optimizers._average import EMA, EMAState
 from jaxsched.optimizers._carry import carry_state
 from jaxsched.optimizers._clip import clip_grad_norm, clip_grad_value
 from jaxsched.optimizers._muon import muon
-from jaxsched.optimizers._rprop import rprop
 from jaxsched.optimizers._rule import RuleState
 from jaxsched.optimizers._scheduled import ScheduledState, hyperparameters
-from jaxsched.optimizers._sgd import asgd, sgd
+from jaxsched.optimizers._sgd import asgd, rprop, sgd
 
 __all__ = [
     "EMA",
