@@ -72,7 +72,8 @@ class Schedule:
 
     Attributes:
       factory: the function that made it.
-      arguments: what the factory was called with, defaults included.
+      arguments: what the factory was called with, defaults included. A factory passes its
+        ``locals()``, of which its arguments are kept.
       formula: the curve in float64, without the rounding; None where there is no closed form.
       recursion: torch's recursion on a parameter group, for schedules of ``lr_scheduler``.
       base_lr: the rate of the group before any schedule, where the recursion starts from it.
@@ -94,7 +95,7 @@ class Schedule:
     momentum_formula: Formula | None = None
 
     def __post_init__(self) -> None:
-        frozen = {name: freeze(value) for name, value in self.arguments.items()}
+        frozen = {name: freeze(self.arguments[name]) for name in _parameters(self.factory)}
         object.__setattr__(self, "arguments", FrozenDict(frozen))
         _require_types(self.factory, self.arguments)
 

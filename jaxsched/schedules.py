@@ -52,9 +52,7 @@ def constant(value: Hyperparameter) -> Schedule:
     0.5
     """
     value = freeze(value)
-    return Schedule(
-        constant, {"value": value}, lambda count: jnp.full(jnp.shape(count), as_float64(value))
-    )
+    return Schedule(constant, locals(), lambda count: jnp.full(jnp.shape(count), as_float64(value)))
 
 
 def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
@@ -130,9 +128,7 @@ def _factor(
     factory: Callable[..., Schedule], formula: Any, epochs: Hyperparameter, lrf: Hyperparameter
 ) -> Schedule:
     require("epochs", epochs, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
-    return Schedule(
-        factory, {"epochs": epochs, "lrf": lrf}, _schedule.formula_of(formula, epochs, lrf)
-    )
+    return Schedule(factory, locals(), _schedule.formula_of(formula, epochs, lrf))
 
 
 def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
@@ -156,7 +152,7 @@ def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
         # below 1. And to cosine_annealing_warm_restarts a float is something else.
         return inner(integer(count) // integer(steps_per_epoch))
 
-    return Schedule(per_epoch, {"schedule": schedule, "steps_per_epoch": steps_per_epoch}, formula)
+    return Schedule(per_epoch, locals(), formula)
 
 
 def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
@@ -182,7 +178,7 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
         late = jnp.where(as_float64(count) > as_float64(after), 1, 0)
         return inner(integer(count) - late)
 
-    return Schedule(lagged, {"schedule": schedule, "after": after}, formula)
+    return Schedule(lagged, locals(), formula)
 
 
 def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
@@ -197,11 +193,11 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
     """
     require("counts", counts, "an integer", lambda v: int(v) == v)
     inner, counts = _schedule.float64_formula(schedule), freeze(counts)
-    return Schedule(
-        shift,
-        {"schedule": schedule, "counts": counts},
-        lambda count: inner(count - integer(counts).astype(count.dtype)),
-    )
+
+    def formula(count: Any) -> Any:
+        return inner(count - integer(counts).astype(count.dtype))
+
+    return Schedule(shift, locals(), formula)
 
 
 def override(
@@ -225,16 +221,14 @@ def override(
     [0.0, 7.0, 2.0]
     """
     at, when = freeze(at), freeze(when)
-    arguments = {"schedule": schedule, "other": other, "at": at, "when": when}
     inner, there = _schedule.float64_formula(schedule), _schedule.float64_formula(other)
-    return Schedule(
-        override,
-        arguments,
+
+    def formula(count: Any) -> Any:
+        is_there = (as_float64(count) == as_float64(at)) & when
         # ``other`` at that count alone: elsewhere it may have no value.
-        lambda count: jnp.where(
-            (as_float64(count) == as_float64(at)) & when, there(integer(at)), inner(count)
-        ),
-    )
+        return jnp.where(is_there, there(integer(at)), inner(count))
+
+    return Schedule(override, locals(), formula)
 
 
 def warmup(
@@ -260,19 +254,17 @@ def warmup(
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
     require_nonnegative(iterations=iterations)
-    inner, iterations, start = (
-        _schedule.float64_formula(schedule),
+    iterations, start, inner = (
         freeze(iterations),
         freeze(start),
+        _schedule.float64_formula(schedule),
     )
 
     def formula(count: Any) -> Any:
         x, target, n = as_float64(count), inner(count), as_float64(iterations)
         return jnp.where(x < n, interp(x, n, as_float64(start), target), target)
 
-    return Schedule(
-        warmup, {"schedule": schedule, "iterations": iterations, "start": start}, formula
-    )
+    return Schedule(warmup, locals(), formula)
 
 
 def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> Schedule:
@@ -302,17 +294,16 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
     ...
     ValueError: the table holds counts 0 to 1, got 2. Tabulate more steps.
     """
-    given = np.asarray(values)
-    if given.dtype.kind in "OSUMmc":  # NumPy would read None as NaN and text as what it says
-        raise TypeError(f"values must be real numbers, got {given.dtype} among them")
+    values = np.asarray(values)
+    if values.dtype.kind in "OSUMmc":  # NumPy would read None as NaN and text as what it says
+        raise TypeError(f"values must be real numbers, got {values.dtype} among them")
     require_count("start", start)
-    numbers = given.astype(np.float64)
-    if numbers.ndim != 1 or not numbers.size:
+    values = values.astype(np.float64)
+    if values.ndim != 1 or not values.size:
         raise ValueError(
-            f"values must be a sequence of at least 1 number, got shape {numbers.shape}"
+            f"values must be a sequence of at least 1 number, got shape {values.shape}"
         )
-    arguments = {"values": numbers, "start": start, "then": then}
-    return Schedule(table, arguments, table_formula(numbers, start, then))
+    return Schedule(table, locals(), table_formula(values, start, then))
 
 
 def table_formula(
@@ -402,4 +393,4 @@ def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
     def formula(count: Any) -> Any:
         return jnp.asarray(counts)[jnp.clip(integer(count), 0, len(counts) - 1)]
 
-    return Schedule(batch_ramp, {"iterations": iterations, "end": end, "then": then}, formula)
+    return Schedule(batch_ramp, locals(), formula)

@@ -3,7 +3,7 @@
 Each returns a schedule of how often ``scheduler.step()`` has been called: 0 is
 the value that the constructor leaves. In most scripts that counts epochs;
 ``schedules.per_epoch`` brings it to the iteration. Arguments keep torch's names,
-order and defaults, with ``base_lr``, the group's rate, where torch has the
+order and defaults, with ``base_lr``, the group's rate before any schedule, where torch has the
 optimizer.
 
 There are two forms of each:
@@ -28,7 +28,7 @@ form and need ``steps``. ``reduce_lr_on_plateau`` follows a metric, not a count.
 """
 
 from jaxsched.lr_scheduler._compositions import chained_scheduler, sequential_lr
-from jaxsched.lr_scheduler._cycles import cosine_annealing_warm_restarts, cyclic_lr
+from jaxsched.lr_scheduler._cycles import cosine_annealing_warm_restarts, cyclic_lr, one_cycle_lr
 from jaxsched.lr_scheduler._decays import (
     constant_lr,
     cosine_annealing_lr,
@@ -40,7 +40,6 @@ from jaxsched.lr_scheduler._decays import (
     swa_lr,
 )
 from jaxsched.lr_scheduler._factors import lambda_lr, multiplicative_lr
-from jaxsched.lr_scheduler._one_cycle import one_cycle_lr
 from jaxsched.lr_scheduler._plateau import (
     Plateau,
     PlateauState,

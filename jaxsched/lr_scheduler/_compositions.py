@@ -91,11 +91,11 @@ def sequential_lr(
     >>> [float(schedule(c)) for c in range(5)]
     [0.25, 0.25, 1.0, 0.5, 0.25]
     """
-    members, milestones = _members(schedulers), list(milestones)
-    if len(milestones) != len(members) - 1:
+    schedulers, milestones = _members(schedulers), list(milestones)
+    if len(milestones) != len(schedulers) - 1:
         raise ValueError(
             f"milestones must be one fewer than schedulers, got {len(milestones)} for "
-            f"{len(members)}."
+            f"{len(schedulers)}."
         )
     require(
         "milestones",
@@ -103,9 +103,8 @@ def sequential_lr(
         "integers in ascending order",
         lambda values: [int(m) for m in values] == sorted(values),
     )
-    marks = [int(milestone) for milestone in milestones]
-    arguments = {"schedulers": members, "milestones": marks, "steps": steps}
-    return _composed(sequential_lr, arguments, _Sequence, marks)
+    milestones = [int(milestone) for milestone in milestones]
+    return _composed(sequential_lr, locals(), _Sequence, milestones)
 
 
 def chained_scheduler(schedulers: Sequence[Schedule], *, steps: int | None = None) -> Schedule:
@@ -130,8 +129,8 @@ def chained_scheduler(schedulers: Sequence[Schedule], *, steps: int | None = Non
     >>> [float(schedule(c)) for c in range(4)]
     [0.5, 0.25, 0.25, 0.125]
     """
-    arguments = {"schedulers": _members(schedulers), "steps": steps}
-    return _composed(chained_scheduler, arguments, _Chain)
+    schedulers = _members(schedulers)
+    return _composed(chained_scheduler, locals(), _Chain)
 
 
 def _members(schedulers: Sequence[Schedule]) -> tuple[Schedule, ...]:

@@ -25,21 +25,18 @@ def step_lr(
     .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^{\lfloor c / \mathrm{step\_size} \rfloor}
 
     Args:
-      base_lr: the group's rate before any schedule.
       step_size: counts between two drops, at least 1.
       gamma: the factor of a drop.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.StepLR``, torch 2.13.
 
     >>> [float(step_lr(1.0, 2, 0.5)(c)) for c in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    arguments = dict(locals())
     require_count("step_size", step_size, at_least=1)
     return torch_schedule(
         step_lr,
-        arguments,
+        locals(),
         (step_size, gamma),
         lambda count, base_lr, size, gamma: base_lr * gamma ** (count // size),
         lambda now, size, gamma: now.lr if now.epoch == 0 or now.epoch % size else now.lr * gamma,
@@ -59,17 +56,14 @@ def multi_step_lr(
     .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^{|\{m : m \le c\}|}
 
     Args:
-      base_lr: the group's rate before any schedule.
       milestones: the counts of the drops, in any order; one that stands twice counts twice.
       gamma: the factor of a drop.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.MultiStepLR``, torch 2.13.
 
     >>> [float(multi_step_lr(1.0, [1, 3, 3], 0.5)(c)) for c in range(5)]
     [1.0, 0.5, 0.5, 0.125, 0.125]
     """
-    arguments = dict(locals())
     if isinstance(milestones, Iterable) and not isinstance(milestones, jax.Array):
         milestones = list(milestones)  # which may be an iterator, to be read but once
     require(
@@ -78,11 +72,12 @@ def multi_step_lr(
         "integers of at least 0",
         lambda values: all(int(m) == m and m >= 0 for m in values),
     )
-    marks = milestones if isinstance(milestones, jax.Array) else [int(m) for m in milestones]
-    known = functools.cache(lambda: sorted(on_host(marks)))
+    if not isinstance(milestones, jax.Array):
+        milestones = [int(m) for m in milestones]
+    known = functools.cache(lambda: sorted(on_host(milestones)))
 
     def closed(count, base_lr, gamma):
-        reached = count[..., None] >= as_float64(marks)
+        reached = count[..., None] >= as_float64(milestones)
         return base_lr * gamma ** jnp.sum(reached, axis=-1, dtype=float)
 
     def rule(now, gamma):
@@ -92,8 +87,7 @@ def multi_step_lr(
     def restart(base_lr, gamma):
         return base_lr * gamma ** bisect_right(known(), 0)
 
-    arguments["milestones"] = marks
-    return torch_schedule(multi_step_lr, arguments, (gamma,), closed, rule, restart=restart)
+    return torch_schedule(multi_step_lr, locals(), (gamma,), closed, rule, restart=restart)
 
 
 def constant_lr(
@@ -109,17 +103,14 @@ def constant_lr(
               \text{ else } \mathrm{base\_lr}
 
     Args:
-      base_lr: the group's rate before any schedule.
       factor: above 0, where torch divides by it later, and at most 1.
       total_iters: the count at which the factor is taken back; with 0 it never is, as in torch.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.ConstantLR``, torch 2.13.
 
     >>> [float(constant_lr(1.0, 0.5, 2)(c)) for c in range(4)]
     [0.5, 0.5, 1.0, 1.0]
     """
-    arguments = dict(locals())
     require("factor", factor, "above 0 and at most 1, to be divided by", lambda v: 0 < v <= 1)
     require_count("total_iters", total_iters)
 
@@ -134,7 +125,7 @@ def constant_lr(
 
     return torch_schedule(
         constant_lr,
-        arguments,
+        locals(),
         (factor, total_iters),
         closed,
         rule,
@@ -156,18 +147,15 @@ def linear_lr(
               \frac{\min(c, T)}{T}\right)
 
     Args:
-      base_lr: the group's rate before any schedule.
       start_factor: the factor f₀ at 0, above 0 and at most 1.
       end_factor: the factor f₁ from ``total_iters`` on, within 0 and 1.
       total_iters: the length T; with 0 the factor stays at f₀, as in torch.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.LinearLR``, torch 2.13.
 
     >>> [float(linear_lr(1.0, 0.5, 1.0, 4)(c)) for c in range(6)]
     [0.5, 0.625, 0.75, 0.875, 1.0, 1.0]
     """
-    arguments = dict(locals())
     require("start_factor", start_factor, "above 0 and at most 1", lambda v: 0 < v <= 1)
     require("end_factor", end_factor, "within 0 and 1", lambda v: 0 <= v <= 1)
     require_count("total_iters", total_iters)
@@ -184,7 +172,7 @@ def linear_lr(
 
     return torch_schedule(
         linear_lr,
-        arguments,
+        locals(),
         (start_factor, end_factor, total_iters),
         closed,
         rule,
@@ -200,19 +188,16 @@ def exponential_lr(
     .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^c
 
     Args:
-      base_lr: the group's rate before any schedule.
       gamma: the factor of a count.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.ExponentialLR``, torch 2.13.
 
     >>> [float(exponential_lr(1.0, 0.5)(c)) for c in range(4)]
     [1.0, 0.5, 0.25, 0.125]
     """
-    arguments = dict(locals())
     return torch_schedule(
         exponential_lr,
-        arguments,
+        locals(),
         (gamma,),
         lambda count, base_lr, gamma: base_lr * gamma**count,
         lambda now, gamma: now.lr if now.initial else now.lr * gamma,
@@ -232,17 +217,14 @@ def polynomial_lr(
     .. math:: s(c) = \mathrm{base\_lr} \left(1 - \frac{\min(c, T)}{T}\right)^{\mathrm{power}}
 
     Args:
-      base_lr: the group's rate before any schedule.
       total_iters: the length T, from which on the rate is 0; with 0 it stays at ``base_lr``.
       power: at least 0; torch divides by zero at T where it is negative.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.PolynomialLR``, torch 2.13.
 
     >>> [float(polynomial_lr(1.0, 4, 2.0)(c)) for c in range(6)]
     [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
     """
-    arguments = dict(locals())
     require("power", power, "at least 0, as 0 is raised to it", lambda v: v >= 0)
     require_count("total_iters", total_iters)
 
@@ -257,7 +239,7 @@ def polynomial_lr(
 
     return torch_schedule(
         polynomial_lr,
-        arguments,
+        locals(),
         (total_iters, power),
         closed,
         rule,
@@ -278,17 +260,14 @@ def cosine_annealing_lr(
               \frac{1 + \cos(\pi c / T_{\max})}{2}
 
     Args:
-      base_lr: the group's rate before any schedule.
       T_max: half the period, above 0.
       eta_min: the lowest rate, at ``T_max``.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.CosineAnnealingLR``, torch 2.13.
 
     >>> [round(float(cosine_annealing_lr(1.0, 2)(c)), 6) for c in range(5)]
     [1.0, 0.5, 0.0, 0.5, 1.0]
     """
-    arguments = dict(locals())
     require("T_max", T_max, "above 0, to be divided by", lambda v: v > 0)
 
     def closed(count, base_lr, T_max, eta_min):
@@ -310,7 +289,7 @@ def cosine_annealing_lr(
 
     return torch_schedule(
         cosine_annealing_lr,
-        arguments,
+        locals(),
         (T_max, eta_min),
         closed,
         rule,
@@ -337,14 +316,12 @@ def swa_lr(
       swa_lr: the rate from ``anneal_epochs`` on.
       anneal_epochs: the length E, at least 0; with 0 the rate is ``swa_lr`` from the start.
       anneal_strategy: ``"cos"`` or ``"linear"``, α as above.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.swa_utils.SWALR``, torch 2.13.
 
     >>> [float(swa_lr(1.0, 0.5, 2, "linear")(c)) for c in range(4)]
     [1.0, 0.75, 0.5, 0.5]
     """
-    arguments = dict(locals())
     require_anneal_strategy(anneal_strategy)
     require_count("anneal_epochs", anneal_epochs, at_least=0)
 
@@ -365,7 +342,7 @@ def swa_lr(
 
     return torch_schedule(
         _FACTORY,
-        arguments,
+        locals(),
         (swa_lr, anneal_epochs),
         closed,
         rule,

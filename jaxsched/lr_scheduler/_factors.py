@@ -1,7 +1,8 @@
 """Rates given as a function: LambdaLR and MultiplicativeLR."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 from jaxsched._schedule import Hyperparameter, Schedule
 from jaxsched.lr_scheduler._recursion import factor_formula, factor_on_host, torch_schedule
@@ -10,18 +11,49 @@ Factor = Callable[[Any], Any]
 """A function of the count that returns a factor: an ``lr_lambda``."""
 
 
-@overload
-def lambda_lr(
-    base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None
-) -> Schedule: ...
-@overload
-def lambda_lr(
-    base_lr: Hyperparameter | Sequence[Hyperparameter],
-    lr_lambda: Sequence[Factor],
-    *,
-    steps: int | None = None,
-) -> list[Schedule]: ...
-def lambda_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
+class _EachGroup(Protocol):
+    """A schedule of a rate and a factor; a list of them, one a group, where the factor is a list."""
+
+    @overload
+    def __call__(
+        self, base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None
+    ) -> Schedule: ...
+    @overload
+    def __call__(
+        self,
+        base_lr: Hyperparameter | Sequence[Hyperparameter],
+        lr_lambda: Sequence[Factor],
+        *,
+        steps: int | None = None,
+    ) -> list[Schedule]: ...
+
+
+def _each_group(factory: Callable[..., Schedule]) -> _EachGroup:
+    """Call ``factory`` once a group, where the rate or the factor is a list."""
+
+    @functools.wraps(factory)
+    def of_groups(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
+        rates, factors = (v if isinstance(v, list | tuple) else None for v in (base_lr, lr_lambda))
+        for factor in [lr_lambda] if factors is None else factors:
+            if not callable(factor):
+                raise TypeError(
+                    f"lr_lambda must be a function, got {factor!r}. Pass lambda epoch: {factor!r}."
+                )
+        if rates is None and factors is None:
+            return factory(base_lr, lr_lambda, steps=steps)
+        rates = [base_lr] * len(factors or ()) if rates is None else rates
+        factors = [lr_lambda] * len(rates) if factors is None else factors
+        if len(rates) != len(factors):
+            raise ValueError(
+                f"lr_lambda must have one function a group, got {len(factors)} for {len(rates)} groups."
+            )
+        return [factory(*group, steps=steps) for group in zip(rates, factors, strict=True)]
+
+    return of_groups
+
+
+@_each_group
+def lambda_lr(base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None) -> Schedule:
     r"""A factor of the base rate, given as a function.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{lr\_lambda}(c)
@@ -32,7 +64,6 @@ def lambda_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
       lr_lambda: the factor: a schedule, or any function of operators and
         ``jnp``. With ``steps`` any Python function of an int will do. A list
         gives a list of schedules, one a group.
-      steps: replays torch for counts 0 to ``steps``.
 
     Source: ``torch.optim.lr_scheduler.LambdaLR``, torch 2.13.
 
@@ -42,32 +73,20 @@ def lambda_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
     >>> [float(schedule(2)) for schedule in lambda_lr(1.0, [lambda e: 0.5**e, lambda e: e // 2])]
     [0.25, 1.0]
     """
-
-    def schedule(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
-        factor = factor_formula(lr_lambda, "lr_lambda")
-        return torch_schedule(
-            lambda_lr,
-            {"base_lr": base_lr, "lr_lambda": lr_lambda, "steps": steps},
-            (),
-            lambda count, base_lr: base_lr * factor(count),
-            lambda now: now.base_lr * factor_on_host(lr_lambda, now.epoch),
-        )
-
-    return _each_group(schedule, base_lr, lr_lambda)
+    factor = factor_formula(lr_lambda, "lr_lambda")
+    return torch_schedule(
+        lambda_lr,
+        locals(),
+        (),
+        lambda count, base_lr: base_lr * factor(count),
+        lambda now: now.base_lr * factor_on_host(lr_lambda, now.epoch),
+    )
 
 
-@overload
+@_each_group
 def multiplicative_lr(
     base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None
-) -> Schedule: ...
-@overload
-def multiplicative_lr(
-    base_lr: Hyperparameter | Sequence[Hyperparameter],
-    lr_lambda: Sequence[Factor],
-    *,
-    steps: int | None = None,
-) -> list[Schedule]: ...
-def multiplicative_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
+) -> Schedule:
     r"""The last rate times a factor, given as a function.
 
     .. math:: s(c) = \mathrm{base\_lr} \prod_{i=1}^{c} \mathrm{lr\_lambda}(i)
@@ -88,32 +107,7 @@ def multiplicative_lr(base_lr: Any, lr_lambda: Any, *, steps: int | None = None)
     [1.0, 0.5, 0.25]
     """
 
-    def schedule(base_lr: Hyperparameter, lr_lambda: Factor) -> Schedule:
-        return torch_schedule(
-            multiplicative_lr,
-            {"base_lr": base_lr, "lr_lambda": lr_lambda, "steps": steps},
-            (),
-            None,
-            lambda now: now.lr if now.initial else now.lr * factor_on_host(lr_lambda, now.epoch),
-        )
+    def rule(now: Any) -> Any:
+        return now.lr if now.initial else now.lr * factor_on_host(lr_lambda, now.epoch)
 
-    return _each_group(schedule, base_lr, lr_lambda)
-
-
-def _each_group(schedule: Callable[..., Schedule], base_lr: Any, lr_lambda: Any) -> Any:
-    """``schedule`` of the rate and the factor; a list of them where either is a list."""
-    rates, factors = (v if isinstance(v, list | tuple) else None for v in (base_lr, lr_lambda))
-    for factor in [lr_lambda] if factors is None else factors:
-        if not callable(factor):
-            raise TypeError(
-                f"lr_lambda must be a function, got {factor!r}. Pass lambda epoch: {factor!r}."
-            )
-    if rates is None and factors is None:
-        return schedule(base_lr, lr_lambda)
-    rates = [base_lr] * len(factors or ()) if rates is None else rates
-    factors = [lr_lambda] * len(rates) if factors is None else factors
-    if len(rates) != len(factors):
-        raise ValueError(
-            f"lr_lambda must have one function a group, got {len(factors)} for {len(rates)} groups."
-        )
-    return list(map(schedule, rates, factors))
+    return torch_schedule(multiplicative_lr, locals(), (), None, rule)

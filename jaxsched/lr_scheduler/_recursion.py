@@ -112,7 +112,7 @@ def torch_schedule(
 
     Args:
       factory: the function of this package.
-      arguments: the factory's, with ``steps``: how many calls to replay, or None.
+      arguments: the factory's ``locals()``, with ``steps``: how many calls to replay, or None.
       hyperparameters: the last arguments of ``closed``, ``rule``, ``restart`` and ``prepare``.
       closed: the formula of ``(count, base_lr, *hyperparameters)``, without
         ``base_lr`` where the factory has none; None where there is no such formula.
@@ -127,8 +127,7 @@ def torch_schedule(
     """
     require_one_group(factory.__name__, [arguments.get("base_lr"), *hyperparameters])
     hyperparameters = freeze(tuple(hyperparameters))
-    arguments = {key: freeze(value) for key, value in arguments.items()}
-    base_lr = None if sets_base_lr else arguments.get("base_lr")
+    base_lr = None if sets_base_lr else freeze(arguments.get("base_lr"))
     if base_lr is not None:
         require_base_lr(base_lr)
 
@@ -138,7 +137,7 @@ def torch_schedule(
             prepare(group, *host)
         leaf = _Leaf(group, rule, restart, host)
         if sets_base_lr:  # CyclicLR's, which torch sets after the constructor's step
-            leaf.base_lr = on_host(arguments["base_lr"])
+            leaf.base_lr = host[0]
         return leaf
 
     formula = None

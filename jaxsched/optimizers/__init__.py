@@ -6,6 +6,11 @@ number may be a schedule; the values in force are read out of the state by
 ``jaxsched.hyperparameters``. What is an array, as inside ``optax.inject_hyperparams``, is
 not known to be 0: SGD and RMSprop then keep a buffer, and decay asks for the parameters.
 
+Two switches mean the same in all that have them: ``maximize`` ascends, with -g for g; and with
+``decoupled_weight_decay``, instead of λ in the gradient, the parameters are first multiplied by
+1 - γλ. All raise ``ValueError`` for a number out of its range, and, on ``update``, for weight decay
+without ``params``; ASGD, NAdam and Adafactor need ``params`` always.
+
 All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and
 again, which no transformation of gradients can; and ``SparseAdam``, for JAX
 has no sparse gradients.
@@ -16,17 +21,15 @@ torch's.
 """
 
 from jaxsched.optimizers._accumulation import Accumulation, restarted, stepped
-from jaxsched.optimizers._adafactor import adafactor
-from jaxsched.optimizers._adagrad import adadelta, adagrad, rmsprop
+from jaxsched.optimizers._adagrad import adadelta, adafactor, adagrad, rmsprop
 from jaxsched.optimizers._adam import adam, adamax, adamw, nadam, radam
 from jaxsched.optimizers._average import EMA, EMAState
 from jaxsched.optimizers._carry import carry_state
 from jaxsched.optimizers._clip import clip_grad_norm, clip_grad_value
 from jaxsched.optimizers._muon import muon
-from jaxsched.optimizers._rprop import rprop
 from jaxsched.optimizers._rule import RuleState
 from jaxsched.optimizers._scheduled import ScheduledState, hyperparameters
-from jaxsched.optimizers._sgd import asgd, sgd
+from jaxsched.optimizers._sgd import asgd, rprop, sgd
 
 __all__ = [
     "EMA",

@@ -5,7 +5,6 @@ on counting batches meanwhile.
 """
 
 import dataclasses
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -90,26 +89,17 @@ class Accumulation:
         """``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations from ``start``."""
         for end in {start, start + n - 1} if n else ():
             self._wait(end)  # a table that does not reach there refuses; jitted it is NaN
-        iterations = np.arange(start, start + n)
-        wait = np.asarray(jax.jit(self._wait)(jnp.asarray(iterations, jnp.int32)))
-        # While the number of batches stays, updates are evenly spaced.
-        borders = [0, *(np.flatnonzero(np.diff(wait)) + 1), n] if n else [0]
-        updates, last = [], self.update_before(start)
-        for first, end in itertools.pairwise(borders):
-            every = int(wait[first])
-            due = np.arange(max(start + first, last + every), start + end, max(every, 1))
-            if len(due):
-                updates.append(due)
-                last = int(due[-1])
-        made = np.concatenate(updates) if updates else np.zeros(0, np.int64)
-        # Batches are pending from the update before, or from where the epoch dropped them.
-        since = np.concatenate([[start - 1], made[:-1]])[: len(made)]
-        if self.steps_per_epoch is not None:
-            since = np.maximum(since, made - made % self.steps_per_epoch - 1)
-        columns = {name: np.zeros(n) for name in ("stepped", "micro_batches")}
-        columns["stepped"][made - start] = 1
-        columns["micro_batches"][made - start] = made - since
-        return {"accumulate": wait, **columns}
+
+        def step(carry: Any, iteration: jax.Array) -> Any:
+            last_update, pending = carry
+            _, due, batches = self.tick(iteration, last_update, pending)
+            after = jnp.where(due, iteration, last_update), jnp.where(due, 0, batches)
+            return after, (self._wait(iteration), due, jnp.where(due, batches, 0))
+
+        carry = jnp.int32(self.update_before(start)), jnp.int32(0)
+        columns = jax.lax.scan(step, carry, start + jnp.arange(n, dtype=jnp.int32))[1]
+        names = ("accumulate", "stepped", "micro_batches")
+        return {name: np.asarray(c, float) for name, c in zip(names, columns, strict=True)}
 
 
 class AccumulationState(NamedTuple):

@@ -1,4 +1,4 @@
-"""torch.optim.Adagrad, Adadelta and RMSprop: divided by a root of squares.
+"""torch.optim.Adagrad, Adadelta, RMSprop and Adafactor: divided by a root of squares.
 
 Their count is that of their updates; 0 is the first.
 """
@@ -11,7 +11,7 @@ import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
 from jaxsched._validate import is_zero, require_nonnegative
-from jaxsched.optimizers._rule import lerp, mean_of_squares, update_rule
+from jaxsched.optimizers._rule import Leaves, Scalars, lerp, mean_of_squares, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
 
@@ -36,25 +36,16 @@ def adagrad(
       learning_rate: γ.
       lr_decay: η.
       weight_decay: λ, coupled: it goes into the sum.
-      initial_accumulator_value: τ, read once, when the state is made. A group's own in a
+      initial_accumulator_value: τ, a number, read once, when the state is made. A group's own in a
         recipe; torch takes that of its constructor for all groups.
       eps: ε, outside the root.
-      maximize: ascends, with -g for g.
-
-    Returns:
-      A transformation; every number but τ may be a schedule of the updates made.
-
-    Raises:
-      ValueError: a number out of its range; weight decay without ``params``.
 
     Source: ``torch.optim.Adagrad``, torch 2.13. ``optax.adagrad`` has ε under the
     root, starts from τ = 0.1 and has no ``lr_decay``.
 
-    >>> tx = adagrad(0.5)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = adagrad(0.5), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     require_nonnegative(initial_accumulator_value=initial_accumulator_value)
     trees = {"sum": lambda p: jnp.full_like(p, initial_accumulator_value)}
@@ -65,8 +56,8 @@ def _adagrad_scalars(step: Any, learning_rate: Any, lr_decay: Any, eps: Any) -> 
     return {"step": -(learning_rate / (1 + (step - 1) * lr_decay)), "eps": eps}
 
 
-def _adagrad_leaf(c: Any, g: jax.Array, p: jax.Array, sum: jax.Array) -> Any:
-    sum = sum + g * g
+def _adagrad_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    sum = old["sum"] + g * g
     return c["step"] * g / (jnp.sqrt(sum) + c["eps"]), {"sum": sum}
 
 
@@ -93,21 +84,15 @@ def adadelta(
       rho: ρ, from 0 to 1.
       eps: ε, under both roots.
       weight_decay: λ, coupled: it goes through the averages.
-      maximize: ascends, with -g for g.
-
-    Raises:
-      ValueError: a number out of its range; weight decay without ``params``.
 
     Source: ``torch.optim.Adadelta``, torch 2.13. ``optax.adadelta`` has the
     formula, but once ρ is a schedule its 1 - ρ is float32: at ρ = 0.999 both averages,
     which are torch's state, are off by 1.3e-5 of them and the first updates by 7e-6.
     ``maximize`` is another transformation there.
 
-    >>> tx = adadelta(1.0, eps=0.0625, rho=0.0)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.242536, -0.242536]
+    >>> tx, params = adadelta(1.0, eps=0.0625, rho=0.0), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.242536, -0.242536], dtype=float32)
     """
     return update_rule(
         _adadelta_leaf, _adadelta_scalars, locals(), trees=["square_avg", "acc_delta"]
@@ -118,12 +103,10 @@ def _adadelta_scalars(step: Any, learning_rate: Any, rho: Any, eps: Any) -> dict
     return {"step": -learning_rate, "keep": rho, "add": 1 - rho, "eps": eps}
 
 
-def _adadelta_leaf(
-    c: Any, g: jax.Array, p: jax.Array, square_avg: jax.Array, acc_delta: jax.Array
-) -> Any:
-    v = mean_of_squares(square_avg, g, c["keep"], c["add"])
-    delta = jnp.sqrt(acc_delta + c["eps"]) / jnp.sqrt(v + c["eps"]) * g
-    u = mean_of_squares(acc_delta, delta, c["keep"], c["add"])
+def _adadelta_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    v = mean_of_squares(old["square_avg"], g, c["keep"], c["add"])
+    delta = jnp.sqrt(old["acc_delta"] + c["eps"]) / jnp.sqrt(v + c["eps"]) * g
+    u = mean_of_squares(old["acc_delta"], delta, c["keep"], c["add"])
     return c["step"] * delta, {"square_avg": v, "acc_delta": u}
 
 
@@ -154,27 +137,17 @@ def rmsprop(
       alpha: α.
       eps: ε, outside the root.
       weight_decay: λ, coupled: it goes through the averages.
-      momentum: μ. At an update where it is 0 the buffer is left as it is.
+      momentum: μ. At an update where it is 0 the buffer is left as it is. Where it is 0 at the first
+        update and not at a later one, the buffer starts from zeros; torch has none then, and fails.
       centered: divides by the deviation, not by the root mean square.
-      maximize: ascends, with -g for g.
-
-    Returns:
-      A transformation; every number may be a schedule of the updates made. torch
-      has no buffer, and fails, where the first update's momentum is 0 and a
-      later one's is not; here the buffer then starts from zeros.
-
-    Raises:
-      ValueError: a number out of its range; weight decay without ``params``.
 
     Source: ``torch.optim.RMSprop``, torch 2.13. ``optax.rmsprop`` keeps the rate
     inside its buffer, so that a moving rate acts late; if not told otherwise it
     adds ε under the root (google-deepmind/optax#532) and decays by 0.9.
 
-    >>> tx = rmsprop(0.5, alpha=0.75)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-1.0, -1.0]
+    >>> tx, params = rmsprop(0.5, alpha=0.75), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-1., -1.], dtype=float32)
     """
     averages = ["square_avg", "grad_avg"] if centered else ["square_avg"]
     buffers = [] if is_zero(momentum) else ["momentum_buffer"]
@@ -188,23 +161,119 @@ def _rmsprop_scalars(
     return {"step": -learning_rate, "keep": alpha, "add": 1 - alpha, **constants}
 
 
-def _rmsprop_leaf(
-    c: Any,
-    g: jax.Array,
-    p: jax.Array,
-    square_avg: jax.Array,
-    grad_avg: jax.Array | None = None,
-    momentum_buffer: jax.Array | None = None,
-) -> Any:
-    after = {"square_avg": mean_of_squares(square_avg, g, c["keep"], c["add"])}
-    square = after["square_avg"]
-    if grad_avg is not None:
-        after["grad_avg"] = a = lerp(grad_avg, g, c["add"])
+def _rmsprop_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    square = mean_of_squares(old["square_avg"], g, c["keep"], c["add"])
+    after = {"square_avg": square}
+    if "grad_avg" in old:
+        after["grad_avg"] = a = lerp(old["grad_avg"], g, c["add"])
         square = square - a * a
     scaled = g / (jnp.sqrt(square) + c["eps"])
-    if momentum_buffer is None:
+    if "momentum_buffer" not in old:
         return c["step"] * scaled, after
-    moves = c["momentum"] > 0
-    b = jnp.where(moves, momentum_buffer * c["momentum"] + scaled, momentum_buffer)
-    after["momentum_buffer"] = b
+    b, moves = old["momentum_buffer"], c["momentum"] > 0
+    after["momentum_buffer"] = b = jnp.where(moves, b * c["momentum"] + scaled, b)
     return c["step"] * jnp.where(moves, b, scaled), after
+
+
+@schedulable
+def adafactor(
+    learning_rate: Hyperparameter | ScheduleLike,
+    *,
+    beta2_decay: Hyperparameter | ScheduleLike = -0.8,
+    eps1: Hyperparameter | ScheduleLike | None = None,
+    eps2: Hyperparameter | ScheduleLike = 1e-3,
+    d: Hyperparameter | ScheduleLike = 1.0,
+    weight_decay: Hyperparameter | ScheduleLike = 0.0,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adafactor as torch computes it.
+
+    .. math::
+        w_t &= t^\delta, \quad
+        \alpha_t = \max(\epsilon_2, \operatorname{rms}(p_{t-1})) \min(\gamma, 1 / \sqrt t) \\
+        R_t &= R_{t-1} + w_t (\operatorname{mean}_{-1}(g_t^2) - R_{t-1}), \quad
+        C_t = C_{t-1} + w_t (\operatorname{mean}_{-2}(g_t^2) - C_{t-1}) \\
+        v_t &= \frac{R_t C_t}{\max(\operatorname{mean}(R_t), \epsilon_1)}, \quad
+        u_t = \frac{g_t}{\sqrt{\max(v_t, \epsilon_1^2)}} \\
+        p_t &= (1 - \gamma \lambda) p_{t-1} - \alpha_t \frac{u_t}{\max(1, \operatorname{rms}(u_t) / d)}
+
+    A parameter of one axis or none keeps v itself, as an average of g². The last
+    two axes are factored: in a convolution's kernel those are height and width
+    for torch, inputs and outputs for Flax. What a parameter does not keep is one
+    entry of 0 in the state.
+
+    Args:
+      learning_rate: γ, the most that the relative step can be.
+      beta2_decay: δ, at most 0.
+      eps1: ε₁; None is the spacing at 1 of the dtype of the arithmetic.
+      eps2: ε₂, the least scale of a parameter.
+      d: d, the root mean square at which an update is clipped, at least 1.
+      weight_decay: λ, decoupled.
+
+    Source: ``torch.optim.Adafactor``, torch 2.13. ``optax.adafactor`` factors the
+    two largest axes, those of 128 and above only, adds ε to g², and does not
+    bound the rate by :math:`1 / \sqrt t`.
+
+    >>> tx, params = adafactor(0.5), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
+    """
+    return update_rule(
+        _adafactor_leaf,
+        _adafactor_scalars,
+        {**locals(), "eps1": 0.0 if eps1 is None else eps1},
+        trees={
+            "row_var": lambda p: factor(p, -1),
+            "col_var": lambda p: factor(p, -2),
+            "variance": lambda p: jnp.zeros(1, p.dtype) if p.ndim > 1 else jnp.zeros_like(p),
+        },
+        decoupled_weight_decay=True,
+        switches={"least_of_dtype": eps1 is None},
+        reads_params="adafactor",
+    )
+
+
+def _adafactor_scalars(
+    step: Any, learning_rate: Any, beta2_decay: Any, eps1: Any, eps2: Any, d: Any
+) -> dict[str, Any]:
+    return {
+        "weight": step**beta2_decay,
+        "relative_step": jnp.minimum(learning_rate, 1 / jnp.sqrt(step)),
+        "eps1": eps1,
+        "eps2": eps2,
+        "d": d,
+    }
+
+
+def factor(p: jax.Array, axis: int) -> jax.Array:
+    """Zeros for the mean over an axis; one entry, which is not used, for what is not factored."""
+    return jnp.zeros_like(norm(p, axis)) if p.ndim > 1 else jnp.zeros(1, p.dtype)
+
+
+def norm(x: jax.Array, axis: int | None = None) -> jax.Array:
+    """Euclidean norm over an axis, which stays with length 1, or over all."""
+    return jnp.sqrt(jnp.sum(x * x, axis, keepdims=axis is not None))
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """Root mean square."""
+    return norm(x) / x.size**0.5
+
+
+def _adafactor_leaf(
+    c: Scalars, g: jax.Array, p: jax.Array, old: Leaves, *, least_of_dtype: bool
+) -> Any:
+    least, after = jnp.finfo(g.dtype).eps if least_of_dtype else c["eps1"], dict(old)
+    if p.ndim < 2:
+        after["variance"] = v = lerp(old["variance"], g * g, c["weight"])
+    else:
+        rows, columns = (norm(g, axis) ** 2 / g.shape[axis] for axis in (-1, -2))
+        after["row_var"] = rows = lerp(old["row_var"], rows, c["weight"])
+        after["col_var"] = columns = lerp(old["col_var"], columns, c["weight"])
+        v = rows * columns / jnp.maximum(rows.mean(-2, keepdims=True), least)
+    u = jax.lax.rsqrt(jnp.maximum(v, least * least)) * g
+    # Python's max, which torch takes, keeps the first of the two beside a NaN: one entry
+    # that is not a number leaves the others of a vector alone.
+    scale, clip = rms(p), rms(u) / c["d"]
+    step = jnp.where(scale > c["eps2"], scale, c["eps2"]) * c["relative_step"]
+    return -step / jnp.where(clip > 1, clip, 1) * u, after

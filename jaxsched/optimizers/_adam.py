@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched.optimizers._rule import lerp, mean_of_squares, update_rule
+from jaxsched.optimizers._rule import Leaves, Scalars, lerp, mean_of_squares, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
 
@@ -45,23 +45,15 @@ def adam(
       eps: ε, outside the root.
       weight_decay: λ, coupled: it goes through the moments.
       amsgrad: divides by the largest second moment so far.
-      decoupled_weight_decay: instead of λ in the gradient, the parameters are
-        first multiplied by 1 - γλ.
-      maximize: ascends, with -g for g.
-
-    Raises:
-      ValueError: a number out of its range; weight decay without ``params``.
 
     Source: ``torch.optim.Adam``, torch 2.13. ``optax.adam`` takes 1 - β and the
     bias corrections in float32 once a β moves, and the corrections always; it
     does not decay. ``optax.amsgrad`` corrects the bias before it takes the
     maximum (google-deepmind/optax#1389).
 
-    >>> tx = adam(0.5)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = adam(0.5), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     trees = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])]
     return update_rule(_adam_leaf, _adam_scalars, locals(), trees=trees)
@@ -85,35 +77,16 @@ def adamw(
 
     Args:
       learning_rate: γ.
-      b1: as in ``adam``.
-      b2: as in ``adam``.
-      eps: as in ``adam``.
-      weight_decay: λ.
-      amsgrad: as in ``adam``.
-      maximize: as in ``adam``.
-
-    Raises:
-      ValueError: a number out of its range; weight decay without ``params``.
+      weight_decay: λ. The other arguments are those of ``adam``.
 
     Source: ``torch.optim.AdamW``, torch 2.13. ``optax.adamw`` decays by 1e-4 if
     not told otherwise, torch by 1e-2; what differs in ``optax.adam`` differs here.
 
-    >>> tx = adamw(0.5, weight_decay=0.5)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.75, -0.75]
+    >>> tx, params = adamw(0.5, weight_decay=0.5), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.75, -0.75], dtype=float32)
     """
-    return adam(
-        learning_rate,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        weight_decay=weight_decay,
-        amsgrad=amsgrad,
-        decoupled_weight_decay=True,
-        maximize=maximize,
-    )
+    return adam(**locals(), decoupled_weight_decay=True)
 
 
 def _adam_scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) -> dict[str, Any]:
@@ -127,18 +100,14 @@ def _adam_scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) -> 
     }
 
 
-def _adam_leaf(
-    c: Any,
-    g: jax.Array,
-    p: jax.Array,
-    exp_avg: jax.Array,
-    exp_avg_sq: jax.Array,
-    max_exp_avg_sq: jax.Array | None = None,
-) -> Any:
-    m = lerp(exp_avg, g, c["weight"])
-    v = largest = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
-    if max_exp_avg_sq is not None:
-        largest = jnp.maximum(max_exp_avg_sq, v)
+def _moments(c: Scalars, g: jax.Array, old: Leaves) -> tuple[jax.Array, jax.Array]:
+    m = lerp(old["exp_avg"], g, c["weight"])
+    return m, mean_of_squares(old["exp_avg_sq"], g, c["keep"], c["add"])
+
+
+def _adam_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    m, v = _moments(c, g, old)
+    largest = jnp.maximum(old["max_exp_avg_sq"], v) if "max_exp_avg_sq" in old else v
     added = c["step"] * m / (jnp.sqrt(largest) / c["root"] + c["eps"])
     return added, {"exp_avg": m, "exp_avg_sq": v, "max_exp_avg_sq": largest}
 
@@ -167,6 +136,8 @@ def nadam(
                + \frac{\mu_{t+1}}{1 - \Pi_t \mu_{t+1}} m_t \Big)
                \Big/ \Big( \sqrt{v_t / (1 - \beta_2^t)} + \epsilon \Big)
 
+    Π is ``mu_product`` in the state's ``scalars``, in the default dtype, as torch keeps it.
+
     Args:
       learning_rate: γ; torch's default is 2e-3.
       b1: β₁, at least 0 and below 1.
@@ -174,26 +145,13 @@ def nadam(
       eps: ε, outside the root.
       weight_decay: λ, coupled: it goes through the moments.
       momentum_decay: ψ.
-      decoupled_weight_decay: instead of λ in the gradient, the parameters are
-        first multiplied by 1 - γλ.
-      maximize: ascends, with -g for g.
-
-    Returns:
-      A transformation; every number may be a schedule of the updates made. Π is
-      ``mu_product`` in the state's ``scalars``: float32 unless x64 is on, as
-      torch keeps it in its default dtype.
-
-    Raises:
-      ValueError: a number out of its range; no ``params``.
 
     Source: ``torch.optim.NAdam``, torch 2.13. ``optax.nadam`` has no ψ: its μ is
     β₁ throughout.
 
-    >>> tx = nadam(0.5, b1=0.0)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = nadam(0.5, b1=0.0), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     trees, kept = ["exp_avg", "exp_avg_sq"], {"mu_product": 1.0}
     return update_rule(
@@ -202,13 +160,7 @@ def nadam(
 
 
 def _nadam_scalars(
-    step: Any,
-    learning_rate: Any,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    momentum_decay: Any,
-    mu_product: Any,
+    step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any, momentum_decay: Any, mu_product: Any
 ) -> dict[str, Any]:
     mu = b1 * (1.0 - 0.5 * 0.96 ** (step * momentum_decay))
     mu_next = b1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
@@ -227,11 +179,8 @@ def _nadam_scalars(
     }
 
 
-def _nadam_leaf(
-    c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array
-) -> Any:
-    m = lerp(exp_avg, g, c["weight"])
-    v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
+def _nadam_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    m, v = _moments(c, g, old)
     denominator = jnp.sqrt(v / c["correction"]) + c["eps"]
     # torch adds the two one after the other, and rounds the parameter in between.
     first = p + c["step_of_gradient"] * g / denominator - p
@@ -270,22 +219,14 @@ def radam(
       b2: β₂, at least 0 and below 1.
       eps: ε, beside the root of the uncorrected moment.
       weight_decay: λ, coupled: it goes through the moments.
-      decoupled_weight_decay: instead of λ in the gradient, the parameters are
-        first multiplied by 1 - γλ.
-      maximize: ascends, with -g for g.
-
-    Raises:
-      ValueError: a number out of its range; weight decay without ``params``.
 
     Source: ``torch.optim.RAdam``, torch 2.13. ``optax.radam`` adds ε to the root
     of the corrected moment, which makes it larger by ``1 / sqrt(1 - b2**t)``,
     and rectifies from ρ = 5 on, torch above it.
 
-    >>> tx = radam(0.5)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = radam(0.5), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     return update_rule(_radam_leaf, _radam_scalars, locals(), trees=["exp_avg", "exp_avg_sq"])
 
@@ -309,11 +250,8 @@ def _radam_scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) ->
     }
 
 
-def _radam_leaf(
-    c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_avg_sq: jax.Array
-) -> Any:
-    m = lerp(exp_avg, g, c["weight"])
-    v = mean_of_squares(exp_avg_sq, g, c["keep"], c["add"])
+def _radam_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    m, v = _moments(c, g, old)
     plain = m / c["correction"] * c["learning_rate"]
     adaptive = plain * (c["root"] / (jnp.sqrt(v) + c["eps"])) * c["rectification"]
     return -jnp.where(c["rectified"] > 0, adaptive, plain), {"exp_avg": m, "exp_avg_sq": v}
@@ -343,35 +281,24 @@ def adamax(
       b2: β₂, at least 0 and below 1.
       eps: ε, within the maximum.
       weight_decay: λ, coupled: it goes through the moments.
-      maximize: ascends, with -g for g.
-
-    Raises:
-      ValueError: a number out of its range; weight decay without ``params``.
 
     Source: ``torch.optim.Adamax``, torch 2.13. ``optax.adamax`` has the formula,
     with the bias correction in float32, which puts its updates with β₁ = 0.999 off by
     2e-5 of them; under bfloat16 parameters a moving β₁ becomes bfloat16, and near 1
     divides by 0. It does not decay.
 
-    >>> tx = adamax(0.5)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = adamax(0.5), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     return update_rule(_adamax_leaf, _adamax_scalars, locals(), trees=["exp_avg", "exp_inf"])
 
 
 def _adamax_scalars(step: Any, learning_rate: Any, b1: Any, b2: Any, eps: Any) -> dict[str, Any]:
-    return {
-        "weight": 1 - b1,
-        "keep": b2,
-        "eps": eps,
-        "step": -(learning_rate / (1 - b1**step)),
-    }
+    return {"weight": 1 - b1, "keep": b2, "eps": eps, "step": -(learning_rate / (1 - b1**step))}
 
 
-def _adamax_leaf(c: Any, g: jax.Array, p: jax.Array, exp_avg: jax.Array, exp_inf: jax.Array) -> Any:
-    m = lerp(exp_avg, g, c["weight"])
-    u = jnp.maximum(exp_inf * c["keep"], jnp.abs(g) + c["eps"])
+def _adamax_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    m = lerp(old["exp_avg"], g, c["weight"])
+    u = jnp.maximum(old["exp_inf"] * c["keep"], jnp.abs(g) + c["eps"])
     return c["step"] * m / u, {"exp_avg": m, "exp_inf": u}

@@ -10,7 +10,7 @@ import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
 from jaxsched._validate import describe, require, require_count
-from jaxsched.optimizers._rule import Rule, lerp, update_rule
+from jaxsched.optimizers._rule import Leaves, Rule, Scalars, lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 from jaxsched.param_groups import leaf_path
 
@@ -44,7 +44,7 @@ def muon(
       weight_decay: λ, decoupled.
       momentum: μ, of an average: the gradient goes in by 1 - μ.
       nesterov: looks ahead by one step of the momentum.
-      ns_coefficients: a, b and c; fixed for the run.
+      ns_coefficients: a, b and c, no schedules.
       eps: ε, the least norm that is divided by.
       ns_steps: n, below 100; an array makes it a loop.
       adjust_lr_fn: r, of a parameter of A rows and B columns:
@@ -53,12 +53,8 @@ def muon(
       transposed: whether parameters are (inputs, outputs), as Flax's kernels
         are, where torch's are (outputs, inputs): A and B change places.
 
-    Returns:
-      A transformation; every other number may be a schedule of the updates made.
-
     Raises:
-      ValueError: a number out of its range; another ``adjust_lr_fn``; a
-        parameter that is not 2-D, on ``init``; no ``params``.
+      ValueError: another ``adjust_lr_fn``; a parameter that is not 2-D, on ``init``.
 
     Source: ``torch.optim.Muon``, torch 2.13. The iteration is in bfloat16, whose
     roundings differ between kernels: the buffer equals torch's, a parameter is
@@ -66,10 +62,8 @@ def muon(
     ``optax.contrib.muon`` iterates in the gradient's dtype, corrects its
     momentum's bias, and takes other parameters too.
 
-    >>> tx = muon(0.5, weight_decay=0.0)
-    >>> params = jnp.ones((2, 1))
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> updates.shape
+    >>> tx, params = muon(0.5, weight_decay=0.0), jnp.ones((2, 1))
+    >>> tx.update(params, tx.init(params), params)[0].shape
     (2, 1)
     """
     require_count("ns_steps", ns_steps)
@@ -162,10 +156,10 @@ def _orthogonalize(
 
 
 def _leaf(
-    c: Any,
+    c: Scalars,
     g: jax.Array,
     p: jax.Array,
-    momentum_buffer: jax.Array,
+    old: Leaves,
     *,
     nesterov: bool,
     ns_coefficients: tuple[float, float, float],
@@ -173,7 +167,7 @@ def _leaf(
     adjust_lr_fn: str | None,
     transposed: bool,
 ) -> Any:
-    b = lerp(momentum_buffer, g, c["weight"])
+    b = lerp(old["momentum_buffer"], g, c["weight"])
     u = lerp(g, b, c["momentum"]) if nesterov else b
     orthogonalize: Any = functools.partial(
         _orthogonalize, coefficients=ns_coefficients, steps=ns_steps

@@ -20,6 +20,11 @@ from jaxsched._validate import is_number, is_zero, require_rule_arguments
 from jaxsched.param_groups import leaf_path
 
 Scalars = Mapping[str, Any]
+"""``{name: number}``, each in the dtype of a leaf's arithmetic."""
+
+Leaves = Mapping[str, jax.Array]
+"""``{tree: leaf}``, what the state holds of one parameter."""
+
 K = TypeVar("K")
 
 
@@ -65,10 +70,9 @@ def update_rule(
     """Build a transformation from a function of the scalars and a function of one leaf.
 
     Args:
-      leaf: ``leaf(c, g, p, **trees, **switches)``, from the scalars c, the
-        gradient, the parameter and the state's leaves to what is added to the
-        parameter and the leaves as they are after it. All in the dtype of the
-        arithmetic: the parameter's, float32 for half precision. A function of a
+      leaf: ``leaf(c, g, p, old, **switches)``, from the scalars c, the gradient, the parameter and
+        the state's leaves to what is added to the parameter and the leaves as they are after it. All
+        in the dtype of the arithmetic: the parameter's, float32 for half precision. A function of a
         module, so that groups whose switches agree share what is traced.
       scalars: ``scalars(step, **arguments, **kept)``, in float64, once an update:
         what c holds, each value rounded once. A value named like one of
@@ -82,10 +86,9 @@ def update_rule(
       decoupled_weight_decay: of a rule that has no such argument.
       switches: what else ``leaf`` is told, the same for all leaves.
       reads_params: what makes ``update`` need the parameters, for its error.
-      takes_again: whether ``leaf`` also takes ``again``, the gradient for what is
-        added to the parameter. It equals g, but XLA does not know it: of a decayed
-        gradient that a buffer and the step both read it would keep an array as
-        large as the model.
+      takes_again: whether ``old`` also has ``again``, the gradient for what is added to the
+        parameter. It equals g, but XLA does not know it: of a decayed gradient that a buffer and the
+        step both read it would keep an array as large as the model.
       exact_scalars: whether ``scalars`` rounds nothing: signs and selects alone. No device loses
         precision there, and each leaf's kernel can compute them anew; a power or a root gets a
         kernel of its own.
@@ -209,7 +212,7 @@ def _row(kind: _Kind, c: Scalars, g: Any, p: Any, old: Sequence[Any]) -> tuple[A
     if kind.takes_again:
         before["again"] = _decayed(kind, c, *(_read_again(g, p) if kind.coupled else (g, p)))
     x = p.astype(wide)
-    added, after = kind.leaf(c, _decayed(kind, c, g, p), x, **before, **dict(kind.switches))
+    added, after = kind.leaf(c, _decayed(kind, c, g, p), x, before, **dict(kind.switches))
     if kind.decoupled:
         added = scaling_update(x, c["shrink"]) + added
     news = added, *(after[name] for name in kind.trees)

@@ -1,4 +1,4 @@
-"""torch.optim.SGD and ASGD.
+"""torch.optim.SGD, ASGD and Rprop: no moments of the gradient.
 
 Their count is that of their updates; 0 is the first.
 """
@@ -11,7 +11,7 @@ import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
 from jaxsched._validate import is_number, is_zero
-from jaxsched.optimizers._rule import scaling_update, update_rule
+from jaxsched.optimizers._rule import Leaves, Scalars, scaling_update, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 
 
@@ -39,26 +39,19 @@ def sgd(
       dampening: τ, not applied to the gradient that starts the buffer.
       weight_decay: λ, coupled: it goes through the momentum.
       nesterov: looks ahead by one step of the momentum.
-      maximize: ascends, with -g for g.
 
-    Returns:
-      A transformation; every number may be a schedule of the updates made.
-      ``started`` in the state's ``scalars`` says whether an update with a
-      momentum other than 0 has been made, and with it torch's buffer.
+    ``started`` in the state's ``scalars`` says whether an update with a momentum other than 0 has been
+    made, and with it torch's buffer.
 
     Raises:
-      ValueError: a negative or non-finite number; Nesterov with a constant
-        momentum of 0 or with dampening, which torch refuses too; weight decay
-        without ``params``.
+      ValueError: Nesterov with a constant momentum of 0 or with dampening, as in torch.
 
     Source: ``torch.optim.SGD``, torch 2.13. ``optax.sgd`` has no dampening, its
     ``trace`` starts from zeros, and it does not decay.
 
-    >>> tx = sgd(0.5, 0.9, nesterov=True)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.95, -0.95]
+    >>> tx, params = sgd(0.5, 0.9, nesterov=True), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.95, -0.95], dtype=float32)
     """
     if nesterov and (is_zero(momentum) or (is_number(dampening) and dampening)):
         raise ValueError(
@@ -98,18 +91,10 @@ def _sgd_scalars(
     }
 
 
-def _sgd_leaf(
-    c: Any,
-    g: jax.Array,
-    p: jax.Array,
-    again: jax.Array,
-    momentum_buffer: jax.Array | None = None,
-    *,
-    nesterov: bool,
-) -> Any:
-    if momentum_buffer is None:
+def _sgd_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves, *, nesterov: bool) -> Any:
+    if "momentum_buffer" not in old:
         return c["step"] * g, {}
-    b = c["keep"] * momentum_buffer + c["add"] * g
+    b, again = c["keep"] * old["momentum_buffer"] + c["add"] * g, old["again"]
     ahead = again + c["look_ahead"] * b if nesterov else jnp.where(c["moves"] > 0, b, again)
     return c["step"] * ahead, {"momentum_buffer": b}
 
@@ -133,8 +118,9 @@ def asgd(
         \eta_{t+1} &= \frac{\gamma_t}{(1 + \Lambda \gamma_t t)^\alpha}, \quad
         \mu_{t+1} = \frac{1}{\max(1, t - t_0)}, \quad \eta_1 = \gamma_1, \quad \mu_1 = 1
 
-    η is computed after it has been used: a moving rate acts one update late, and
-    that of the first update twice. So it is in torch.
+    η is computed after it has been used: a moving rate acts one update late, and that of the first
+    update twice, as in torch. The average is ``ax`` in the state's ``trees``; ``eta`` and ``mu`` in its
+    ``scalars`` are what the next update uses, in the default dtype, as torch keeps them.
 
     Args:
       learning_rate: γ.
@@ -142,24 +128,12 @@ def asgd(
       alpha: α, the power by which the rate falls.
       t0: the update after which the average a begins.
       weight_decay: λ, coupled: it goes into the gradient.
-      maximize: ascends, with -g for g.
-
-    Returns:
-      A transformation; every number may be a schedule of the updates made. The
-      average is ``ax`` in the state's ``trees``; ``eta`` and ``mu`` in its
-      ``scalars`` are what the next update uses: float32 unless x64 is on, as
-      torch keeps them in its default dtype.
-
-    Raises:
-      ValueError: a number out of its range; no ``params``.
 
     Source: ``torch.optim.ASGD``, torch 2.13. Optax has none.
 
-    >>> tx = asgd(0.5, lambd=0.0)
-    >>> params = jnp.ones(2)
-    >>> updates, state = tx.update(params, tx.init(params), params)
-    >>> [round(float(u), 6) for u in updates]
-    [-0.5, -0.5]
+    >>> tx, params = asgd(0.5, lambd=0.0), jnp.ones(2)
+    >>> tx.update(params, tx.init(params), params)[0].round(6)
+    Array([-0.5, -0.5], dtype=float32)
     """
     kept = {"eta": 0.0, "mu": 1.0}
     return update_rule(
@@ -182,8 +156,64 @@ def _asgd_scalars(
     }
 
 
-def _asgd_leaf(c: Any, g: jax.Array, p: jax.Array, ax: jax.Array) -> Any:
+def _asgd_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
     added = scaling_update(p, c["shrink_by_lambd"]) + c["step"] * g
     moved = p + added
-    averaged = jnp.where(c["weight"] != 1, ax + (moved - ax) * c["weight"], moved)
+    averaged = jnp.where(c["weight"] != 1, old["ax"] + (moved - old["ax"]) * c["weight"], moved)
     return added, {"ax": averaged}
+
+
+@schedulable
+def rprop(
+    learning_rate: Hyperparameter | ScheduleLike,
+    *,
+    eta_minus: Hyperparameter | ScheduleLike = 0.5,
+    eta_plus: Hyperparameter | ScheduleLike = 1.2,
+    step_size_min: Hyperparameter | ScheduleLike = 1e-6,
+    step_size_max: Hyperparameter | ScheduleLike = 50.0,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Resilient backpropagation, as torch computes it.
+
+    .. math::
+        s_t &= \operatorname{clip}(s_{t-1} f, s_{\min}, s_{\max}), \quad
+        f = \eta_+, \eta_-, 1 \text{ where } g_t h_{t-1} > 0, < 0, = 0, \quad s_0 = \gamma_1 \\
+        h_t &= 0 \text{ where } g_t h_{t-1} < 0, \quad g_t \text{ (else)} \\
+        p_t &= p_{t-1} - \operatorname{sign}(h_t) s_t
+
+    Args:
+      learning_rate: γ, the first step size. torch reads the rate at the first
+        update only, so a schedule of it has no say later.
+      eta_minus: η₋, above 0 and below 1: torch's ``etas[0]``.
+      eta_plus: η₊, above 1: torch's ``etas[1]``.
+      step_size_min: the least step: torch's ``step_sizes[0]``.
+      step_size_max: the largest step: torch's ``step_sizes[1]``.
+
+    Source: ``torch.optim.Rprop``, torch 2.13. ``optax.rprop`` keeps for h what it
+    was to add, at the last update, and returns that where the sign holds: its
+    steps come one update late; and it clips no step whose factor is 1.
+
+    >>> tx, params = rprop(0.5), jnp.ones(2)
+    >>> _, state = tx.update(params, tx.init(params))
+    >>> tx.update(params, state)[0].round(6)
+    Array([-0.6, -0.6], dtype=float32)
+    """
+    numbers = ["eta_minus", "eta_plus", "step_size_min", "step_size_max"]
+    trees = ["prev", "step_size"]
+    return update_rule(_rprop_leaf, _rprop_scalars, locals(), trees=trees, numbers=numbers)
+
+
+def _rprop_scalars(step: Any, learning_rate: Any, **others: Any) -> dict[str, Any]:
+    return {"first": step == 1, "learning_rate": learning_rate, **others}
+
+
+def _rprop_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
+    agreement = g * old["prev"]
+    grow = jnp.where(agreement < 0, c["eta_minus"], 1)
+    grow = jnp.where(agreement > 0, c["eta_plus"], grow)
+    size = jnp.where(c["first"] > 0, c["learning_rate"], old["step_size"]) * grow
+    size = jnp.clip(size, c["step_size_min"], c["step_size_max"])
+    prev = jnp.where(agreement < 0, 0, g)
+    # torch's sign of NaN is 0: the entry stays, and moves again with the next gradient.
+    sign = jnp.where(jnp.isnan(prev), 0, jnp.sign(prev))
+    return -sign * size, {"prev": prev, "step_size": size}
