@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import jaxsched
 from jaxsched import recipes
 
 PROGRAMS = Path(__file__).parent / "user_program"
@@ -60,7 +61,8 @@ def is_foreign(rule, expression, message):
 
 def pyright(*arguments, folder):
     """What pyright reports, as JSON."""
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # Of an editable install --verifytypes does not follow the path file.
+    path = os.pathsep.join([str(folder), str(Path(jaxsched.__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": path, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     done = subprocess.run(
         [
