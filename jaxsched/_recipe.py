@@ -223,9 +223,11 @@ class Recipe:
         values = _scheduled.numeric_hyperparameters(self._values(iteration))
         if not is_traced:
             return values
-        return jax.tree.map(
-            lambda value: jnp.where(jnp.asarray(iteration) >= 0, value, jnp.nan), values
-        )
+        is_known = jnp.asarray(iteration) >= 0
+        return {  # in the groups' order, which jax.tree.map does not keep
+            label: {name: jnp.where(is_known, value, jnp.nan) for name, value in group.items()}
+            for label, group in values.items()
+        }
 
     @property
     def iterations(self) -> int | None:
