@@ -223,11 +223,7 @@ class Recipe:
         values = _scheduled.numeric_hyperparameters(self._values(iteration))
         if not is_traced:
             return values
-        is_known = jnp.asarray(iteration) >= 0
-        return {  # in the groups' order, which jax.tree.map does not keep
-            label: {name: jnp.where(is_known, value, jnp.nan) for name, value in group.items()}
-            for label, group in values.items()
-        }
+        return jax.tree.map(lambda value: jnp.where(iteration >= 0, value, jnp.nan), values)
 
     @property
     def iterations(self) -> int | None:
@@ -324,8 +320,7 @@ class Recipe:
           TypeError: a leaf of the parameters is no array.
         """
         rules = _LabelledRules(self, labels)
-        scheduled = _scheduled.Scheduled(self._scheduled_groups, rules.build, self.start)
-        return scheduled.transformation()
+        return _scheduled.scheduled(self._scheduled_groups, rules.build, self.start)
 
     @classmethod
     def from_trace(cls, trace: Trace, update_rule: UpdateRule | None = None) -> "Recipe":
@@ -443,20 +438,14 @@ def _require_fields(recipe: Any) -> None:
             f"clip_norm must be None where clip_value is given, got {describe(recipe.clip_norm)} and "
             f"{describe(recipe.clip_value)}. Pass one."
         )
-    for name, kind in (("accumulation", optimizers.Accumulation), ("ema", optimizers.EMA)):
-        value = getattr(recipe, name)
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(
-                f"{name} must be an optimizers.{kind.__name__} or None, got {describe(value)}."
-            )
-    if recipe.origin is not None and not isinstance(recipe.origin, Origin | tuple):
-        raise TypeError(
-            f"origin must be (factory, arguments) or None, got {describe(recipe.origin)}."
-        )
-    if not callable(recipe.update_rule):
-        raise TypeError(
-            f"update_rule must be a function such as optimizers.sgd, got {describe(recipe.update_rule)}."
-        )
+    for name, kind, rule in (
+        ("accumulation", optimizers.Accumulation | None, "an optimizers.Accumulation or None"),
+        ("ema", optimizers.EMA | None, "an optimizers.EMA or None"),
+        ("origin", Origin | tuple | None, "(factory, arguments) or None"),
+        ("update_rule", Callable, "a function such as optimizers.sgd"),
+    ):
+        if not isinstance(value := getattr(recipe, name), kind):
+            raise TypeError(f"{name} must be {rule}, got {describe(value)}.")
     if not isinstance(recipe.groups, Mapping) or not all(
         isinstance(group, Mapping) for group in recipe.groups.values()
     ):
@@ -517,15 +506,11 @@ def _require_group(
         raise ValueError(f"group {label} must have {', '.join(missing)}, which {rule} needs.")
     for name, value in group.items():
         default = parameters[name].default
-        if _is_numeric(parameters[name]) and not (
-            callable(value) or is_number(value) or is_real_array(value)
+        number = callable(value) or is_number(value) or is_real_array(value)
+        for applies, holds, kind in (
+            (_is_numeric(parameters[name]), number, "a number or a schedule"),
+            (isinstance(default, tuple), isinstance(value, tuple), "a tuple or a list"),
+            (isinstance(default, bool), isinstance(value, bool), "True or False"),
         ):
-            raise TypeError(
-                f"{name} of group {label} must be a number or a schedule, got {describe(value)}"
-            )
-        if isinstance(default, tuple) and not isinstance(value, tuple):
-            raise TypeError(
-                f"{name} of group {label} must be a tuple or a list, got {describe(value)}"
-            )
-        if isinstance(default, bool) and not isinstance(value, bool):
-            raise TypeError(f"{name} of group {label} must be True or False, got {describe(value)}")
+            if applies and not holds:
+                raise TypeError(f"{name} of group {label} must be {kind}, got {describe(value)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsched._schedule import Schedule, show
 from jaxsched._validate import is_number, require
-from jaxsched.lr_scheduler._recursion import Group, Recursion, recursive_schedule
+from jaxsched.lr_scheduler._recursion import Group, Recursion, replayed
 
 
 class _Chain(Recursion):
@@ -168,4 +168,5 @@ def _composed(
         running = [member.recursion(group) for member in members if member.recursion]
         return kind(group, running, *marks)
 
-    return recursive_schedule(factory, arguments, recursion, rates[0] if rates else None)
+    base_lr = rates[0] if rates else None
+    return replayed(Schedule(factory, arguments, None, recursion=recursion, base_lr=base_lr))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsched._schedule import Formula, Hyperparameter, Schedule
+from jaxsched._schedule import Formula, Hyperparameter, Schedule, formula_of
 from jaxsched._validate import (
     describe,
     is_number,
@@ -22,7 +22,7 @@ from jaxsched._validate import (
     require_count,
 )
 from jaxsched.lr_scheduler import _recursion
-from jaxsched.lr_scheduler._recursion import HOST, torch_schedule
+from jaxsched.lr_scheduler._recursion import HOST, refuse_negative, torch_schedule
 
 
 def cosine_annealing_warm_restarts(
@@ -79,7 +79,7 @@ def cosine_annealing_warm_restarts(
             position = count - jnp.asarray(starts)[index]
             return rate(jnp, position, jnp.asarray(periods)[index], base_lr, eta_min)
 
-        return _recursion.closed_formula(formula, base_lr, eta_min)
+        return formula_of(formula, base_lr, eta_min, check=refuse_negative)
 
     of_calls, of_epochs = closed(starts[1:]), closed(_borders_by_logarithm(T_0, T_mult, starts))
 
@@ -315,6 +315,11 @@ def one_cycle_lr(
                 "Raise total_steps."
             )
 
+    def check(counts: Any) -> None:
+        refuse_negative(counts)
+        if known:
+            refuse_past(np.max(counts, initial=0))
+
     def anneal(xp, count, pct, total, *levels):
         """Where ``count`` stands in its phase, between that phase's two levels."""
         ends = phase_ends(pct, total)
@@ -359,5 +364,5 @@ def one_cycle_lr(
         rule,
         prepare=prepare,
         momentum=(momentum, (pct_start, total, *levels)) if cycle_momentum else None,
-        check=(lambda counts: refuse_past(np.max(counts, initial=0))) if known else None,
+        check=check,
     )

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsched import _schedule
-from jaxsched._schedule import Formula, Hyperparameter, Schedule, freeze
+from jaxsched._schedule import Formula, Schedule, as_float64, float64_formula, formula_of, freeze
 from jaxsched._validate import require_base_lr, require_count, require_one_group
 from jaxsched.schedules import table_formula
 
@@ -95,6 +94,13 @@ class _Leaf(Recursion):
         self.epoch -= 1
 
 
+def refuse_negative(counts: np.ndarray) -> None:
+    if not (counts >= 0).all():
+        raise ValueError(
+            f"count must be at least 0, the constructor's, got {counts[~(counts >= 0)].flat[0]}"
+        )
+
+
 def torch_schedule(
     factory: Callable[..., Schedule],
     arguments: Mapping[str, Any],
@@ -106,7 +112,7 @@ def torch_schedule(
     prepare: Callable[..., None] | None = None,
     sets_base_lr: bool = False,
     momentum: tuple[Callable[..., Any], Sequence[Any]] | None = None,
-    check: Callable[[np.ndarray], None] | None = None,
+    check: Callable[[np.ndarray], None] = refuse_negative,
 ) -> Schedule:
     """Build the schedule of one class of torch's, from its formula and its recursion.
 
@@ -123,7 +129,7 @@ def torch_schedule(
       sets_base_lr: whether ``base_lr`` is a hyperparameter that replaces the group's rate after
         the constructor's step, as CyclicLR's does.
       momentum: a formula of ``(xp, count, *values)``, with ``jnp`` or ``HOST`` for xp, and values.
-      check: refuses concrete counts, in addition to negative ones.
+      check: refuses concrete counts.
     """
     require_one_group(factory.__name__, [arguments.get("base_lr"), *hyperparameters])
     hyperparameters = freeze(tuple(hyperparameters))
@@ -140,55 +146,33 @@ def torch_schedule(
             leaf.base_lr = host[0]
         return leaf
 
-    formula = None
+    formula = cycled = None
     if closed is not None:
         leading = [] if base_lr is None else [base_lr]
-        formula = closed_formula(closed, *leading, *hyperparameters, check=check)
-    cycled = None
+        formula = formula_of(closed, *leading, *hyperparameters, check=check)
     if momentum is not None:
         name = f"momentum of {factory.__name__}"
         function, values = momentum
         require_one_group(name, values)
         if arguments["steps"] is None:
-            cycled = closed_formula(functools.partial(function, jnp), *values, check=check)
+            cycled = formula_of(functools.partial(function, jnp), *values, check=check)
         else:
             host = [on_host(value) for value in values]
             counts = range(arguments["steps"] + 1)
             cycled = replay_formula(name, [function(HOST, count, *host) for count in counts])
-    return recursive_schedule(factory, arguments, recursion, base_lr, formula, cycled)
-
-
-def closed_formula(
-    function: Callable[..., Any],
-    *hyperparameters: Any,
-    check: Callable[[np.ndarray], None] | None = None,
-) -> Formula:
-    """Return ``formula_of`` that refuses negative counts, and those that ``check`` refuses."""
-
-    def refuse(counts: np.ndarray) -> None:
-        refuse_negative(counts)
-        if check is not None:
-            check(counts)
-
-    return _schedule.formula_of(function, *hyperparameters, check=refuse)
-
-
-def recursive_schedule(
-    factory: Callable[..., Schedule],
-    arguments: Mapping[str, Any],
-    recursion: Callable[[Group], Recursion],
-    base_lr: Hyperparameter | None,
-    formula: Formula | None = None,
-    momentum: Formula | None = None,
-) -> Schedule:
-    """Build a schedule of torch's; with ``steps`` among its arguments its formula is a table."""
     schedule = Schedule(
-        factory, arguments, formula, recursion=recursion, base_lr=base_lr, momentum_formula=momentum
+        factory, arguments, formula, recursion=recursion, base_lr=base_lr, momentum_formula=cycled
     )
-    if arguments["steps"] is None:
+    return replayed(schedule)
+
+
+def replayed(schedule: Schedule) -> Schedule:
+    """Return the schedule; with ``steps`` among its arguments its formula is a table."""
+    steps = schedule.arguments["steps"]
+    if steps is None:
         return schedule
-    rates = torch_rates(schedule, arguments["steps"])
-    return dataclasses.replace(schedule, formula=replay_formula(factory.__name__, rates))
+    formula = replay_formula(schedule.factory.__name__, torch_rates(schedule, steps))
+    return dataclasses.replace(schedule, formula=formula)
 
 
 def torch_rates(schedule: Schedule, steps: int) -> list[float]:
@@ -237,13 +221,6 @@ def on_host(value: Any) -> Any:
     return value.tolist() if isinstance(value, jax.Array | np.ndarray) else value
 
 
-def refuse_negative(counts: np.ndarray) -> None:
-    if not (counts >= 0).all():
-        raise ValueError(
-            f"count must be at least 0, the constructor's, got {counts[~(counts >= 0)].flat[0]}"
-        )
-
-
 def factor_on_host(function: Callable[[Any], Any], count: int) -> float:
     """``function(count)`` as torch calls it: with an int, for a float."""
     with jax.enable_x64(True):  # where it is a schedule, it would round to float32
@@ -253,11 +230,11 @@ def factor_on_host(function: Callable[[Any], Any], count: int) -> float:
 def factor_formula(function: Callable[[Any], Any], name: str) -> Formula:
     """Return ``function`` as a formula; an error under ``jit`` or on arrays names the remedy."""
     if isinstance(function, Schedule):
-        return _schedule.float64_formula(function)
+        return float64_formula(function)
 
     def factor(count: Any) -> Any:
         try:
-            return _schedule.as_float64(function(jnp.asarray(count)))
+            return as_float64(function(jnp.asarray(count)))
         except Exception as error:
             concrete = not isinstance(count, Tracer)
             if concrete and isinstance(error, ValueError) and "truth value" not in str(error):
