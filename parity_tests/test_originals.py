@@ -394,10 +394,8 @@ def warmed(recipe, warmup, **changes):
     rate = changes.pop("rate", None) or policy.lagging_rate(
         0.01,
         schedules.linear(12, lrf=0.01),
-        steps_per_epoch=40,
-        warmup_iterations=120,
-        start_epoch=0,
-        resumed=False,
+        120,
+        {"steps_per_epoch": 40, "start_epoch": 0, "resumed": False},
     )
     label = changes.pop("bias_label", "bias")
     groups = policy.groups(rate, {**hyp, **changes}, warmup, bias_label=label)

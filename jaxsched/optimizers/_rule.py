@@ -118,12 +118,7 @@ def update_rule(
     def init(params: optax.Params) -> Any:
         return RuleState(
             jnp.zeros([], jnp.int32),
-            {
-                name: jnp.asarray(
-                    value, bool if isinstance(value, bool) else jnp.result_type(float)
-                )
-                for name, value in kept.items()
-            },
+            {k: jnp.asarray(value, jnp.result_type(type(value))) for k, value in kept.items()},
             {
                 name: jax.tree.map(lambda p, fresh=fresh: fresh(as_leaf(p)), params)
                 for name, fresh in fresh_leaves.items()

@@ -79,14 +79,8 @@ def yolov5_resnet18(
     rule = "a whole number of at least 0"
     require("warmup_iterations", warmup_iterations, rule, lambda v: v >= 0 and v == int(v))
     require_nonnegative(**{name: arguments[name] for name in NUMBERS})
-    rate = policy.lagging_rate(
-        lr0,
-        schedules.cosine(epochs, lrf=lrf),
-        steps_per_epoch=steps_per_epoch,
-        warmup_iterations=warmup_iterations,
-        start_epoch=start_epoch,
-        resumed=resumed,
-    )
+    cosine = schedules.cosine(epochs, lrf=lrf)
+    rate = policy.lagging_rate(lr0, cosine, warmup_iterations, arguments)
     return Recipe(
         policy.groups(rate, arguments, warmup_iterations),
         start=start_epoch * steps_per_epoch,

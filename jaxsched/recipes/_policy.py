@@ -81,31 +81,21 @@ def build(
     ``hyp`` are its hyperparameters, the decay scaled, ``nbs`` is the nominal batch size, to which it
     accumulates, and ``batches`` those of an update once the ramp is over.
     """
-    epochs, steps_per_epoch, batch_size, cos_lr, start_epoch, resumed = (
-        origin[1][name]
-        for name in ("epochs", "steps_per_epoch", "batch_size", "cos_lr", "start_epoch", "resumed")
-    )
-    factor = (schedules.one_cycle if cos_lr else schedules.linear)(epochs, lrf=hyp["lrf"])
+    run = origin[1]
+    epochs, steps_per_epoch = run["epochs"], run["steps_per_epoch"]
+    factor = (schedules.one_cycle if run["cos_lr"] else schedules.linear)(epochs, lrf=hyp["lrf"])
     if release.lags:
-        rate = lagging_rate(
-            hyp["lr0"],
-            factor,
-            steps_per_epoch=steps_per_epoch,
-            warmup_iterations=warmup,
-            start_epoch=start_epoch,
-            resumed=resumed,
-            saves_first=release.saves_first,
-        )
+        rate = lagging_rate(hyp["lr0"], factor, warmup, run, saves_first=release.saves_first)
     else:
         rate = schedules.per_epoch(lambda_lr(hyp["lr0"], factor), steps_per_epoch)
-    ramp_end = nbs / batch_size
+    ramp_end = nbs / run["batch_size"]
     if release.short_runs:
         ramp_end = batches = min(batches, steps_per_epoch * epochs)
     ramp = schedules.batch_ramp(warmup, end=ramp_end, then=batches)
     drop = steps_per_epoch if release.drops else None
     accumulation = optimizers.Accumulation(ramp, drop, last_update=-1)
-    start, updates = start_epoch * steps_per_epoch, 0
-    if resumed and start:
+    start, updates = run["start_epoch"] * steps_per_epoch, 0
+    if run["resumed"] and start:
         updates = int(accumulation.simulate(0, start)["stepped"].sum())
     return Recipe(
         groups(rate, hyp, warmup, optimizer=optimizer, bias_label=release.bias_label),
@@ -122,25 +112,25 @@ def build(
 def lagging_rate(
     lr0: Hyperparameter,
     factor: Schedule,
+    warmup: Any,
+    run: Mapping[str, Any],
     *,
-    steps_per_epoch: int,
-    warmup_iterations: Any,
-    start_epoch: int,
-    resumed: bool,
     saves_first: bool = False,
 ) -> Schedule:
     """The rate of an iteration where the scheduler steps at each epoch's end, and so lags.
 
-    Until ``warmup_iterations`` the warm-up writes the rate, toward the current epoch's; the lag shows
-    from the epoch after. A process that starts in ``start_epoch`` is ``resumed`` where it has its
-    predecessor's optimizer state; ``saves_first`` if that was saved before the scheduler stepped.
+    Until iteration ``warmup`` the warm-up writes the rate, toward the current epoch's; the lag shows
+    from the epoch after. ``run`` holds a policy's arguments: a process that starts in ``start_epoch``
+    is ``resumed`` where it has its predecessor's optimizer state; ``saves_first`` if that was saved
+    before the scheduler stepped.
     """
+    steps_per_epoch, start_epoch = run["steps_per_epoch"], run["start_epoch"]
     rate = lambda_lr(lr0, factor)
-    lagging = schedules.lagged(rate, after=warmup_iterations // steps_per_epoch)
+    lagging = schedules.lagged(rate, after=warmup // steps_per_epoch)
     if not is_zero(start_epoch):
         # After the warm-up nothing overwrites the rate that its optimizer came with.
-        late = start_epoch * steps_per_epoch > warmup_iterations
-        if not resumed:  # LambdaLR has set the rate of epoch 0 in a new optimizer
+        late = start_epoch * steps_per_epoch > warmup
+        if not run["resumed"]:  # LambdaLR has set the rate of epoch 0 in a new optimizer
             first = schedules.shift(rate, start_epoch)
             lagging = schedules.override(lagging, first, at=start_epoch, when=late)
         elif saves_first:

@@ -87,14 +87,9 @@ def refuse_typos(name: str, given: Mapping[str, Any], known: Any) -> None:
     """Refuse a key that is close to one of ``known`` which is not itself given."""
     absent = [key for key in known if key not in given]
     for key in given:
-        if key in known:
-            continue
-        if key in ALIASES and ALIASES[key] in absent:
-            raise ValueError(
-                f"{name} must use the original's keys, got {describe(key)}. Did you mean {ALIASES[key]!r}?"
-            )
-        close = difflib.get_close_matches(str(key).lower(), absent, 1, cutoff=0.8)
-        if close:
+        alias = [ALIASES[key]] if ALIASES.get(key) in absent else []
+        close = alias or difflib.get_close_matches(str(key).lower(), absent, 1, cutoff=0.8)
+        if close and key not in known:
             raise ValueError(
                 f"{name} must use the original's keys, got {describe(key)}. Did you mean {close[0]!r}?"
             )
