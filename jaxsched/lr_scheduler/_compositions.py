@@ -15,10 +15,11 @@ from jaxsched.lr_scheduler._recursion import Group, Recursion, replayed
 class _Chain(Recursion):
     """Members that act on one group, each stepping at each call."""
 
-    # The inherited enter() calls step(): a nested composition is one step early.
-
     def __init__(self, group: Group, members: Sequence[Recursion]) -> None:
-        self.members = members
+        self.members = members  # the constructors have stepped
+
+    def enter(self) -> None:
+        self.step()  # a nested composition is one step early
 
     def step(self) -> None:
         for member in self.members:

@@ -92,10 +92,8 @@ def reduce_lr_on_plateau(
     >>> rates
     [1.0, 1.0, 1.0, 0.5, 0.5]
     """
-    if mode not in ("min", "max"):
-        raise ValueError(f"mode must be 'min' or 'max', got {describe(mode)}.")
-    if threshold_mode not in ("rel", "abs"):
-        raise ValueError(f"threshold_mode must be 'rel' or 'abs', got {describe(threshold_mode)}.")
+    require("mode", mode, "'min' or 'max'", lambda v: v in ("min", "max"))
+    require("threshold_mode", threshold_mode, "'rel' or 'abs'", lambda v: v in ("rel", "abs"))
     require("factor", factor, "below 1", lambda v: v < 1)
     for rate_ in base_lr if isinstance(base_lr, list | tuple) else [base_lr]:
         require_base_lr(rate_)
@@ -111,8 +109,7 @@ def reduce_lr_on_plateau(
         return jnp.where(rate - lower > as_float64(eps), lower, rate)
 
     def rate(reductions: ArrayLike) -> jax.Array:
-        shape = jnp.broadcast_shapes(jnp.shape(as_float64(base_lr)), jnp.shape(as_float64(min_lr)))
-        first = jnp.broadcast_to(jnp.asarray(as_float64(base_lr)), shape)
+        first, _ = jnp.broadcast_arrays(as_float64(base_lr), as_float64(min_lr))
         return jax.lax.fori_loop(0, reductions, lambda _, rate: reduced(rate), first)
 
     def better(metric: jax.Array, best: jax.Array) -> jax.Array:

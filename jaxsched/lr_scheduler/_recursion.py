@@ -28,27 +28,7 @@ HOST = types.SimpleNamespace(cos=math.cos, where=lambda holds, yes, no: yes if h
 
 
 class Recursion:
-    """A scheduler at work on a group."""
-
-    def enter(self) -> None:
-        """Make the constructor's step, which a sequence repeats on its first member."""
-        self.step()
-
-    def step(self) -> None:
-        """Do what one call of ``scheduler.step()`` does."""
-        raise NotImplementedError
-
-    def restart(self) -> None:
-        """Make the step to epoch 0, which a sequence makes at a milestone."""
-        raise NotImplementedError
-
-    def undo(self) -> None:
-        """Take the constructor's count back; the group keeps its rate."""
-        raise NotImplementedError
-
-
-class _Leaf(Recursion):
-    """A scheduler that holds no others.
+    """A scheduler at work on a group.
 
     Attributes:
       base_lr: the group's ``initial_lr``, as its constructor found it.
@@ -75,22 +55,26 @@ class _Leaf(Recursion):
         return self.group["lr"]
 
     def enter(self) -> None:
+        """Make the constructor's step, which a sequence repeats on its first member."""
         self.calls = 0
         self.initial = True
         self.step()
         self.initial = False
 
     def step(self) -> None:
+        """Do what one call of ``scheduler.step()`` does."""
         self.calls += 1
         self.epoch += 1
         self.group["lr"] = self._rule(self, *self._hyperparameters)
 
     def restart(self) -> None:
+        """Make the step to epoch 0, which a sequence makes at a milestone."""
         self.epoch = 0
         rule, first = (self._restart, self.base_lr) if self._restart else (self._rule, self)
         self.group["lr"] = rule(first, *self._hyperparameters)
 
     def undo(self) -> None:
+        """Take the constructor's count back; the group keeps its rate."""
         self.epoch -= 1
 
 
@@ -137,11 +121,11 @@ def torch_schedule(
     if base_lr is not None:
         require_base_lr(base_lr)
 
-    def recursion(group: Group) -> _Leaf:
+    def recursion(group: Group) -> Recursion:
         host = [on_host(value) for value in hyperparameters]
         if prepare is not None:
             prepare(group, *host)
-        leaf = _Leaf(group, rule, restart, host)
+        leaf = Recursion(group, rule, restart, host)
         if sets_base_lr:  # CyclicLR's, which torch sets after the constructor's step
             leaf.base_lr = host[0]
         return leaf

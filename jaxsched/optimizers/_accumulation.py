@@ -89,17 +89,20 @@ class Accumulation:
         """``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations from ``start``."""
         for end in {start, start + n - 1} if n else ():
             self._wait(end)  # a table that does not reach there refuses; jitted it is NaN
+        iterations = start + jnp.arange(n, dtype=jnp.int32)
+        waits = jax.jit(self._wait)(iterations)
 
-        def step(carry: Any, iteration: jax.Array) -> Any:
-            last_update, pending = carry
-            _, due, batches = self.tick(iteration, last_update, pending)
-            after = jnp.where(due, iteration, last_update), jnp.where(due, 0, batches)
-            return after, (self._wait(iteration), due, jnp.where(due, batches, 0))
+        def step(carry: Any, row: Any) -> Any:
+            iteration, wait = row
+            rule = dataclasses.replace(self, batches=lambda _: wait)  # rounded as in the column
+            _, due, batches = rule.tick(iteration, *carry)
+            after = jnp.where(due, iteration, carry[0]), jnp.where(due, 0, batches)
+            return after, (due, jnp.where(due, batches, 0))
 
         carry = jnp.int32(self.update_before(start)), jnp.int32(0)
-        columns = jax.lax.scan(step, carry, start + jnp.arange(n, dtype=jnp.int32))[1]
-        names = ("accumulate", "stepped", "micro_batches")
-        return {name: np.asarray(c, float) for name, c in zip(names, columns, strict=True)}
+        due, batches = jax.lax.scan(step, carry, (iterations, waits))[1]
+        columns = {"accumulate": waits, "stepped": due, "micro_batches": batches}
+        return {name: np.asarray(column, float) for name, column in columns.items()}
 
 
 class AccumulationState(NamedTuple):

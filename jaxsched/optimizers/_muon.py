@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxsched._schedule import Hyperparameter, ScheduleLike
-from jaxsched._validate import describe, require, require_count
+from jaxsched._validate import require, require_count
 from jaxsched.optimizers._rule import Leaves, Rule, Scalars, lerp, update_rule
 from jaxsched.optimizers._scheduled import schedulable
 from jaxsched.param_groups import leaf_path
-
-ADJUSTMENTS = (None, "original", "match_rms_adamw")
 
 
 @schedulable
@@ -69,12 +67,12 @@ def muon(
     require_count("ns_steps", ns_steps)
     require("ns_steps", ns_steps, "below 100", lambda v: v < 100)
     require("ns_coefficients", ns_coefficients, "3 numbers", lambda v: len(v) == 3)
-    if adjust_lr_fn not in ADJUSTMENTS:
-        raise ValueError(
-            f'adjust_lr_fn must be None, "original" or "match_rms_adamw", got {describe(adjust_lr_fn)}'
-        )
+    rule = 'None, "original" or "match_rms_adamw"'
+    require(
+        "adjust_lr_fn", adjust_lr_fn, rule, lambda v: v in (None, "original", "match_rms_adamw")
+    )
     is_loop = isinstance(ns_steps, jax.Array)  # inside optax.inject_hyperparams
-    rule = update_rule(
+    transformation = update_rule(
         _leaf,
         _scalars,
         locals(),
@@ -100,9 +98,9 @@ def muon(
             raise ValueError(
                 f"parameters of muon must be 2-D, got {', '.join(others)}. Give them another rule."
             )
-        return rule.init(params)
+        return transformation.init(params)
 
-    return Rule(init, rule.update)
+    return Rule(init, transformation.update)
 
 
 def _scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any, **loop: Any) -> dict[str, Any]:

@@ -287,12 +287,9 @@ def scalars_by_dtype(
         with jax.enable_x64(True):
             wide = compute_dtype(dtype)
             # Plain numbers stay constants, which each kernel has in itself.
-            constants = {name: jnp.asarray(v, wide) for name, v in scalars.items() if is_number(v)}
-            moving = {
-                name: jnp.asarray(v).astype(wide)
-                for name, v in scalars.items()
-                if name not in constants
-            }
+            constants = {k: jnp.asarray(v, wide) for k, v in scalars.items() if is_number(v)}
+            others = {k: v for k, v in scalars.items() if k not in constants}
+            moving = {k: jnp.asarray(v).astype(wide) for k, v in others.items()}
             return constants | (moving if count is None else own_kernel(moving, count))
 
     return in_dtype

@@ -60,18 +60,15 @@ def numeric_hyperparameters(values: Values) -> dict[str, dict[str, jax.Array]]:
     rounded: dict[int, jax.Array] = {}  # an array that groups share is rounded once
 
     def of(value: Any) -> jax.Array:
-        if is_number(value):
-            return to_default_float(value)
         if id(value) not in rounded:
             rounded[id(value)] = to_default_float(value)
         return rounded[id(value)]
 
+    def is_numeric(value: Any) -> bool:
+        return is_number(value) or isinstance(value, jax.Array)
+
     return {
-        label: {
-            name: of(value)
-            for name, value in group.items()
-            if is_number(value) or isinstance(value, jax.Array)
-        }
+        label: {name: of(value) for name, value in group.items() if is_numeric(value)}
         for label, group in values.items()
     }
 
@@ -89,49 +86,38 @@ def evaluate_groups(
       count: the count; may be traced.
       own_kernels: whether each array is computed in a kernel of its own, not in all that read it.
     """
-    formulas: list[Formula] = []
-    owners: list[str] = []
-    indices: dict[Any, int] = {}
+    formulas: dict[Any, tuple[str, Formula]] = {}
 
-    def index(label: str, name: str, entry: Any) -> int:
-        key = sharing_key(entry) if callable(entry) else (len(formulas), "array")
-        if key not in indices:
-            indices[key] = len(formulas)
-            owners.append(f"{name} of group {label}")
-            formulas.append(
-                float64_formula(entry) if callable(entry) else lambda count: as_float64(entry)
-            )
-        return indices[key]
-
-    def is_plain(entry: Any) -> bool:
-        # A NumPy integer is one too: Muon counts its steps.
-        return isinstance(entry, int | np.integer | str | tuple | Fixed) or entry is None
+    def place(label: str, name: str, entry: Any) -> Any:
+        # A NumPy integer is plain too: Muon counts its steps.
+        if entry is None or isinstance(entry, int | np.integer | str | tuple | Fixed):
+            return None
+        key = sharing_key(entry) if callable(entry) else (label, name)
+        formula = float64_formula(entry) if callable(entry) else lambda count: as_float64(entry)
+        formulas.setdefault(key, (f"{name} of group {label}", formula))
+        return key
 
     places = {
-        label: {
-            name: None if is_plain(entry) else index(label, name, entry)
-            for name, entry in group.items()
-        }
+        label: {name: place(label, name, entry) for name, entry in group.items()}
         for label, group in groups.items()
     }
 
     def values() -> list[Any]:
         counted, arrays = widen(count), []
-        for owner, formula in zip(owners, formulas, strict=True):
+        for owner, formula in formulas.values():
             with traceable(owner):
                 value = formula(counted)
             arrays.append(value if is_number(value) else jnp.asarray(value).astype(jnp.float64))
         return arrays
 
-    arrays = dict(enumerate(in_float64(values)))
+    arrays = dict(zip(formulas, in_float64(values), strict=True))
     if own_kernels:
-        moving = {k: value for k, value in arrays.items() if isinstance(value, jax.Array)}
+        moving = {key: value for key, value in arrays.items() if isinstance(value, jax.Array)}
         with jax.enable_x64(True):
             arrays |= own_kernel(moving, jnp.asarray(count))
     return {
         label: {
-            name: groups[label][name] if place is None else arrays[place]
-            for name, place in group.items()
+            name: groups[label][name] if key is None else arrays[key] for name, key in group.items()
         }
         for label, group in places.items()
     }
