@@ -10,9 +10,8 @@ import numpy as np
 def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
     """``x / n`` rounded as in float64, where n may be a constant.
 
-    XLA divides by a constant by way of its reciprocal, which rounds once more: a
-    line that ends in 0 ends in dust then, on either side of it. Here it cannot know
-    n before ``count``.
+    XLA divides by a constant by way of its reciprocal, which rounds once more: a line that ends in
+    0 ends in dust then, on either side of it. Here it cannot know n before ``count``.
     """
     return x / (n + 0.0 * count)
 

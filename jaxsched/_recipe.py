@@ -350,9 +350,8 @@ class Recipe:
         Args:
           trace: a recorded or saved one. A learning rate becomes a table, which ends with the
             trace, and so does what is not constant in it; the rest, and a rate of which the trace
-            states that it is constant, become numbers. Where its
-            rows are updates, so are what the recipe calls iterations, and
-            ``recipe.clock`` says so: inside ``optax.MultiSteps``, say.
+            states that it is constant, become numbers. Where its rows are updates, so are what the
+            recipe calls iterations, and ``recipe.clock`` says so: inside ``optax.MultiSteps``, say.
           update_rule: the rule; if not given, that which the trace names.
 
         Raises:

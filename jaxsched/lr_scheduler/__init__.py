@@ -1,10 +1,9 @@
 """torch.optim.lr_scheduler, one function a class.
 
-Each returns a schedule of how often ``scheduler.step()`` has been called: 0 is
-the value that the constructor leaves. In most scripts that counts epochs;
-``schedules.per_epoch`` brings it to the iteration. Arguments keep torch's names,
-order and defaults, with ``base_lr``, the group's rate before any schedule, where torch has the
-optimizer.
+Each returns a schedule of how often ``scheduler.step()`` has been called: 0 is the value that the
+constructor leaves. In most scripts that counts epochs; ``schedules.per_epoch`` brings it to the
+iteration. Arguments keep torch's names, order and defaults, with ``base_lr``, the group's rate
+before any schedule, where torch has the optimizer.
 
 There are two forms of each:
 

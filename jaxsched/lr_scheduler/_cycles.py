@@ -157,8 +157,7 @@ def cyclic_lr(
       base_momentum: the lowest momentum, at ``max_lr``.
       max_momentum: the highest momentum, at ``base_lr``.
 
-    Source: ``torch.optim.lr_scheduler.CyclicLR``, torch 2.13;
-    https://arxiv.org/abs/1506.01186.
+    Source: ``torch.optim.lr_scheduler.CyclicLR``, torch 2.13; https://arxiv.org/abs/1506.01186.
 
     >>> schedule = cyclic_lr(0.25, 1.25, 2, mode="triangular2", max_momentum=0.875)
     >>> [float(schedule(c)) for c in range(7)]
@@ -263,8 +262,7 @@ def one_cycle_lr(
       three_phase: falls back to where it began at ``2 * pct_start *
         total_steps - 2``, and from there to its end.
 
-    Source: ``torch.optim.lr_scheduler.OneCycleLR``, torch 2.13;
-    https://arxiv.org/abs/1708.07120.
+    Source: ``torch.optim.lr_scheduler.OneCycleLR``, torch 2.13; https://arxiv.org/abs/1708.07120.
 
     >>> schedule = one_cycle_lr(1.0, total_steps=10, anneal_strategy="linear", div_factor=4.0)
     >>> [round(float(schedule(c)), 3) for c in range(5)]

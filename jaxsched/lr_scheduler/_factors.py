@@ -61,9 +61,8 @@ def lambda_lr(base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None =
     Args:
       base_lr: the group's rate before any schedule, ``initial_lr``; a list of
         them where ``lr_lambda`` is a list and the groups' rates differ.
-      lr_lambda: the factor: a schedule, or any function of operators and
-        ``jnp``. With ``steps`` any Python function of an int will do. A list
-        gives a list of schedules, one a group.
+      lr_lambda: the factor: a schedule, or any function of operators and ``jnp``. With ``steps``
+        any Python function of an int will do. A list gives a list of schedules, one a group.
 
     Source: ``torch.optim.lr_scheduler.LambdaLR``, torch 2.13.
 

@@ -67,8 +67,7 @@ def reduce_lr_on_plateau(
     bad.
 
     Args:
-      base_lr: the group's rate before the first reduction; a list of them where
-        groups differ.
+      base_lr: the group's rate before the first reduction; a list of them where groups differ.
       mode: ``"min"`` where less is better, ``"max"`` where more is.
       factor: of a reduction, below 1.
       patience: bad metrics in a row that are borne.

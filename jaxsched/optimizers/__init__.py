@@ -11,13 +11,11 @@ Two switches mean the same in all that have them: ``maximize`` ascends, with -g 
 1 - γλ. All raise ``ValueError`` for a number out of its range, and, on ``update``, for weight decay
 without ``params``; ASGD, NAdam and Adafactor need ``params`` always.
 
-All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and
-again, which no transformation of gradients can; and ``SparseAdam``, for JAX
-has no sparse gradients.
+All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and again, which no
+transformation of gradients can; and ``SparseAdam``, for JAX has no sparse gradients.
 
-Complex parameters are refused. Inside ``optax.contrib.split_real_and_imaginary`` they
-are what torch makes of them, two real ones; JAX's gradient of one is the conjugate of
-torch's.
+Complex parameters are refused. Inside ``optax.contrib.split_real_and_imaginary`` they are what
+torch makes of them, two real ones; JAX's gradient of one is the conjugate of torch's.
 """
 
 from jaxsched.optimizers._accumulation import Accumulation, restarted, stepped

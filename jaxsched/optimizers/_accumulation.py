@@ -210,10 +210,9 @@ def stepped(opt_state: Any) -> jax.Array:
 def restarted(opt_state: Any) -> Any:
     """The state as the originals resume with it: momenta and counts, and no pending batch.
 
-    They save neither the gradients of the batches since the last update nor when that
-    was, so that a resumed process updates at its first batch, as
-    ``recipes.yolov5(start_epoch=…, resumed=True)`` tells. A state that goes on as if never
-    stopped needs nothing of this.
+    They save neither the gradients of the batches since the last update nor when that was, so that
+    a resumed process updates at its first batch, as ``recipes.yolov5(start_epoch=…, resumed=True)``
+    tells. A state that goes on as if never stopped needs nothing of this.
 
     Args:
       opt_state: the state of ``recipe.optimizer(...)``, however wrapped.

@@ -85,10 +85,9 @@ def adadelta(
       eps: ε, under both roots.
       weight_decay: λ, coupled: it goes through the averages.
 
-    Source: ``torch.optim.Adadelta``, torch 2.13. ``optax.adadelta`` has the
-    formula, but once ρ is a schedule its 1 - ρ is float32: at ρ = 0.999 both averages,
-    which are torch's state, are off by 1.3e-5 of them and the first updates by 7e-6.
-    ``maximize`` is another transformation there.
+    Source: ``torch.optim.Adadelta``, torch 2.13. ``optax.adadelta`` has the formula, but once ρ is
+    a schedule its 1 - ρ is float32: at ρ = 0.999 both averages, which are torch's state, are off by
+    1.3e-5 of them and the first updates by 7e-6. ``maximize`` is another transformation there.
 
     >>> tx, params = adadelta(1.0, eps=0.0625, rho=0.0), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -197,10 +196,9 @@ def adafactor(
         u_t = \frac{g_t}{\sqrt{\max(v_t, \epsilon_1^2)}} \\
         p_t &= (1 - \gamma \lambda) p_{t-1} - \alpha_t \frac{u_t}{\max(1, \operatorname{rms}(u_t) / d)}
 
-    A parameter of one axis or none keeps v itself, as an average of g². The last
-    two axes are factored: in a convolution's kernel those are height and width
-    for torch, inputs and outputs for Flax. What a parameter does not keep is one
-    entry of 0 in the state.
+    A parameter of one axis or none keeps v itself, as an average of g². The last two axes are
+    factored: in a convolution's kernel those are height and width for torch, inputs and outputs for
+    Flax. What a parameter does not keep is one entry of 0 in the state.
 
     Args:
       learning_rate: γ, the most that the relative step can be.
@@ -210,9 +208,8 @@ def adafactor(
       d: d, the root mean square at which an update is clipped, at least 1.
       weight_decay: λ, decoupled.
 
-    Source: ``torch.optim.Adafactor``, torch 2.13. ``optax.adafactor`` factors the
-    two largest axes, those of 128 and above only, adds ε to g², and does not
-    bound the rate by :math:`1 / \sqrt t`.
+    Source: ``torch.optim.Adafactor``, torch 2.13. ``optax.adafactor`` factors the two largest axes,
+    those of 128 and above only, adds ε to g², and does not bound the rate by :math:`1 / \sqrt t`.
 
     >>> tx, params = adafactor(0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)

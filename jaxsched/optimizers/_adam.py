@@ -46,10 +46,9 @@ def adam(
       weight_decay: λ, coupled: it goes through the moments.
       amsgrad: divides by the largest second moment so far.
 
-    Source: ``torch.optim.Adam``, torch 2.13. ``optax.adam`` takes 1 - β and the
-    bias corrections in float32 once a β moves, and the corrections always; it
-    does not decay. ``optax.amsgrad`` corrects the bias before it takes the
-    maximum (google-deepmind/optax#1389).
+    Source: ``torch.optim.Adam``, torch 2.13. ``optax.adam`` takes 1 - β and the bias corrections in
+    float32 once a β moves, and the corrections always; it does not decay. ``optax.amsgrad``
+    corrects the bias before it takes the maximum (google-deepmind/optax#1389).
 
     >>> tx, params = adam(0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -146,8 +145,7 @@ def nadam(
       weight_decay: λ, coupled: it goes through the moments.
       momentum_decay: ψ.
 
-    Source: ``torch.optim.NAdam``, torch 2.13. ``optax.nadam`` has no ψ: its μ is
-    β₁ throughout.
+    Source: ``torch.optim.NAdam``, torch 2.13. ``optax.nadam`` has no ψ: its μ is β₁ throughout.
 
     >>> tx, params = nadam(0.5, b1=0.0), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -282,10 +280,9 @@ def adamax(
       eps: ε, within the maximum.
       weight_decay: λ, coupled: it goes through the moments.
 
-    Source: ``torch.optim.Adamax``, torch 2.13. ``optax.adamax`` has the formula,
-    with the bias correction in float32, which puts its updates with β₁ = 0.999 off by
-    2e-5 of them; under bfloat16 parameters a moving β₁ becomes bfloat16, and near 1
-    divides by 0. It does not decay.
+    Source: ``torch.optim.Adamax``, torch 2.13. ``optax.adamax`` has the formula, with the bias
+    correction in float32, which puts its updates with β₁ = 0.999 off by 2e-5 of them; under
+    bfloat16 parameters a moving β₁ becomes bfloat16, and near 1 divides by 0. It does not decay.
 
     >>> tx, params = adamax(0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)

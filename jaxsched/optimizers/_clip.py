@@ -33,14 +33,12 @@ def clip_grad_norm(
     Raises:
       ValueError: a ``max_norm`` that is negative or NaN; a ``norm_type`` that is no number.
 
-    Source: ``torch.nn.utils.clip_grad_norm_``, torch 2.13.
-    ``optax.clip_by_global_norm`` divides by the norm without the 1e-6, in another
-    order, and leaves gradients alone whose norm is below ``max_norm``; torch
-    scales those too whose norm is less than 1e-6 below it. On a CPU torch's float32
-    norm of a large leaf is off, by 4e-4 of it at 11 million entries, where this one
-    is within 1e-7 of float64's: there the two differ by as much. Of half precision the
-    norm is taken in float32; torch rounds it to the gradients' dtype, up to 0.4 % of it
-    in bfloat16.
+    Source: ``torch.nn.utils.clip_grad_norm_``, torch 2.13. ``optax.clip_by_global_norm`` divides by
+    the norm without the 1e-6, in another order, and leaves gradients alone whose norm is below
+    ``max_norm``; torch scales those too whose norm is less than 1e-6 below it. On a CPU torch's
+    float32 norm of a large leaf is off, by 4e-4 of it at 11 million entries, where this one is
+    within 1e-7 of float64's: there the two differ by as much. Of half precision the norm is taken
+    in float32; torch rounds it to the gradients' dtype, up to 0.4 % of it in bfloat16.
 
     >>> tx = clip_grad_norm(1.0)
     >>> gradients = {"bias": jnp.array([3.0]), "kernel": jnp.array([4.0])}
@@ -84,8 +82,7 @@ def clip_grad_value(clip_value: Hyperparameter) -> optax.GradientTransformation:
     Raises:
       ValueError: a ``clip_value`` that is negative or NaN.
 
-    Source: ``torch.nn.utils.clip_grad_value_``, torch 2.13. It is ``optax.clip``,
-    with the check.
+    Source: ``torch.nn.utils.clip_grad_value_``, torch 2.13. It is ``optax.clip``, with the check.
 
     >>> tx = clip_grad_value(1.0)
     >>> [float(g) for g in tx.update(jnp.array([-3.0, 0.5]), tx.init(None))[0]]

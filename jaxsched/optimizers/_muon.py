@@ -45,20 +45,18 @@ def muon(
       ns_coefficients: a, b and c, no schedules.
       eps: ε, the least norm that is divided by.
       ns_steps: n, below 100; an array makes it a loop.
-      adjust_lr_fn: r, of a parameter of A rows and B columns:
-        ``"original"`` or None, :math:`\sqrt{\max(1, A / B)}`;
-        ``"match_rms_adamw"``, :math:`0.2 \sqrt{\max(A, B)}`.
+      adjust_lr_fn: r, of a parameter of A rows and B columns: ``"original"`` or None,
+        :math:`\sqrt{\max(1, A / B)}`; ``"match_rms_adamw"``, :math:`0.2 \sqrt{\max(A, B)}`.
       transposed: whether parameters are (inputs, outputs), as Flax's kernels
         are, where torch's are (outputs, inputs): A and B change places.
 
     Raises:
       ValueError: another ``adjust_lr_fn``; a parameter that is not 2-D, on ``init``.
 
-    Source: ``torch.optim.Muon``, torch 2.13. The iteration is in bfloat16, whose
-    roundings differ between kernels: the buffer equals torch's, a parameter is
-    within 0.15 of the γr summed up so far (0.04 in the tests' runs).
-    ``optax.contrib.muon`` iterates in the gradient's dtype, corrects its
-    momentum's bias, and takes other parameters too.
+    Source: ``torch.optim.Muon``, torch 2.13. The iteration is in bfloat16, whose roundings differ
+    between kernels: the buffer equals torch's, a parameter is within 0.15 of the γr summed up so
+    far (0.04 in the tests' runs). ``optax.contrib.muon`` iterates in the gradient's dtype, corrects
+    its momentum's bias, and takes other parameters too.
 
     >>> tx, params = muon(0.5, weight_decay=0.0), jnp.ones((2, 1))
     >>> tx.update(params, tx.init(params), params)[0].shape

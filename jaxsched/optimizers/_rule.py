@@ -36,8 +36,7 @@ class RuleState(NamedTuple):
       scalars: ``{name: number}``, what torch keeps as one number a parameter
         and what is the same for all of them. float32, or float64 with x64: as
         torch, which keeps them in its default dtype.
-      trees: ``{name: tree}``, a moment or buffer of each parameter, in the
-        parameter's dtype.
+      trees: ``{name: tree}``, a moment or buffer of each parameter, in the parameter's dtype.
     """
 
     step: jax.Array

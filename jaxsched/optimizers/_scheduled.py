@@ -199,10 +199,9 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     """The hyperparameters in force at the last iteration.
 
     Args:
-      opt_state: the state of ``recipe.optimizer(...)`` or of a rule with a
-        schedule, however wrapped: inside ``optax.chain`` or
-        ``optax.apply_if_finite``, as an ``nnx.Optimizer`` or a ``TrainState``. Or,
-        where there is none of ours, that of ``optax.inject_hyperparams``.
+      opt_state: the state of ``recipe.optimizer(...)`` or of a rule with a schedule, however
+        wrapped: inside ``optax.chain`` or ``optax.apply_if_finite``, as an ``nnx.Optimizer`` or a
+        ``TrainState``. Or, where there is none of ours, that of ``optax.inject_hyperparams``.
 
     Returns:
       ``{label: {name: value}}``, float32 scalars (float64 with x64). Before the

@@ -71,8 +71,7 @@ def ultralytics(
 ) -> Recipe:
     r"""Ultralytics' run: three groups, warm-up, decay, accumulation, clip and average.
 
-    With i the iteration, n ``steps_per_epoch``, e = i // n and w the warm-up's
-    iterations:
+    With i the iteration, n ``steps_per_epoch``, e = i // n and w the warm-up's iterations:
 
     .. math::
         \gamma_i &= \operatorname{interp}(i, [0, w], [\gamma_{\mathrm{start}}, \mathrm{lr0} f(e)])
@@ -87,18 +86,16 @@ def ultralytics(
     8.4.190 round(min(warmup_epochs, E - 1) n), and 0 turns it off. ``"weight"`` decays by
     weight_decay · batch_size · a / nbs with a = max(round(nbs / batch_size), 1).
 
-    **The loss that it expects** is the original's: the mean over the batch times
-    ``batch_size``, the global one, on however many devices, for gradients are summed
-    over the batches of an update.
+    **The loss that it expects** is the original's: the mean over the batch times ``batch_size``,
+    the global one, on however many devices, for gradients are summed over the batches of an update.
 
     Args:
       epochs: epochs of the run, E.
       steps_per_epoch: batches in an epoch.
       batch_size: images in a batch, on all devices together.
-      args: the original's settings, a mapping or a YAML file such as a run's own
-        ``args.yaml``; what is missing has its default, what belongs to other parts is
-        passed over. ``epochs``, ``batch``, ``optimizer`` and ``cos_lr`` in it stand for
-        arguments that are not given here.
+      args: the original's settings, a mapping or a YAML file such as a run's own ``args.yaml``;
+        what is missing has its default, what belongs to other parts is passed over. ``epochs``,
+        ``batch``, ``optimizer`` and ``cos_lr`` in it stand for arguments that are not given here.
       optimizer: "SGD" (with Nesterov), "Adam", "AdamW", or "auto", which chooses by the
         run's iterations.
       cos_lr: decays along a cosine in place of a line.

@@ -36,12 +36,11 @@ def yolov5(
                     && i > w \\
         \mu_i &= \operatorname{interp}(i, [0, w], [\mathrm{warmup\_momentum}, \mathrm{momentum}])
 
-    f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. γ starts
-    from ``warmup_bias_lr`` in ``"bias"`` and from 0 in the others. Adam's b1 is
-    ``momentum`` and is not warmed up. ``"weight"`` decays by
-    weight_decay · batch_size · a / 64 with a = max(round(64 / batch_size), 1), and
-    updates come every a batches, ramped up from 1 over the warm-up. What is pending
-    at an epoch's end is dropped.
+    f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. γ starts from
+    ``warmup_bias_lr`` in ``"bias"`` and from 0 in the others. Adam's b1 is ``momentum`` and is not
+    warmed up. ``"weight"`` decays by weight_decay · batch_size · a / 64 with a = max(round(64 /
+    batch_size), 1), and updates come every a batches, ramped up from 1 over the warm-up. What is
+    pending at an epoch's end is dropped.
 
     **The loss that it expects.** Gradients are summed over the batches of an update,
     and the original multiplies a batch's mean loss by the number of images in it, so
