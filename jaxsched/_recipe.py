@@ -98,8 +98,13 @@ class Recipe:
     def __post_init__(self) -> None:
         _require_fields(self)
         rule, defaults = _without_partial(self.update_rule)
+
+        def held(value: Any) -> Any:
+            # One kind of switch: a trace states those that are Python's own.
+            return bool(value) if isinstance(value, np.bool_) else freeze(value)
+
         groups = {
-            label: FrozenDict({k: freeze(v) for k, v in {**defaults, **group}.items()})
+            label: FrozenDict({k: held(v) for k, v in {**defaults, **group}.items()})
             for label, group in self.groups.items()
         }
         object.__setattr__(self, "update_rule", rule)

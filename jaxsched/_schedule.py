@@ -281,9 +281,7 @@ def as_float64(value: Any) -> Any:
 
 
 def freeze(value: Any) -> Any:
-    """Return a copy that nobody can change: lists as tuples, arrays read-only, Python's switches."""
-    if isinstance(value, np.bool_):
-        return bool(value)
+    """Return a copy that nobody can change: lists as tuples, arrays read-only."""
     if isinstance(value, list | tuple):
         return tuple(map(freeze, value))
     if isinstance(value, np.ndarray):

@@ -59,10 +59,7 @@ class _Sequence(_Chain):
 
 
 def sequential_lr(
-    schedulers: Sequence[Schedule],
-    milestones: Sequence[int],
-    *,
-    steps: int | None = None,
+    schedulers: Sequence[Schedule], milestones: Sequence[int], *, steps: int | None = None
 ) -> Schedule:
     r"""One schedule after the other, each from its start.
 

@@ -14,13 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched._schedule import Formula, Hyperparameter, Schedule, formula_of
-from jaxsched._validate import (
-    describe,
-    is_number,
-    require,
-    require_anneal_strategy,
-    require_count,
-)
+from jaxsched._validate import describe, is_number, require, require_anneal_strategy, require_count
 from jaxsched.lr_scheduler import _recursion
 from jaxsched.lr_scheduler._recursion import HOST, refuse_negative, torch_schedule
 

@@ -106,7 +106,4 @@ class EMA:
     def simulate(self, stepped: np.ndarray) -> dict[str, np.ndarray]:
         """``ema_updates`` and ``ema_decay`` over iterations that ``stepped`` or did not."""
         updates = self.updates + np.cumsum(stepped)
-        return {
-            "ema_updates": updates,
-            "ema_decay": self.decay * (1 - np.exp(-updates / self.tau)),
-        }
+        return {"ema_updates": updates, "ema_decay": self.decay * (1 - np.exp(-updates / self.tau))}

@@ -125,10 +125,7 @@ def update_rule(
         )
 
     def update(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        **extra_args: Any,
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, Any]:
         del extra_args
         if params is None:

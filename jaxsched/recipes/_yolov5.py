@@ -6,10 +6,7 @@ from jaxsched.recipes import _policy as policy
 from jaxsched.recipes import _settings as settings
 from jaxsched.recipes._settings import Settings
 
-VERSIONS = {
-    "6.1": policy.Version(warmup_floor=1000, clip_norm=None),
-    "7.0": policy.Version(),
-}
+VERSIONS = {"6.1": policy.Version(warmup_floor=1000, clip_norm=None), "7.0": policy.Version()}
 
 
 def yolov5(
