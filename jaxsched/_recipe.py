@@ -99,14 +99,12 @@ class Recipe:
         _require_fields(self)
         rule, defaults = _without_partial(self.update_rule)
 
-        def held(value: Any) -> Any:
+        def entry(label: str, name: str, value: Any) -> Any:
             # One kind of switch: a trace states those that are Python's own.
             return bool(value) if isinstance(value, np.bool_) else freeze(value)
 
-        groups = {
-            label: FrozenDict({k: held(v) for k, v in {**defaults, **group}.items()})
-            for label, group in self.groups.items()
-        }
+        groups = {label: {**defaults, **group} for label, group in self.groups.items()}
+        groups = {label: FrozenDict(group) for label, group in map_groups(entry, groups).items()}
         object.__setattr__(self, "update_rule", rule)
         object.__setattr__(self, "groups", FrozenDict(groups))
         for label, group in self.groups.items():
@@ -222,7 +220,8 @@ class Recipe:
         values = _scheduled.numeric_hyperparameters(self._values(iteration))
         if not is_traced:
             return values
-        return jax.tree.map(lambda value: jnp.where(iteration >= 0, value, jnp.nan), values)
+        # Not jax.tree.map, which sorts the keys.
+        return map_groups(lambda _, k, value: jnp.where(iteration >= 0, value, jnp.nan), values)
 
     @property
     def iterations(self) -> int | None:
