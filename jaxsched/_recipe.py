@@ -221,7 +221,8 @@ class Recipe:
         if not is_traced:
             return values
         # Not jax.tree.map, which sorts the keys.
-        return map_groups(lambda _, k, value: jnp.where(iteration >= 0, value, jnp.nan), values)
+        in_run = jnp.asarray(iteration) >= 0
+        return map_groups(lambda _, k, value: jnp.where(in_run, value, jnp.nan), values)
 
     @property
     def iterations(self) -> int | None:
@@ -331,8 +332,8 @@ class Recipe:
             return jax.tree.map(lambda label: label != param_groups.FROZEN, fit(params))
 
         def build(iteration: Any, values: Groups) -> Any:
-            rules = {**self.rules(values), param_groups.FROZEN: optax.set_to_zero()}
-            rules = optax.multi_transform(rules, fit)
+            frozen = {param_groups.FROZEN: optax.set_to_zero()}
+            rules = optax.multi_transform({**self.rules(values), **frozen}, fit)
             clip = None
             if self.clip_norm is not None:
                 clip = optimizers.clip_grad_norm(self.clip_norm)
@@ -425,13 +426,16 @@ def _require_fields(recipe: Any) -> None:
             f"{describe(recipe.clip_value)}. Pass one."
         )
     for name, kind, rule in (
-        ("accumulation", optimizers.Accumulation | None, "an optimizers.Accumulation or None"),
-        ("ema", optimizers.EMA | None, "an optimizers.EMA or None"),
-        ("origin", Origin | tuple | None, "(factory, arguments) or None"),
-        ("update_rule", Callable, "a function such as optimizers.sgd"),
+        ("accumulation", optimizers.Accumulation, "an optimizers.Accumulation or None"),
+        ("ema", optimizers.EMA, "an optimizers.EMA or None"),
+        ("origin", Origin | tuple, "(factory, arguments) or None"),
     ):
-        if not isinstance(value := getattr(recipe, name), kind):
+        if not isinstance(value := getattr(recipe, name), kind | None):
             raise TypeError(f"{name} must be {rule}, got {describe(value)}.")
+    if not callable(recipe.update_rule):
+        raise TypeError(
+            f"update_rule must be a function such as optimizers.sgd, got {describe(recipe.update_rule)}."
+        )
     if not isinstance(recipe.groups, Mapping) or not all(
         isinstance(group, Mapping) for group in recipe.groups.values()
     ):

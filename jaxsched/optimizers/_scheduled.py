@@ -17,6 +17,7 @@ import optax
 
 from jaxsched._float64 import in_float64
 from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, traceable, widen
+from jaxsched._trace import map_groups
 from jaxsched._validate import is_number, require_bool
 from jaxsched.optimizers._rule import own_kernel
 
@@ -97,10 +98,7 @@ def evaluate_groups(
         formulas.setdefault(key, (f"{name} of group {label}", formula))
         return key
 
-    places = {
-        label: {name: place(label, name, entry) for name, entry in group.items()}
-        for label, group in groups.items()
-    }
+    places = map_groups(place, groups)
 
     def values() -> list[Any]:
         counted, arrays = widen(count), []
@@ -115,12 +113,9 @@ def evaluate_groups(
         moving = {key: value for key, value in arrays.items() if isinstance(value, jax.Array)}
         with jax.enable_x64(True):
             arrays |= own_kernel(moving, jnp.asarray(count))
-    return {
-        label: {
-            name: groups[label][name] if key is None else arrays[key] for name, key in group.items()
-        }
-        for label, group in places.items()
-    }
+    return map_groups(
+        lambda label, name, key: groups[label][name] if key is None else arrays[key], places
+    )
 
 
 _start: ContextVar[int | None] = ContextVar("start", default=None)
