@@ -318,35 +318,10 @@ class Recipe:
             the recipe does not have.
           TypeError: a leaf of the parameters is no array.
         """
-
-        def fit(params: optax.Params) -> Any:
-            for leaf in jax.tree.leaves(params):
-                if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
-                    raise TypeError(
-                        f"parameters must be arrays or numbers, got {type(leaf).__name__} among them. "
-                        "Pass what is trained alone."
-                    )
-            return param_groups.fit(labels, params, known={*self.groups, param_groups.FROZEN})
-
-        def is_trained(params: optax.Params) -> Any:
-            return jax.tree.map(lambda label: label != param_groups.FROZEN, fit(params))
-
-        def build(iteration: Any, values: Groups) -> Any:
-            frozen = {param_groups.FROZEN: optax.set_to_zero()}
-            rules = optax.multi_transform({**self.rules(values), **frozen}, fit)
-            clip = None
-            if self.clip_norm is not None:
-                clip = optimizers.clip_grad_norm(self.clip_norm)
-            elif self.clip_value is not None:
-                clip = optimizers.clip_grad_value(self.clip_value)
-            if clip is not None:
-                # Before the rules, which see a group each. torch skips what has no gradient.
-                rules = optax.chain(optax.masked(clip, is_trained), rules)
-            if self.accumulation is not None:
-                rules = accumulated(rules, self.accumulation, iteration)
-            return rules
-
-        return _scheduled.scheduled(self._scheduled_groups, build, self.start)
+        rules = _LabelledRules(self, labels)
+        return _scheduled.Scheduled(
+            self._scheduled_groups, rules.build, self.start
+        ).transformation()
 
     @classmethod
     def from_trace(cls, trace: Trace, update_rule: UpdateRule | None = None) -> "Recipe":
@@ -397,6 +372,44 @@ class Recipe:
         from jaxsched._recipe_file import read
 
         return read(path, cls)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LabelledRules:
+    """The update rules of a recipe on the groups that labels make."""
+
+    recipe: Recipe
+    labels: Any
+
+    def fit(self, params: optax.Params) -> Any:
+        for leaf in jax.tree.leaves(params):
+            if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+                raise TypeError(
+                    f"parameters must be arrays or numbers, got {type(leaf).__name__} among them. "
+                    "Pass what is trained alone."
+                )
+        known = {*self.recipe.groups, param_groups.FROZEN}
+        return param_groups.fit(self.labels, params, known=known)
+
+    def is_trained(self, params: optax.Params) -> Any:
+        return jax.tree.map(lambda label: label != param_groups.FROZEN, self.fit(params))
+
+    def build(self, iteration: Any, values: Groups) -> optax.GradientTransformation:
+        recipe = self.recipe
+        rules = optax.multi_transform(
+            {**recipe.rules(values), param_groups.FROZEN: optax.set_to_zero()}, self.fit
+        )
+        clip = None
+        if recipe.clip_norm is not None:
+            clip = optimizers.clip_grad_norm(recipe.clip_norm)
+        elif recipe.clip_value is not None:
+            clip = optimizers.clip_grad_value(recipe.clip_value)
+        if clip is not None:
+            # Before the rules, which see a group each. torch skips what has no gradient.
+            rules = optax.chain(optax.masked(clip, self.is_trained), rules)
+        if recipe.accumulation is not None:
+            rules = accumulated(rules, recipe.accumulation, iteration)
+        return rules
 
 
 def _rounded(values: Groups) -> dict[str, dict[str, Any]]:

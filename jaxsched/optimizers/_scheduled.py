@@ -1,9 +1,10 @@
 """Hyperparameters that move: one counter, one place to read them.
 
-``scheduled`` counts its own calls; 0 (or ``start``) is the first.
+``Scheduled`` counts its own calls; 0 (or ``start``) is the first.
 """
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ class Fixed(NamedTuple):
 
 
 class ScheduledState(NamedTuple):
-    """State of ``scheduled``.
+    """State of ``Scheduled``.
 
     Attributes:
       iteration: the count of the next call, int32.
@@ -131,37 +132,45 @@ def starting_at(iteration: int | None) -> Iterator[None]:
         _start.reset(token)
 
 
-def scheduled(
-    groups: Values,
-    build: Callable[[Any, dict[str, dict[str, Any]]], optax.GradientTransformation],
-    start: Any = 0,
-) -> optax.GradientTransformationExtraArgs:
-    """Build a transformation whose hyperparameters are schedules of one counter.
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """A transformation whose hyperparameters are schedules of one counter; it can be pickled.
 
-    Args:
-      groups: ``{label: {name: value}}``, each value a number, a schedule or a switch.
-      build: from an iteration and its values to the transformation that makes its update. Schedules
-        reach it as float64 scalars, numbers as Python floats. The state that it keeps must not
-        depend on the values.
+    Attributes:
+      groups: ``{label: {name: value}}``, each value a number, a schedule or a
+        switch.
+      build: from an iteration and its values to the transformation that makes
+        its update. Schedules reach it as float64 scalars, numbers as Python
+        floats. The state that it keeps must not depend on the values.
       start: the count of the first call.
     """
 
-    def init(params: Any) -> Any:
-        at = _start.get()
-        at = start if at is None else at
-        values = evaluate_groups(groups, at)
-        iteration = jnp.asarray(at, jnp.int32)
-        inner = build(iteration, values).init(params)
+    groups: Values
+    build: Callable[[Any, dict[str, dict[str, Any]]], optax.GradientTransformation]
+    start: Any = 0
+
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
+        """Return its two functions as Optax has them."""
+        return optax.GradientTransformationExtraArgs(self.init, self.update)
+
+    def init(self, params: Any) -> ScheduledState:
+        """Return the state before the first update."""
+        start = _start.get()
+        start = self.start if start is None else start
+        values = evaluate_groups(self.groups, start)
+        iteration = jnp.asarray(start, jnp.int32)
+        inner = self.build(iteration, values).init(params)
         return ScheduledState(iteration, numeric_hyperparameters(values), inner)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        values = evaluate_groups(groups, state.iteration, own_kernels=True)
-        rules = optax.with_extra_args_support(build(state.iteration, values))
+    def update(
+        self, updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ScheduledState]:
+        """Make the update of the state's iteration."""
+        values = evaluate_groups(self.groups, state.iteration, own_kernels=True)
+        rules = optax.with_extra_args_support(self.build(state.iteration, values))
         updates, inner = rules.update(updates, state.inner, params, **extra_args)
         iteration: Any = optax.safe_increment(state.iteration)
         return updates, ScheduledState(iteration, numeric_hyperparameters(values), inner)
-
-    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def schedulable(
@@ -169,7 +178,7 @@ def schedulable(
 ) -> Callable[P, optax.GradientTransformationExtraArgs]:
     """Lets every number of an update rule be a schedule of its updates.
 
-    With none, the transformation of ``rule`` is returned; with some, ``scheduled``, whose
+    With none, the transformation of ``rule`` is returned; with some, ``Scheduled``, whose
     hyperparameters are labelled ``"all"``.
     """
     signature = inspect.signature(rule)
@@ -185,7 +194,7 @@ def schedulable(
             return rule(*args, **kwargs)
         untyped: Callable[..., Any] = rule
         build = lambda _, values: untyped(**values["all"])  # noqa: E731
-        return scheduled({"all": bound.arguments}, build)
+        return Scheduled({"all": bound.arguments}, build).transformation()
 
     return factory
 
