@@ -31,7 +31,7 @@ def missed(name: str, draws: int) -> tuple[int, float]:
     """Of ``draws`` runs with the mistake, those in which it is not told; and seconds a run."""
     begin = time.perf_counter()
     misses = sum(
-        not planted.told(name, compare(planted.traced(right, wrong), right.recipe()).causes)
+        not planted.is_named(name, compare(planted.traced(right, wrong), right.recipe()))
         for right, wrong in planted.cases(name, draws)
     )
     return misses, (time.perf_counter() - begin) / draws

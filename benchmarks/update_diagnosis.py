@@ -1,9 +1,10 @@
 """Claim: of each usual mistake of an update, planted in 20 random settings, 95 % at least are told.
 
 What is planted, in ``parity_tests/planted_updates.py``, is written out by itself and held against
-live torch by ``assert_optimizer_matches``; a mistake counts as told where it is the one cause
-named. Right updates must pass. ``python -m benchmarks.update_diagnosis 3`` plants each three times
-and writes nothing. It takes many minutes and is not among ``python -m benchmarks``.
+live torch by ``assert_optimizer_matches``; a mistake counts as told where the one cause named is
+it, beside which the same entry may have others that the data cannot distinguish. Right updates
+must pass. ``python -m benchmarks.update_diagnosis 3`` plants each three times and writes nothing.
+It takes many minutes and is not among ``python -m benchmarks``.
 """
 
 import itertools

@@ -11,7 +11,7 @@ from jaxsched._io import atomic_write, require_suffix
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched._validate import require_count
-from jaxsched.parity import Quantity, Report
+from jaxsched.parity._report import Quantity, Report, column_of
 
 __all__ = ["plot", "plot_difference", "rows_of"]
 
@@ -32,12 +32,11 @@ def rows_of(run: Recipe | Trace, iterations: int | None = None) -> Trace:
         return run if iterations is None else run.head(iterations)
     if iterations is not None:
         require_count("iterations", iterations, at_least=1)
-        return run.trace(iterations)
-    if run.iterations is None:
+    elif (iterations := run.iterations) is None:
         raise ValueError(
             "iterations must be given for a recipe without a length, got None. Pass a number."
         )
-    return run.trace(run.iterations)
+    return run.trace(iterations)
 
 
 def plot(
@@ -58,7 +57,7 @@ def plot(
 
 
 def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:
-    """Draw both curves of what differs, from some rows before they differ.
+    """Draw both curves of what differs, from some rows before they differ, and the cause as a third.
 
     Args:
       report: of two runs that differ.
@@ -67,18 +66,15 @@ def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:
     require_suffix(path, SUFFIXES)
     # Groups often part alike: of each name the group that is off most.
     worst: dict[str, Quantity] = {}
-    for quantity in report.quantities:
-        known = worst.get(quantity.name)
-        if quantity.is_setting:
-            continue
-        if quantity.first and (known is None or quantity.max_relative > known.max_relative):
-            worst[quantity.name] = quantity
+    for q in (q for q in report.quantities if q.first and not q.is_setting):
+        if q.name not in worst or q.max_relative > worst[q.name].max_relative:
+            worst[q.name] = q
     figure = Figure((8, 1 + 3.4 * len(worst)), dpi=150, layout="constrained", facecolor="white")
     axes = figure.subplots(2 * len(worst), height_ratios=[2, 1] * len(worst), squeeze=False)[:, 0]
     for pair, quantity in zip(axes.reshape(-1, 2), worst.values(), strict=True):
         _draw_difference(pair, report, quantity)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(handles, names, loc="outside upper right", ncols=3, frameon=False)
     _save(figure, path)
 
 
@@ -90,10 +86,7 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
 def _draw_difference(axes: np.ndarray, report: Report, quantity: Quantity) -> None:
     """Both curves of a quantity, and under them how far they are apart."""
     clock = report.reference.clock
-    columns = (
-        (side.groups[quantity.label] if quantity.label else side.run).get(quantity.name)
-        for side in (report.mine, report.reference)
-    )
+    columns = (column_of(quantity, run) for run in (report.mine, report.reference))
     mine, reference = (np.full(quantity.n, np.nan) if c is None else c for c in columns)
     at = quantity.first.iteration if quantity.first else 0
     counts = report.reference.start + np.arange(quantity.n)
@@ -101,6 +94,13 @@ def _draw_difference(axes: np.ndarray, report: Report, quantity: Quantity) -> No
     peak = np.abs(reference).max() or 1.0
     axes[0].plot(counts[seen], reference[seen], color="#E69F00", linewidth=4, label="reference")
     axes[0].plot(counts[seen], mine[seen], color="#0072B2", linewidth=1.4, label="mine")
+    for cause in report.explanations:
+        if (changed := cause.curves.get(quantity.key)) is not None:
+            side = "the reference" if cause.changes_reference else "mine"
+            style = {"color": "black", "linewidth": 1.2, "linestyle": (0, (1, 3))}
+            style["label"] = f"{side}, changed by the cause"
+            axes[0].plot(counts[seen], changed[seen], **style)
+            break
     away = 100 * (mine.astype(np.float64) - reference) / peak
     axes[1].plot(counts[seen], away[seen], color="#0072B2", linewidth=1.4)
     name = quantity.name.replace("_", " ")

@@ -34,7 +34,7 @@ def assert_matches(mine: Run, reference: Run, *, iterations: int | None = None) 
     ...
     AssertionError: no parity: 3 of 13 quantities differ
     ...
-    likely cause: another momentum: momentum 0.9 for 0.937
+    likely cause: momentum 0.9 for 0.937
     """
     mine, reference = (
         run if isinstance(run, Recipe | Trace) else Trace.load(run) for run in (mine, reference)

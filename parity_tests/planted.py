@@ -310,45 +310,45 @@ def accumulates(r: Run) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-    """A mistake that is planted, and the words of which one must be told.
+    """A mistake that is planted, and the causes of which one must come first.
 
     Attributes:
       plant: from a right run to the groups of one with the mistake made.
-      words: any of these tells it.
+      answers: kind and name of the causes any of which names it.
       fits: the runs in which it can be made.
       given: of the run that is drawn.
       beyond: epochs that it is looked at past its end.
     """
 
     plant: Callable[[Run], Any]
-    words: tuple[str, ...]
+    answers: tuple[str, ...]
     fits: Callable[[Run], bool] = lambda r: True
     given: dict[str, Any] = dataclasses.field(default_factory=dict)
     beyond: int = 0
 
 
-OFF_ITERATION = ("off by one iteration",)
-OFF_EPOCH = ("off by one epoch",)
-EACH = ("per-iteration for per-epoch",)
-LONG, SHORT = ("warm-up too long",), ("warm-up too short",)
-DENOMINATOR = ("another denominator",)
-RESUMED = ("resumed at the wrong epoch", "resumed with the wrong state")
-START = ("warm-up start",)
+SHIFT = ("clock shift",)
+EACH = ("clock per iteration", "clock stretch")
+WARMUP = tuple(
+    f"argument {n}" for n in ("iterations", "warmup_iterations", "warmup_epochs", "warmup")
+)
+DENOMINATOR = ("argument epochs",)
+RESUMED = ("argument start_epoch", "argument resumed", "clock reset", *SHIFT)
+START = tuple(f"argument {name}" for name in ("start", "warmup_bias_lr", "warmup_momentum"))
+DECAY = ("groups taken from", "argument weight_decay")
 
 CAUSES = {
-    "one iteration late": Cause(of(late=lambda r: 1), OFF_ITERATION),
-    "one iteration early": Cause(of(late=lambda r: -1), OFF_ITERATION),
-    "one epoch late": Cause(of(late=lambda r: r.steps), OFF_EPOCH),
-    "one epoch early": Cause(of(late=lambda r: -r.steps), OFF_EPOCH),
-    "scheduler an epoch early": Cause(shifted_epoch(1, "all"), OFF_EPOCH),
-    "scheduler an epoch late": Cause(shifted_epoch(-1, "all"), OFF_EPOCH),
-    "an epoch early after the warm-up": Cause(shifted_epoch(1, "after"), OFF_EPOCH),
-    "an epoch late after the warm-up": Cause(shifted_epoch(-1, "after"), OFF_EPOCH),
-    "an iteration early after the warm-up": Cause(shifted_border(1), OFF_ITERATION),
-    "an iteration late after the warm-up": Cause(shifted_border(-1), OFF_ITERATION),
-    "scheduler before optimizer": Cause(
-        of(lags=lambda r: False), ("scheduler steps before", "does not lag"), lagging
-    ),
+    "one iteration late": Cause(of(late=lambda r: 1), SHIFT),
+    "one iteration early": Cause(of(late=lambda r: -1), SHIFT),
+    "one epoch late": Cause(of(late=lambda r: r.steps), SHIFT),
+    "one epoch early": Cause(of(late=lambda r: -r.steps), SHIFT),
+    "scheduler an epoch early": Cause(shifted_epoch(1, "all"), SHIFT),
+    "scheduler an epoch late": Cause(shifted_epoch(-1, "all"), SHIFT),
+    "an epoch early after the warm-up": Cause(shifted_epoch(1, "after"), SHIFT),
+    "an epoch late after the warm-up": Cause(shifted_epoch(-1, "after"), SHIFT),
+    "an iteration early after the warm-up": Cause(shifted_border(1), SHIFT),
+    "an iteration late after the warm-up": Cause(shifted_border(-1), SHIFT),
+    "scheduler before optimizer": Cause(of(lags=lambda r: False), SHIFT, lagging),
     **{
         f"per-iteration: {count}{', lag' if lags else ''}, targets per {target}": Cause(
             moves(count, lags, target), EACH, lagging if lags else lambda r: True
@@ -357,15 +357,15 @@ CAUSES = {
         for lags in (False, True)
         for target in ("epoch", "iteration")
     },
-    "warm-up an iteration short": Cause(longer(lambda r: -1), SHORT),
-    "warm-up an iteration long": Cause(longer(lambda r: 1), LONG),
-    "warm-up an epoch short": Cause(longer(lambda r: -r.steps), SHORT),
-    "warm-up an epoch long": Cause(longer(lambda r: r.steps), LONG),
-    "warm-up 10 % short": Cause(longer(lambda r: -round(0.1 * r.warmup)), SHORT),
-    "warm-up 10 % long": Cause(longer(lambda r: round(0.1 * r.warmup)), LONG),
-    "warm-up of one epoch": Cause(longer(lambda r: r.steps - r.warmup), SHORT),
-    "warm-up twice as long": Cause(longer(lambda r: r.warmup), LONG),
-    "no warm-up": Cause(longer(lambda r: -r.warmup), ("not warmed up", "warm-up too short")),
+    "warm-up an iteration short": Cause(longer(lambda r: -1), WARMUP),
+    "warm-up an iteration long": Cause(longer(lambda r: 1), WARMUP),
+    "warm-up an epoch short": Cause(longer(lambda r: -r.steps), WARMUP),
+    "warm-up an epoch long": Cause(longer(lambda r: r.steps), WARMUP),
+    "warm-up 10 % short": Cause(longer(lambda r: -round(0.1 * r.warmup)), WARMUP),
+    "warm-up 10 % long": Cause(longer(lambda r: round(0.1 * r.warmup)), WARMUP),
+    "warm-up of one epoch": Cause(longer(lambda r: r.steps - r.warmup), WARMUP),
+    "warm-up twice as long": Cause(longer(lambda r: r.warmup), WARMUP),
+    "no warm-up": Cause(longer(lambda r: -r.warmup), WARMUP),
     "warm-up start of the weights, a tenth": Cause(
         of(starts=lambda r: {**r.starts, "weight": 0.1 * r.lr0, "norm": 0.1 * r.lr0}), START
     ),
@@ -377,21 +377,17 @@ CAUSES = {
     ),
     "warm-up start of the momentum": Cause(of(moment_start=lambda r: 0.4), START, sgd),
     "warm-up start of the momentum, 0": Cause(of(moment_start=lambda r: 0.0), START, sgd),
-    "missing bias rate": Cause(
-        of(starts=lambda r: {**r.starts, "bias": 0.0}), ("missing bias rate",)
-    ),
-    "missing bias rate, lr0": Cause(
-        of(starts=lambda r: {**r.starts, "bias": r.lr0}), ("bias rate",)
-    ),
+    "missing bias rate": Cause(of(starts=lambda r: {**r.starts, "bias": 0.0}), START),
+    "missing bias rate, lr0": Cause(of(starts=lambda r: {**r.starts, "bias": r.lr0}), START),
     **{
-        f"{one} and {other} swapped": Cause(swapped(one, other), ("groups swapped",))
+        f"{one} and {other} swapped": Cause(swapped(one, other), ("groups exchanged",))
         for one, other in (("weight", "bias"), ("weight", "norm"), ("bias", "norm"))
     },
     "momentum not warmed up": Cause(
-        of(moment_start=lambda r: r.moment), ("momentum not warmed up",), sgd
+        of(moment_start=lambda r: r.moment), ("groups unscheduled", *START, *WARMUP), sgd
     ),
-    "clamped": Cause(of(ends=lambda r: r.epochs), ("clamped",), beyond=4),
-    "clamped an epoch before": Cause(of(ends=lambda r: r.epochs - 1), ("clamped",), beyond=4),
+    "clamped": Cause(of(ends=lambda r: r.epochs), ("clock stopped",), beyond=4),
+    "clamped an epoch before": Cause(of(ends=lambda r: r.epochs - 1), ("clock stopped",), beyond=4),
     "denominator E - 1": Cause(of(epochs=lambda r: r.epochs - 1), DENOMINATOR),
     "denominator E + 1": Cause(of(epochs=lambda r: r.epochs + 1), DENOMINATOR),
     "denominator without warm-up": Cause(of(epochs=lambda r: r.epochs - r.last_warm), DENOMINATOR),
@@ -403,35 +399,33 @@ CAUSES = {
     },
     "fresh for resumed": Cause(
         fresh,
-        ("resumed with the wrong state",),
+        RESUMED,
         lambda r: r.lags and r.begin * r.steps > r.warmup,
         given={"start_epoch": 11, "resumed": True},
     ),
     "resumed for fresh": Cause(
         fresh,
-        ("resumed with the wrong state",),
+        RESUMED,
         lambda r: r.lags and r.begin * r.steps > r.warmup,
         given={"start_epoch": 11, "resumed": False},
     ),
-    "decay not scaled": Cause(
-        unscaled, ("weight decay not scaled",), lambda r: r.family != "article"
-    ),
-    "decay on normalisation": Cause(decayed("norm"), ("weight decay applied to",)),
-    "decay on all": Cause(decayed("norm", "bias"), ("weight decay applied to",)),
-    "updates so far": Cause(by_updates(1), ("updates counted",), accumulates),
-    "updates, this one too": Cause(by_updates(0), ("updates counted",), accumulates),
+    "decay not scaled": Cause(unscaled, (*DECAY, "value factor"), lambda r: r.family != "article"),
+    "decay on normalisation": Cause(decayed("norm"), DECAY),
+    "decay on all": Cause(decayed("norm", "bias"), DECAY),
+    "updates so far": Cause(by_updates(1), ("clock per update",), accumulates),
+    "updates, this one too": Cause(by_updates(0), ("clock per update",), accumulates),
     "bfloat16 rounded": Cause(
         everywhere(lambda v: v.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)),
-        ("bfloat16",),
+        ("value bfloat16",),
     ),
     "bfloat16 computed": Cause(
         lambda r: {
             label: {k: v.astype(np.float32) for k, v in group.items()}
             for label, group in r.changed(dtype=ml_dtypes.bfloat16).groups().items()
         },
-        ("bfloat16",),
+        ("value bfloat16",),
     ),
-    "float32 computed": Cause(of(dtype=lambda r: np.float32), ("float32",)),
+    "float32 computed": Cause(of(dtype=lambda r: np.float32), ("value float32",)),
 }
 
 
@@ -464,6 +458,8 @@ def traced(right: Run, groups: Any, dtype: Any = np.float32) -> Trace:
     )
 
 
-def told(name: str, causes: Any) -> bool:
-    """Whether the mistake is among the causes."""
-    return any(word in cause for cause in causes for word in CAUSES[name].words)
+def is_named(name: str, report: Any) -> bool:
+    """Whether a report's first cause, or one that the data cannot tell from it, is the mistake."""
+    first = report.explanations[:1]
+    causes = [c for cause in first for c in (cause, *cause.alternatives, *cause.parts)]
+    return any(f"{c.kind} {c.name}" in CAUSES[name].answers for c in causes)

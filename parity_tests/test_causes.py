@@ -1,34 +1,38 @@
-"""The likely causes: each usual mistake planted in random recipes is among those told.
+"""The causes of a difference between two runs: what is named, and what is not.
 
-What is planted is computed in NumPy (``planted.py``), by the originals' rules with one
-thing done wrong, and never by the code that looks for it.
+Mistakes are planted in NumPy (``planted.py``), by the originals' rules with one thing done wrong,
+and made by hand in ``wrong_ports``; never by the code that looks for them.
 """
 
 import os
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import planted
 import pytest
+from wrong_ports import seen
+from wrong_ports.judge import judge
 
 import jaxsched
 from jaxsched import Recipe, Trace, lr_scheduler, schedules
 from jaxsched.recipes import recorded, ultralytics, yolov5, yolov5_resnet18
 
-DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "1"))  # 20 for the whole proof, many minutes
+DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for the whole proof, many minutes
+EVERY = 1 if DRAWS else 5  # all mistakes and ports are for the benchmarks, which take many minutes
+
+NOT_NAMED = {"warmed_up_again"}
+"""Ports of ``seen`` whose slip has no cause: a warm-up alone starts again, within a function."""
 
 
-def kinds(causes):
-    return " | ".join(causes)
-
-
-@pytest.mark.parametrize("name", planted.CAUSES)
-def test_a_planted_mistake_is_told(name):
-    for number, (right, wrong) in enumerate(planted.cases(name, DRAWS)):
+@pytest.mark.long
+@pytest.mark.parametrize("name", [*planted.CAUSES][::EVERY])
+def test_a_planted_mistake_is_the_first_cause(name):
+    for number, (right, wrong) in enumerate(planted.cases(name, DRAWS or 1)):
         mine = planted.traced(right, wrong, [np.float32, np.float64][number % 2])
         report = jaxsched.compare(mine, right.recipe())
         assert not report
-        assert planted.told(name, report.causes), f"{right.family} {right.arguments}\n{report}"
+        assert planted.is_named(name, report), f"{right.family} {right.arguments}\n{report}"
 
 
 @pytest.mark.parametrize("family", planted.FAMILIES)
@@ -42,15 +46,27 @@ def test_the_rendering_itself_is_right(family, given):
 
 
 def test_another_cause_is_not_the_one_that_was_planted():
-    """What the table asks for can be missed: a mistake is not told of the run of another."""
+    """What the table asks for can be missed: a mistake is not named for another run."""
     (right, wrong), *_ = planted.cases("warm-up 10 % long", 1)
-    causes = jaxsched.compare(planted.traced(right, wrong), right.recipe()).causes
-    told = [name for name in planted.CAUSES if planted.told(name, causes)]
-    assert "warm-up 10 % long" in told
-    assert all(name.startswith("warm-up") and name.endswith(("long", "epoch")) for name in told)
+    report = jaxsched.compare(planted.traced(right, wrong), right.recipe())
+    named = [name for name in planted.CAUSES if planted.is_named(name, report)]
+    assert "warm-up 10 % long" in named
+    assert all("warm-up" in name for name in named)
 
 
-@pytest.mark.parametrize("seed", range(DRAWS))
+@pytest.mark.long
+@pytest.mark.parametrize("case", seen.CASES[::EVERY], ids=lambda case: case.name)
+def test_a_wrong_port_has_its_cause(case):
+    report = jaxsched.compare(case.mine(), case.reference())
+    if case.name in NOT_NAMED:
+        assert judge(case, report) == "none"
+    elif case.determined:
+        assert judge(case, report) == "right", str(report)
+    else:
+        assert judge(case, report) in ("right", "none"), str(report)
+
+
+@pytest.mark.parametrize("seed", range(DRAWS or 1))
 def test_mistakes_of_accumulation(seed):
     rng = np.random.default_rng(seed)
     reference = yolov5(
@@ -60,145 +76,292 @@ def test_mistakes_of_accumulation(seed):
         optimizer=["SGD", "AdamW"][seed % 2],
     )
     trace = reference.trace(reference.iterations)
-    unscaled = {k: dict(g) for k, g in trace.groups.items()}
-    unscaled["weight"]["weight_decay"] = np.full(len(trace), 5e-4, np.float32)
-    told = jaxsched.compare(Trace(unscaled, trace.run), reference).causes
-    assert "weight decay not scaled by accumulation" in kinds(told)
 
     before = np.concatenate([[0], np.cumsum(trace.run["stepped"])[:-1]]).astype(int)
     by_update = {k: {n: v[before] for n, v in g.items()} for k, g in trace.groups.items()}
-    told = jaxsched.compare(Trace(by_update, trace.run), reference).causes
-    assert "updates counted for iterations" in kinds(told)
+    causes = jaxsched.compare(Trace(by_update, trace.run), reference).causes
+    assert causes == ("counts updates for iterations",)
 
     per_batch = {**trace.run, "ema_updates": np.arange(len(trace)) + 1.0}
     per_batch["ema_decay"] = 0.9999 * (1 - np.exp(-per_batch["ema_updates"] / 2000))
-    told = jaxsched.compare(Trace(trace.groups, per_batch), reference).causes
-    assert "EMA per batch" in kinds(told)
-
-    halved = yolov5(**{**reference.origin.arguments, "batch_size": 64})
-    told = jaxsched.compare(halved, reference).causes
-    assert "of another batch: batch_size 64 for" in kinds(told)
-
-    if seed % 2:
-        n, w = len(trace), max(round(3.0 * reference.origin.arguments["steps_per_epoch"]), 100)
-        warmed = np.interp(np.arange(n), [0, w], [0.8, 0.937]).astype(np.float32)
-        groups = {k: {**g, "b1": warmed} for k, g in trace.groups.items()}
-        told = jaxsched.compare(Trace(groups, trace.run), reference).causes
-        assert "beta1 warmed up" in kinds(told)
+    causes = jaxsched.compare(Trace(trace.groups, per_batch), reference).causes
+    assert causes == ("counts iterations for updates",)
 
 
-def test_a_recorded_reference_is_explained_by_mine():
-    """The recipe is on the other side, and the sentence is told the other way round."""
-    for changed, cause in [
-        ({"warmup_iterations": 999}, "warm-up too short: warmup_iterations 999 for 1000"),
-        ({"lrf": 0.3}, "another lrf: lrf 0.3 for 0.2"),
-        ({"epochs": 101}, "cosine with another denominator: epochs 101 for 100"),
-        ({"warmup_bias_lr": 0.05}, "warm-up start: warmup_bias_lr 0.05 for 0.1"),
-    ]:
-        report = jaxsched.compare(yolov5_resnet18(**changed), recorded("yolov5_resnet18"))
-        assert report.causes == (cause,)
+def of(rate, **group):
+    return Recipe({"all": {"learning_rate": rate, **group}})
 
 
-def test_two_mistakes_at_once_have_a_cause_each():
+def per_epoch(schedule):
+    return of(schedules.per_epoch(schedule, 5))
+
+
+def first_of(mine, reference, iterations=100):
+    report = jaxsched.compare(mine, reference, iterations=iterations)
+    assert not report
+    return report.causes[0] if report.causes else None
+
+
+ARGUMENTS = {
+    "gamma 0.95 for 0.9 in exponential_lr": lambda v: lr_scheduler.exponential_lr(
+        0.1, v[0.95, 0.9]
+    ),
+    "step_size 4 for 3 in step_lr": lambda v: lr_scheduler.step_lr(0.1, v[4, 3]),
+    "milestones [6, 13] for [6, 12] in multi_step_lr": lambda v: lr_scheduler.multi_step_lr(
+        0.1, [6, v[13, 12]]
+    ),
+    "milestones [5, 13] for [6, 12] in multi_step_lr": lambda v: lr_scheduler.multi_step_lr(
+        0.1, [v[5, 6], v[13, 12]]
+    ),
+    "T_max 19 for 20 in cosine_annealing_lr": lambda v: lr_scheduler.cosine_annealing_lr(
+        0.1, v[19, 20]
+    ),
+    "eta_min 0.001 for 0.0 in cosine_annealing_lr": lambda v: lr_scheduler.cosine_annealing_lr(
+        0.1, 20, v[0.001, 0.0]
+    ),
+    "anneal_strategy linear for cos in one_cycle_lr": lambda v: lr_scheduler.one_cycle_lr(
+        0.1, 20, anneal_strategy=v["linear", "cos"]
+    ),
+    "three_phase True for False in one_cycle_lr": lambda v: lr_scheduler.one_cycle_lr(
+        0.1, 20, three_phase=v[True, False]
+    ),
+    "base_lr 0.2 for 0.1 in exponential_lr, and gamma 0.95 for 0.9 in exponential_lr": lambda v: (
+        lr_scheduler.exponential_lr(v[0.2, 0.1], v[0.95, 0.9])
+    ),
+    "lrf 0.3 for 0.2 in cosine": lambda v: lr_scheduler.lambda_lr(
+        0.1, schedules.cosine(20, lrf=v[0.3, 0.2])
+    ),
+    "cosine for linear": lambda v: lr_scheduler.lambda_lr(
+        0.1, v[schedules.cosine, schedules.linear](20, lrf=0.2)
+    ),
+}
+
+
+class Side:
+    """One of two values, by position."""
+
+    def __init__(self, side):
+        self.side = side
+
+    def __getitem__(self, values):
+        return values[self.side]
+
+
+@pytest.mark.parametrize("opaque", ["neither", "mine", "reference"])
+@pytest.mark.parametrize("cause", ARGUMENTS)
+def test_an_argument_is_solved_for(cause, opaque):
+    """Where either side is a recording, too: the number is read off its curve."""
+    mine, reference = (per_epoch(ARGUMENTS[cause](Side(side))) for side in (0, 1))
+    mine = mine.trace(100) if opaque == "mine" else mine
+    reference = reference.trace(100) if opaque == "reference" else reference
+    n = 100 if opaque == "neither" else None
+    assert first_of(mine, reference, n).split(", or ")[0] == cause
+
+
+def test_the_twin_of_an_argument_is_equal():
+    for make in ARGUMENTS.values():
+        assert jaxsched.compare(per_epoch(make(Side(1))).trace(100), per_epoch(make(Side(1))))
+
+
+def curve(n=120):
+    """A recorded curve without a formula: every row is another number."""
+    return 0.1 + np.cumsum(np.random.default_rng(3).uniform(0.1, 1, n)) / 100
+
+
+def run(values, **groups):
+    columns = {"all": {"learning_rate": values}, **groups}
+    return Trace(
+        {k: {n: np.asarray(v, np.float64) for n, v in g.items()} for k, g in columns.items()}
+    )
+
+
+I = np.arange(120)  # noqa: E741
+Y = curve()
+LONG = curve(300)
+STAIRS = Y[I // 6 * 6]
+
+RECORDED = {
+    "3 iterations early": (Y[3:], Y[:-3]),
+    "3 iterations late": (Y[:-3], Y[3:]),
+    "1 epoch late": (STAIRS[:-6], STAIRS[6:]),
+    "4 iterations early, from iteration 50 on": (np.where(I < 50, Y, np.roll(Y, -4))[:-4], Y[:-4]),
+    "started again at iteration 70": (Y[np.where(I < 70, I, I - 70)], Y),
+    "started again every 40 iterations": (Y[I % 40], Y),
+    "stopped at iteration 81": (Y[np.minimum(I, 81)], Y),
+    "the reference is stopped at iteration 81, mine is not": (Y, Y[np.minimum(I, 81)]),
+    "stepped once in 3 iterations": (Y[I // 3], Y),
+    "stepped 2 times for once": (Y[I[:60] * 2], Y[:60]),
+    "stepped 4 times for once": (LONG[I[:60] * 4 + 3], LONG[:60]),
+    "constant for 6 iterations each": (STAIRS, Y),
+    "the reference is constant for 6 iterations each, mine is not": (Y, STAIRS),
+    "times 0.5": (Y / 2, Y),
+    "times 3.0, from iteration 40 on": (np.where(I < 40, Y, 3 * Y), Y),
+    "times 3.0, until iteration 39": (np.where(I < 40, 3 * Y, Y), Y),
+    "times 3.0, from iteration 40 to 79": (np.where((I < 40) | (I > 79), Y, 3 * Y), Y),
+    "plus 0.25": (Y + 0.25, Y),
+    "at least 0.3": (np.maximum(Y, 0.3), Y),
+    "the reference is at most 0.3, mine is not": (Y, np.minimum(Y, 0.3)),
+    "mine rounded to 3 decimals": (np.round(Y, 3), Y),
+    "mine rounded to float32": (Y.astype(np.float32), Y),
+    "constant, 0.125, where the reference is scheduled": (np.full(120, 0.125), Y),
+    "scheduled where the reference is constant, 0.125": (Y, np.full(120, 0.125)),
+}
+
+
+@pytest.mark.parametrize("cause", RECORDED)
+def test_a_change_of_clock_or_value_is_read_off_recordings(cause):
+    mine, reference = RECORDED[cause]
+    assert first_of(run(mine), run(reference), None).split(", or ")[0] == cause
+
+
+def test_noise_has_no_cause():
+    """The twin: what is known is said, and nothing else."""
+    rng = np.random.default_rng(0)
+    reference = yolov5_resnet18(epochs=8, warmup_iterations=100)
+    trace = reference.trace(240)
+    noise = {
+        k: {**g, "learning_rate": g["learning_rate"] * rng.uniform(0.5, 2, 240).astype(np.float32)}
+        for k, g in trace.groups.items()
+    }
+    report = jaxsched.compare(Trace(noise), reference)
+    assert report.causes == ()
+    assert (
+        "no cause found for learning_rate of weight and norm, which differ from iteration 1 on"
+        in (str(report))
+    )
+    reference = run(Y)
+    mine = run(Y * (1.5 + 1e-7 * np.random.default_rng(1).uniform(size=120)))
+    assert jaxsched.compare(mine, reference).conclusions == [
+        "no cause found for learning_rate of all, which differs from iteration 0 on: "
+        "mine is 1.5 times the reference there"
+    ]
+
+
+@pytest.mark.parametrize("slips", [1, 2])
+def test_what_differs_by_chance_at_few_rows_has_no_cause(slips):
+    """One row explains anything: with as many free numbers as rows there is no explanation."""
+    mine = Y.copy()
+    mine[[30, 77][:slips]] *= [1.25, 0.8][:slips]
+    assert jaxsched.compare(run(mine), run(Y)).causes == ()
+
+
+def test_groups():
+    weight, bias, norm = (
+        {"learning_rate": k * Y, "weight_decay": d + 0 * Y}
+        for k, d in ((1, 5e-4), (2, 0.0), (3, 0.0))
+    )
+    right = {"weight": weight, "bias": bias, "norm": norm}
+
+    def cause(**groups):
+        traces = [Trace({**right, **g}) for g in (groups, {})]
+        return tuple(c.split(", or ")[0] for c in jaxsched.compare(*traces).causes)
+
+    swapped = {"bias": {**norm}, "norm": {**bias}}
+    assert cause(**swapped) == ("groups bias and norm exchanged",)
+    assert cause(norm={**bias}) == ("norm has bias's",)
+    decayed = {**bias, "weight_decay": weight["weight_decay"]}
+    assert cause(bias=decayed) == ("weight_decay 0.0005 for 0.0",)
+    scaled = {**weight, "weight_decay": weight["weight_decay"] * weight["learning_rate"]}
+    assert cause(weight=scaled) == ("weight_decay multiplied by the learning rate",)
+    assert cause(norm={**norm, "learning_rate": 0 * Y + 0.1}) == (
+        "constant, 0.1, where the reference is scheduled",
+    )
+
+
+def test_each_quantity_may_have_its_own_cause():
     mine = yolov5_resnet18(epochs=20, warmup_iterations=100).trace(600)
     groups = {k: dict(g) for k, g in mine.groups.items()}
     for group in groups.values():
         group["momentum"] = np.full(600, 0.937, np.float32)
     groups["norm"]["weight_decay"] = groups["weight"]["weight_decay"]
     report = jaxsched.compare(Trace(groups), yolov5_resnet18(epochs=20, warmup_iterations=100))
-    assert "momentum not warmed up" in kinds(report.causes)
-    assert "weight decay applied to other groups" in kinds(report.causes)
-    assert "the rest has another cause" in kinds(report.causes)
-
-
-def test_a_cause_names_only_what_it_explains():
-    """Of a rate and a momentum that are wrong in two ways, each has its own sentence."""
-    right = planted.drawn(np.random.default_rng(5), "yolov5 7.0", optimizer="SGD")
-    wrong = right.changed(moment_start=right.moment, epochs=right.epochs + 1).groups()
-    causes = jaxsched.compare(planted.traced(right, wrong), right.recipe()).causes
-    (held,) = (cause for cause in causes if "not warmed up" in cause)
-    assert held.startswith("momentum not warmed up: constant; it explains weight/momentum")
-    assert "denominator" in kinds(causes)
-
-
-def test_a_warmup_that_outlasts_the_run_is_read_off_its_slope():
-    article = {"epochs": 12, "steps_per_epoch": 6, "warmup_iterations": 50}
-    longer = {**article, "warmup_iterations": 100}
-    report = jaxsched.compare(yolov5_resnet18(**longer).trace(72), yolov5_resnet18(**article))
-    assert report.causes == ("warm-up too long: warmup_iterations 100 for 50",)
-    whole = {"epochs": 30, "steps_per_epoch": 9, "batch_size": 16}
-    trace = yolov5(**whole, hyp={"warmup_epochs": 50.0}).trace(270)
-    report = jaxsched.compare(trace, yolov5(**whole))
-    assert report.causes == ("warm-up too long: warmup_epochs 50 for 3",)
-
-
-def test_schedules_of_ones_own_are_looked_into():
-    def of(T_max):
-        rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)
-        return Recipe({"all": {"learning_rate": rate}})
-
-    cause = ("cosine_annealing_lr with another denominator, T_max: 19 for 20",)
-    assert jaxsched.compare(of(19).trace(120), of(20)).causes == cause
-    # A recording from outside of a script counts updates, which here are iterations.
-    recording = Trace(of(20).trace(120).groups, clock="update")
-    assert jaxsched.compare(of(19), recording).causes == cause
-
-
-def test_members_of_a_composition_are_looked_into():
-    def of(T_max, milestone):
-        members = [
-            lr_scheduler.linear_lr(0.1, total_iters=5),
-            lr_scheduler.cosine_annealing_lr(0.1, T_max),
-        ]
-        rate = lr_scheduler.sequential_lr(members, [milestone], steps=60)
-        return Recipe({"all": {"learning_rate": rate}})
-
-    report = jaxsched.compare(of(39, 10).trace(60), of(40, 10))
-    assert "cosine_annealing_lr with another denominator, T_max: 39 for 40" in report.causes
-    report = jaxsched.compare(of(40, 9).trace(60), of(40, 10))
-    assert "sequential_lr with another milestones: [9] for [10]" in report.causes
-    report = jaxsched.compare(of(40, 10).trace(60), of(40, 10))
-    assert report
-    assert not report.causes
+    assert [cause.split(", or ")[0] for cause in report.causes] == [
+        "warm-up missing, in momentum of weight and bias and norm",
+        "weight_decay 0.0005 for 0.0, in weight_decay of norm",
+    ]
+    assert [cause.kind for cause in report.explanations] == ["argument", "argument"]
 
 
 @pytest.mark.parametrize(
-    ("cycle", "right", "wrong", "told"),
+    ("changed", "cause"),
     [
-        (
-            lambda n: lr_scheduler.one_cycle_lr(0.1, total_steps=n),
-            *(80, 81, "one_cycle_lr with another denominator, total_steps: 81 for 80"),
-        ),
-        (
-            lambda n: lr_scheduler.cyclic_lr(0.01, 0.1, n),
-            *(20, 21, "cyclic_lr with another step_size_up: 21 for 20"),
-        ),
+        ({"warmup_iterations": 999}, "warmup_iterations 999 for 1000"),
+        ({"lrf": 0.3}, "lrf 0.3 for 0.2"),
+        ({"epochs": 101}, "epochs 101 for 100"),
+        ({"warmup_bias_lr": 0.05}, "warmup_bias_lr 0.05 for 0.1"),
+        ({"start_epoch": 40, "resumed": True}, None),
     ],
-    ids=["one_cycle_lr", "cyclic_lr"],
 )
-def test_a_cycle_and_its_momentum_have_one_cause(cycle, right, wrong, told):
-    def of(n):
-        schedule = cycle(n)
-        return Recipe({"all": {"learning_rate": schedule, "momentum": schedule.momentum}})
+def test_a_recorded_reference_is_explained_by_mine(changed, cause):
+    if cause is not None:
+        assert first_of(yolov5_resnet18(**changed), recorded("yolov5_resnet18"), None) == cause
+    else:
+        mine, reference = (
+            yolov5_resnet18(**changed),
+            yolov5_resnet18(**changed | {"resumed": False}),
+        )
+        assert first_of(mine, reference.trace(900), None) == "resumed True for False"
 
-    assert told in jaxsched.compare(of(wrong).trace(80), of(right)).causes
-    # Of the momentum alone, too.
-    half = {"all": {"learning_rate": cycle(right), "momentum": cycle(wrong).momentum}}
-    assert told in jaxsched.compare(Recipe(half).trace(80), of(right)).causes
+
+def test_a_recipe_without_provenance_is_searched_too():
+    mine = yolov5_resnet18(warmup_iterations=990)
+    bare = Recipe(mine.groups, accumulation=mine.accumulation, ema=mine.ema)
+    assert bare.origin is None
+    assert first_of(bare, recorded("yolov5_resnet18"), None) == "iterations 990 for 1000 in warmup"
 
 
-def test_what_no_mistake_explains_has_no_cause():
-    rng = np.random.default_rng(0)
-    reference = yolov5_resnet18(epochs=20, warmup_iterations=100)
-    trace = reference.trace(600)
-    noise = {
-        k: {**g, "learning_rate": g["learning_rate"] * rng.uniform(0.5, 2, 600).astype(np.float32)}
-        for k, g in trace.groups.items()
-    }
-    report = jaxsched.compare(Trace(noise), reference)
-    assert not report
-    assert report.causes == ()
-    assert "no usual mistake explains it" in str(report)
+def test_a_warmup_that_outlasts_the_run_is_solved_for():
+    article = {"epochs": 12, "steps_per_epoch": 6, "warmup_iterations": 50}
+    report = jaxsched.compare(
+        yolov5_resnet18(**article | {"warmup_iterations": 100}).trace(72),
+        yolov5_resnet18(**article),
+    )
+    assert report.causes[0].startswith(("iterations 100 for 50", "warmup_iterations 100 for 50"))
+
+
+def test_members_of_a_composition_are_searched():
+    def joined(T_max, milestone, base_lr=0.1):
+        members = [
+            lr_scheduler.linear_lr(base_lr, total_iters=5),
+            lr_scheduler.cosine_annealing_lr(base_lr, T_max),
+        ]
+        return of(lr_scheduler.sequential_lr(members, [milestone], steps=60))
+
+    right = joined(40, 10)
+    assert (
+        first_of(joined(39, 10).trace(60), right, None) == "T_max 39 for 40 in cosine_annealing_lr"
+    )
+    assert first_of(joined(40, 9).trace(60), right, None).startswith("milestones [9] for [10]")
+    assert first_of(joined(40, 10, 0.2).trace(60), right, None).startswith("base_lr 0.2 for 0.1")
+    assert jaxsched.compare(joined(40, 10).trace(60), right)
+
+
+def test_a_cycle_and_its_momentum_have_one_cause():
+    def cycled(n):
+        schedule = lr_scheduler.one_cycle_lr(0.1, total_steps=n)
+        return of(schedule, momentum=schedule.momentum)
+
+    report = jaxsched.compare(cycled(81).trace(80), cycled(80))
+    assert report.causes == ("total_steps 81 for 80 in one_cycle_lr",)
+    assert len(report.explanations[0].quantities) == 2
+
+
+INSIDE = {
+    "cosine 1 epoch early": lambda f: lambda e: f(e + 1),
+    "base_lr 0.3 for 0.1 in lambda_lr": lambda f: lambda e: 3 * f(e),
+    "cosine plus 0.5": lambda f: lambda e: f(e) + 0.05,
+    "at least 0.05": lambda f: lambda e: jnp.maximum(f(e), 0.05),
+    "stopped at iteration 60": lambda f: lambda e: f(jnp.minimum(e, 12)),
+}
+
+
+@pytest.mark.parametrize("cause", INSIDE)
+def test_a_change_below_the_combinators_is_found(cause):
+    def warmed(schedule):
+        return of(schedules.warmup(schedules.per_epoch(schedule, 5), 20, start=0.5))
+
+    right = lr_scheduler.lambda_lr(0.1, schedules.cosine(20, lrf=0.2))
+    assert first_of(warmed(INSIDE[cause](right)).trace(100), warmed(right)).startswith(cause)
 
 
 @pytest.mark.parametrize("factory", [yolov5, ultralytics])
@@ -208,3 +371,21 @@ def test_a_recipe_that_is_right_has_no_cause(factory):
     assert report
     assert report.causes == ()
     assert re.match(r"parity: 160 iterations × 3 groups", str(report))
+
+
+def test_evidence_names_kind_quantity_values_and_range():
+    report = jaxsched.compare(run(np.where(I < 40, Y, 3 * Y)), run(Y))
+    (cause,) = report.evidence()["causes"]
+    assert cause == {
+        "sentence": "times 3.0, from iteration 40 on",
+        "kind": "value",
+        "name": "factor",
+        "mine": 3.0,
+        "reference": None,
+        "quantities": ["all/learning_rate"],
+        "from": 40,
+        "until": None,
+        "exact": True,
+        "parts": [],
+        "alternatives": [],
+    }

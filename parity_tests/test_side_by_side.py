@@ -30,7 +30,9 @@ def test_what_is_frozen_in_torch():
     labels = {"weight": "all", "bias": "frozen", "norm": "frozen"}
     rule = optimizers.sgd(0.1, 0.9, nesterov=True)
     assert_optimizer_matches(part(labels, all=rule), frozen, updates=5)
-    with pytest.raises(AssertionError, match=r"what torch's optimizer does not train is trained: "):
+    with pytest.raises(
+        AssertionError, match=r"what torch's optimizer does not train is trained, as group 0$"
+    ):
         assert_optimizer_matches(rule, frozen, updates=5)
 
 
@@ -52,7 +54,7 @@ def test_a_rule_that_looks_at_a_parameter_as_a_whole():
         return torch.optim.Adafactor(parameters.values(), lr=0.02, weight_decay=0.1)
 
     assert_optimizer_matches(optimizers.adafactor(0.02, weight_decay=0.1), factory, **MATRICES)
-    with pytest.raises(AssertionError, match=r"\nlikely cause: weight decay missing$"):
+    with pytest.raises(AssertionError, match=r"\nlikely cause: weight_decay 0\.0 for 0\.1$"):
         assert_optimizer_matches(optimizers.adafactor(0.02), factory, **MATRICES)
 
 
@@ -74,7 +76,7 @@ def test_of_a_large_parameter_some_entries_are_looked_at():
 
     ahead, right = optimizers.sgd(0.1, 0.9, nesterov=True), optimizers.sgd(0.1, 0.9)
     arguments = {"params": params, "updates": 4}
-    with pytest.raises(AssertionError, match=r"\nlikely cause: Nesterov where torch has none$"):
+    with pytest.raises(AssertionError, match=r"\nlikely cause: nesterov True for False$"):
         assert_optimizer_matches(ahead, factory, **arguments)
     with pytest.raises(AssertionError, match=r"\nlikely cause: clip missing$"):
         assert_optimizer_matches(right, factory, **arguments, clip_norm=1.0)
@@ -131,7 +133,7 @@ def test_a_parameter_of_one_entry_passes_through_zero(seed):
 
 def test_a_cause_is_named_beside_a_parameter_of_one_entry():
     params = {"weight": np.ones((3, 4)), "scale": np.ones(1)}
-    with pytest.raises(AssertionError, match=r"\nlikely cause: Nesterov where torch has none$"):
+    with pytest.raises(AssertionError, match=r"\nlikely cause: nesterov True for False$"):
         assert_optimizer_matches(
             optimizers.sgd(0.1, 0.9, nesterov=True), momentum, params=params, updates=200
         )
@@ -171,7 +173,7 @@ def shows(shown, acts):
 
 RATES_ALONE = {
     "none": (lambda count: 0.1 / (1 + count), None),
-    "late": (lambda count: 0.1 / (1 + np.maximum(count - 1, 0)), "off by one update"),
+    "late": (lambda count: 0.1 / (1 + np.maximum(count - 1, 0)), " late"),
     "another": (lambda count: 0.1 / (1 + count) ** 1.01, NONE),
 }
 
@@ -218,7 +220,7 @@ def test_where_only_rates_differ_arguments_of_the_scheduler_are_tried(other):
     if not other:
         assert_optimizer_matches(tx, factory, **arguments)
         return
-    cause = r"\nlikely cause: cosine_annealing_lr with another denominator, T_max: 9 for 10$"
+    cause = r"\nlikely cause: T_max 9 for 10 in cosine_annealing_lr$"
     with pytest.raises(AssertionError, match=cause):
         assert_optimizer_matches(tx, factory, **arguments)
 
@@ -257,5 +259,5 @@ def test_a_scheduler_that_is_told_its_count():
         )
 
     assert_optimizer_matches(of(0), factory, updates=20)
-    with pytest.raises(AssertionError, match=r"cause: schedule off by one update: one .* late"):
+    with pytest.raises(AssertionError, match=r"cause: schedule 1 update late$"):
         assert_optimizer_matches(of(1), factory, updates=20)

@@ -4,6 +4,7 @@ What is planted is in ``planted_updates.py``. Everything counts updates; 0 is th
 """
 
 import os
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,20 @@ torch = pytest.importorskip("torch", reason="the reference is live torch")
 
 import planted_updates  # noqa: E402
 from planted_updates import PLANTED, RIGHT  # noqa: E402
-from update_ports import LEAVES, clip_by, counted, drawn, port, said, sgd  # noqa: E402
+from update_ports import (  # noqa: E402
+    LEAVES,
+    adam,
+    clip_by,
+    counted,
+    drawn,
+    port,
+    rmsprop,
+    said,
+    sgd,
+)
+
+from jaxsched import optimizers  # noqa: E402
+from jaxsched.torch import assert_optimizer_matches  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -76,19 +90,182 @@ def test_each_leaf_may_have_a_cause_of_its_own():
         return sgd(nesterov=False)[0](a, t, g, p, b)
 
     assert said(port(d, mixed, keeps), torch.optim.SGD, d)[1:] == [
-        "likely cause: maximize: it ascends where torch does not, in bias, norm; the rest has "
-        "another cause",
-        "likely cause: no Nesterov, in weight; the rest has another cause",
+        "likely cause: maximize True for False, in parameter of bias and norm",
+        "likely cause: nesterov False for True, in parameter of weight",
     ]
+
+
+def weight_off_later(step, keeps):
+    """The same, with the matrix a hundred-thousandth off from update 4 on."""
+
+    def changed(a, t, g, p, *kept):
+        added, *after = step(a, t, g, p, *kept)
+        here = (t > 4) & (p.ndim == 2)
+        return jnp.where(here, 1 + 1e-5, 1.0) * added, *after
+
+    return changed, keeps
 
 
 def test_where_one_leaf_is_unexplained_there_is_no_cause():
     d = drawn(2)
-    wrong = {"lr": {**d.lr, "norm": d.lr["norm"] * 1.01}, "wd": dict.fromkeys(LEAVES, 0.0)}
-    assert said(port(d, *sgd(), wrong=wrong), torch.optim.SGD, d)[1:] == [NONE]
+    wrong = {"lr": {**d.lr, "norm": d.lr["norm"] * 1.01}}
+    assert said(port(d, *sgd(), wrong=wrong), torch.optim.SGD, d)[1:] == [
+        "likely cause: learning_rate times 1.01, in parameter of norm, or gradients times 1.01"
+    ]
+    unexplained = port(d, *weight_off_later(*sgd()), wrong=wrong)
+    assert said(unexplained, torch.optim.SGD, d)[1:] == [NONE]
 
 
-def test_two_mistakes_in_one_leaf_have_no_cause():
-    d = drawn(3)
-    no_decay = {"wd": dict.fromkeys(LEAVES, 0.0)}
-    assert said(port(d, *sgd(nesterov=False), wrong=no_decay), torch.optim.SGD, d)[1:] == [NONE]
+NO_DECAY = {"wd": dict.fromkeys(LEAVES, 0.0)}
+TWO = {
+    # What is planted against which optimizer, and the two changes.
+    "switch and number": (
+        torch.optim.SGD,
+        lambda d: port(d, *sgd(nesterov=False), wrong=NO_DECAY),
+        lambda d: f"nesterov False for True, and weight_decay 0.0 for {d.wd['weight']}",
+    ),
+    "rule and number": (
+        torch.optim.Adam,
+        lambda d: port(with_(d, b2=0.95), *adam(decay="decoupled")),
+        lambda d: f"decoupled for coupled weight decay, and b2 0.95 for {d.b2}",
+    ),
+    "two numbers": (
+        torch.optim.Adam,
+        lambda d: port(with_(d, b1=0.6, b2=0.999), *adam()),
+        lambda d: f"b1 0.6 for {d.b1}, and b2 0.999 for {d.b2}",
+    ),
+    "optax.rmsprop's defaults": (
+        torch.optim.RMSprop,
+        lambda d: port(with_(d, alpha=0.9, eps=1e-8), *rmsprop(root=True, inside=True)),
+        lambda d: (
+            f"{planted_updates.INSIDE} and {planted_updates.EPSILON}under the root, "
+            f"and alpha 0.9 for {d.alpha}, and eps 1e-08 for {d.eps}"
+        ),
+    ),
+}
+
+
+def with_(d, **numbers):
+    return types.SimpleNamespace(**{**vars(d), **numbers})
+
+
+@pytest.mark.parametrize("name", TWO)
+@pytest.mark.parametrize("seed", range(3, 3 + DRAWS))
+def test_two_changes_are_named_where_one_does_not_do(name, seed):
+    cls, tx, sentence = TWO[name]
+    d = drawn(seed)
+    assert said(tx(d), cls, d)[1:] == [f"likely cause: {sentence(d)}"]
+
+
+SOLVED = {
+    "momentum": (torch.optim.SGD, sgd, {"momentum": 0.913}),
+    "clip_norm": (torch.optim.SGD, sgd, {"clip": 1.35}),
+    "b1": (torch.optim.Adam, adam, {"b1": 0.55}),
+    "b2": (torch.optim.AdamW, lambda: adam(decay="decoupled"), {"b2": 0.9999}),
+    "eps": (torch.optim.Adam, adam, {"eps": 1e-10}),
+    "alpha": (torch.optim.RMSprop, rmsprop, {"alpha": 0.5}),
+}
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_the_number_is_solved_for(name):
+    cls, rule, numbers = SOLVED[name]
+    d = drawn(5)
+    clip = {"clip_norm": d.clip} if name == "clip_norm" else {}
+    wrong = with_(d, **numbers)
+    tx = port(wrong, *rule(), clip=clip_by(wrong, "torch") if clip else None)
+    theirs = d.clip if clip else getattr(d, name)
+    (cause,) = said(tx, cls, d, lambda d: clip)[1:]
+    assert cause.startswith(f"likely cause: {name} {next(iter(numbers.values()))} for {theirs}")
+
+
+@pytest.mark.parametrize("shift", [-4, -2, 3, 9])
+def test_how_far_the_clock_is_off_is_found(shift):
+    d = drawn(6)
+    when = f"{abs(shift)} updates {'early' if shift > 0 else 'late'}"
+    assert said(port(d, *sgd(), shift=shift), torch.optim.SGD, d)[1:] == [
+        f"likely cause: schedule {when}"
+    ]
+
+
+def exponential(parameters):
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
+    return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+
+def betas(parameters):
+    return torch.optim.Adam(parameters.values(), lr=1e-3, betas=(0.9, 0.98), eps=1e-9)
+
+
+def two_groups(parameters):
+    groups = [[parameters["weight"], parameters["bias"]], [parameters["norm"]]]
+    rates = (0.3, 0.1)
+    return torch.optim.SGD([{"params": p, "lr": lr} for p, lr in zip(groups, rates, strict=True)])
+
+
+def in_two(first, second):
+    labels = {"weight": "a", "bias": "a", "norm": "b"}
+    return optax.multi_transform({"a": first, "b": second}, labels)
+
+
+def plain(name, **options):
+    return lambda parameters: getattr(torch.optim, name)(parameters.values(), **options)
+
+
+AS_WRITTEN = {
+    # What is written in Optax for which of torch's, and the cause.
+    "optax.adamw": (optax.adamw(1e-3), plain("AdamW", lr=1e-3), "weight_decay 0.0001 for 0.01"),
+    "optax.rmsprop": (
+        optax.rmsprop(1e-3),
+        plain("RMSprop", lr=1e-3),
+        "epsilon in another place: under the root, and alpha 0.9 for 0.99",
+    ),
+    "optax.nadam": (
+        optax.nadam(1e-3),
+        plain("NAdam", lr=1e-3),
+        "no momentum_decay, as optax.nadam",
+    ),
+    "other betas and epsilon": (
+        optax.adam(1e-3, eps=1e-6),
+        betas,
+        "b2 0.999 for 0.98, and eps 1e-06 for 1e-09",
+    ),
+    "stepped once in four": (
+        optax.sgd(lambda count: 0.1 * 0.9 ** (count // 4), momentum=0.9),
+        exponential,
+        "schedule stepped once in 4 times",
+    ),
+    "stepped three times": (
+        optax.sgd(lambda count: 0.1 * 0.9 ** (count * 3), momentum=0.9),
+        exponential,
+        "schedule stepped 3 times for once",
+    ),
+    "frozen": (
+        in_two(optax.sgd(0.3), optax.set_to_zero()),
+        two_groups,
+        "learning_rate 0.0 for 0.1, or frozen where torch trains it",
+    ),
+    "exchanged": (
+        in_two(optax.sgd(0.1), optax.sgd(0.3)),
+        two_groups,
+        "groups 0 and 1 exchanged",
+    ),
+    "a rule that JAX runs": (
+        optimizers.radam(0.02, b2=0.95),
+        plain("RAdam", lr=0.02),
+        "b2 0.95 for 0.999",
+    ),
+    "a rule that looks at a parameter as a whole": (
+        optimizers.adafactor(0.02, weight_decay=0.05),
+        plain("Adafactor", lr=0.02, weight_decay=0.1),
+        "weight_decay 0.05 for 0.1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_a_port_as_one_writes_it(name):
+    tx, factory, cause = AS_WRITTEN[name]
+    with pytest.raises(AssertionError) as failure:
+        assert_optimizer_matches(tx, factory, updates=20)
+    assert str(failure.value).splitlines()[1:] == [f"likely cause: {cause}"]

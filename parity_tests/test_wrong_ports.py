@@ -127,33 +127,33 @@ def test_less_than_for_at_most_is_no_mistake():
 
 
 CAUSES = {
-    "no-lag": "off by one epoch: ",
-    "lag-in-the-warmup-too": None,
-    "lag-of-two-epochs": "off by one epoch: ",
-    "warmup-one-iteration-short": "warm-up too short: ",
-    "warmup-one-iteration-long": "warm-up too long: ",
-    "warmup-a-tenth-short": "warm-up too short: 900 iterations for 1000",
+    "no-lag": "1 epoch early, from iteration 1020 on",
+    "lag-in-the-warmup-too": "after 0 for 33 in lagged",
+    "lag-of-two-epochs": "a lag of one epoch where the reference has none",
+    "warmup-one-iteration-short": "iterations 999 for 1000 in warmup",
+    "warmup-one-iteration-long": "iterations 1001 for 1000 in warmup",
+    "warmup-a-tenth-short": "iterations 900 for 1000 in warmup",
     "warmup-to-a-fixed-target": None,
-    "bias-start-missing": "missing bias rate: ",
-    "bias-and-norm-swapped": "groups swapped: ",
-    "momentum-fixed": "momentum not warmed up: ",
-    "decay-on-all-groups": "weight decay applied to other groups: ",
-    "per-iteration-cosine": None,
-    "clamp-past-the-end": "clamped",
-    "float32-formula": "float32 hyperparameters: ",
-    "bfloat16-momentum": "bfloat16 hyperparameters: ",
-    "fresh-for-resumed": "resumed with the wrong state: ",
-    "starts-an-iteration-late": "off by one iteration: ",
+    "bias-start-missing": "start 0.0 for 0.1 in warmup",
+    "bias-and-norm-swapped": "groups bias and norm exchanged",
+    "momentum-fixed": "constant, 0.937, where the reference is scheduled",
+    "decay-on-all-groups": "weight_decay 0.0005 for 0.0",
+    "per-iteration-cosine": "constant for 30 iterations each",
+    "clamp-past-the-end": "stopped at iteration 3000",
+    "float32-formula": "computed in float32",
+    "bfloat16-momentum": "mine rounded to bfloat16",
+    "fresh-for-resumed": "resumed False for True",
+    "starts-an-iteration-late": "1 iteration early",
 }
 
 
 @pytest.mark.parametrize("name", WRONG_RATES)
-def test_a_cause_is_told_only_where_it_reproduces_the_curve(name):
-    """The reference was recorded: what no curve of it shows has no cause, and none is guessed."""
+def test_the_first_cause_is_the_mistake(name):
+    """The reference was recorded: what no change of a curve gives has no cause, and none is guessed."""
     causes = jaxsched.compare(WRONG_RATES[name](), reference_of(name)).causes
     assert bool(causes) == (CAUSES[name] is not None), causes
     if causes:
-        assert any(CAUSES[name] in cause for cause in causes), causes
+        assert CAUSES[name] in causes[0]
 
 
 def plain_optax(*, nesterov=True, decay_after=False, decay=True, dampening=0.0):

@@ -133,15 +133,12 @@ def _print(report: Report) -> None:
     with console.capture() as lines:
         console.print(table)
     print(lines.get(), end="")  # a console of rich ends the process where nobody reads it
-    if report.not_compared:
-        print(f"not compared, for only one side has it: {', '.join(report.not_compared)}")
-    if report.left_out:
-        print(f"left out, for only one side has it: {', '.join(report.left_out)}")
+    for what, names in (("not compared", report.not_compared), ("left out", report.left_out)):
+        if names:
+            print(f"{what}, for only one side has it: {', '.join(names)}")
     for side, trace in (("mine", report.mine), ("the reference", report.reference)):
         if trace.closed is False:
             print(f"{side} {NOT_CLOSED}")
-    summary = str(report).splitlines()
-    print(summary[0])
+    print(str(report).partition("\n")[0])
     if not report:
-        causes = [f"likely cause: {cause}" for cause in report.causes]
-        print("\n".join(causes or ["no usual mistake explains it"]))
+        print("\n".join(report.conclusions))

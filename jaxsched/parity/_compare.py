@@ -11,13 +11,11 @@ from jaxsched._recipe import Recipe, is_own
 from jaxsched._schedule import content_key, show
 from jaxsched._trace import UNSTATED, Trace
 from jaxsched._validate import require_count
-from jaxsched.parity import _arguments, _curves, _structure
-from jaxsched.parity._causes import Case, causes, kind
+from jaxsched.parity._explain import Cause, Run, explain
 from jaxsched.parity._report import Difference, Quantity, Report
 from jaxsched.parity._rows import equal, ulps
 
-MAX_GROUPS = 6
-"""Groups of which every renaming is tried."""
+MAX_GROUPS = 6  # groups of which every renaming is tried
 
 
 def compare(
@@ -25,16 +23,15 @@ def compare(
 ) -> Report:
     """Compare two runs, iteration by iteration, with all that acts on parameters.
 
-    Numbers are equal where the nearest float32 are the same, for those are what
-    acts on float32 parameters; where both sides are float64 they must also lie
-    within ``FLOAT64_BOUND`` of the reference's peak. NaN is equal to nothing. Compared too are
-    the update rule and its switches, the clip, the accumulation and the average, where both
-    sides state them: a recipe and its trace state everything, a recording what it saw.
+    Numbers are equal where the nearest float32 are the same, for those are what acts on float32
+    parameters; where both sides are float64 they must also lie within ``FLOAT64_BOUND`` of the
+    reference's peak. NaN is equal to nothing. Compared too are the update rule and its switches, the
+    clip, the accumulation and the average, where both sides state them: a recipe and its trace state
+    everything, a recording what it saw.
 
-    Where they differ, the usual mistakes are tried, on the reference where it is a recipe
-    or a trace of any origin, the other way round where only ``mine`` is a recipe;
-    those that reproduce the other curve are the report's causes. What only an
-    update shows is for ``jaxsched.torch.assert_optimizer_matches``.
+    Where they differ, the report's causes are the simplest changes of one side, of an argument, the
+    clock, the value or the groups, that give the other to the bit. What only an update shows is for
+    ``jaxsched.torch.assert_optimizer_matches``.
 
     Iteration i of the one is compared with iteration i of the other, from the later ``start`` to
     the end of the shorter trace; of two recipes, to the end of the reference's ``length``, or of
@@ -59,7 +56,7 @@ def compare(
     parity: 6 iterations × 3 groups × learning rate, momentum, dampening, weight decay: 0 ULP
     >>> other = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=3)
     >>> compare(other, recipe).causes[0]
-    'warm-up too long: warmup_iterations 3 for 2'
+    'warmup_iterations 3 for 2'
     """
     a, b, left_out, unstated_rows = _traces(mine, reference, iterations)
     columns, only_one = _columns(a, b)
@@ -76,7 +73,7 @@ def compare(
                     f"{'/'.join(filter(None, (label, name)))} at {b.clock} "
                     f"{b.start + np.isinf(values).argmax()}. Compare the {b.clock}s before it."
                 )
-    numbers = [_quantity(label, name, b.start, x, y) for label, name, x, y in columns]
+    numbers = [_quantity(b.start, column) for column in columns]
     settings, unstated = _settings(a, b, mine, reference)
     compared = {(label, name) for label, name, *_ in columns}
     unstated = [name for label, name in unstated if (label, name) not in compared]
@@ -85,36 +82,18 @@ def compare(
     if report:
         return report
     found = [*_setting_causes(a, b, report)]
-    comparable = all(
-        name in a.groups[label] and name in b.groups[label] for label, name, *_ in columns if label
+    in_both = (
+        q.name in a.groups[q.label] and q.name in b.groups[q.label] for q in numbers if q.label
     )
-    if comparable and any(q.first for q in numbers):
-        with np.errstate(over="ignore", invalid="ignore"):  # as where infinity is among the values
-            found = [*_causes(a, b, reference, mine), *found]
-    return dataclasses.replace(report, causes=tuple(dict.fromkeys(found)))
+    if all(in_both) and any(q.first for q in numbers):
+        found = [*explain(_side(mine, a), _side(reference, b)), *found]
+    return dataclasses.replace(report, explanations=tuple(found))
 
 
-def _causes(a: Trace, b: Trace, reference: Recipe | Trace, mine: Recipe | Trace) -> Iterator[str]:
-    sources = (_curves, _arguments, _structure)
-    recipe = _counting_iterations(reference, b)
-    case = Case(a, b, recipe)
-    if not case.differing:
-        return
-    found = list(causes(case, (m for source in sources for m in source.mistakes(case))))
-    yield from found
-    made = _counting_iterations(mine, a)
-    if made is not None and (recipe is None or not found):
-        case = Case(b, a, made, flipped=True)
-        kinds = {kind(cause) for cause in found}
-        tried = (m for source in sources[1:] for m in source.mistakes(case))
-        yield from causes(case, (m for m in tried if kind(m.sentence) not in kinds))
-
-
-def _counting_iterations(run: Recipe | Trace, trace: Trace) -> Recipe | None:
-    """The recipe where its rows are iterations, so that its schedules can be asked of others."""
-    if isinstance(run, Recipe) and (run.accumulation is None or trace.clock == "iteration"):
-        return run
-    return None
+def _side(run: Recipe | Trace, trace: Trace) -> Run:
+    """A side for the search of causes: with its recipe where the trace's rows are iterations of it."""
+    is_asked = isinstance(run, Recipe) and (run.accumulation is None or trace.clock == "iteration")
+    return Run(trace, run if isinstance(run, Recipe) and is_asked else None)
 
 
 def _traces(
@@ -146,7 +125,7 @@ def _traces(
     )
     a, b = (dataclasses.replace(trace, clock=clock) for trace in traces)
     if isinstance(reference, Recipe) and isinstance(mine, Trace):
-        b, dropped = _drop_unrecorded_defaults(reference, b, a)
+        b, dropped = _drop_defaults(reference, b, a)
         unstated += dropped
     if sorted(a.groups) != sorted(b.groups):
         raise ValueError(
@@ -235,26 +214,20 @@ def _stretch(clock: str, start: int, end: int | None) -> str:
 
 def _renaming(mine: Trace, reference: Trace) -> str:
     """How groups of other names are to be renamed: as makes all equal, where one way does."""
-    labels = list(mine.groups)
-    ways = [
-        dict(zip(labels, names, strict=True))
-        for names in itertools.permutations(reference.groups)
-        if len(labels) == len(names) <= MAX_GROUPS
-    ]
-    equal_ways = [
-        way
-        for way in ways
-        if all(equal(x, y).all() for _, _, x, y in _columns(mine.relabel(way), reference)[0])
-    ]
+    equal_ways = []
+    if len(mine.groups) == len(reference.groups) <= MAX_GROUPS:
+        for names in itertools.permutations(reference.groups):
+            way = dict(zip(mine.groups, names, strict=True))
+            columns, _ = _columns(mine.relabel(way), reference)
+            if all(equal(x, y).all() for *_, x, y in columns):
+                equal_ways.append(way)
     if len(equal_ways) != 1:
         return "Rename groups with relabel."
     names = ",".join(f"{old}={new}" for old, new in equal_ways[0].items())
     return f"Rename groups with relabel: {names} makes all equal."
 
 
-def _drop_unrecorded_defaults(
-    recipe: Recipe, trace: Trace, other: Trace
-) -> tuple[Trace, list[str]]:
+def _drop_defaults(recipe: Recipe, trace: Trace, other: Trace) -> tuple[Trace, list[str]]:
     """The recipe's trace without defaults of its rule that ``other`` did not record; their names."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     dropped: list[str] = []
@@ -270,8 +243,7 @@ Column = tuple[str, str, np.ndarray, np.ndarray]
 
 def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
     """The quantities to compare, label and name and both columns; names that only one side has."""
-    n = len(reference)
-    missing = np.full(n, np.nan)
+    missing = np.full(len(reference), np.nan)
     columns: list[Column] = [
         (label, name, mine.groups[label].get(name, missing), values)
         for label, group in reference.groups.items()
@@ -318,11 +290,10 @@ def _settings(
     quantities = []
     for key, value in theirs.items():
         if key in ours:
+            far = int(np.iinfo(np.int32).max), np.inf, Difference(b.start, ours[key], value)
             same = ours[key] == value
-            first = None if same else Difference(b.start, ours[key], value)
-            ulp = 0 if same else int(np.iinfo(np.int32).max)
-            relative = 0.0 if same else np.inf
-            quantities.append(Quantity(*key, 1, int(same), ulp, relative, first, is_setting=True))
+            distance = (0, 0.0, None) if same else far
+            quantities.append(Quantity(*key, 1, int(same), *distance, is_setting=True))
     both = ours.keys() & theirs.keys()
     if any("<" in (side.update_rule or "") for side in (a, b)):  # a lambda, which names no rule
         ours.setdefault(("", "update_rule"), None)
@@ -331,22 +302,26 @@ def _settings(
     return quantities, [key for key in {**ours, **theirs} if key not in both]
 
 
-def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[str]:
-    """A sentence for each setting that differs, with the groups in which it does."""
+def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[Cause]:
+    """A cause for each setting that differs, with the groups in which it does."""
     differing = [q for q in report.quantities if q.first]
     if any(q.name == "stepped" for q in differing) and None in (a.accumulation, b.accumulation):
-        yield (
+        sentence = (
             "gradients not accumulated: an update at every iteration"
             if a.accumulation is None
             else "gradients accumulated, where the reference makes an update at every iteration"
         )
-    labels: dict[str, list[str]] = {}
+        yield Cause("argument", "accumulation", sentence, quantities=(("", "stepped"),))
+    labels: dict[Any, list[str]] = {}
     for q in differing:
         if q.is_setting and q.first:
-            text = f"another {q.name.replace('_', ' ')}: {q.first.mine} for {q.first.reference}"
-            labels.setdefault(text, []).extend([q.label] if q.label else [])
-    for text, named in labels.items():
-        yield text + (f" in {' and '.join(named)}" if named else "")
+            labels.setdefault((q.name, *q.first[1:]), []).extend([q.label] if q.label else [])
+    for (name, ours, theirs), named in labels.items():
+        kind = ("rule", ours) if name == "update_rule" else ("argument", name)
+        sentence = f"another {name.replace('_', ' ')}: {ours} for {theirs}"
+        sentence += f" in {' and '.join(named)}" if named else ""
+        keys = tuple((label, name) for label in named) or (("", name),)
+        yield Cause(*kind, sentence, ours, theirs, keys)
 
 
 def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
@@ -369,13 +344,15 @@ def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
     for name in ("clip_norm", "clip_value"):
         value = getattr(trace, name)
         if value is not UNSTATED:
-            # None is no clip: a limit that nothing reaches.
-            stated["", name] = "none" if value is None else _shown(value)
+            # None is no clip: a limit that nothing reaches. Of others the shortest number with the
+            # nearest float32: what acts on float32 parameters.
+            with np.errstate(over="ignore"):
+                limit = None if value is None else float(str(np.float32(value)))
+            stated["", name] = "none" if limit is None else f"{limit:.9g}"
     if isinstance(trace.accumulation, Mapping) and not trace.run.get("stepped", np.ones(1)).all():
         every = trace.accumulation.get("steps_per_epoch")
-        stated["", "pending_gradients"] = (
-            "kept" if every is None else f"dropped every {every} iterations"
-        )
+        dropped = f"dropped every {every} iterations"
+        stated["", "pending_gradients"] = "kept" if every is None else dropped
     if trace.ema is None:
         stated["", "ema"] = "none"
     elif isinstance(trace.ema, Mapping):
@@ -383,15 +360,8 @@ def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
     return stated
 
 
-def _shown(value: float) -> str:
-    """The shortest number with the nearest float32 of ``value``: what acts on float32 parameters."""
-    with np.errstate(over="ignore"):
-        return f"{float(str(np.float32(value))):.9g}"
-
-
-def _quantity(
-    label: str, name: str, start: int, mine: np.ndarray, reference: np.ndarray
-) -> Quantity:
+def _quantity(start: int, column: Column) -> Quantity:
+    label, name, mine, reference = column
     same = equal(mine, reference)
     # Rounded to the coarser of the two: a float64 next to a float32 is no distance.
     dtype = np.result_type(np.float32, min(mine.dtype, reference.dtype, key=lambda d: d.itemsize))
@@ -400,13 +370,8 @@ def _quantity(
     with np.errstate(invalid="ignore"):  # infinity less infinity
         distance = np.abs(x - y).max()
     at = None if same.all() else int(np.argmin(same))
-    return Quantity(
-        label,
-        name,
-        len(same),
-        int(same.sum()),
-        int(ulps(mine, reference).max()),
-        # Beside an infinite peak every distance is nothing, and no number.
-        float(distance / peak) if peak and not np.isinf(peak) else float(distance and np.inf),
-        None if at is None else Difference(start + at, mine[at].item(), reference[at].item()),
-    )
+    # Beside an infinite peak every distance is nothing, and no number.
+    relative = float(distance / peak) if peak and not np.isinf(peak) else float(distance and np.inf)
+    first = None if at is None else Difference(start + at, mine[at].item(), reference[at].item())
+    counts = len(same), int(same.sum()), int(ulps(mine, reference).max())
+    return Quantity(label, name, *counts, relative, first)

@@ -9,6 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsched._trace import Trace
+from jaxsched.parity._explain._cause import Cause, list_quantities
+from jaxsched.parity._rows import equal
+
+# Spread of a ratio or an offset that counts as constant, relative to it: float32's rounding.
+CONSTANT = 1e-6
 
 
 class Difference(NamedTuple):
@@ -43,6 +48,11 @@ class Quantity:
     first: Difference | None
     is_setting: bool = False
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Label and name."""
+        return self.label, self.name
+
     def __str__(self) -> str:
         where = f"{self.label}/{self.name}" if self.label else self.name
         if self.first is None:
@@ -61,6 +71,11 @@ class Quantity:
         )
 
 
+def column_of(quantity: Quantity, run: Trace) -> np.ndarray | None:
+    """Return a quantity's column in a run, None where it has none."""
+    return (run.groups[quantity.label] if quantity.label else run.run).get(quantity.name)
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What ``compare`` found; truthy where the two are equal.
@@ -69,8 +84,8 @@ class Report:
       quantities: one for each hyperparameter and each setting that both have, and for each
         hyperparameter that only the reference has.
       not_compared: names that only one side states.
-      causes: sentences, each a usual mistake that turns the reference into the
-        other curve, the simplest first; none where none does.
+      explanations: the changes of one side that give the other, the simplest first; none where
+        none was found. ``causes`` has their sentences.
       mine: the trace that was compared.
       reference: the trace that it was compared with.
       left_out: rows that only one side has, ``"iterations 0 to 59 of mine"``.
@@ -78,7 +93,7 @@ class Report:
 
     quantities: tuple[Quantity, ...]
     not_compared: tuple[str, ...] = ()
-    causes: tuple[str, ...] = ()
+    explanations: tuple[Cause, ...] = ()
     mine: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
     reference: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
     left_out: tuple[str, ...] = ()
@@ -92,19 +107,54 @@ class Report:
         A number that is not finite, of a quantity that mine lacks, is its text: JSON has none.
         """
         names = ("jaxsched", "jax", "jaxlib", "optax", "numpy")
+        versions = {name: metadata.version(name) for name in names}
         return {
             "parity": bool(self),
             "quantities": [_finite(dataclasses.asdict(quantity)) for quantity in self.quantities],
             "not_compared": list(self.not_compared),
             "left_out": list(self.left_out),
-            "causes": list(self.causes),
+            "causes": [cause.evidence() for cause in self.explanations],
             "mine": _side(self.mine),
             "reference": _side(self.reference),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in names},
-            },
+            "versions": {"python": platform.python_version(), **versions},
         }
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The sentences of ``explanations``."""
+        return tuple(map(str, self.explanations))
+
+    @property
+    def conclusions(self) -> list[str]:
+        """The likely causes, and what is known of the quantities that none explains; lines."""
+        explained = {key for cause in self.explanations for key in cause.quantities}
+        facts: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
+        for q in self.quantities:
+            if q.first and not q.is_setting and q.key not in explained:
+                fact = q.first.iteration, self._constant_distance(q)
+                facts.setdefault(fact, []).append(q.key)
+        return [f"likely cause: {cause}" for cause in self.causes] + [
+            f"no cause found for {list_quantities(keys)}, which differ{'s' * (len(keys) == 1)} from "
+            f"{self.reference.clock} {at} on{distance}"
+            for (at, distance), keys in facts.items()
+        ]
+
+    def _constant_distance(self, quantity: Quantity) -> str:
+        """The ratio or the offset of the rows that differ, in words, if it is constant."""
+        mine, reference = (column_of(quantity, run) for run in (self.mine, self.reference))
+        if mine is None or reference is None:
+            return ""
+        wrong = ~equal(mine, reference)
+        x, y = (column.astype(np.float64)[wrong] for column in (mine, reference))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio, offset = x / y, x - y
+        for values, text in (
+            (ratio, "mine is {0:.6g} times the reference"),
+            (offset, "mine is the reference and {0:.6g}"),
+        ):
+            if np.isfinite(values).all() and np.ptp(values) <= CONSTANT * np.abs(values).max():
+                return f": {text.format(values[0])} there"
+        return ""
 
     @property
     def first(self) -> Quantity | None:
@@ -120,23 +170,15 @@ class Report:
             labels = {q.label for q in rows if q.label}
             names = dict.fromkeys(q.name.replace("_", " ") for q in rows)
             worst = max(q.max_ulp for q in rows)
-            many = [
-                f"{k} {noun}{'s'[: k != 1]}"
-                for k, noun in ((rows[0].n, self.reference.clock), (len(labels), "group"))
-            ]
+            counts = ((rows[0].n, self.reference.clock), (len(labels), "group"))
+            many = [f"{k} {noun}{'s'[: k != 1]}" for k, noun in counts]
             first = f"parity: {' × '.join([*many, ', '.join(names)])}: {worst} ULP"
             return "\n".join([first, *left_out])
         lines = [str(q) for q in self.quantities if q.first is not None]
         equal = sum(q.first is None for q in self.quantities)
-        causes = [f"likely cause: {cause}" for cause in self.causes] or [
-            "no usual mistake explains it"
-        ]
-        return "\n".join(
-            [f"no parity: {len(lines)} of {len(self.quantities)} quantities differ", *lines]
-            + ([f"{equal} equal"] if equal else [])
-            + left_out
-            + causes
-        )
+        first = f"no parity: {len(lines)} of {len(self.quantities)} quantities differ"
+        lines += [f"{equal} equal"] if equal else []
+        return "\n".join([first, *lines, *left_out, *self.conclusions])
 
     __repr__ = __str__
 

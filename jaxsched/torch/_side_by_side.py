@@ -22,8 +22,9 @@ from jaxsched.torch._convert import from_torch
 from jaxsched.torch._detached import Ended, rows, stepping
 from jaxsched.torch._groups import RULES, labelled, reader, rule_of
 from jaxsched.torch._state import export_state, is_rule_state, leaves_by_path
-from jaxsched.torch._update_causes import SHAPED, Arrays, Case, causes, entries, seen_of
-from jaxsched.torch._update_mistakes import mistakes
+from jaxsched.torch._update_case import Arrays, Case, entries, seen_of
+from jaxsched.torch._update_causes import explain
+from jaxsched.torch._update_rules import SHAPED
 
 SHAPES = {"weight": (7, 5), "bias": (5,), "norm": (5,)}
 """Of the parameters, unless given: one for each label of the usual recipes."""
@@ -210,7 +211,7 @@ def _why(
     theirs, optimizer, scheduler = _made(factory, params)
     try:
         rule = rule_of(optimizer)
-        rows_told = _told(optimizer, scheduler, updates * accumulation + 1, labels)
+        rows_told = _told(optimizer, scheduler, 2 * (updates * accumulation + 1), labels)
     except ValueError as error:  # an optimizer or scheduler that no mistake is known of
         return [f"no usual mistake was tried: {error}"]
     of = {
@@ -229,10 +230,11 @@ def _why(
         clip_norm=clip_norm,
         bound=bound,
     )
-    if not any(map(case.tells, case.differing)):
-        return ["the parameters are not so far apart that one mistake could be told from another"]
-    found = [f"likely cause: {cause}" for cause in causes(case, mistakes(case))]
-    return found or [NO_CAUSE]
+    if not any(map(case.is_distinct, case.differing)):
+        return [
+            "the parameters are not so far apart that one cause can be distinguished from another"
+        ]
+    return [f"likely cause: {cause}" for cause in explain(case)] or [NO_CAUSE]
 
 
 def _told(

@@ -1,337 +1,197 @@
-"""Why an Optax transformation and a torch optimizer part: the usual mistakes, each tried.
+"""The causes of a difference between an Optax transformation and a torch optimizer.
 
-A mistake is a sentence and where the parameters would go with it made. It is told where
-that is where the transformation's go, after every update. A rule treats each parameter by
-itself, so a mistake may be made in some of them only. Everything here counts updates, and
-0 is the first, but for ``Case.iterations``.
+A cause is a change of torch's recipe with which its parameters go where the transformation's go,
+after every update. Numbers are solved for. Everything counts updates; 0 is the first.
 """
 
 import dataclasses
 import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
 
-import jax
 import numpy as np
-import optax
+from scipy.optimize import least_squares
 
-from jaxsched import optimizers
-from jaxsched.torch._wrong_rules import Build, Form, right
+from jaxsched.parity._explain._cause import Cause, choose, list_quantities
+from jaxsched.parity._explain._solve import CANDIDATES, solve
+from jaxsched.torch._update_case import Case, largest
+from jaxsched.torch._update_changes import (
+    Change,
+    argument,
+    both,
+    fixed,
+    forms,
+    with_a_number,
+    without_a_number,
+    zeros_and_switches,
+)
+from jaxsched.torch._update_rules import FORMS, SHAPED
 
-Arrays = dict[str, np.ndarray]
-"""``{leaf: array (updates, …)}``: gradients, or the parameters after each update."""
-
-Numbers = dict[str, Any]
-"""``{argument: array (updates,)}`` of one leaf; a switch is what it is."""
-
-SHARE = 1e-10
-"""Of the largest difference so far: what a mistake may leave of it, where that is more
-than the bound. Schedules in closed form are 1e-11 from torch's recursion."""
-
-PLAIN = 20
-"""Bounds: how large a difference must be to tell one mistake from another."""
-
-SHAPED = (optimizers.muon, optimizers.adafactor)
-"""Rules that look at a parameter's entries together; the others take each by itself."""
-
-SAMPLED = 64
-"""Entries of a parameter that a mistake is tried on, where each goes by itself."""
-
-
-class Mistake(NamedTuple):
-    """A usual mistake: the reference's recipe with one piece of it changed.
-
-    Attributes:
-      sentence: what it is, as one says it of the transformation. What stands before its
-        colon is its kind: of a kind one is told.
-      build: the rule that is wrong; None for the reference's.
-      numbers: from a leaf and its arguments to what they are with the mistake made, or to
-        None where it cannot be made in that leaf; None for the reference's.
-      gradients: those that reach the rule; None for the reference's.
-    """
-
-    sentence: str
-    build: Build | Form | None = None
-    numbers: Callable[[str, Numbers], Numbers | None] | None = None
-    gradients: Callable[[], Arrays] | None = None
-
-    @property
-    def kind(self) -> str:
-        """What it is, without the values."""
-        return self.sentence.partition(":")[0]
+PARAMETER = "parameter"  # the quantity of a leaf that is compared
+SOLVED = 3  # entries of a leaf for which numbers are solved
+LATER = (0, 1, 2, 3, 5, 8, 13)  # updates for which they are, from the first that differs on
+FEW = 8  # candidates at a time of a rule that looks at a parameter as a whole
+ENCLOSED = 0.6  # share of the rows that two neighbours of a grid must enclose, to go on between
+MIN_KNOWN = 0.5  # share of the updates at which the changed run must be known
+# Options of forms beside which two numbers are tried, as in optax.adagrad and optax.rmsprop.
+PLACES = ({"epsilon"}, {"epsilon", "inside"})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Case:
-    """Two runs that part, and what is known of torch's.
+def explain(case: Case) -> list[Cause]:
+    """Return the causes that together explain every leaf that differs; none if there are none."""
+    with np.errstate(all="ignore"):  # a candidate may diverge
+        for leaf in case.differing:
+            off = largest(Change("", "", "").path(case, leaf)[:, 0] - case.reference[leaf])
+            if not (off <= case.allowed[leaf]).all():
+                return []  # from what is not torch's path, such as Muon's in bfloat16
+        return _search(case)
 
-    Attributes:
-      start: the parameters before the first update, ``{leaf: array}``. Here and below,
-        of each leaf those entries that are looked at.
-      batches: the gradients, ``{leaf: array (updates, accumulation, …)}``.
-      squares: the sum of the squares of all entries of each of those, (updates, accumulation),
-        and, behind them, of their sum: ``{leaf: array (updates, accumulation + 1)}``.
-      mine: where the transformation's parameters go.
-      reference: where torch's go.
-      labels: the label of each leaf that torch's optimizer trains.
-      rule: torch's update rule.
-      rows: what torch's groups say after 0, 1, 2, … steps of the scheduler,
-        ``{label: {argument: value}}``.
-      steps_per_epoch: batches between two of them.
-      clip_norm: the most that the norm of all gradients may be; None where it may be any.
-      bound: what a leaf may be off, in parts of its largest entry.
-    """
 
-    start: Arrays
-    batches: Arrays
-    squares: Arrays
-    mine: Arrays
-    reference: Arrays
-    labels: Mapping[str, str]
-    rule: Callable[..., optax.GradientTransformation]
-    rows: Sequence[Mapping[str, Mapping[str, Any]]]
-    steps_per_epoch: int
-    clip_norm: float | None
-    bound: float
+def _search(case: Case) -> list[Cause]:
+    """One change without a number, then one with a number, then several together."""
+    found: list[Cause] = []
 
-    @property
-    def updates(self) -> int:
-        """How many both made."""
-        return len(next(iter(self.batches.values())))
+    def unexplained() -> list[str]:
+        explained = {leaf for cause in found for leaf, _ in cause.quantities}
+        return [leaf for leaf in case.differing if leaf not in explained]
 
-    @property
-    def accumulation(self) -> int:
-        """Batches in an update."""
-        return next(iter(self.batches.values())).shape[1]
+    for changes in (without_a_number, with_a_number):
+        for change in changes(case) if unexplained() else ():
+            found += _causes(case, change, case.differing)
+    while left := unexplained():
+        for change in _together(case, left[0]):
+            found += _causes(case, change, left)
+        if left[0] in unexplained():
+            return []
+    causes = choose(found, [(leaf, PARAMETER) for leaf in case.differing])
+    if len(causes) == 1 and causes[0].curves:  # made everywhere, other leaves would differ too
+        sentence = f"{causes[0].sentence}, in {list_quantities(causes[0].quantities)}"
+        causes = [dataclasses.replace(causes[0], sentence=sentence)]
+    return causes
 
-    @functools.cached_property
-    def iterations(self) -> np.ndarray:
-        """The batch after which each update is made, 0 the first."""
-        return (np.arange(self.updates) + 1) * self.accumulation - 1
 
-    def numbers(self, label: str, steps: np.ndarray | None = None) -> Numbers:
-        """The arguments of a group's rule.
-
-        Args:
-          label: of the group.
-          steps: those that the scheduler has made at each update; those of the reference
-            if not given. Where its run ends it holds.
-        """
-        steps = self.iterations // self.steps_per_epoch if steps is None else steps
-        taken = np.clip(steps, 0, len(self.rows) - 1)
-        parameters = inspect.signature(self.rule).parameters
-        return {
-            name: np.array([self.rows[step][label][name] for step in taken], np.float64)
-            if isinstance(value, float | int)
-            and not isinstance(value, bool)
-            and parameters[name].annotation is not int
-            else value
-            for name, value in self.rows[0][label].items()
-        }
-
-    @functools.cached_property
-    def summed(self) -> Arrays:
-        """The gradients of each update, of the leaves that are trained."""
-        return {leaf: self.batches[leaf].sum(1) for leaf in self.labels}
-
-    @functools.cached_property
-    def sizes(self) -> Arrays:
-        """The largest entry that each leaf has had up to each update."""
-        first = {leaf: _largest(start[None]) for leaf, start in self.start.items()}
-        return {
-            leaf: np.maximum.accumulate([*first[leaf], *_largest(path)])[1:]
-            for leaf, path in self.reference.items()
-        }
-
-    @functools.cached_property
-    def differing(self) -> list[str]:
-        """The leaves that part."""
-        return [leaf for leaf in self.mine if self.apart(leaf, self.mine)]
-
-    def apart(self, leaf: str, path: Arrays) -> bool:
-        """Whether a leaf goes elsewhere than the reference's."""
-        off = _largest(path[leaf] - self.reference[leaf])
-        return not (off <= self.bound * self.sizes[leaf]).all()
-
-    def tells(self, leaf: str) -> bool:
-        """Whether a leaf is so far off that mistakes can be told apart by it."""
-        off = _largest(self.mine[leaf] - self.reference[leaf])
-        return bool((off > PLAIN * self.bound * self.sizes[leaf]).any())
-
-    def reproduced(self, leaf: str, path: Arrays) -> bool:
-        """Whether a path is the transformation's, after every update."""
-        so_far = np.maximum.accumulate(_largest(self.mine[leaf] - self.reference[leaf]))
-        allowed = np.maximum(self.bound * _largest(self.mine[leaf]), SHARE * so_far)
-        return bool((_largest(path[leaf] - self.mine[leaf]) <= allowed).all())
-
-    def path(self, mistake: Mistake) -> Arrays:
-        """Where the parameters go with a mistake made in all of them."""
-        gradients = mistake.gradients() if mistake.gradients else clipped(self, self.summed)
-        changed = mistake.numbers or (lambda _, numbers: numbers)
-        numbers: dict[str, dict[str, np.ndarray]] = {}
-        alike: dict[Any, list[str]] = {}
-        path = dict(self.reference)
-        for leaf in gradients:
-            label = self.labels.get(leaf)
-            given = changed(leaf, {} if label is None else self.numbers(label))
-            if given is None:
+def _causes(case: Case, change: Change, leaves: Sequence[str]) -> Iterator[Cause]:
+    """Yield the change, with the numbers it needs, for the leaves that it reproduces."""
+    left, others = list(leaves), [k for k in case.differing if k not in leaves]
+    while left:
+        leaf = left.pop(0)
+        for x in _solutions(case, change, leaf):
+            if change.grid is not None and x == change.value(leaf):
                 continue
-            numbers[leaf] = {k: v for k, v in given.items() if isinstance(v, np.ndarray)}
-            switches = tuple((k, v) for k, v in given.items() if k not in numbers[leaf])
-            alike.setdefault((switches, leaf if self.rule in SHAPED else ""), []).append(leaf)
-        for (switches, _), leaves in alike.items():
-            # The entries of them all side by side, each with the numbers of its leaf.
-            sizes = [gradients[leaf].shape[-1] for leaf in leaves]
-            start = np.concatenate([self.start[leaf] for leaf in leaves])
-            reaching = np.concatenate([gradients[leaf] for leaf in leaves], -1)
-            of_entries = dict(numbers[leaves[0]])
-            if self.rule not in SHAPED:
-                for name in of_entries:
-                    columns = [numbers[leaf][name] for leaf in leaves]
-                    of_entries[name] = np.repeat(columns, sizes, 0).T
-            build = mistake.build or right(self.rule)
-            if isinstance(build, Form):
-                together = build.path(start, {**of_entries, **dict(switches)}, reaching)
-            else:
-                run = _compiled(build, switches, self.rule in SHAPED)
-                together = run(start, of_entries, reaching)
-            parts = np.split(np.asarray(together), np.cumsum(sizes)[:-1], -1)
-            path |= dict(zip(leaves, parts, strict=True))
-        return path
+            shares = {
+                k: case.known(k, change.path(case, k, x)[:, 0]) for k in [leaf, *left, *others]
+            }
+            known = {k: share for k, share in shares.items() if share > MIN_KNOWN}
+            if len(known) < len(case.differing):
+                known = {k: share for k, share in known.items() if case.is_distinct(k)}
+            if not known:
+                continue
+            left = [k for k in left if k not in known]
+            yield _cause(case, change, x, known)
+            break
+        else:
+            if change.parts and change.grid is not None:
+                return  # several are for the first leaf
 
 
-@functools.lru_cache(maxsize=128)
-def _compiled(build: Build, switches: tuple[tuple[str, Any], ...], shaped: bool) -> Any:
-    """All updates of a rule in one scan: from start, numbers and gradients to the path.
+def _cause(case: Case, change: Change, x: float, known: Mapping[str, float]) -> Cause:
+    """Return a change as a cause, with the paths of leaves that it would move and that are right."""
+    leaf = next(iter(known))
+    y, right = change.value(leaf), [k for k in case.mine if k not in case.differing]
+    paths = {k: change.path(case, k, x)[:, 0] for k in right if change.value(k) == y}
+    return Cause(
+        change.kind,
+        change.name,
+        change.describe(leaf, x),
+        change.mine if change.grid is None else x,
+        y,
+        tuple((k, PARAMETER) for k in known),
+        numbers=(change.grid is not None) + max(len(change.parts) - 1, 0),
+        known=min(known.values()),
+        parts=tuple(Cause(part.kind, part.name, part.sentence) for part in change.parts),
+        curves={(k, PARAMETER): path for k, path in paths.items() if case.differs(k, path)},
+    )
 
-    The last axis of each is that of the entries, unless ``shaped``: then there is one
-    parameter, and numbers have none.
+
+def _sample(case: Case, leaf: str) -> tuple[Callable[[Change, Any], np.ndarray], np.ndarray]:
+    """Return the entries that differ most at the first update that differs, there and later.
+
+    In units of ``allowed``: a function from a change and candidates to the changed run, (c, rows),
+    and the transformation's parameters, (rows,), those first that differ first.
     """
+    mine, allowed = case.mine[leaf], case.allowed[leaf][:, None]
+    off = np.abs(mine - case.reference[leaf]) / allowed
+    first = int(np.argmax((off > 1).any(1)))
+    entries = np.argsort(-off[first], kind="stable")[:SOLVED]
+    updates = np.unique([min(first + k, len(mine) - 1) for k in (*LATER, len(mine))])
 
-    def run(start: Any, numbers: Any, gradients: Any) -> Any:
-        def rule(now: Any) -> optax.GradientTransformation:
-            return build({**now, **dict(switches)})
+    def evaluate(change: Change, candidates: Any) -> np.ndarray:
+        path = (change.path(case, leaf, candidates, entries) / allowed[:, None])[updates]
+        return np.swapaxes(path, 0, 1).reshape(np.size(candidates), -1)
 
-        def update(carry: Any, row: Any) -> Any:
-            params, state, (now, gradient) = *carry, row
-            added, state = rule(now).update(gradient, state, params)
-            return (params + added, state), params + added
-
-        first = rule({name: column[0] for name, column in numbers.items()}).init(start)
-        return jax.lax.scan(update, (start, first), (numbers, gradients))[1]
-
-    return jax.jit(run if shaped else jax.vmap(run, -1, -1))
+    return evaluate, (mine / allowed)[np.ix_(updates, entries)].ravel()
 
 
-def _largest(path: np.ndarray) -> np.ndarray:
-    """The largest entry after each update; NaN where there is one."""
-    return np.abs(path).max(tuple(range(1, path.ndim)), initial=0.0)
+def _is_equal(values: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.abs(values - target) <= 1
 
 
-def clipped(
-    case: Case,
-    gradients: Arrays,
-    squares: Arrays | None = None,
-    *,
-    together: Callable[[str], Any] = lambda leaf: None,
-    most: float | None = None,
-) -> Arrays:
-    """Gradients (n, …) clipped by torch's rule, as in ``optimizers.clip_grad_norm``.
+def _solutions(case: Case, change: Change, leaf: str) -> Iterator[float]:
+    """Yield the numbers that reproduce a sample of a leaf."""
+    if change.grid is None:
+        yield 0.0
+        return
+    sample, target = _sample(case, leaf)
+    evaluate = functools.partial(sample, change)
+    few = case.rule in SHAPED and change.kind != "clock"
+    grid, size = (change.grid[::FEW], FEW) if few else (change.grid, CANDIDATES)
 
-    Args:
-      case: has the norm.
-      gradients: to clip.
-      squares: ``{leaf: array (n,)}``, the sums whose root is the norm; those of the
-        trained leaves, of each update, if not given.
-      together: from a leaf to what those have in common whose norm is taken together.
-      most: the norm, if it is not the case's.
-    """
-    most = case.clip_norm if most is None else most
-    if most is None:
-        return gradients
-    sums: dict[Any, Any] = {}
-    for leaf, square in (squares or {k: case.squares[k][:, -1] for k in case.labels}).items():
-        sums[together(leaf)] = sums.get(together(leaf), 0.0) + square
-    scale = {key: np.minimum(1 / (np.sqrt(total) + 1e-6) * most, 1) for key, total in sums.items()}
-    return {leaf: scaled(gradient, scale[together(leaf)]) for leaf, gradient in gradients.items()}
+    grid = np.pad(grid, (0, -len(grid) % size), "edge")  # JAX compiles a rule once for one size
+    values = np.concatenate([evaluate(grid[k : k + size]) for k in range(0, len(grid), size)])
+    above, same, unknown = values > target, _is_equal(values, target), np.isnan(values)
+    if change.kind == "clock":
+        yield from grid[(same | unknown).all(1) & (unknown.mean(1) < 1 - MIN_KNOWN)][:2].tolist()
+        return
+    enclosed = (above[1:] != above[:-1]) | same[1:] | same[:-1]
+    # Most rows lie between the values of two neighbours, or no number between them will do.
+    if enclosed.mean(1).max() > ENCLOSED:
+        yield from solve(evaluate, target, grid, _is_equal, size=size)
 
 
-def scaled(gradient: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Each of n gradients (n, …) by a factor of its own (n,)."""
-    return gradient * factor.reshape(-1, *(1,) * (gradient.ndim - 1))
+def _together(case: Case, leaf: str) -> Iterator[Change]:
+    """Yield a number beside a change without one, or beside another that explains it with it."""
+    if case.rule not in FORMS:
+        return
+    numbers, rules = [argument(case, name) for name in case.names], list(forms(case))
+    for first, second in product((*zeros_and_switches(case), *rules), numbers):
+        if first.name != second.name:
+            yield both(first, second)
+    constant = [change for change in numbers if isinstance(change.value(leaf), float)]
+    places = [r for r in rules if {part.name for part in r.parts or (r,)} in PLACES]
+    for a, b in combinations(constant, 2):
+        if (x := _fit(case, leaf, a, b)) is not None:
+            yield both(fixed(a, x), b)
+        for form in places if "eps" in (a.name, b.name) else ():
+            if (x := _fit(case, leaf, both(form, a), b)) is not None:
+                yield both(both(form, fixed(a, x)), b)
 
 
-def entries(array: np.ndarray, shaped: bool) -> np.ndarray:
-    """Those of a parameter that are looked at."""
-    if shaped:
-        return array.copy()
-    at = np.unique(np.linspace(0, max(array.size - 1, 0), SAMPLED).astype(int))
-    return array.ravel()[at if array.size else []]
+def _fit(case: Case, leaf: str, a: Change, b: Change) -> float | None:
+    """Fit two numbers at once and return the first, None where they do not reproduce the leaf."""
+    evaluate, target = _sample(case, leaf)
+    start = np.array([change.value(leaf) for change in (a, b)])
+    scale = np.maximum(np.abs(start), 1e-3)
 
+    def off(x: np.ndarray) -> np.ndarray:
+        first, second = start + (x - 1) * scale
+        path = evaluate(both(fixed(a, first), fixed(b, second)), 0.0)[0]
+        return np.nan_to_num(path - target, nan=1e15, posinf=1e15)
 
-def seen_of(
-    pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: bool
-) -> dict[str, Arrays]:
-    """A row of what a ``Case`` has of each update.
-
-    Args:
-      pending: the gradients of its batches.
-      mine: the transformation's parameters after it.
-      reference: torch's.
-      shaped: whether the rule is of ``SHAPED``.
-    """
-    batches = {leaf: [gradients[leaf] for gradients in pending] for leaf in pending[0]}
-    return {
-        "batches": {k: np.stack([entries(g, shaped) for g in gs]) for k, gs in batches.items()},
-        "squares": {
-            k: np.array([(g * g).sum() for g in (*gs, np.sum(gs, 0))]) for k, gs in batches.items()
-        },
-        "mine": {leaf: entries(p, shaped) for leaf, p in mine.items()},
-        "reference": {leaf: entries(p, shaped) for leaf, p in reference.items()},
-    }
-
-
-def causes(case: Case, mistakes: Iterable[Mistake]) -> Iterator[str]:
-    """The sentences of those that reproduce where every leaf that parts goes.
-
-    Where none does, but each leaf has one of its own, those, with its name. None where
-    the recipe without a mistake does not lead where torch's parameters go.
-    """
-    whole: dict[str, str] = {}
-    partial: dict[str, str] = {}
-    told: list[Arrays] = []
-    right = case.path(Mistake("none"))
-    if any(case.apart(leaf, right) for leaf in case.differing):
-        return  # of what is not torch's path, as Muon's in bfloat16, nothing follows
-    for mistake in mistakes:
-        if mistake.kind in whole:
-            continue
-        path = case.path(mistake)
-        made = [leaf for leaf in case.differing if case.reproduced(leaf, path)]
-        # Of those that cannot be told apart, since the numbers are the same, one is told.
-        again = any(all((path[leaf] == p[leaf]).all() for leaf in made) for p in told)
-        if made == case.differing and not again:
-            told.append(path)
-            spared = [leaf for leaf in path if leaf not in made and case.apart(leaf, path)]
-            whole[mistake.kind] = mistake.sentence + (f", in {named(made)}" if spared else "")
-        for leaf in made:
-            if case.tells(leaf):
-                partial.setdefault(leaf, mistake.sentence)
-    if whole:
-        yield from whole.values()
-    elif set(partial) == set(case.differing):
-        for sentence in dict.fromkeys(partial.values()):
-            leaves = [leaf for leaf in case.differing if partial[leaf] == sentence]
-            yield f"{sentence}, in {named(leaves)}; the rest has another cause"
-
-
-def named(leaves: Sequence[str]) -> str:
-    """Some of them, and how many more there are."""
-    more = len(leaves) - 5
-    return ", ".join(leaves[:5]) + (f" and {more} more" if more > 0 else "")
-
-
-def shown(value: Any) -> str:
-    """A number as one writes it."""
-    return f"{float(value):.7g}"
+    ones = np.ones(2)
+    fit = least_squares(off, ones, xtol=1e-15, ftol=1e-15, gtol=1e-15, diff_step=1e-7, max_nfev=25)
+    if np.abs(fit.fun).max() > 1e-6 * np.abs(off(ones)).max():
+        return None
+    x = float((start + (fit.x - 1) * scale)[0])
+    short = (float(f"{x:.{digits}g}") for digits in range(1, 8))
+    return next((s for s in short if abs(s - x) < 1e-4 * abs(x)), x)

@@ -1,0 +1,127 @@
+"""Claim: of 100 random one-token faults in the search of causes, its tests notice 90 at least.
+
+A fault is an operator, a comparison, a number or a truth value that is another, in a copy of the
+package; type annotations and docstrings have none. ``python -m benchmarks.mutation 10`` plants ten
+and writes nothing. It takes most of an hour and is not among ``python -m benchmarks``.
+"""
+
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.timing import report
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "jaxsched/parity/_explain").glob("*.py"))
+TESTS = ["parity_tests/test_causes.py", "-m", "not long"]
+FAULTS, SHARE, SECONDS = 100, 0.9, 600
+
+OTHER = {
+    **{ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*"},
+    **{ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="},
+    **{ast.And: "or", ast.Or: "and", ast.BitAnd: "|", ast.BitOr: "&", ast.In: "not in"},
+    **{ast.Is: "is not", ast.IsNot: "is", ast.NotIn: "in"},
+}
+"""What stands for an operator in its place."""
+
+Fault = tuple[Path, int, int, str]
+"""File, where the token begins and ends, and what stands there instead."""
+
+
+def faults(path: Path) -> Iterator[Fault]:
+    """Yield each fault that one token of a file can have."""
+    source = path.read_text()
+    starts = [0]
+    for line in source.encode().splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def place(line: int, column: int) -> int:
+        return len(source.encode()[: starts[line - 1] + column].decode())
+
+    tree = ast.parse(source)
+    annotations = {
+        id(inner)
+        for node in ast.walk(tree)
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        for inner in (ast.walk(part) if part else ())
+    }
+    for node in ast.walk(tree):
+        if id(node) in annotations:
+            continue
+        pairs: list[tuple[ast.expr, ast.AST, ast.expr]] = []
+        if isinstance(node, ast.BinOp):
+            pairs = [(node.left, node.op, node.right)]
+        elif isinstance(node, ast.BoolOp):
+            pairs = [(a, node.op, b) for a, b in zip(node.values, node.values[1:], strict=False)]
+        elif isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+            pairs = list(zip(operands, node.ops, operands[1:], strict=False))
+        for left, operator, right in pairs:
+            if type(operator) in OTHER:
+                begin = place(left.end_lineno or 0, left.end_col_offset or 0)
+                end = place(right.lineno, right.col_offset)
+                between = source[begin:end]
+                token = between.strip(" \n()")
+                at = begin + between.index(token)
+                yield path, at, at + len(token), OTHER[type(operator)]
+        is_number = isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float)
+        if is_number:
+            begin = place(node.lineno, node.col_offset)
+            end = place(node.end_lineno or 0, node.end_col_offset or 0)
+            other = not node.value if isinstance(node.value, bool) else node.value + 1
+            yield path, begin, end, repr(other)
+
+
+def is_noticed(fault: Fault, folder: Path) -> bool:
+    """Whether the tests fail on a copy of the package with the fault."""
+    path, begin, end, other = fault
+    copy = folder / f"{path.stem}_{begin}"
+    shutil.copytree(
+        ROOT / "jaxsched", copy / "jaxsched", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    changed = copy / path.relative_to(ROOT)
+    source = path.read_text()
+    changed.write_text(source[:begin] + other + source[end:])
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *TESTS]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:  # a search without an end
+        return True
+    finally:
+        shutil.rmtree(copy)
+    return done.returncode != 0
+
+
+def show(fault: Fault) -> str:
+    """Return a fault as ``file:line: token -> other``."""
+    path, begin, end, other = fault
+    source = path.read_text()
+    line = source.count("\n", 0, begin) + 1
+    return f"{path.name}:{line}: {source[begin:end]} -> {other}"
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if sys.argv[1:] else FAULTS
+    drawn = random.Random(0).sample([fault for path in FILES for fault in faults(path)], count)
+    begin = time.perf_counter()
+    missed = 0
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda fault: is_noticed(fault, Path(name)), drawn)
+        for fault, noticed in zip(drawn, found, strict=True):
+            missed += not noticed
+            print(f"{'noticed' if noticed else 'MISSED '} {show(fault)}", flush=True)
+    claims = {f"faults of {count} that no test notices": (missed, (1 - SHARE) * count)}
+    if count == FAULTS:
+        report("mutation", {"all": [time.perf_counter() - begin]}, claims)
+    sys.exit(missed > (1 - SHARE) * count)

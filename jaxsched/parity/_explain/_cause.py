@@ -1,0 +1,151 @@
+"""A cause: a change of one run that gives the other, and the choice among several."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+KINDS = ("argument", "rule", "clock", "groups", "value")  # the order of what else is equal
+
+Key = tuple[str, str]
+"""A group's label, ``""`` for what belongs to none, and the name of a quantity."""
+
+MAX_ALTERNATIVES = 3  # causes that the data cannot tell apart, named in one sentence
+MOSTLY_KNOWN = 0.75  # share of the rows below which a change that is known at more goes first
+MAX_NAMED = 4  # groups that a sentence names
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """A change of one run that reproduces the other."""
+
+    kind: str  # "argument", "clock", "value", "groups" or "rule"
+    name: str  # the argument, or the change, such as "shift"
+    sentence: str  # the change in words, without its range
+    mine: Any = None  # the number or choice on this side
+    reference: Any = None  # the same of the reference
+    quantities: tuple[Key, ...] = ()  # those that it reproduces
+    start: int | None = None  # the first iteration at which it acts; None: from the first row on
+    stop: int | None = None  # the iteration from which it no longer acts; None: to the last row
+    numbers: int = 1  # free ones, without the ends of the range
+    known: float = 1.0  # share of the rows at which the changed run is known
+    exact: bool = True  # whether the rows are reproduced to the bit, not within a bound
+    parts: tuple["Cause", ...] = ()  # two changes that reproduce it together
+    alternatives: tuple["Cause", ...] = ()  # other changes that give the same rows
+    curves: Mapping[Key, np.ndarray] = dataclasses.field(  # the changed run, NaN where not known
+        default_factory=dict, repr=False, compare=False
+    )
+    changes_reference: bool = True  # to give mine, not the reverse
+
+    @property
+    def is_throughout(self) -> bool:
+        """Whether it acts from the first row to the last."""
+        return self.start is None and self.stop is None
+
+    @property
+    def cost(self) -> tuple[Any, ...]:
+        """What orders causes: the data cannot tell those of one cost apart."""
+        numbers = self.numbers + (self.start is not None) + (self.stop is not None)
+        return not self.exact, numbers, not self.is_throughout, self.known < MOSTLY_KNOWN
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """``cost``, then arguments before the rest, as in ``KINDS``, one before two, and the shorter sentence."""
+        return *self.cost, KINDS.index(self.kind), len(self.parts), len(self.sentence)
+
+    def __str__(self) -> str:
+        """Write the sentence, the range, and what the data cannot tell from it."""
+        if self.start is not None and self.stop is not None:
+            rows = f", from iteration {self.start} to {self.stop - 1}"
+        elif self.stop is not None:
+            rows = f", until iteration {self.stop - 1}"
+        else:
+            rows = "" if self.start is None else f", from iteration {self.start} on"
+        return self.sentence + rows + "".join(f", or {cause}" for cause in self.alternatives)
+
+    def evidence(self) -> dict[str, Any]:
+        """Return the fields by the names of a report's file."""
+        names = ("kind", "name", "mine", "reference", "exact")
+        return {
+            "sentence": str(self),
+            **{name: getattr(self, name) for name in names},
+            "quantities": ["/".join(filter(None, key)) for key in self.quantities],
+            "from": self.start,
+            "until": self.stop,
+            "parts": [cause.evidence() for cause in self.parts],
+            "alternatives": [cause.evidence() for cause in self.alternatives],
+        }
+
+
+def format_value(value: Any) -> str:
+    """Return a number as one writes it, a sequence in brackets, a function's name.
+
+    >>> format_value((0.1, np.float64(2.0), 3))
+    '[0.1, 2.0, 3]'
+    """
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(format_value, value))}]"
+    if isinstance(value, float | np.floating):
+        return repr(float(value))
+    return getattr(value, "__name__", str(value))
+
+
+def list_quantities(keys: Sequence[Key]) -> str:
+    """Return quantities in words, by name.
+
+    >>> list_quantities([("weight", "learning_rate"), ("bias", "learning_rate")])
+    'learning_rate of weight and bias'
+    """
+    labels: dict[str, list[str]] = {}
+    for label, name in keys:
+        labels.setdefault(name, []).append(label)
+    parts = []
+    for name, group in labels.items():
+        more = [f"{len(group) - MAX_NAMED} more"] if len(group) > MAX_NAMED else []
+        parts.append(f"{name} of {' and '.join([*group[:MAX_NAMED], *more])}" if group[0] else name)
+    return ", ".join(parts)
+
+
+def merge(causes: Iterable[Cause]) -> list[Cause]:
+    """Return one cause for each change, with all quantities in which it was found."""
+    merged: dict[Any, Cause] = {}
+    for cause in causes:
+        change = cause.sentence, cause.start, cause.stop
+        first = merged.get(change, cause)
+        merged[change] = dataclasses.replace(
+            first,
+            quantities=tuple(dict.fromkeys([*first.quantities, *cause.quantities])),
+            curves={**first.curves, **cause.curves},
+            known=min(first.known, cause.known),
+        )
+    return list(merged.values())
+
+
+def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
+    """Return the fewest and simplest causes that reproduce as many quantities as can be."""
+    pool, left, chosen = merge(causes), set(differing), []
+    while useful := [cause for cause in pool if left & set(cause.quantities)]:
+        useful.sort(key=lambda c: (-len(left & set(c.quantities)), *c.rank))
+        best = useful[0]
+        # Several that are simpler each go before one with more numbers.
+        simple = [c for c in useful if c.cost[:2] < best.cost[:2]]
+        if left & set(best.quantities) <= set().union(*(c.quantities for c in simple)):
+            best = simple[0]
+        here = left & set(best.quantities)
+        alike = [c for c in useful if c.cost == best.cost and here <= set(c.quantities)]
+        others: dict[Any, Cause] = {}
+        for cause in [best, *sorted(alike, key=lambda c: c.rank)]:
+            # One of each kind, and of arguments each with numbers of its own.
+            is_argument = cause.kind == "argument"
+            others.setdefault((cause.mine, cause.reference) if is_argument else cause.kind, cause)
+        alternatives = tuple(others.values())[1:MAX_ALTERNATIVES]
+        chosen.append(dataclasses.replace(best, alternatives=alternatives))
+        left -= here
+    if len(chosen) == 1 and not left:
+        return chosen
+    keys = ([key for key in differing if key in cause.quantities] for cause in chosen)
+    return [
+        dataclasses.replace(cause, sentence=f"{cause.sentence}, in {list_quantities(group)}")
+        for cause, group in zip(chosen, keys, strict=True)
+    ]

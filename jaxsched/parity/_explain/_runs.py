@@ -1,0 +1,230 @@
+"""The two runs: their schedules, and how far a changed one reproduces the other."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsched import schedules
+from jaxsched._recipe import Recipe
+from jaxsched._schedule import Schedule, as_float64
+from jaxsched._trace import Trace
+from jaxsched._validate import is_number
+from jaxsched.parity._explain._cause import Cause, Key
+from jaxsched.parity._rows import FLOAT64_BOUND
+
+BLOCK = 8192  # values that are computed at a time: JAX compiles each operation for each length
+ZERO_TOLERANCE = 1e-15  # of the peak: what rounding leaves of a zero
+SAMPLED, GUARDS = 12, 4  # rows that differ at which a change is tried first, and rows that do not
+LEAST_KNOWN, MANY = 0.5, 8  # of the rows that differ: the share, or the values, to reproduce
+
+Path = tuple[str | int, ...]
+"""Names of arguments, and positions in sequences, from a schedule down to a part of it."""
+
+
+def expression(node: Any) -> tuple[Callable[..., Any] | None, Mapping[Any, Any]]:
+    """Return factory and arguments, of a table those of the schedule that it goes on as.
+
+    Entries of a sequence are arguments by position.
+    """
+    if isinstance(node, tuple | list):
+        return None, dict(enumerate(node))
+    if not isinstance(node, Schedule):
+        return None, {}
+    then = node.arguments.get("then")
+    if node.factory is schedules.table and isinstance(then, Schedule):
+        return expression(then)
+    return node.factory, node.arguments
+
+
+def nodes(entry: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield the schedules and functions within an entry, with their paths, its own first."""
+    if callable(entry):
+        yield path, entry
+    for name, part in expression(entry)[1].items():
+        if callable(part) or isinstance(part, tuple):
+            yield from nodes(part, (*path, name))
+
+
+def rebuild(node: Any, paths: Sequence[Path], change: Callable[[Any, Any], Any], value: Any) -> Any:
+    """Return a copy of ``node`` where ``change(part, value)`` replaces each part at ``paths``."""
+    if () in paths:
+        return change(node, value)
+    rest: dict[str | int, list[Path]] = {}
+    for first, *others in paths:
+        rest.setdefault(first, []).append(tuple(others))
+    factory, arguments = expression(node)
+    changed = {k: rebuild(arguments[k], inner, change, value) for k, inner in rest.items()}
+    is_traced = isinstance(value, jax.Array)
+    if factory is not None:  # what JAX traces cannot be replayed: the closed forms take it
+        steps = {"steps": None} if is_traced and "steps" in arguments else {}
+        return factory(**{**arguments, **steps, **changed})
+    entries = tuple({**arguments, **changed}.values())
+    if all(map(is_number, node)):
+        if is_traced:
+            return jnp.stack(entries)
+        if sorted(node) == list(node) and sorted(entries) != list(entries):
+            raise ValueError(f"entries must ascend as {node} do, got {entries}.")
+    return entries
+
+
+def evaluate(entry: Any, counts: np.ndarray) -> np.ndarray:
+    """Return a schedule's float64 values at counts, (n,); of a number the number."""
+    if not callable(entry):
+        return np.full(len(counts), entry, np.float64)
+    return evaluate_each(lambda _: entry, np.zeros(1), counts)[0]
+
+
+def evaluate_each(
+    build: Callable[[Any], Any], numbers: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Return the values of the schedules that numbers make, (c,), at counts, (n,): (c, n)."""
+    pairs = np.broadcast_arrays(numbers[:, None], counts)
+    blocks = [np.pad(x.ravel(), (0, -x.size % BLOCK), "edge").reshape(-1, BLOCK) for x in pairs]
+
+    def value(number: Any, count: Any) -> Any:
+        schedule = build(number if len(numbers) > 1 else numbers[0].item())
+        return as_float64(jnp.asarray(schedule(count)))
+
+    with jax.enable_x64(True):
+        values = [jax.vmap(value)(*map(jnp.asarray, block)) for block in zip(*blocks, strict=True)]
+    return np.concatenate(values).astype(np.float64)[: pairs[0].size].reshape(pairs[0].shape)
+
+
+class Run(NamedTuple):
+    """One side: its trace, and the recipe it is the trace of; None where it was recorded."""
+
+    trace: Trace
+    recipe: Recipe | None
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The count of each row, (n,)."""
+        return self.trace.start + np.arange(len(self.trace))
+
+    def column(self, key: Key) -> np.ndarray:
+        """Return the numbers of a quantity, (n,): float32 where all of them are float32 numbers."""
+        column = (self.trace.groups[key[0]] if key[0] else self.trace.run)[key[1]]
+        with np.errstate(over="ignore"):
+            rounded = column.astype(np.float32)
+        return rounded if (rounded == column).all() else column
+
+    def entry(self, key: Key) -> Any:
+        """Return the recipe's schedule of a quantity, or its number where it is constant."""
+        groups = self.recipe.groups if self.recipe else {}
+        entry: Any = groups.get(key[0], {}).get(key[1])
+        factory, arguments = expression(entry)
+        entry = arguments["value"] if factory is schedules.constant else entry
+        if callable(entry):
+            return entry
+        column = self.column(key)
+        if (column == column[0]).all() and (key[1] != "learning_rate" or self.recipe is not None):
+            return float(entry) if is_number(entry) else float(str(column[0]))
+        return None
+
+    def table(self, key: Key) -> np.ndarray:
+        """Return a quantity's numbers by count, NaN where not known and last: a recipe's go on."""
+        start, numbers = self.trace.start, self.column(key)
+        if callable(entry := self.entry(key)):
+            start, numbers = 0, evaluate(entry, np.arange(start + 2 * len(self.trace)))
+        return np.pad(numbers, (start, 1), constant_values=np.nan)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A run that is changed, the other that it is to give, and whether the reference is changed."""
+
+    base: Run
+    target: Run
+    changes_reference: bool
+
+    @functools.cached_property
+    def keys(self) -> list[Key]:
+        """The quantities that both have, without a number missing."""
+        sides = (self.base, self.target)
+        first, second = ({**side.trace.groups, "": side.trace.run} for side in sides)
+        both = [(k, n) for k, group in first.items() for n in group if n in second.get(k, {})]
+        return [k for k in both if not any(np.isnan(side.column(k)).any() for side in sides)]
+
+    @functools.cached_property
+    def differing(self) -> dict[Key, np.ndarray]:
+        """The rows at which each quantity differs, (n,), of those that differ."""
+        wrong = {key: ~self.is_same(key, self.base.column(key)) for key in self.keys}
+        return {key: rows for key, rows in wrong.items() if rows.any()}
+
+    @functools.cached_property
+    def stated_epoch(self) -> int | None:
+        """Iterations in an epoch, where a recipe states them."""
+        entries = (run.entry(key) for run in (self.base, self.target) for key in self.keys)
+        parts = (expression(node) for entry in entries for _, node in nodes(entry))
+        lengths = (a["steps_per_epoch"] for factory, a in parts if factory is schedules.per_epoch)
+        return next((int(n) for n in lengths if is_number(n)), None)
+
+    @functools.cached_property
+    def epoch(self) -> int | None:
+        """Rows in an epoch, where a recipe states them or a curve changes at multiples only."""
+        steps = [self.stated_epoch or 0]
+        for run in (self.base, self.target) if not steps[0] else ():
+            for key in self.keys:
+                rows = np.flatnonzero(np.diff(run.column(key))) + 1 + run.trace.start
+                alone = rows[1:][np.diff(rows) > 1]  # not in a warm-up, where each row changes
+                steps.append(int(np.gcd.reduce(alone)) if len(alone) > 1 else 0)
+        return max(steps) if max(steps) > 1 else None
+
+    def sample(self, key: Key) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows that differ, around changes and evenly spread, ascending; rows that do not."""
+        x, wrong = self.target.column(key), self.differing[key]
+        rows, right = np.flatnonzero(wrong), np.flatnonzero(~wrong)
+        before = np.flatnonzero(np.diff(x))
+        changes = np.intersect1d([before, before + 1], rows)
+        few = [_spread(changes, SAMPLED // 2), _spread(rows, SAMPLED // 2 - 2), rows[:2]]
+        few = np.unique(np.concatenate(few))
+        beside = [np.intersect1d([rows[0] - 1, rows[-1] + 1], right), _spread(right, GUARDS - 2)]
+        guards = np.resize(np.concatenate(beside), len(right) and GUARDS)
+        return np.pad(few, (0, SAMPLED - len(few)), "edge"), guards
+
+    def is_same(self, key: Key, values: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
+        """Return where values are the other run's, as ``equal`` has it, or 0 but for rounding."""
+        x = self.target.column(key)
+        peak, is_exact = np.abs(x).max(), x.dtype == values.dtype == np.float64
+        with np.errstate(invalid="ignore", over="ignore"):
+            distance = np.abs(values.astype(np.float64) - x[rows])
+            same = values.astype(np.float32) == x[rows].astype(np.float32)
+        if is_exact:
+            same &= distance <= FLOAT64_BOUND * peak
+        return same | (distance <= ZERO_TOLERANCE * peak)
+
+    def fit(self, key: Key, curve: np.ndarray, cause: Cause) -> Cause | None:
+        """Return the cause with the rows at which a curve acts; None if it fails at one of these."""
+        x, wrong, known = self.target.column(key), self.differing[key], ~np.isnan(curve)
+        bad = known & ~self.is_same(key, curve)
+        first, last = int(wrong.argmax()), len(wrong) - int(wrong[::-1].argmax())
+        seen = known & wrong
+        is_enough = seen.sum() >= LEAST_KNOWN * wrong.sum() or len(np.unique(x[seen])) >= MANY
+        if not is_enough or bad[first:last].any():
+            return None
+        return dataclasses.replace(
+            cause,
+            quantities=(key,),
+            start=self.base.trace.start + first if bad[:first].any() else None,
+            stop=self.base.trace.start + last if bad[last:].any() else None,
+            known=float(known.mean()),
+            curves={key: curve},
+            changes_reference=self.changes_reference,
+        )
+
+    def count_prefix(self, key: Key, curve: np.ndarray) -> int:
+        """Return how many rows a curve reproduces from the first that differs on, before it fails."""
+        bad, rows = ~self.is_same(key, curve), np.flatnonzero(self.differing[key])
+        bad &= ~np.isnan(curve)
+        is_prefix = bad[rows[0] : rows[-1] + 1].any() and not bad[: rows[0]].any()
+        return int(bad[rows[0] :].argmax()) if is_prefix else 0
+
+
+def _spread(rows: np.ndarray, n: int) -> np.ndarray:
+    """At most ``n`` of the rows, the first and the last among them."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))] if len(rows) else rows
