@@ -7,7 +7,6 @@ import numpy as np
 from jaxsched._trace import Trace, warmup_end
 
 try:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -25,45 +24,29 @@ STYLES = (
 
 
 def figure_of(trace: Trace, size: tuple[float, float] | None = None) -> Figure:
-    """Draw the learning rate and the momentum of each group.
-
-    Args:
-      trace: the run.
-      size: width and height in inches; if not given, 8 by 3 a quantity.
-    """
+    """Draw each group's learning rate and momentum; ``size`` is width and height in inches."""
     used = {name for group in trace.groups.values() for name in group}
     names = [name for name in ("learning_rate", "momentum", "b1") if name in used]
     size = size or (8, 1 + 3 * len(names))
     figure = Figure(size, dpi=150, layout="constrained", facecolor="white")
-    end = warmup_end(trace)
+    end, iterations = warmup_end(trace), trace.start + np.arange(len(trace))
     axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
     for ax, name in zip(axes, names, strict=True):
-        _draw(ax, trace, name)
+        for (label, group), style in zip(sorted(trace.groups.items()), itertools.cycle(STYLES)):
+            if name in group:
+                ax.plot(iterations, group[name], label=label, **style)
+        ax.set_title(name.replace("_", " ").capitalize(), loc="left", fontweight="bold")
+        ax.set_ylabel(name.replace("_", " "))
+        ax.grid(color="#DDDDDD", linewidth=0.6)
+        ax.margins(x=0.01)
         if end is not None:
             ax.axvline(end, color="#555555", linewidth=1, linestyle="--")
     if end is not None:
-        axes[0].annotate(
-            f"warm-up ends at iteration {end}",
-            (end, 1),
-            (4, -4),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            verticalalignment="top",
-            color="#333333",
-        )
+        place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
+        text = f"warm-up ends at iteration {end}"
+        axes[0].annotate(text, (end, 1), (4, -4), color="#333333", **place)
     axes[-1].set_xlabel("iteration")
     handles, labels = axes[0].get_legend_handles_labels()
     legend = {"loc": "outside upper center", "ncols": len(labels), "handlelength": 4}
     figure.legend(handles, labels, frameon=False, **legend)
     return figure
-
-
-def _draw(axes: Axes, trace: Trace, name: str) -> None:
-    iterations = trace.start + np.arange(len(trace))
-    for (label, group), style in zip(sorted(trace.groups.items()), itertools.cycle(STYLES)):
-        if name in group:
-            axes.plot(iterations, group[name], label=label, **style)
-    axes.set_title(name.replace("_", " ").capitalize(), loc="left", fontweight="bold")
-    axes.set_ylabel(name.replace("_", " "))
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.margins(x=0.01)

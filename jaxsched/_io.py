@@ -9,16 +9,9 @@ from typing import BinaryIO
 
 
 def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
-    """Return a file's text, UTF-8.
-
-    Raises:
-      ValueError: it has more than ``max_bytes``, or is no UTF-8.
-      OSError: it cannot be read.
-    """
-    data = bytearray()
+    """Return a file's text; refuse one of more than ``max_bytes``, or that is no UTF-8."""
     with open(path, "rb") as file:  # a device has no size, and may have no end
-        while len(data) <= max_bytes and (chunk := file.read(2**20)):
-            data += chunk
+        data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(f"it must have at most {max_bytes:,} bytes, got more")
     return data.decode()
@@ -28,11 +21,8 @@ def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write to a temporary file and rename it to ``path``, or to what that links to, on success.
 
-    Where an error ends it, what was there stays: no half a file is ever seen.
-
-    Raises:
-      OSError: the folder cannot be written to.
-      ValueError: a device, a pipe or a folder is there.
+    Where an error ends it, what was there stays: no half a file is ever seen. A device, a pipe or a
+    folder is a ValueError.
     """
     path = _target(path)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")

@@ -215,8 +215,12 @@ class Recipe:
           ValueError: an iteration below 0, or one at which a schedule has no value.
         """
         is_traced = isinstance(iteration, Tracer)
-        if not is_traced and np.any(np.asarray(iteration) < 0):
-            raise ValueError(f"iteration must be at least 0, got {iteration}.")
+        if not is_traced:
+            counts = np.asarray(iteration)
+            if counts.dtype.kind not in "biuc":  # a schedule refuses a complex one
+                raise TypeError(f"iteration must be an integer, got {describe(iteration)}.")
+            if counts.dtype.kind != "c" and (counts < 0).any():
+                raise ValueError(f"iteration must be at least 0, got {iteration}.")
         values = _scheduled.numeric_hyperparameters(self._values(iteration))
         if not is_traced:
             return values

@@ -20,17 +20,15 @@ from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
 SUFFIXES = (".yaml", ".yml", ".json")
-MAX_BYTES = 2**26
-"""Of a file: the table of one hyperparameter at 3 million iterations."""
-
+MAX_BYTES = 2**26  # of a file: the table of one hyperparameter at 3 million iterations
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64"),
 )
 
+# YAML 1.1 reads an exponent only after a decimal point, and only with its sign.
 FLOAT = r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)"
 NUMBERS = {"float": re.compile(f"^({FLOAT})$"), "int": re.compile(r"^[-+]?(0|[1-9]\d*)$")}
-"""YAML 1.1 reads an exponent only after a decimal point, and only with its sign."""
 
 FACTORIES: Mapping[str, Callable[..., Any]] = {
     name: function
@@ -49,11 +47,9 @@ RULES: Mapping[str, Callable[..., Any]] = {
 }
 """The update rules that a file may name."""
 
+# Fields of a recipe that have fields of their own; and those that are numbers and strings.
 PARTS = {"accumulation": optimizers.Accumulation, "ema": optimizers.EMA}
-"""Fields of a recipe that have fields of their own."""
-
 PLAIN = ("clip_norm", "clip_value", "start", "clock", "length")
-"""Fields of a recipe that are numbers and strings."""
 
 
 def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
@@ -153,8 +149,8 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
         raise ValueError(shorten(f"{os.fspath(path)} {reason}")) from error
 
 
+# What the content of a file may raise.
 REFUSED = TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError
-"""What the content of a file may raise."""
 
 
 def _has_function(value: Any) -> bool:

@@ -9,14 +9,10 @@ from typing import Any
 from jaxsched._schedule import show
 from jaxsched._validate import shorten
 
-MAX_ROWS = 12
-"""Groups, and schedules, that are written out."""
-
+MAX_ROWS = 12  # groups, and schedules, that are written out
+# Characters of a value in the table, what is longer being written below it; and of a line there.
 MAX_WIDTH, MAX_LINE = 24, 160
-"""Characters of a value in the table, what is longer being written below it; and of a line there."""
-
-HTML_ROWS = 2000
-"""Iterations of the picture where the recipe has no length."""
+HTML_ROWS = 2000  # iterations of the picture where the recipe has no length
 
 
 def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:

@@ -28,11 +28,9 @@ ScheduleLike = Callable[[Any], ArrayLike]
 Hyperparameter = ArrayLike
 """A number, or a scalar array, which JAX may be tracing."""
 
-MAX_SHOWN = 100
-"""Values of a sequence that ``repr`` writes out."""
-
+MAX_SHOWN = 100  # values of a sequence that repr writes out
+# Packages whose functions repr writes without their module.
 UNQUALIFIED = ("jaxsched", "__main__", "builtins")
-"""Packages whose functions ``repr`` writes without their module."""
 
 
 class FrozenDict(Mapping[str, Any]):
@@ -277,7 +275,12 @@ def as_float64(value: Any) -> Any:
 
     To be called where x64 is enabled.
     """
-    return float(value) if is_number(value) else jnp.asarray(value).astype(jnp.float64)
+    if is_number(value):
+        return float(value)
+    array = jnp.asarray(value)
+    if jnp.iscomplexobj(array):
+        raise TypeError(f"schedules must have real values, got {array.dtype}.")
+    return array.astype(jnp.float64)
 
 
 def freeze(value: Any) -> Any:

@@ -13,21 +13,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxsched._io import atomic_write
-from jaxsched._validate import describe, shorten
+from jaxsched._validate import describe, is_number, require_count, shorten
 
 FORMAT = "jaxsched.Trace 3"
+# Formats of version 0.1.0: the header is in meta; the first lacks the names of its columns.
 OLD_FORMATS = ("jaxsched.Trace 1", "jaxsched.Trace 2")
-"""Formats of version 0.1.0: the header is in ``meta``; the first lacks the names of its columns."""
-
-MAX_BYTES = 2**29
-"""Of a file's arrays, once expanded, unless ``load`` gets another limit."""
-
+MAX_BYTES = 2**29  # of a file's arrays, once expanded, unless load gets another limit
 NOT_CLOSED = (
     "is of a recording that was not closed: what the script did after its last row is not known."
 )
 
-VERSIONS = ("torch", "torchvision", "numpy", "python")
-"""Keys of an old ``meta`` that are versions."""
+VERSIONS = ("torch", "torchvision", "numpy", "python")  # keys of an old meta that are versions
 
 Groups = Mapping[str, Mapping[str, Any]]
 """``{label: {name: value}}``."""
@@ -129,6 +125,22 @@ class Trace:
                     "Put it into the label."
                 )
             return _column(f"{label}/{name}", values)
+
+        require_count("start of a trace", self.start)
+        for name, keys in (
+            ("ema", {"decay", "tau"}),
+            ("accumulation", {"steps_per_epoch"}),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, Mapping) and not keys <= set(value):
+                raise ValueError(
+                    f"{name} of a trace must have {', '.join(sorted(keys))}, got {describe(value)}."
+                )
+        for label, group in self.constants.items():
+            if not isinstance(group, Mapping) or not all(map(is_number, group.values())):
+                raise TypeError(
+                    f"constants of group {label} must be numbers by name, got {describe(group)}."
+                )
 
         def switch(_: str, name: str, value: Any) -> Any:
             return tuple(value) if isinstance(value, list) else value  # which a file has for it

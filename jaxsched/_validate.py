@@ -17,8 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 INT32_LIMIT = 2**31
-MAX_MESSAGE = 500
-"""Characters of an error message."""
+MAX_MESSAGE = 500  # characters of an error message
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -60,17 +59,7 @@ def is_real_array(value: Any) -> bool:
 
 
 def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> None:
-    """Refuse a concrete ``value`` that breaks ``rule``.
-
-    Args:
-      name: the argument, as its caller wrote it.
-      value: the value passed.
-      rule: the end of the sentence, ``"at least 0"``.
-      holds: a function of a concrete value; false where the rule is broken.
-
-    Raises:
-      ValueError: ``warmup_iterations must be at least 0, got -3``.
-      TypeError: the same sentence, for a value of a type that ``holds`` cannot take.
+    """Refuse a concrete ``value`` that breaks ``rule``, or whose type ``holds`` cannot take.
 
     >>> require("lrf", -1.0, "a finite number of at least 0", lambda v: v >= 0)
     Traceback (most recent call last):
@@ -79,26 +68,23 @@ def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> No
     """
     if isinstance(value, jax.Array):
         return
-    error: type[Exception] = ValueError
+    error = ValueError
     try:
-        valid = bool(holds(value))
+        if holds(value):
+            return
     except TypeError:
-        valid, error = False, TypeError
+        error = TypeError
     except (ValueError, OverflowError):
-        valid = False
-    if not valid:
-        raise error(f"{name} must be {rule}, got {describe(value)}")
+        pass
+    raise error(f"{name} must be {rule}, got {describe(value)}")
 
 
 def require_count(name: str, value: Any, *, at_least: int = 0) -> None:
     """Refuse a concrete ``value`` that is not an integer of at least ``at_least``."""
-    require(name, value, f"an integer of at least {at_least}", lambda v: _index(v) >= at_least)
-
-
-def _index(value: Any) -> int:
+    rule = f"an integer of at least {at_least}"
     if isinstance(value, bool | np.bool_):
-        raise TypeError("a bool is not a count")
-    return operator.index(value)
+        raise TypeError(f"{name} must be {rule}, got {describe(value)}")
+    require(name, value, rule, lambda v: operator.index(v) >= at_least)
 
 
 def require_nonnegative(**values: Any) -> None:
@@ -120,6 +106,7 @@ def require_below_int32(name: str, value: Any) -> None:
 
 
 BETA = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+# Of the update rules' arguments; the others are finite and at least 0.
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "b1": BETA,
     "b2": BETA,
@@ -129,10 +116,7 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "eta_minus": ("above 0 and below 1", lambda v: 0 < v < 1),
     "eta_plus": ("a finite number above 1", lambda v: 1 < v < float("inf")),
 }
-"""Of the update rules' arguments; the others are finite and at least 0."""
-
-SMALLEST = {
-    # 0 / 0 would be NaN where torch divides.
+SMALLEST = {  # 0 / 0 would be NaN where torch divides
     "eps": (1.1754943508222875e-38, "1.1754944e-38, below which XLA takes float32 for 0"),
     "eps1": (1.084203e-19, "1.084203e-19, below whose square XLA takes float32 for 0"),
 }

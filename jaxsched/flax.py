@@ -20,11 +20,10 @@ except ModuleNotFoundError as _error:
 
 __all__ = ["NORMS", "by_module"]
 
-NORMS = (
+NORMS = (  # normalisation layers; a subclass counts as one
     *(nnx.BatchNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.LayerNorm, nnx.RMSNorm),
     *(nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm),
 )
-"""Normalisation layers; a subclass counts as one."""
 
 
 def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -32,13 +31,11 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
 
     Args:
       module: an ``nnx.Module``, or a Linen module.
-      *args: sample inputs of a Linen module, arrays or their shapes; it is only
-        traced, not run.
+      *args: sample inputs of a Linen module, arrays or their shapes; it is only traced, not run.
       **kwargs: what else a Linen module's call needs, ``train=False``, say.
 
     Returns:
-      A tree of labels, for ``recipe.optimizer``: like ``nnx.state(module, nnx.Param)``,
-      or like the collection ``"params"``.
+      A tree of labels for ``recipe.optimizer``, like ``nnx.state(module, nnx.Param)`` or ``"params"``.
 
     Raises:
       ValueError: ``module`` is neither; ``args`` are given with an ``nnx.Module``.
@@ -70,9 +67,7 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
         return call(*call_args, **call_kwargs)
 
     with nn.intercept_methods(note):
-        shapes = jax.eval_shape(
-            lambda *inputs: module.init(jax.random.key(0), *inputs, **kwargs), *args
-        )
+        shapes = jax.eval_shape(lambda *xs: module.init(jax.random.key(0), *xs, **kwargs), *args)
     return _labels(seen, shapes["params"])
 
 

@@ -6,7 +6,7 @@ of ``params`` that returns one.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeAlias, Union
 
 import jax
@@ -29,8 +29,7 @@ __all__ = [
     "torch_names",
 ]
 
-FROZEN = "frozen"
-"""Label of parameters that get no update and no decay."""
+FROZEN = "frozen"  # the label of parameters that get no update and no decay
 
 Path = tuple[str, ...]
 
@@ -46,7 +45,6 @@ class LabelFunction(Protocol):
 
     def __call__(self, params: Any, /) -> Any:
         """Return the label of each leaf of ``params``."""
-        ...
 
 
 LabelTree: TypeAlias = Union[  # noqa: UP007, for the alias names itself
@@ -198,10 +196,9 @@ def freeze(labels: Labels, pattern: str) -> LabelFunction:
     compiled = re.compile(pattern)
 
     def frozen(params: Any) -> Any:
-        def label(path: Path, label: str) -> str:
-            return FROZEN if compiled.search("/".join(path)) else label
-
-        return _tree(params, map(label, leaf_paths(params), jax.tree.leaves(fit(labels, params))))
+        paths, tree = map("/".join, leaf_paths(params)), fit(labels, params)
+        pairs = zip(paths, jax.tree.leaves(tree), strict=True)
+        return _tree(params, [FROZEN if compiled.search(path) else x for path, x in pairs])
 
     return frozen
 
@@ -250,19 +247,14 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
     return fitted
 
 
-def _tree(params: Any, labels: Iterable[str | None]) -> Any:
+def _tree(params: Any, labels: Sequence[str | None]) -> Any:
     """Return labels, one a leaf of ``params``, as a tree of that structure; refuse None."""
-    labels = list(labels)
-    missing = [
-        "/".join(path) or "(the tree itself)"
-        for path, label in zip(leaf_paths(params), labels, strict=True)
-        if label is None
-    ]
+    named = zip(map("/".join, leaf_paths(params)), labels, strict=True)
+    missing = [path or "(the tree itself)" for path, label in named if label is None]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ValueError(
             f"{len(missing)} of {len(labels)} parameters {'has' if len(missing) == 1 else 'have'} "
-            f"no group: {', '.join(missing[:5])}{more}. "
-            'Add a rule, or pass default="weight".'
+            f'no group: {", ".join(missing[:5])}{more}. Add a rule, or pass default="weight".'
         )
     return jax.tree.unflatten(jax.tree.structure(params), labels)

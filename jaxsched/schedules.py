@@ -278,7 +278,8 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
     Returns:
       A schedule of integer counts. Before ``start``, and past its end without ``then``, it
       refuses concrete counts and is NaN at traced ones. A fraction is refused, and cut off where
-      it is traced.
+      it is traced. A gradient through ``jnp.where(count < n, table(count), other)`` is NaN past the
+      end too; ``then`` and ``jax.lax.cond`` evaluate the table within it alone.
 
     Raises:
       TypeError: the values are no real numbers.
@@ -292,7 +293,7 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
     >>> table([0.5, 0.25])(2)
     Traceback (most recent call last):
     ...
-    ValueError: the table holds counts 0 to 1, got 2. Tabulate more steps.
+    ValueError: the table holds counts 0 to 1, got 2. Give more steps, of from_torch more iterations.
     """
     values = np.asarray(values)
     if values.dtype.kind in "OSUMmc":  # NumPy would read None as NaN and text as what it says
@@ -319,7 +320,7 @@ def table_formula(
         if outside.size:
             raise ValueError(
                 f"the table holds counts {start} to {start + last}, got {outside.flat[0]}. "
-                "Tabulate more steps."
+                "Give more steps, of from_torch more iterations."
             )
         between = counts[counts != np.floor(counts)]
         if between.size:

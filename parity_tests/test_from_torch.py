@@ -487,11 +487,11 @@ ERRORS = {
     ),
     "past-the-end": (
         lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).at(9),
-        "the table holds counts 0 to 2, got 3. Tabulate more steps.",
+        "the table holds counts 0 to 2, got 3. Give more steps, of from_torch more iterations.",
     ),
     "traced-past-the-end": (
         lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).trace(10),
-        "the table holds counts 0 to 2, got 3. Tabulate more steps.",
+        "the table holds counts 0 to 2, got 3. Give more steps, of from_torch more iterations.",
     ),
     "too-far": (
         lambda: from_torch(

@@ -204,7 +204,7 @@ def test_a_recipe_starts_at_the_step_of_its_scheduler(case):
         warnings.simplefilter("always")
         recipe = convert(scheduler, steps_per_epoch=7, batches_done=2, iterations=50)
     note = (
-        "start must be given where the scheduler does not count the steps of the run, got "
+        "start must be given where the steps of the run are not known, got "
         f"{name}: iterations count from 0."
     )
     messages = [str(w.message) for w in caught if "start must be given" in str(w.message)]
@@ -483,3 +483,17 @@ def test_a_rate_that_a_recording_never_changed_ends_with_it():
     assert replayed.groups["0"]["momentum"] == 0.9
     stated = Recipe({"0": {"learning_rate": 0.1}})
     assert Recipe.from_trace(stated.trace(4)).groups["0"]["learning_rate"] == 0.1
+
+
+def test_an_optimizer_without_a_scheduler_that_has_made_updates_does_not_tell_its_start():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([parameter])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert from_torch(optimizer).start == 0
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    with pytest.warns(UserWarning, match="steps of the run are not known, got Adam"):
+        recipe = from_torch(optimizer)
+    assert "note" in recipe.origin.arguments
+    assert from_torch(optimizer, start=1).start == 1

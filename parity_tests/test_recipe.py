@@ -427,3 +427,14 @@ def test_a_function_that_jax_cannot_trace_is_refused_with_the_way_round(use, tmp
         USES[use](BY_HAND, tmp_path)
     assert len(str(failure.value)) < 300
     USES[use](Recipe(TABULATED), tmp_path)
+
+
+@pytest.mark.parametrize("iteration", ["a", None, float("nan")], ids=str)
+def test_what_is_no_iteration_is_refused(iteration):
+    with pytest.raises(TypeError, match="iteration must be an integer, got"):
+        Recipe({"all": {"learning_rate": 0.1}}).at(iteration)
+
+
+def test_complex_rates_are_refused():
+    with pytest.raises(TypeError, match="schedules must have real values, got complex"):
+        Recipe({"all": {"learning_rate": lambda i: 1j * i}}).at(0)

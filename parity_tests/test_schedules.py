@@ -164,7 +164,9 @@ def test_tabulate_runs_a_function_that_cannot_be_traced():
     expected = np.array([factor(c) for c in range(10)], np.float32)
     np.testing.assert_array_equal(jax.jit(schedule)(jnp.arange(10)), expected)
     assert math.isnan(jax.jit(schedule)(25))
-    with pytest.raises(ValueError, match=r"the table holds counts 0 to 9, got 10\. Tabulate more"):
+    with pytest.raises(
+        ValueError, match=r"the table holds counts 0 to 9, got 10\. Give more steps"
+    ):
         schedule(10)
     with pytest.raises(TypeError):
         jax.jit(lambda c: factor(c))(3)

@@ -522,7 +522,7 @@ OTHERS = {
         optax.inject_hyperparams(optax.sgd)(0.2),
         of(torch.optim.SGD, lr=0.1),
         "^the two part at update 0: learning_rate of 0 is 0.2 for torch's 0.1, 0.1 off where "
-        "1e-12 is allowed.\nno usual mistake explains it$",
+        "1e-12 is allowed.\nlikely cause: learning_rate 0.2 for 0.1, or gradients times 2.0$",
     ),
     "epsilon's place": (
         optax.rmsprop(1e-3, decay=0.99, eps_in_sqrt=True),
@@ -573,3 +573,14 @@ def test_groups_and_a_tree_of_the_users_own():
     swapped = r"^the two part at update 0: (learning_rate|weight_decay) of (bias|weight) is "
     with pytest.raises(AssertionError, match=swapped):
         assert_optimizer_matches(tx, factory, params=params, labels=["weight", "bias"], updates=10)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RAdam])
+def test_a_state_without_a_number_that_the_rule_keeps_is_refused(kind):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = kind([parameter])
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    tx, params = optimizers.nadam(0.1), {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match="the state of w must hold mu_product, got step"):
+        import_state(optimizer.state_dict(), tx, params, {"w": 0})

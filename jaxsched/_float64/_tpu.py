@@ -42,8 +42,7 @@ def bind_float64(function: Callable[[], Any]) -> Any:
     return structure.unflatten(next(found) if leaf is None else leaf for leaf in leaves)
 
 
-MAX_UNROLLED = 64
-"""The longest loop that ``hidden`` unrolls, in steps: each is compiled by itself."""
+MAX_UNROLLED = 64  # the longest loop that hidden unrolls, in steps: each is compiled by itself
 
 # As "How JAX primitives work" in JAX's documentation has it.
 _float64 = Primitive("float64")
@@ -71,11 +70,6 @@ def _plain(*args: Any, jaxpr: Jaxpr, on_tpu: bool = False) -> list[Any]:
         return hidden(program) if on_tpu else jaxpr_as_fun(program)()
 
 
-def _eager(*args: Any, jaxpr: Jaxpr) -> list[Any]:
-    """Step by step: under ``jit`` it would be compiled anew at each call."""
-    return _plain(*args, jaxpr=jaxpr, on_tpu=jax.default_backend() == "tpu")
-
-
 def _batched(args: Sequence[Any], axes: Sequence[Any], *, jaxpr: Jaxpr) -> Any:
     several = {v for v, axis in zip(jaxpr.constvars, axes, strict=True) if axis is not None}
     for equation in jaxpr.eqns:
@@ -101,16 +95,15 @@ def _differentiated(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: J
     return _float64.bind(*primals, jaxpr=jaxpr), found
 
 
-def _to_lojax(*args: Any, jaxpr: Jaxpr) -> list[Any]:
-    """Bind the program without JAX's high-level primitives, as JAX 0.12 asks before it compiles.
-
-    Its ``searchsorted`` is one, and so in the search of ``jnp.interp``.
-    """
-    return _bound(lambda: _plain(*args, jaxpr=jaxpr), low=True)
-
-
-vars(_float64)["to_lojax"] = _to_lojax
-_float64.def_impl(_eager)
+# JAX 0.12 asks for the program without its high-level primitives before it compiles. Its
+# searchsorted is one, and so in the search of jnp.interp.
+vars(_float64)["to_lojax"] = lambda *args, jaxpr: _bound(
+    lambda: _plain(*args, jaxpr=jaxpr), low=True
+)
+# Step by step: under jit it would be compiled anew at each call.
+_float64.def_impl(
+    lambda *args, jaxpr: _plain(*args, jaxpr=jaxpr, on_tpu=jax.default_backend() == "tpu")
+)
 _float64.def_abstract_eval(lambda *_, jaxpr: [atom.aval for atom in jaxpr.outvars])
 mlir.register_lowering(_float64, mlir.lower_fun(_plain, multiple_results=True))
 _on_tpu = functools.partial(_plain, on_tpu=True)
@@ -122,15 +115,10 @@ ad.primitive_jvps[_float64] = _differentiated
 def hidden(program: ClosedJaxpr, *args: Any) -> list[Any]:
     """What a program computes, its float64 constants hidden, by the functions below."""
     jaxpr = program.jaxpr
-    literals: list[Any] = [
-        atom
-        for atoms in (*(equation.invars for equation in jaxpr.eqns), jaxpr.outvars)
-        for atom in atoms
-        if isinstance(atom, Literal)
-    ]
-    constants = _unseen(
-        *program.consts, *(jnp.asarray(atom.val, atom.aval.dtype) for atom in literals)
-    )
+    atoms = [*(atom for equation in jaxpr.eqns for atom in equation.invars), *jaxpr.outvars]
+    literals: list[Any] = [atom for atom in atoms if isinstance(atom, Literal)]
+    values = [jnp.asarray(atom.val, atom.aval.dtype) for atom in literals]
+    constants = _unseen(*program.consts, *values)
     # A literal is known by what it is, not by its value: 1 may be of several dtypes.
     names = [*jaxpr.constvars, *map(id, literals), *jaxpr.invars]
     known: dict[Any, Any] = dict(zip(names, [*constants, *args], strict=True))
@@ -154,10 +142,8 @@ def _unseen(*values: Any) -> list[Any]:
 
 def _results(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     name, parameters = equation.primitive.name, equation.params
-    if name in ("jit", "pjit"):
-        return hidden(parameters["jaxpr"], *inputs)
-    if name in ("custom_jvp_call", "custom_vjp_call", "eval_jaxpr"):
-        return hidden(parameters["call_jaxpr"], *inputs)
+    if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "eval_jaxpr"):
+        return hidden(parameters["jaxpr" if "jaxpr" in parameters else "call_jaxpr"], *inputs)
     if name in ("checkpoint", "remat2"):
         return hidden(ClosedJaxpr(parameters["jaxpr"], ()), *inputs)
     if name == "cond":
@@ -252,11 +238,5 @@ def sqrt(x: jax.Array) -> jax.Array:
     return root
 
 
-FUNCTIONS = {
-    "cos": cos,
-    "sin": functools.partial(cos, quadrants=-1),
-    "exp": exp,
-    "log": log,
-    "pow": power,
-    "sqrt": sqrt,
-}
+sin = functools.partial(cos, quadrants=-1)
+FUNCTIONS = {"cos": cos, "sin": sin, "exp": exp, "log": log, "pow": power, "sqrt": sqrt}

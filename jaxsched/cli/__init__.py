@@ -10,8 +10,7 @@ from typing import Any
 
 __all__ = ["main"]
 
-MIN_COLUMNS = 40
-"""Of a terminal: in a narrower one tyro draws its help without end."""
+MIN_COLUMNS = 40  # of a terminal: in a narrower one tyro draws its help without end
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

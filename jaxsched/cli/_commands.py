@@ -23,16 +23,8 @@ from jaxsched.cli._files import export, plot, record
 from jaxsched.cli._verify import verify
 from jaxsched.examples._train import train
 
-COMMANDS: dict[str, Callable[..., int | None]] = {
-    "train": train,
-    "plot": plot,
-    "export": export,
-    "record": record,
-    "verify": verify,
-}
-
-PLAIN = (bool, int, float, str, Path, type(None))
-"""Types of options that a command line can hold."""
+COMMANDS: dict[str, Callable] = {f.__name__: f for f in (train, plot, export, record, verify)}
+PLAIN = (bool, int, float, str, Path, type(None))  # types of options that a command line can hold
 
 
 def run(words: list[str]) -> int:
@@ -67,12 +59,8 @@ def run(words: list[str]) -> int:
 
 def factories() -> dict[str, Callable[..., Recipe]]:
     """The functions in ``recipes.__all__`` that return a recipe."""
-    public = {name: getattr(recipes, name) for name in recipes.__all__}
-    return {
-        name: function
-        for name, function in public.items()
-        if inspect.isfunction(function) and typing.get_type_hints(function)["return"] is Recipe
-    }
+    functions = [f for name in recipes.__all__ if inspect.isfunction(f := getattr(recipes, name))]
+    return {f.__name__: f for f in functions if typing.get_type_hints(f)["return"] is Recipe}
 
 
 def _chosen(

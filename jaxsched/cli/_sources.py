@@ -21,8 +21,8 @@ from jaxsched._schedule import traceable
 from jaxsched._trace import Trace
 from jaxsched.optimizers._scheduled import ScheduledState
 
+# What a transformation is run on that comes without parameters: a leaf of each usual label.
 PARAMS = {"kernel": (2, 2), "bias": (2,), "scale": (2,)}
-"""What a transformation is run on that comes without parameters: a leaf of each usual label."""
 
 
 def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
@@ -98,8 +98,7 @@ def _run(path: str, name: str) -> Any:
     # A name of its own, so that two files of one name can be compared.
     module = f"jaxsched_user_{zlib.crc32(str(Path(path).absolute()).encode()):08x}"
     spec: Any = importlib.util.spec_from_file_location(module, path)
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded
+    sys.modules[module] = loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     if not hasattr(loaded, name):
         names = [known for known in vars(loaded) if not known.startswith("_")]

@@ -11,8 +11,7 @@ from jaxsched._validate import describe, require_nonnegative, shorten
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
 """A mapping, the path of a YAML file, or ``None`` for the original's defaults."""
 
-MAX_BYTES = 2**20
-"""Of a YAML file."""
+MAX_BYTES = 2**20  # of a YAML file
 
 ALIASES = {
     "batch_size": "batch",

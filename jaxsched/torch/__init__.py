@@ -1,7 +1,7 @@
 """Live PyTorch objects: converted, recorded, their state carried over, updates side by side.
 
-Only here is torch imported. Recipes made here count iterations from the live
-objects' next batch, which is 0; recordings say what they count.
+Only here is torch imported. Recipes made here count iterations from the start of the run;
+recordings say what they count.
 """
 
 try:

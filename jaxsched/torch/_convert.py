@@ -22,22 +22,16 @@ from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
 from jaxsched.schedules import per_epoch, shift, table
 from jaxsched.torch._detached import Ended, detached, rows
-from jaxsched.torch._groups import labelled, reader, rule_of, unwrap
+from jaxsched.torch._groups import has_made_updates, labelled, reader, rule_of, unwrap
 
-HORIZON = 100_000
-"""Steps of the scheduler that are recorded where ``iterations`` is not given."""
-
+HORIZON = 100_000  # steps of the scheduler that are recorded where iterations is not given
+# Steps on which a closed form is checked, besides SPANS; and the longest span that is.
 MIN_CHECKED, MAX_CHECKED = 1_000, 1_000_000
-"""Steps on which a closed form is checked, besides ``SPANS``; and the longest span that is."""
-
+# Attributes of schedulers: the steps of a period, or to the last change.
 SPANS = ("total_iters", "step_size", "T_max", "T_i", "total_size", "total_steps", "anneal_epochs")
-"""Attributes of schedulers: the steps of a period, or to the last change."""
-
+# The most that a closed form may differ from torch's recursion, and what each step adds to it, as
+# shares of the peak. Measured: 4.5e-11 after 100,000 steps, of cosines of 10 to 30,000.
 BOUND, DRIFT = 1e-11, 1e-15
-"""The most that a closed form may differ from torch's recursion, and what each step adds to it.
-
-Shares of the peak. Measured: 4.5e-11 after 100,000 steps, of cosines of 10 to 30,000.
-"""
 
 
 def from_torch(
@@ -53,14 +47,13 @@ def from_torch(
 ) -> Recipe:
     """The recipe that a live optimizer and scheduler would go on with.
 
-    A copy of the scheduler is stepped on a stand-in for the optimizer and what it
-    sets is recorded: a table, equal to the bit. Outside it concrete iterations are refused and
-    traced ones give NaN, unless the scheduler is one of torch.optim's and its
-    ``jaxsched.lr_scheduler`` is within 1e-11 of the peak (and 1e-15 a step) of 1,000 steps past
-    the next turn of its period, or past its last change: that closed form then gives the
-    iterations after the table, and those before it. What is constant in the recording is a
-    number of the recipe, but for the learning rate and a momentum that the scheduler cycles. The
-    live objects stay as they are.
+    A copy of the scheduler is stepped on a stand-in for the optimizer and what it sets is recorded:
+    a table, equal to the bit. Outside it concrete iterations are refused and traced ones give NaN,
+    unless the scheduler is one of torch.optim's and its ``jaxsched.lr_scheduler`` is within 1e-11
+    of the peak (and 1e-15 a step) of 1,000 steps past the next turn of its period, or past its last
+    change: that closed form then gives the iterations after the table, and those before it. What is
+    constant in the recording is a number of the recipe, but for the learning rate and a momentum
+    that the scheduler cycles. The live objects stay as they are.
 
     Args:
       optimizer: of any class of torch.optim that ``jaxsched.optimizers`` has, with
@@ -73,7 +66,8 @@ def from_torch(
       start: the iteration of the next batch, counted from the start of the run. If not given,
         ``last_epoch * steps_per_epoch + batches_done``, where ``last_epoch`` is the steps that
         the scheduler has made; else 0, with a warning: ChainedScheduler, SWALR, an object that is
-        no LRScheduler, restarts stepped by fractions, a ``last_epoch`` that was set.
+        no LRScheduler, restarts stepped by fractions, a ``last_epoch`` that was set, an optimizer
+        without a scheduler that has made updates.
       steps_per_epoch: batches from one step of the scheduler to the next; 1 where
         it steps after every update.
       batches_done: batches since its last step.
@@ -108,12 +102,14 @@ def from_torch(
             require_count("iterations", iterations, at_least=1)
     every, note = steps_per_epoch or 1, {}
     if start is None:
-        made = 0 if scheduler is None else _steps_made(scheduler)
+        counter = optimizer if scheduler is None else scheduler
+        is_fresh = scheduler is None and not has_made_updates(optimizer)
+        made = 0 if is_fresh else None if scheduler is None else _steps_made(scheduler)
         start = 0 if made is None else made * every + batches_done
         if made is None:
             note["note"] = (
-                "start must be given where the scheduler does not count the steps of the run, got "
-                f"{type(scheduler).__name__}: iterations count from 0."
+                "start must be given where the steps of the run are not known, got "
+                f"{type(counter).__name__}: iterations count from 0."
             )
             warnings.warn(f"{note['note']} Pass start, that of the next batch.", stacklevel=2)
     require_count("start", start)

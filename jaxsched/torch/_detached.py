@@ -38,14 +38,12 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
         replace(group, {key: entry(key, value) for key, value in group.items()})
         for group in optimizer.param_groups
     ]
-    state = {
-        "defaults": dict(optimizer.defaults),
-        "state": collections.defaultdict(dict),
-        "param_groups": replace(optimizer.param_groups, groups),
-    }
+    state = {"defaults": dict(optimizer.defaults), "state": collections.defaultdict(dict)}
+    state["param_groups"] = replace(optimizer.param_groups, groups)
     torch.optim.Optimizer.__setstate__(stand_in, state)
     file = io.BytesIO()
-    copier = _Copier(file, replaced)
+    copier = _Copier(file, protocol=5)
+    copier.kept = replaced
 
     class Loader(pickle.Unpickler):
         def persistent_load(self, pid: Any) -> Any:
@@ -68,9 +66,7 @@ class _Copier(pickle.Pickler):
     ``copy.deepcopy`` would take functions as they are, and a closure step the live optimizer.
     """
 
-    def __init__(self, file: io.BytesIO, replaced: dict[int, Any]) -> None:
-        super().__init__(file, protocol=5)
-        self.kept = replaced
+    kept: dict[int, Any]
 
     def persistent_id(self, obj: Any) -> int | None:
         plain = isinstance(obj, types.FunctionType) and not (
@@ -82,15 +78,13 @@ class _Copier(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, types.CellType):
-            contents = obj.cell_contents
-            return types.CellType, (), (None, {"cell_contents": contents})
+            return types.CellType, (), (None, {"cell_contents": obj.cell_contents})
         if isinstance(obj, types.FunctionType):
             self.kept[id(obj.__globals__)] = obj.__globals__
             made = (obj.__code__, obj.__globals__, obj.__name__, obj.__defaults__, obj.__closure__)
             return types.FunctionType, made, (obj.__dict__, {"__kwdefaults__": obj.__kwdefaults__})
         if isinstance(obj, types.MethodType):
-            # By itself a method is copied by its name, which finds the class's where an object has
-            # one of its own.
+            # By itself it is copied by its name, which finds the class's beside an object's own.
             return types.MethodType, (obj.__func__, obj.__self__)
         if type(obj) is weakref.ref and id(obj()) in self.kept:  # another's copy would not live
             return weakref.ref, (obj(),)
@@ -106,10 +100,7 @@ def rows(
 ) -> Iterator[Any]:
     """Yield what ``read`` finds in the optimizer's groups after 0, 1, 2, … further steps.
 
-    Raises:
-      Ended: the scheduler raised an error.
-      ValueError: the live optimizer moves with the copy; or the scheduler's step takes a count,
-        and its rates do not tell which.
+    Where the scheduler raises an error, ``Ended`` is raised from it.
     """
     copy, stand_in = detached(scheduler, optimizer)
     live = read(optimizer.param_groups)
@@ -136,8 +127,8 @@ def rows(
             raise Ended(f"{type(failure).__name__}: {failure}") from failure
 
 
+# Counts within which that of a scheduler whose step takes one is looked for.
 MAX_SOUGHT = 10_000
-"""Counts within which that of a scheduler whose step takes one is looked for."""
 
 
 def _stepper(scheduler: Any) -> tuple[Callable[[int], Any], bool]:

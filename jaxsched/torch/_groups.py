@@ -15,31 +15,22 @@ RULES: dict[type, Callable[..., Any]] = {
     if isinstance(kind := getattr(torch.optim, name), type) and name.lower() in _recipe_file.RULES
 }
 
+# What is looked for in the groups of an optimizer that is not known.
 USUAL = ("learning_rate", "momentum", "b1", "b2", "weight_decay")
-"""What is looked for in the groups of an optimizer that is not known."""
-
-NAMES = {
+NAMES = {  # torch's names that are others here; where there are two, torch has a pair
     "lr": ("learning_rate",),
     "betas": ("b1", "b2"),
     "etas": ("eta_minus", "eta_plus"),
     "step_sizes": ("step_size_min", "step_size_max"),
     "eps": ("eps1", "eps2"),
 }
-"""Torch's names that are others here; where there are two, torch has a pair."""
-
+# Options that do not change what is computed; AdamW's decay is always decoupled.
 HOW = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
-"""Options that do not change what is computed; AdamW's decay is always decoupled."""
-
-Place = tuple[str, int | None]
-"""A key of a parameter group, and an index where a pair stands there."""
+Place = tuple[str, int | None]  # a key of a parameter group, and an index where a pair stands there
 
 
 def unwrap(wrapper: Any, name: str) -> Any:
-    """Return the ``optimizer`` or ``scheduler`` inside accelerate's wrapper of one.
-
-    Raises:
-      ValueError: a scheduler of which the wrapper makes several steps at once.
-    """
+    """Return the ``optimizer`` or ``scheduler`` inside accelerate's wrapper of one."""
     if type(wrapper).__module__.partition(".")[0] != "accelerate":
         return wrapper
     if name == "scheduler" and wrapper.step_with_optimizer and not wrapper.split_batches:
@@ -51,6 +42,12 @@ def unwrap(wrapper: Any, name: str) -> Any:
                 "jaxsched.torch.record."
             )
     return unwrap(getattr(wrapper, name), name)
+
+
+def has_made_updates(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the optimizer's state shows an update; plain SGD has none to show."""
+    # Adagrad's state is there before its first update.
+    return any(entry.get("step", 1) > 0 for entry in optimizer.state.values() if entry)
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:

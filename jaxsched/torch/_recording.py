@@ -12,10 +12,9 @@ import torch
 
 from jaxsched._trace import Trace
 from jaxsched._validate import is_number, require_count
-from jaxsched.torch._groups import RULES, labelled, places, read, unwrap
+from jaxsched.torch._groups import RULES, has_made_updates, labelled, places, read, unwrap
 
-Column = tuple[str, str]
-"""A label and a name."""
+Column = tuple[str, str]  # a label and a name
 
 
 def record(
@@ -27,11 +26,10 @@ def record(
     """Record what is in force at each ``optimizer.step()``, as a context manager.
 
     ``with record(optimizer) as recording:`` around a training loop as it stands;
-    ``recording.trace`` is the trace, in the block and after it. Recorded are the numbers of
-    each group, in float64, as they are when the step begins: all that the rule of
-    ``jaxsched.optimizers`` takes; of an optimizer that is not known there, rate,
-    momentum or betas, and weight decay. A step that ``GradScaler`` skips is no
-    update.
+    ``recording.trace`` is the trace, in the block and after it. Recorded are the numbers of each
+    group, in float64, as they are when the step begins: all that the rule of
+    ``jaxsched.optimizers`` takes; of an optimizer that is not known there, rate, momentum or betas,
+    and weight decay. A step that ``GradScaler`` skips is no update.
 
     A row is an update, and the trace's ``clock`` says so; or, where the loop calls
     ``recording.batch()`` at the end of each batch, a batch, with ``run["stepped"]``.
@@ -73,8 +71,7 @@ class Recording:
         # Weak, so that a script's optimizers and parameters can go while their traces stay.
         self._optimizer = weakref.ref(optimizer)
         self.meta = {"optimizer": type(optimizer).__name__}
-        # Adagrad's state is there before its first update.
-        if start is None and any(s.get("step", 1) > 0 for s in optimizer.state.values() if s):
+        if start is None and has_made_updates(optimizer):
             self.meta["note"] = (
                 "start must be given where the optimizer has made updates, got "
                 f"{self.meta['optimizer']} with a state: rows count from 0."

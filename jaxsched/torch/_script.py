@@ -1,5 +1,6 @@
 """``jaxsched record``: run a script, in which ``site/sitecustomize.py`` calls ``note`` at each step."""
 
+import contextlib
 import itertools
 import multiprocessing.util
 import os
@@ -20,11 +21,9 @@ from torch import distributed
 
 from jaxsched.torch._recording import Recording
 
+# In the script's environment: the file to write, and a folder in which processes take names.
 VARIABLE, CLAIMS = "JAXSCHED_RECORD", "JAXSCHED_RECORD_CLAIMS"
-"""In the script's environment: the file to write, and a folder in which processes take names."""
-
-EVERY, SHARE = 1.0, 0.02
-"""Seconds between two flushes, at least; and the share of the time that they may take."""
+EVERY, SHARE = 1.0, 0.02  # least seconds between two flushes; the share of time that they may take
 
 
 def paths(out: Path, claims: Path) -> Iterator[Path]:
@@ -38,10 +37,8 @@ def paths(out: Path, claims: Path) -> Iterator[Path]:
     base = f"{out.stem}-rank{rank}" if rank.isdecimal() and rank != "0" else out.stem
     names = itertools.chain([base], (f"{base}-process{k}" for k in itertools.count(1)))
     own = next(name for name in names if _take(claims / name))
-    return (
-        out.with_name(f"{own}-{k}{out.suffix}" if k else f"{own}{out.suffix}")
-        for k in itertools.count()
-    )
+    ends = itertools.chain([""], (f"-{k}" for k in itertools.count(1)))
+    return (out.with_name(f"{own}{end}{out.suffix}") for end in ends)
 
 
 def _take(claim: Path) -> bool:
@@ -67,12 +64,9 @@ def run(command: Sequence[str], out: Path) -> int:
     with tempfile.TemporaryDirectory() as claims:
         variables = {"PYTHONPATH": path, VARIABLE: str(out), CLAIMS: claims}
         child = subprocess.Popen(command, env={**os.environ, **variables})
-        while True:
-            try:
-                status = child.wait()
-                break
-            except KeyboardInterrupt:  # the script has it too, and ends as it will
-                continue
+        while (status := child.returncode) is None:
+            with contextlib.suppress(KeyboardInterrupt):  # the script has it, and ends as it will
+                child.wait()
         names = [file.name for file in Path(claims).iterdir() if file.stat().st_size]
     status = status if status >= 0 else 128 - status
     if not names:
@@ -102,6 +96,8 @@ class Writer:
         if recording is None:
             recording = self.by_optimizer[optimizer] = Recording(optimizer)
             self.kept.append((recording, next(self.paths)))
+            if note := recording.meta.get("note"):
+                print(f"jaxsched record: {note}", file=sys.stderr)
             self.due = 0.0
         recording.note()
         if time.monotonic() >= self.due:

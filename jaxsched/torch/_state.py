@@ -19,20 +19,17 @@ from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_paths, torch_names
 
 Transform = Callable[[np.ndarray], np.ndarray]
-Parameter = str | int
-"""Torch's parameter: its name, or its number in the ``state_dict``."""
-
+Parameter = str | int  # torch's: its name, or its number in the state_dict
 Mapped = Parameter | tuple[Parameter, Transform]
+# From a leaf's path, "head/kernel", to torch's parameter, or to that and a transform.
 Names = Mapping[str, Mapped] | Mapping[LeafPath, Mapped]
-"""From a leaf's path, ``"head/kernel"``, to torch's parameter, or to that and a transform."""
 
 
 def load(path: str | os.PathLike[str]) -> Any:
     """What ``torch.save`` wrote, on the CPU; nothing in it is run.
 
     Raises:
-      ValueError: the file is none of torch's, or needs more than tensors and
-        plain containers.
+      ValueError: the file is none of torch's, or needs more than tensors and plain containers.
       FileNotFoundError: there is no such file.
     """
     try:
@@ -52,23 +49,18 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 class Matches(NamedTuple):
-    """What ``match_names`` found.
+    """What ``match_names`` found."""
 
-    Attributes:
-      mapping: ``{path: name}``, for ``import_state`` and ``export_state``.
-      unplaced: the paths of the leaves that have no parameter.
-    """
-
-    mapping: dict[str, str]
-    unplaced: list[str]
+    mapping: dict[str, str]  # {path: name}, for import_state and export_state
+    unplaced: list[str]  # the paths of the leaves that have no parameter
 
 
 def match_names(params: Any, tensors: Mapping[str, Any]) -> Matches:
     """A mapping by names and shapes.
 
-    A leaf goes to the parameter of its name (``param_groups.torch_name``, or that
-    for Linen's numbered modules) and shape; what is left goes by shape alone,
-    where one leaf and one parameter have it. ``kernel`` has torch's shape transposed.
+    A leaf goes to the parameter of its name (``param_groups.torch_names``) and shape; what is left
+    goes by shape alone, where one leaf and one parameter have it. ``kernel`` has torch's shape
+    transposed.
 
     Args:
       params: the Flax parameters.
@@ -82,12 +74,12 @@ def match_names(params: Any, tensors: Mapping[str, Any]) -> Matches:
     rest: dict[str, tuple[int, ...]] = {}
     for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
         shape = _torch_shape(leaf.shape) if path[-1] == "kernel" else tuple(leaf.shape)
-        name = next((name for name in torch_names(path) if left.get(name) == shape), None)
-        if name is None:
-            rest["/".join(path)] = shape
+        names = [name for name in torch_names(path) if left.get(name) == shape]
+        if names:
+            mapping["/".join(path)] = names[0]
+            del left[names[0]]
         else:
-            mapping["/".join(path)] = name
-            del left[name]
+            rest["/".join(path)] = shape
     for path, shape in rest.items():
         names = [name for name, other in left.items() if other == shape]
         if len(names) == 1 and list(rest.values()).count(shape) == 1:
@@ -120,29 +112,27 @@ def import_state(
 ) -> optax.OptState:
     """Return the state of ``tx`` with which it continues torch's optimizer.
 
-    Step counts, moments and buffers are those of torch; a momentum buffer that
-    torch does not have yet is not started here either. Torch saves no pending gradients: under
-    accumulation the last update was made right before, but for ``recipes.yolov5`` and
-    ``ultralytics``, whose resumed process updates at its first batch.
+    Step counts, moments and buffers are those of torch; a momentum buffer that torch does not have
+    yet is not started here either. Torch saves no pending gradients: under accumulation the last
+    update was made right before, but for ``recipes.yolov5`` and ``ultralytics``, whose resumed
+    process updates at its first batch.
 
     Args:
       state_dict: of the optimizer, or the path of a file that holds it.
       tx: ``recipe.optimizer(labels)``, or a rule of ``jaxsched.optimizers``.
       params: the parameters, as ``tx`` sees them.
-      mapping: from the path of a leaf, ``"head/kernel"``, to torch's parameter: its
-        name, where the optimizer was made of ``model.named_parameters()``, or
-        its number; or a pair of that and a function of torch's array that gives it
-        the leaf's layout. Without one a leaf called ``kernel`` is transposed from
-        torch's; that of Flax's ConvTranspose needs one, unless ``transpose_kernel``:
-        ``lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1]``. If not given, leaves go
-        by ``param_groups.torch_name``.
+      mapping: from the path of a leaf, ``"head/kernel"``, to torch's parameter: its name, where the
+        optimizer was made of ``model.named_parameters()``, or its number; or a pair of that and a
+        function of torch's array that gives it the leaf's layout. Without one a leaf called
+        ``kernel`` is transposed from torch's; that of Flax's ConvTranspose needs one, unless
+        ``transpose_kernel``: ``lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1]``. If not given,
+        leaves go by ``param_groups.torch_names``.
       iteration: that of the next batch, which the schedules count from the start of the run;
         the recipe's ``start`` if not given.
 
     Raises:
-      ValueError: an iteration below 0, a leaf that has no parameter, a state of
-        another optimizer or of other shapes, parameters of one group with different
-        step counts.
+      ValueError: an iteration below 0, a leaf that has no parameter, a state of another optimizer or
+        of other shapes, parameters of one group with different step counts.
     """
     if iteration is not None:
         require_count("iteration", iteration)
@@ -151,10 +141,15 @@ def import_state(
     places, leaves = _placed(params, mapping, state_dict), leaves_by_path(params)
 
     def rule(state: RuleState) -> RuleState:
-        if not state.trees:
-            _require_sgd(state_dict)
         paths = _paths(state)
         if not paths:
+            entries = state_dict["state"].values()
+            names = {name for entry in entries for name, x in entry.items() if x is not None}
+            if not state.trees and names - {"step", BUFFER}:  # sgd without momentum would drop it
+                raise ValueError(
+                    "the state of sgd without momentum must hold nothing, got "
+                    f"{', '.join(sorted(names))}. Build the optimizer that it is the state of."
+                )
             return state
         entries = {path: state_dict["state"].get(places[path][0], {}) for path in paths}
         steps = {path: int(entry.get("step", 0)) for path, entry in entries.items()}
@@ -187,6 +182,12 @@ def import_state(
 
         some = next(iter(entries.values()))
         started = any(entry.get(BUFFER) is not None for entry in entries.values())
+        missing = [name for name in state.scalars if name != STARTED and some and name not in some]
+        if missing:
+            raise ValueError(
+                f"the state of {next(iter(entries))} must hold {', '.join(missing)}, got "
+                f"{', '.join(some)}. Build the optimizer that it is the state of."
+            )
         scalars = {
             name: jnp.asarray(started if name == STARTED else float(some.get(name, old)), old.dtype)
             for name, old in state.scalars.items()
@@ -200,9 +201,8 @@ def import_state(
     with starting_at(iteration):
         fresh = tx.init(params)
     _rules(fresh)
-    return jax.tree.map(
-        lambda node: rule(node) if is_rule_state(node) else node, fresh, is_leaf=is_rule_state
-    )
+    nodes, structure = jax.tree.flatten(fresh, is_leaf=is_rule_state)
+    return structure.unflatten(rule(node) if is_rule_state(node) else node for node in nodes)
 
 
 def export_state(
@@ -215,12 +215,12 @@ def export_state(
     """A ``state_dict`` for torch's optimizer to go on from.
 
     Args:
-      opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not, or the
-        ``nnx.Optimizer`` or ``TrainState`` that has it.
+      opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not, or the ``nnx.Optimizer`` or
+        ``TrainState`` that has it.
       params: the parameters.
       mapping: as in ``import_state``. A transform must only rearrange.
-      like: a ``state_dict`` of the optimizer, fresh or not, or a path: its groups,
-        with their rates, and the state of parameters that are not mapped are kept.
+      like: a ``state_dict`` of the optimizer, fresh or not, or a path: its groups, with their rates,
+        and the state of parameters that are not mapped are kept.
 
     Raises:
       ValueError: a leaf that has no parameter, a transform that cannot be undone.
@@ -243,16 +243,13 @@ def export_state(
                 if not _is_in_use(name, leaves[path]):
                     continue
                 number, transform = places[path]
-                known = like["state"].get(number, {}).get(name)
-                shape = tuple(known.shape) if known is not None else None
-                state[number][name] = (
-                    None if unstarted else _undone(path, np.asarray(leaf), transform, shape)
-                )
+                shape = getattr(like["state"].get(number, {}).get(name), "shape", None)
+                tensor = None if unstarted else _undone(path, np.asarray(leaf), transform, shape)
+                state[number][name] = tensor
     return {**like, "state": state}
 
 
-BUFFER, STARTED = "momentum_buffer", "started"
-"""What torch makes late, and what a rule says of it."""
+BUFFER, STARTED = "momentum_buffer", "started"  # what torch makes late, what a rule says of it
 
 
 def from_kernel(array: np.ndarray) -> np.ndarray:
@@ -289,17 +286,6 @@ def _is_in_use(name: str, leaf: Any) -> bool:
     return not is_vector if name in ("row_var", "col_var") else is_vector or name != "variance"
 
 
-def _require_sgd(state_dict: Mapping[str, Any]) -> None:
-    """Refuse the state of another rule where SGD without momentum would drop it."""
-    entries = state_dict["state"].values()
-    names = {name for entry in entries for name, value in entry.items() if value is not None}
-    if names - {"step", BUFFER}:
-        raise ValueError(
-            f"the state of sgd without momentum must hold nothing, got {', '.join(sorted(names))}. "
-            "Build the optimizer that it is the state of."
-        )
-
-
 def _state_dict(given: Any) -> Mapping[str, Any]:
     loaded = load(given) if isinstance(given, str | os.PathLike) else given
     keys = list(loaded) if isinstance(loaded, Mapping) else [type(loaded).__name__]
@@ -333,28 +319,20 @@ class _Places(dict[str, tuple[Any, Transform]]):
 
 
 def _placed(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) -> _Places:
-    numbered = {
-        name: number
-        for group in state_dict["param_groups"]
-        # A state_dict of torch.distributed has the names for numbers.
-        for name, number in zip(
-            group.get("param_names", group["params"]), group["params"], strict=True
-        )
-    }
+    numbered: dict[Any, Any] = {}
+    for group in state_dict["param_groups"]:  # that of torch.distributed has the names for numbers
+        names = group.get("param_names", group["params"])
+        numbered |= zip(names, group["params"], strict=True)
     paths = {"/".join(path): path for path in leaf_paths(params)}
+    given: dict[str, Any] = {}
     if mapping is None:
-        mapping = {
-            path: name for path in paths for name in torch_names(paths[path]) if name in numbered
-        }
-    given: dict[str, Any] = {
-        key if isinstance(key, str) else "/".join(key): value for key, value in mapping.items()
-    }
+        given = {p: name for p in paths for name in torch_names(paths[p]) if name in numbered}
+    for key, value in (mapping or {}).items():
+        given[key if isinstance(key, str) else "/".join(key)] = value
     if unknown := sorted(set(given) - set(paths)):
         raise ValueError(
-            f"paths of mapping must be of the parameters, got {', '.join(unknown[:5])}, which none "
-            "has."
+            f"paths of mapping must be of the parameters, got {', '.join(unknown[:5])}, which none has."
         )
-
     known, places = {*numbered, *numbered.values()}, _Places()
     for path in (path for path in paths if path in given):
         name, transform = given[path] if isinstance(given[path], tuple) else (given[path], None)

@@ -37,14 +37,11 @@ def _note(optimizer: Any, *_: Any) -> None:
     script.note(optimizer)
 
 
-def _others(here: str) -> None:
-    """Runs the sitecustomize that this one hides."""
-    found = [path for path in sys.path if os.path.abspath(path or ".") != here]
-    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", found)
-    if spec is not None and spec.loader is not None:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-
-
 if os.environ.get("JAXSCHED_RECORD"):
     sys.meta_path.insert(0, _Finder())
-    _others(os.path.dirname(os.path.abspath(__file__)))
+    # Run the sitecustomize that this one hides.
+    _here = os.path.dirname(os.path.abspath(__file__))
+    _others = [path for path in sys.path if os.path.abspath(path or ".") != _here]
+    _spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _others)
+    if _spec is not None and _spec.loader is not None:
+        _spec.loader.exec_module(importlib.util.module_from_spec(_spec))
