@@ -61,9 +61,15 @@ def is_foreign(rule, expression, message):
 
 def pyright(*arguments, folder):
     """What pyright reports, as JSON."""
-    # Of an editable install --verifytypes does not follow the path file.
     path = os.pathsep.join([str(folder), str(Path(jaxsched.__file__).parents[1])])
-    environment = {**os.environ, "PYTHONPATH": path, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    # --verifytypes looks for packages where the first python of PATH does, not --pythonpath's.
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PATH": programs,
+        "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",
+    }
     done = subprocess.run(
         [
             sys.executable,
