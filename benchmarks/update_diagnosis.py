@@ -1,7 +1,7 @@
 """Claim: of each usual mistake of an update, planted in 20 random settings, 95 % at least are told.
 
 What is planted, in ``parity_tests/planted_updates.py``, is written out by itself and held against
-live torch by ``assert_optimizer_matches``; a mistake counts as told where the one cause named is
+live torch by ``assert_optimizer_matches``; a mistake counts as named where the one cause named is
 it, beside which the same entry may have others that the data cannot distinguish. Right updates
 must pass. ``python -m benchmarks.update_diagnosis 3`` plants each three times and writes nothing.
 It takes many minutes and is not among ``python -m benchmarks``.

@@ -74,7 +74,7 @@ def _chosen(
             print(f"  {name:18}{(inspect.getdoc(choice) or '').splitlines()[0]}")
         if what == "recipe":
             print(f"  {'FILE':18}A recipe that Recipe.save wrote, or of one's own: .yaml or .json.")
-        print(f"\n{prog} {what.upper()} --help tells the rest.")
+        print(f"\n{prog} {what.upper()} --help lists its arguments.")
         sys.exit(0)
     name = word.replace("-", "_")
     if name not in choices:

@@ -29,7 +29,7 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
     """Return the recipe or trace that ``text`` names, or a transformation, for ``evaluate``.
 
     ``file.py:name`` may name a ``Recipe``, a ``Trace``, a function without arguments that returns
-    one, an Optax transformation (or it and the parameters it is for, or what has it as its ``tx``),
+    one, an Optax transformation (or it and the parameters it is for, or an object with it as ``tx``),
     or torch's optimizer and scheduler.
     """
     path, colon, name = text.rpartition(":")
