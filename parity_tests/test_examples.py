@@ -20,9 +20,7 @@ def test_example_runs_as_it_stands(name):
         [sys.executable, "-m", f"jaxsched.examples.{name}"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    *_, compilations, parity = done.stdout.splitlines()
-    assert compilations == "compilations of the step: 1"
-    assert parity == PARITY
+    assert done.stdout.splitlines()[-1] == PARITY
 
 
 def test_the_plateau_is_told_outside_of_train_state():

@@ -71,7 +71,6 @@ def main() -> None:
         rows.append(jax.device_get(jaxsched.hyperparameters(state)))
     print(f"loss {losses[0]:.2f} at first, {losses[-1]:.2f} after {len(losses)} iterations")
     print(f"test accuracy {accuracy(state, test):.1%}")
-    print(f"compilations of the step: {step._cache_size()}")  # pyright: ignore
     trace = jaxsched.Trace.stack(rows)
     print(jaxsched.compare(trace, recipes.recorded("yolov5_resnet18").head(len(trace))))
 

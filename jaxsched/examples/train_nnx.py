@@ -81,7 +81,6 @@ def main() -> None:
     run = list(train(model, optimizer, digits.batches(training, epochs=2)))
     print(f"loss {run[0].loss:.2f} at first, {run[-1].loss:.2f} after {len(run)} iterations")
     print(f"test accuracy {accuracy(model, test):.1%}")
-    print(f"compilations of the step: {step.jitted_fn._cache_size()}")  # pyright: ignore
     trace = jaxsched.Trace.stack(row.hyperparameters for row in run)
     print(jaxsched.compare(trace, recipes.recorded("yolov5_resnet18").head(len(run))))
 

@@ -235,7 +235,6 @@ def main(folder: str | None = None) -> None:
     iou, found, right = fit(model, test)
     print(f"found {found:.1%} of {(test.labels >= 0).sum()} shapes, mean IoU {iou:.2f}")
     print(f"of the boxes {right:.1%} are right")
-    print(f"compilations of the step: {step.jitted_fn._cache_size()}")  # pyright: ignore
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         picture(model, test, Path(folder) / "boxes.png")
