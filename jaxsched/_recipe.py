@@ -177,6 +177,8 @@ class Recipe:
         """
 
         def entry(label: str, name: str, value: Any) -> Any:
+            if isinstance(value, Schedule) and value.factory is constant:
+                value = value.arguments["value"]  # known before the graph runs
             plain = isinstance(value, bool | int | float | str | tuple | np.generic | Schedule)
             known = plain or value is None or is_real_array(value)
             return value if known or _is_numeric(self._parameters[name]) else Fixed(value)

@@ -398,8 +398,24 @@ def test_numbers_that_python_calls_equal_may_differ(name):
     one, other = map(schedules.constant, DIFFERENT[name])
     assert one != other
     assert repr(one) != repr(other)
-    recipe, twin = (Recipe({"a": {"learning_rate": s}}) for s in (one, other))
+    # Inside another schedule, for a constant of NaN is refused.
+    recipe, twin = (Recipe({"a": {"learning_rate": schedules.shift(s, 1)}}) for s in (one, other))
     assert recipe != twin
+
+
+def test_a_constant_schedule_is_its_number():
+    scheduled, plain = (
+        Recipe({"a": {"learning_rate": rate, "momentum": 0.9}})
+        for rate in (schedules.constant(0.1), 0.1)
+    )
+    params = {"w": jnp.ones(3)}
+    one, other = (
+        str(jax.make_jaxpr(tx.update)(params, tx.init(params), params))
+        for tx in (recipe.optimizer({"w": "a"}) for recipe in (scheduled, plain))
+    )
+    assert one == other
+    with pytest.raises(ValueError, match="learning_rate must be a finite number"):
+        Recipe({"a": {"learning_rate": schedules.constant(math.nan)}})
 
 
 @pytest.mark.parametrize("name", SAME)
