@@ -1,8 +1,8 @@
 """Claim: of 100 random one-token faults in the search of causes, its tests notice 90 at least.
 
 A fault is an operator, a comparison, a number or a truth value that is another, in a copy of the
-package; type annotations and docstrings have none. ``python -m benchmarks.mutation 10`` plants ten
-and writes nothing. It takes most of an hour and is not among ``python -m benchmarks``.
+package; type annotations and docstrings have none. A copy without a fault must pass, and one that
+cannot be imported must not. ``python -m benchmarks.mutation 10`` plants ten and writes nothing. It takes most of an hour and is not among ``python -m benchmarks``.
 """
 
 import ast
@@ -83,7 +83,7 @@ def faults(path: Path) -> Iterator[Fault]:
 def is_noticed(fault: Fault, folder: Path) -> bool:
     """Whether the tests fail on a copy of the package with the fault."""
     path, begin, end, other = fault
-    copy = folder / f"{path.stem}_{begin}"
+    copy = folder / f"{path.stem}_{begin}_{end}"
     shutil.copytree(
         ROOT / "jaxsched", copy / "jaxsched", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -91,7 +91,9 @@ def is_noticed(fault: Fault, folder: Path) -> bool:
     source = path.read_text()
     changed.write_text(source[:begin] + other + source[end:])
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *TESTS]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Without the current folder on Python's path, which has the package without the fault.
+    switches = dict.fromkeys(("PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE"), "1")
+    environment = {**os.environ, "PYTHONPATH": str(copy), **switches}
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS, check=False
@@ -117,6 +119,9 @@ if __name__ == "__main__":
     begin = time.perf_counter()
     missed = 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
+        none, broken = ((FILES[0], 0, end, other) for end, other in ((0, ""), (1, "1 +")))
+        if is_noticed(none, Path(name)) or not is_noticed(broken, Path(name)):
+            sys.exit("the tests must pass without a fault, and fail where the package is broken")
         found = pool.map(lambda fault: is_noticed(fault, Path(name)), drawn)
         for fault, noticed in zip(drawn, found, strict=True):
             missed += not noticed
