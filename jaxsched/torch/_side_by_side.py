@@ -22,9 +22,8 @@ from jaxsched.torch._convert import from_torch
 from jaxsched.torch._detached import Ended, rows, stepping
 from jaxsched.torch._groups import RULES, labelled, reader, rule_of
 from jaxsched.torch._state import export_state, is_rule_state, leaves_by_path
-from jaxsched.torch._update_case import Arrays, Case, entries, seen_of
-from jaxsched.torch._update_causes import explain
-from jaxsched.torch._update_rules import SHAPED
+from jaxsched.torch._update_causes import DISTINCT, explain
+from jaxsched.torch._update_runs import SHAPED, Arrays, Case, entries, seen_of
 
 SHAPES = {"weight": (7, 5), "bias": (5,), "norm": (5,)}
 """Of the parameters, unless given: one for each label of the usual recipes."""
@@ -221,7 +220,10 @@ def _why(
         if parameter.requires_grad
     }
     case = Case(
-        start={p: entries(x.detach().numpy(), rule in SHAPED) for p, x in theirs.items()},
+        start={
+            p: x.detach().numpy() if rule in SHAPED else entries(x.detach().numpy(), False)
+            for p, x in theirs.items()
+        },
         **jax.tree.map(lambda *row: np.stack(row), *seen),
         labels={path: of[id(p)] for path, p in theirs.items() if id(p) in of},
         rule=rule,
@@ -230,7 +232,7 @@ def _why(
         clip_norm=clip_norm,
         bound=bound,
     )
-    if not any(map(case.is_distinct, case.differing)):
+    if not case.differing(DISTINCT):
         return [
             "the parameters are not so far apart that one cause can be distinguished from another"
         ]

@@ -1,197 +1,313 @@
 """The causes of a difference between an Optax transformation and a torch optimizer.
 
-A cause is a change of torch's recipe with which its parameters go where the transformation's go,
-after every update. Numbers are solved for. Everything counts updates; 0 is the first.
+A cause is a change of torch's recipe, or two, with which its parameters go where the
+transformation's go, after every update. Numbers are solved for.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, product
-from typing import Any
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from scipy.optimize import least_squares
 
-from jaxsched.parity._explain._cause import Cause, choose, list_quantities
-from jaxsched.parity._explain._solve import CANDIDATES, solve
-from jaxsched.torch._update_case import Case, largest
-from jaxsched.torch._update_changes import (
-    Change,
-    argument,
-    both,
-    fixed,
-    forms,
-    with_a_number,
-    without_a_number,
-    zeros_and_switches,
-)
-from jaxsched.torch._update_rules import FORMS, SHAPED
+from jaxsched.parity._explain._cause import Cause, choose, format_value, list_quantities
+from jaxsched.parity._explain._solve import CANDIDATES, float_grid, solve
+from jaxsched.torch._update_runs import FORMS, OPTIONS, SHAPED, Case, largest, simulate
 
-PARAMETER = "parameter"  # the quantity of a leaf that is compared
+MAX_SHIFT = 250  # batches by which a schedule may be early or late
+DISTINCT = 20  # bounds: how large a difference must be to distinguish one cause from another
 SOLVED = 3  # entries of a leaf for which numbers are solved
-LATER = (0, 1, 2, 3, 5, 8, 13)  # updates for which they are, from the first that differs on
 FEW = 8  # candidates at a time of a rule that looks at a parameter as a whole
 ENCLOSED = 0.6  # share of the rows that two neighbours of a grid must enclose, to go on between
 MIN_KNOWN = 0.5  # share of the updates at which the changed run must be known
-# Options of forms beside which two numbers are tried, as in optax.adagrad and optax.rmsprop.
-PLACES = ({"epsilon"}, {"epsilon", "inside"})
+# Options beside which two numbers are tried, as in optax.adagrad and optax.rmsprop.
+PLACES = (["epsilon"], ["inside", "epsilon"])
+
+
+Edit = Callable[[dict[str, Any], Any], dict[str, Any]]
+"""From a recipe and numbers (1, c, 1) to the entries that are others."""
+
+
+class Change(NamedTuple):
+    """A change of torch's recipe: of an argument, the clock, a value, the groups, the rule."""
+
+    kind: str  # of the cause, as its name
+    name: str
+    sentence: str  # with {x} for the number and {y} for torch's
+    edit: Edit
+    grid: np.ndarray = np.zeros(1)  # numbers to begin with
+    words: Callable[[float], str] = format_value  # what is written for {x}
+
+
+Steps = Sequence[tuple[Change, Any]]
+"""Changes, each with its number, 0 if it has none."""
 
 
 def explain(case: Case) -> list[Cause]:
     """Return the causes that together explain every leaf that differs; none if there are none."""
+    leaves, causes = case.differing(), []
+
+    def is_explained(leaf: str) -> bool:
+        return any((leaf, "parameter") in cause.quantities for cause in causes)
+
     with np.errstate(all="ignore"):  # a candidate may diverge
-        for leaf in case.differing:
-            off = largest(Change("", "", "").path(case, leaf)[:, 0] - case.reference[leaf])
+        for leaf in leaves:
+            off = largest(_path(case, (), leaf)[:, 0] - case.reference[leaf])
             if not (off <= case.allowed[leaf]).all():
                 return []  # from what is not torch's path, such as Muon's in bfloat16
-        return _search(case)
-
-
-def _search(case: Case) -> list[Cause]:
-    """One change without a number, then one with a number, then several together."""
-    found: list[Cause] = []
-
-    def unexplained() -> list[str]:
-        explained = {leaf for cause in found for leaf, _ in cause.quantities}
-        return [leaf for leaf in case.differing if leaf not in explained]
-
-    for changes in (without_a_number, with_a_number):
-        for change in changes(case) if unexplained() else ():
-            found += _causes(case, change, case.differing)
-    while left := unexplained():
-        for change in _together(case, left[0]):
-            found += _causes(case, change, left)
-        if left[0] in unexplained():
-            return []
-    causes = choose(found, [(leaf, PARAMETER) for leaf in case.differing])
+        for attempts, leaf in product((_choices, _numbers, _pairs), leaves):
+            for steps in () if is_explained(leaf) else attempts(case, leaf):
+                causes += _causes(case, steps, leaf, leaves)
+            if attempts is _pairs and not is_explained(leaf):
+                return []
+    causes = choose(causes, [(leaf, "parameter") for leaf in leaves])
     if len(causes) == 1 and causes[0].curves:  # made everywhere, other leaves would differ too
         sentence = f"{causes[0].sentence}, in {list_quantities(causes[0].quantities)}"
         causes = [dataclasses.replace(causes[0], sentence=sentence)]
     return causes
 
 
-def _causes(case: Case, change: Change, leaves: Sequence[str]) -> Iterator[Cause]:
-    """Yield the change, with the numbers it needs, for the leaves that it reproduces."""
-    left, others = list(leaves), [k for k in case.differing if k not in leaves]
-    while left:
-        leaf = left.pop(0)
-        for x in _solutions(case, change, leaf):
-            if change.grid is not None and x == change.value(leaf):
-                continue
-            shares = {
-                k: case.known(k, change.path(case, k, x)[:, 0]) for k in [leaf, *left, *others]
-            }
-            known = {k: share for k, share in shares.items() if share > MIN_KNOWN}
-            if len(known) < len(case.differing):
-                known = {k: share for k, share in known.items() if case.is_distinct(k)}
-            if not known:
-                continue
-            left = [k for k in left if k not in known]
-            yield _cause(case, change, x, known)
-            break
-        else:
-            if change.parts and change.grid is not None:
-                return  # several are for the first leaf
+def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[Cause]:
+    """Yield the steps as a cause of all leaves that they explain, if this one is among them."""
+    if case.known(leaf, _path(case, steps, leaf)[:, 0]) <= MIN_KNOWN:
+        return
+    shares = {k: case.known(k, _path(case, steps, k)[:, 0]) for k in leaves}
+    if min(shares.values()) <= MIN_KNOWN:
+        distinct = case.differing(DISTINCT)
+        shares = {k: share for k, share in shares.items() if share > MIN_KNOWN and k in distinct}
+    (change, x), sentence = steps[-1], _sentence(case, steps, leaf)
+    alike = [k for k in case.mine if k not in leaves and _sentence(case, steps, k) == sentence]
+    moved = {k: path for k in alike if case.differs(k, path := _path(case, steps, k)[:, 0])}
+    if shares:
+        yield Cause(
+            change.kind,
+            change.name,
+            sentence,
+            x,
+            case.value(leaf, change.name),
+            tuple((k, "parameter") for k in shares),
+            numbers=len(steps) - 1 + (len(change.grid) > 1 and x != 0),
+            known=min(shares.values()),
+            curves={(k, "parameter"): path for k, path in moved.items()},
+        )
 
 
-def _cause(case: Case, change: Change, x: float, known: Mapping[str, float]) -> Cause:
-    """Return a change as a cause, with the paths of leaves that it would move and that are right."""
-    leaf = next(iter(known))
-    y, right = change.value(leaf), [k for k in case.mine if k not in case.differing]
-    paths = {k: change.path(case, k, x)[:, 0] for k in right if change.value(k) == y}
-    return Cause(
-        change.kind,
-        change.name,
-        change.describe(leaf, x),
-        change.mine if change.grid is None else x,
-        y,
-        tuple((k, PARAMETER) for k in known),
-        numbers=(change.grid is not None) + max(len(change.parts) - 1, 0),
-        known=min(known.values()),
-        parts=tuple(Cause(part.kind, part.name, part.sentence) for part in change.parts),
-        curves={(k, PARAMETER): path for k, path in paths.items() if case.differs(k, path)},
-    )
+def _sentence(case: Case, steps: Steps, leaf: str) -> str:
+    text = ""
+    for change, x in steps:
+        y = format_value(case.value(leaf, change.name))
+        text += "" if not text else " and " if change.kind == "rule" else ", and "
+        text += change.sentence.replace("{x}", change.words(x)).replace("{y}", y)
+    return text
 
 
-def _sample(case: Case, leaf: str) -> tuple[Callable[[Change, Any], np.ndarray], np.ndarray]:
-    """Return the entries that differ most at the first update that differs, there and later.
+def _path(case: Case, steps: Steps, leaf: str, at: Any = slice(None)) -> np.ndarray:
+    """Return where entries of a leaf go for each candidate, (updates, c, entries)."""
+    recipe, start = case.recipe(case.labels.get(leaf)), case.start[leaf]
+    for change, x in steps:
+        if (recipe["label"] is None) == (change.name == "trained"):
+            recipe |= change.edit(recipe, np.reshape(x, (1, -1, 1)))
+    if case.rule in SHAPED:
+        return simulate(case.rule, start, case.gradients(leaf, recipe), recipe)[..., at]
+    return simulate(case.rule, start[at], case.gradients(leaf, recipe, at), recipe)
 
-    In units of ``allowed``: a function from a change and candidates to the changed run, (c, rows),
-    and the transformation's parameters, (rows,), those first that differ first.
+
+def _put(entries: dict[str, Any]) -> Edit:
+    return lambda recipe, x: entries
+
+
+def _map(names: Sequence[str], value: Callable[[Any, Any], Any]) -> Edit:
+    return lambda recipe, x: {name: value(recipe[name], x) for name in names}
+
+
+def _choices(case: Case, leaf: str) -> Iterator[Steps]:
+    """Changes without a free number."""
+    yield from _options(case)
+    yield from ([(change, 0.0)] for change in (*_arguments(case)[:-1], *_groups(case)))
+    used = [k for k in case.names if any(column[k].any() for column in case.columns.values())]
+    for names in combinations(used, 2):
+        edit = partial(lambda a, b, recipe, x: {a: recipe[b], b: recipe[a]}, *names)
+        change = Change("argument", ", ".join(names), f"{' and '.join(names)} exchanged", edit)
+        yield [(change, 0.0)]
+    every = {"hyperparameters": case.names, **{name: [name] for name in case.names}}
+    for dtype, what in product((np.float32, ml_dtypes.bfloat16), every):
+        edit = _map(every[what], lambda v, x, dtype=dtype: v.astype(dtype).astype(np.float64))
+        yield [(Change("value", dtype.__name__, f"{dtype.__name__} {what}", edit), 0.0)]
+
+
+def _options(case: Case) -> Sequence[Steps]:
+    """Switches that are off for on, and other choices of an option, or of two."""
+    torchs = case.recipe(next(iter(case.columns)))
+    changes = [
+        Change("argument", name, f"{name} {not value} for {value}", _put({name: not value}))
+        for name, value in torchs.items()
+        if isinstance(value, bool) and name not in OPTIONS
+    ]
+    changes += [
+        Change("rule", option, sentence, _put({option: choice}))
+        for option, sentences in OPTIONS.items()
+        for choice, sentence in sentences.items()
+        if choice != torchs[option]
+    ]
+    rule = [change for change in changes if change.kind == "rule"]
+    pairs = [[(a, 0.0), (b, 0.0)] for a, b in combinations(rule, 2) if a.name != b.name]
+    return [*([(change, 0.0)] for change in changes), *pairs]
+
+
+def _groups(case: Case) -> Iterator[Change]:
+    """Arguments of another group, or of a group for a leaf that torch does not train."""
+    recipes = {label: case.recipe(label) for label in dict.fromkeys(case.labels.values())}
+    rate = case.recipe(None)["learning_rate"]
+    moves = {"frozen where torch trains it": {"learning_rate": rate}}
+    for label, recipe in recipes.items():
+        trained = f"what torch's optimizer does not train is trained, as group {label}"
+        yield Change("groups", "trained", trained, _put(recipe))
+        for name in case.names:
+            if any((recipe[name] != other[name]).any() for other in recipes.values()):
+                moves[f"{name} of group {label}"] = {name: recipe[name]}
+        if len(recipes) > 1:
+            moves[f"a parameter in another group: {label}"] = recipe
+    yield from (Change("groups", "group", text, _put(move)) for text, move in moves.items())
+    for a, b in combinations(recipes, 2):
+        others = {a: recipes[b], b: recipes[a]}
+        edit = partial(lambda others, recipe, x: others.get(recipe["label"], {}), others)
+        yield Change("groups", "exchanged", f"groups {a} and {b} exchanged", edit)
+
+
+def _arguments(case: Case) -> list[Change]:
+    """Return the arguments, each with a number that is solved for."""
+
+    def change(name: str, value: float) -> Change:
+        edit = _map([name], lambda v, x: np.broadcast_arrays(x, v)[0])
+        return Change("argument", name, f"{name} {{x}} for {{y}}", edit, _grid(value))
+
+    sizes = {k: max(np.abs(c[k]).max() for c in case.columns.values()) for k in case.names}
+    return [change(name, size) for name, size in {**sizes, "clip_norm": case.clip_norm}.items()]
+
+
+def _grid(value: float | None) -> np.ndarray:
+    """Return ``float_grid`` with numbers just below 1, where averages have theirs."""
+    return np.union1d(float_grid(value or 1.0), 1 - np.geomspace(1e-7, 0.5, 60))
+
+
+def _factors(case: Case) -> Iterator[Change]:
+    """Gradients, and arguments that vary, times a number."""
+    for name in (*case.names, "gradients"):
+        values = {abs(x) for c in case.columns.values() for x in np.ravel(c.get(name, 0)) if x}
+        if len(values) > 1 or name == "gradients":
+            kind, edit = "argument" if name in case.names else "value", _map([name], np.multiply)
+            yield Change(kind, name, f"{name} times {{x}}", edit, _grid(1.0))
+
+
+def _clocks(case: Case) -> Iterator[Change]:
+    """The scheduler's rows at other counts of batches."""
+    every, n, k = case.steps_per_epoch, case.accumulation, np.arange(1.0, MAX_SHIFT + 1)
+
+    def shift(k: float) -> str:
+        units = {"epoch": every if every > 1 else np.inf, "update": n, "iteration": 1}
+        unit, count = next((unit, abs(k) / size) for unit, size in units.items() if k % size == 0)
+        return f"{count:g} {unit}{'s' * (count > 1)} {'early' if k > 0 else 'late'}"
+
+    def times(k: float) -> str:
+        usual = {
+            1 / n: "once in each update, not at each batch",
+            every: "per iteration for per epoch",
+        }
+        other = f"{k:g} times for once" if k > 1 else f"once in {1 / k:g} times"
+        return f"stepped {usual.get(k, other)}"
+
+    grids = {shift: [*k, *-k], times: [1 / n, every / n, *k[1:], *1 / k[1:]]}
+    for words, grid in grids.items() if len(case.rows) > 1 else ():
+
+        def edit(recipe: dict[str, Any], k: Any, name: str = words.__name__) -> dict[str, Any]:
+            return case.recipe(recipe["label"], **{name: k[..., 0]})
+
+        yield Change("clock", words.__name__, "schedule {x}", edit, np.array(grid), words)
+
+
+def _numbers(case: Case, leaf: str) -> Iterator[Steps]:
+    """One change with a number."""
+    for change in (*_clocks(case), *_arguments(case), *_factors(case)):
+        yield from _solve(case, leaf, [], change)
+
+
+def _pairs(case: Case, leaf: str) -> Iterator[Steps]:
+    """A number beside options, or beside another number."""
+    if case.rule not in FORMS:
+        return
+    numbers = _arguments(case)
+    options = [*_options(case), *([(change, 0.0)] for change in numbers), []]
+    # Those of one effect once, by the fewest changes; without changes a number has been tried.
+    effects = {
+        _path(case, steps, leaf).tobytes(): steps for steps in sorted(options, key=len)[::-1]
+    }
+    options = [steps for steps in effects.values() if steps]
+    for steps, change in product(options, numbers):
+        if all(change.name != other.name for other, _ in steps):
+            yield from _solve(case, leaf, steps, change)
+    places = [steps for steps in options if [change.name for change, _ in steps] in PLACES]
+    constant = [change for change in numbers if isinstance(case.value(leaf, change.name), float)]
+    for a, b in combinations(constant, 2):
+        for steps in [[], *(places if "eps" in (a.name, b.name) else ())]:
+            yield from _fit(case, leaf, steps, a, b)
+
+
+def _sample(case: Case, leaf: str, steps: Steps, changes: Sequence[Change]) -> Any:
+    """Return a function from the changes' numbers to rows, (c, rows), and those of mine.
+
+    Rows are the entries that differ most at the first update that differs, from there on, in
+    units of ``allowed``.
     """
     mine, allowed = case.mine[leaf], case.allowed[leaf][:, None]
     off = np.abs(mine - case.reference[leaf]) / allowed
     first = int(np.argmax((off > 1).any(1)))
-    entries = np.argsort(-off[first], kind="stable")[:SOLVED]
-    updates = np.unique([min(first + k, len(mine) - 1) for k in (*LATER, len(mine))])
+    at = np.argsort(-off[first], kind="stable")[:SOLVED]
 
-    def evaluate(change: Change, candidates: Any) -> np.ndarray:
-        path = (change.path(case, leaf, candidates, entries) / allowed[:, None])[updates]
-        return np.swapaxes(path, 0, 1).reshape(np.size(candidates), -1)
+    def evaluate(*numbers: Any) -> np.ndarray:
+        path = _path(case, [*steps, *zip(changes, numbers, strict=True)], leaf, at)
+        path = (path / allowed[:, None])[first:]
+        shape = len(path), np.size(numbers[0]), len(at)  # one candidate where none has an effect
+        return np.swapaxes(np.broadcast_to(path, shape), 0, 1).reshape(shape[1], -1)
 
-    return evaluate, (mine / allowed)[np.ix_(updates, entries)].ravel()
+    return evaluate, (mine / allowed)[first:, at].ravel()
 
 
 def _is_equal(values: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.abs(values - target) <= 1
 
 
-def _solutions(case: Case, change: Change, leaf: str) -> Iterator[float]:
-    """Yield the numbers that reproduce a sample of a leaf."""
-    if change.grid is None:
-        yield 0.0
-        return
-    sample, target = _sample(case, leaf)
-    evaluate = functools.partial(sample, change)
-    few = case.rule in SHAPED and change.kind != "clock"
-    grid, size = (change.grid[::FEW], FEW) if few else (change.grid, CANDIDATES)
-
-    grid = np.pad(grid, (0, -len(grid) % size), "edge")  # JAX compiles a rule once for one size
-    values = np.concatenate([evaluate(grid[k : k + size]) for k in range(0, len(grid), size)])
+def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Steps]:
+    """Yield the steps and this change with the numbers that reproduce a sample of a leaf."""
+    evaluate, target = _sample(case, leaf, steps, [change])
+    size = FEW if case.rule in SHAPED else CANDIDATES  # JAX compiles a rule once for one size
+    grid = np.pad(change.grid, (0, -len(change.grid) % size), "edge")
+    values = np.concatenate([evaluate(block) for block in grid.reshape(-1, size)])
     above, same, unknown = values > target, _is_equal(values, target), np.isnan(values)
+    enclosed, numbers = (above[1:] != above[:-1]) | same[1:] | same[:-1], []
     if change.kind == "clock":
-        yield from grid[(same | unknown).all(1) & (unknown.mean(1) < 1 - MIN_KNOWN)][:2].tolist()
-        return
-    enclosed = (above[1:] != above[:-1]) | same[1:] | same[:-1]
+        numbers = grid[(same | unknown).all(1) & (unknown.mean(1) < 1 - MIN_KNOWN)][:2].tolist()
     # Most rows lie between the values of two neighbours, or no number between them will do.
-    if enclosed.mean(1).max() > ENCLOSED:
-        yield from solve(evaluate, target, grid, _is_equal, size=size)
+    elif enclosed.mean(1).max() > ENCLOSED:
+        numbers = solve(evaluate, target, grid, _is_equal, size=size)
+    yield from ([*steps, (change, x)] for x in numbers)
 
 
-def _together(case: Case, leaf: str) -> Iterator[Change]:
-    """Yield a number beside a change without one, or beside another that explains it with it."""
-    if case.rule not in FORMS:
-        return
-    numbers, rules = [argument(case, name) for name in case.names], list(forms(case))
-    for first, second in product((*zeros_and_switches(case), *rules), numbers):
-        if first.name != second.name:
-            yield both(first, second)
-    constant = [change for change in numbers if isinstance(change.value(leaf), float)]
-    places = [r for r in rules if {part.name for part in r.parts or (r,)} in PLACES]
-    for a, b in combinations(constant, 2):
-        if (x := _fit(case, leaf, a, b)) is not None:
-            yield both(fixed(a, x), b)
-        for form in places if "eps" in (a.name, b.name) else ():
-            if (x := _fit(case, leaf, both(form, a), b)) is not None:
-                yield both(both(form, fixed(a, x)), b)
-
-
-def _fit(case: Case, leaf: str, a: Change, b: Change) -> float | None:
-    """Fit two numbers at once and return the first, None where they do not reproduce the leaf."""
-    evaluate, target = _sample(case, leaf)
-    start = np.array([change.value(leaf) for change in (a, b)])
+def _fit(case: Case, leaf: str, steps: Steps, a: Change, b: Change) -> Iterator[Steps]:
+    """Yield the steps and two changes with the numbers that reproduce a sample of a leaf."""
+    evaluate, target = _sample(case, leaf, steps, [a, b])
+    start = np.array([case.value(leaf, change.name) for change in (a, b)])
     scale = np.maximum(np.abs(start), 1e-3)
 
     def off(x: np.ndarray) -> np.ndarray:
-        first, second = start + (x - 1) * scale
-        path = evaluate(both(fixed(a, first), fixed(b, second)), 0.0)[0]
-        return np.nan_to_num(path - target, nan=1e15, posinf=1e15)
+        return np.nan_to_num(evaluate(*(start + x * scale))[0] - target, nan=1e15, posinf=1e15)
 
-    ones = np.ones(2)
-    fit = least_squares(off, ones, xtol=1e-15, ftol=1e-15, gtol=1e-15, diff_step=1e-7, max_nfev=25)
-    if np.abs(fit.fun).max() > 1e-6 * np.abs(off(ones)).max():
-        return None
-    x = float((start + (fit.x - 1) * scale)[0])
-    short = (float(f"{x:.{digits}g}") for digits in range(1, 8))
-    return next((s for s in short if abs(s - x) < 1e-4 * abs(x)), x)
+    fit = least_squares(off, np.zeros(2), xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=25)
+    x, error = (start + fit.x * scale)[0], np.abs(fit.fun).max()
+    if error <= 1e-6 * np.abs(off(np.zeros(2))).max():
+        short = (float(f"{x:.{digits}g}") for digits in range(1, 8))
+        x = next((s for s in short if abs(s - x) < 1e-4 * abs(x)), x)
+        yield from _solve(case, leaf, [*steps, (a, x)], b)
