@@ -245,6 +245,27 @@ def test_what_differs_by_chance_at_few_rows_has_no_cause(slips):
     assert jaxsched.compare(run(mine), run(Y)).causes == ()
 
 
+FEW = {
+    "rounded to 4 decimals until iteration 3": (
+        np.where(I < 4, 0.1, Y),
+        np.where(I < 4, 0.1 + 1e-5 * (-1) ** I, Y),
+    ),
+    "stopped at iteration 1 until iteration 4": (np.where(I < 5, Y[np.minimum(I, 1)], Y), Y),
+    "a constant from iteration 40 to 43": (np.where((I > 39) & (I < 44), Y[39], Y), Y),
+    "2 iterations early from iteration 50 to 53": (
+        np.where((I > 49) & (I < 54), np.roll(Y, -2), Y),
+        Y,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", FEW)
+def test_a_range_with_few_values_has_no_cause(change):
+    """Both ends of a range are free numbers, too: two values are too few for three of them."""
+    mine, reference = FEW[change]
+    assert jaxsched.compare(run(mine), run(reference)).causes == ()
+
+
 def test_groups():
     weight, bias, norm = (
         {"learning_rate": k * Y, "weight_decay": d + 0 * Y}

@@ -18,10 +18,11 @@ from jaxsched._schedule import sharing_key
 from jaxsched._validate import is_number
 from jaxsched.parity._explain import _changes as changes
 from jaxsched.parity._explain._cause import Cause, Key, choose, format_value, merge
-from jaxsched.parity._explain._runs import Case, Path, Run, evaluate, evaluate_each
-from jaxsched.parity._explain._solve import float_grid, int_grid, solve
+from jaxsched.parity._explain._runs import Case, Column, Path, Run, evaluate, evaluate_each
+from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
 from jaxsched.parity._rows import equal
 
+MAX_FITTED = 40  # numbers that are compared at all rows, of those that do at the sampled ones
 EAGER, AT_ONCE = 24, 6  # numbers of a grid, and of an interval, where JAX cannot trace them
 MAX_PREFIXES = 5  # changes that explain the first rows, from which a second is looked for
 REFUSED = (ValueError, TypeError, KeyError)  # what a factory raises that refuses a value
@@ -33,7 +34,7 @@ def explain(mine: Run, reference: Run) -> tuple[Cause, ...]:
     differing, rounded = list(cases[0].differing), list(_rounded(cases[0]))
     causes = list(rounded)
     with np.errstate(over="ignore", invalid="ignore"):
-        for search in (_single, None, _inside, _double, changes.arithmetic):
+        for search in (_single, None, _inside, _double):
             whole = [c for c in merge(causes) if c.exact and c.is_throughout]
             left = [key for key in differing if not any(key in c.quantities for c in whole)]
             is_one = any(set(differing) <= set(c.quantities) for c in whole)
@@ -57,7 +58,7 @@ def _rounded(case: Case) -> Iterator[Cause]:
 
 
 def _each(
-    case: Case, keys: list[Key], search: Callable[[Case, Key], changes.Causes]
+    case: Case, keys: list[Key], search: Callable[[Case, Key], Iterator[Cause]]
 ) -> Iterator[Cause]:
     """``search`` for each quantity, once for those that have the same curves."""
     causes: dict[Hashable, list[Cause]] = {}
@@ -65,117 +66,124 @@ def _each(
         entry, x, y = case.base.entry(key), case.target.column(key), case.base.column(key)
         shared = (y.tobytes() if entry is None else sharing_key(entry)), x.tobytes()
         if shared not in causes:
-            causes[shared] = list(filter(None, search(case, key)))
+            causes[shared] = list(search(case, key))
         for cause in causes[shared]:
             (curve,) = cause.curves.values()
             yield dataclasses.replace(cause, quantities=(key,), curves={key: curve})
 
 
-def _single(case: Case, key: Key) -> changes.Causes:
+def _single(case: Case, key: Key) -> Iterator[Cause]:
     """One argument, or one change of the clock, the value or the groups."""
-    yield from changes.column_changes(case, key)
+    curves = changes.curves_of(case, key)
+    yield from filter(None, (case.fit(key, curve, cause) for curve, cause in curves))
     entry, other = case.base.entry(key), case.target.entry(key)
+    x, y = case.target.column(key), case.base.column(key)
+    if (x != x[0]).any() and (y != y[0]).any():
+        yield from _edited(case, key, changes.clocks_and_values(case, case.base.known(key)))
     if callable(entry):
-        yield from _causes(case, key, changes.arguments_of(entry))
-        yield from _causes(case, key, changes.combinators_of(entry, case))
+        yield from _edited(case, key, changes.arguments_of(case, entry))
+        yield from _edited(case, key, changes.combinators_of(case, entry))
     elif entry is not None and other is not None and not callable(other):
-        yield from _causes(case, key, [changes.Edit(key[1], entry, entry, choices=(other,))])
+        cause = functools.partial(changes.argument, case, key[1], old=entry)
+        yield from _edited(case, key, [changes.Edit(entry, [()], entry, cause, [other])])
 
 
-def _inside(case: Case, key: Key) -> changes.Causes:
+def _inside(case: Case, key: Key) -> Iterator[Cause]:
+    """A change of the clock or the value of a part of a schedule."""
     if callable(entry := case.base.entry(key)):
-        yield from _causes(case, key, changes.wrapped_parts(entry, case))
+        yield from _edited(case, key, changes.clocks_and_values(case, entry))
 
 
-def _causes(case: Case, key: Key, edits: Iterable[changes.Edit]) -> changes.Causes:
+def _edited(case: Case, key: Key, edits: Iterable[changes.Edit]) -> Iterator[Cause]:
+    """The edits that give the other run, for each its values up to one that does so throughout."""
     for edit in edits:
         for _, curve, change in _attempts(case, key, edit):
-            cause = case.fit(key, curve, change)
-            yield cause
-            if cause and cause.is_throughout:
-                break
+            if cause := case.fit(key, curve, change):
+                yield cause
+                if cause.is_throughout:
+                    break
 
 
 def _attempts(case: Case, key: Key, edit: changes.Edit) -> Iterator[tuple[Any, np.ndarray, Cause]]:
     """The schedules that an edit makes, with their curves and the changes in words."""
-    for value in _candidates(case, key, edit):
+    for value in _numbers(case, key, edit) if edit.choices is None else edit.choices:
         with contextlib.suppress(*REFUSED):
             entry = edit.build(value)
-            yield entry, evaluate(entry, case.base.counts), _change(case, edit, value)
+            yield entry, evaluate(entry, case.base.counts), edit.cause(value)
 
 
-def _change(case: Case, edit: changes.Edit, value: Any) -> Cause:
-    """An edit as a cause: the new value is mine's where the reference is changed."""
-    sides = [edit.shown(value), edit.shown(edit.value)]
-    mine, reference = sides if case.changes_reference else sides[::-1]
-    name, texts = edit.name or mine.__name__, (format_value(mine), format_value(reference))
-    sentence = edit.words(*texts, name=name, k=value)
-    return Cause(edit.kind, name, sentence, mine, reference, numbers=edit.numbers)
+def _numbers(case: Case, key: Key, edit: changes.Edit) -> Iterator[Any]:
+    """The numbers of an edit that give the most of the sampled rows, the best first."""
 
+    def together(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        if isinstance(edit.entry, Column):
+            return edit.build(numbers[:, None])(np.tile(counts, (len(numbers), 1)))
+        return evaluate_each(edit.build, numbers, counts)
 
-def _candidates(case: Case, key: Key, edit: changes.Edit) -> Iterator[Any]:
-    """The values to try of an edit, those that reproduce the most of the sampled rows first."""
-    if edit.choices is not None:
-        yield from edit.choices
-        return
-    rows, guards = case.sample(key)
-    rows = np.concatenate([rows, guards])
-    counts = case.base.counts[rows]
-
-    def is_equal(values: np.ndarray, _: np.ndarray) -> np.ndarray:
-        return case.is_same(key, values, rows[: values.shape[1]])
-
-    def one_by_one(candidates: np.ndarray) -> np.ndarray:
-        values = np.full((len(candidates), len(counts)), np.nan)
-        for row, candidate in zip(values, candidates, strict=True):
+    def one_by_one(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        values = np.full((len(numbers), len(counts)), np.nan)
+        for row, number in zip(values, numbers.tolist(), strict=True):
             with contextlib.suppress(*REFUSED):
-                row[:] = evaluate(edit.build(candidate.item()), counts)
+                row[:] = evaluate(edit.build(number), counts)
         return values
 
-    if isinstance(edit.value, int | np.integer):
-        n = int(case.base.counts[-1]) + 1
-        value = int(edit.value) if abs(edit.value) < 2**31 else n
-        grid = int_grid(value, case.epoch or 1, 2 * n)
-    else:
-        grid = float_grid(float(edit.value))
-    x, entry = case.target.column(key), case.target.entry(key)
-    others = changes.arguments_of(entry) if callable(entry) else ()
-    same = [other.value for other in others if other.name == edit.name and is_number(other.value)]
-    ends = [float(str(np.float32(v))) for v in (x[0], x[-1], x.max(), x.min())]
-    hints = [*map(float, same), *ends]
-    problem = {"target": x[rows], "is_equal": is_equal, "guards": len(guards), "hints": hints}
-    find = functools.partial(solve, **problem)
     try:
-        numbers = find(functools.partial(evaluate_each, edit.build, counts=counts), grid=grid)
+        yield from _solved(case, key, edit, together)
     except (jax.errors.JAXTypeError, TypeError, ValueError):  # JAX cannot trace the number
-        near = grid[np.abs(grid - edit.value).argsort()[:EAGER]]
-        grid = np.union1d(grid[:: len(grid) // EAGER], near)
-        numbers = find(one_by_one, grid=grid, size=AT_ONCE)
-    yield from (number for number in numbers if number != edit.value)
+        yield from _solved(case, key, edit, one_by_one, EAGER)
 
 
-def _double(case: Case, key: Key) -> changes.Causes:
+def _solved(
+    case: Case, key: Key, edit: changes.Edit, values: Callable[..., np.ndarray], few: int = 0
+) -> list[Any]:
+    """The numbers by elimination of integers, or of those read off a column, or by ``solve``."""
+    rows, x, y = case.sample(key), case.target.column(key), case.base.column(key)
+    is_column, n = isinstance(edit.entry, Column), int(case.base.counts[-1]) + 1
+    if isinstance(edit.present, int | np.integer):
+        present = int(edit.present) % changes.NEVER
+        k = np.arange(int(is_column), 2 * max(n, present))
+        k = np.stack([k, -k], 1).ravel() if edit.present == 0 else k  # what shifts goes both ways
+        k = k[np.abs(k - present).argsort(kind="stable")]  # the nearest first
+        if few:
+            k = k[np.unique([*range(few), *np.geomspace(few, len(k) - 1, few).astype(int)])]
+    elif is_column:
+        at = rows[np.abs(y[rows]).argmax()]
+        new, old = float(x[at]), float(y[at])
+        texts = {
+            f"{v:.{digits}g}" for v in (new, new - old, new / (old or np.inf)) for digits in DIGITS
+        }
+        k = np.array([float(text) for text in sorted(texts, key=len)])
+    else:
+        grid = float_grid(float(edit.present))
+        grid = np.union1d(grid[:: len(grid) // few], [edit.present]) if few else grid
+        find = functools.partial(values, counts=case.base.counts[rows])
+        size = AT_ONCE if few else CANDIDATES
+        return solve(find, x[rows], grid, lambda v, _: case.is_same(key, v, rows), size)
+    right = k[:0]
+    for row in rows:
+        found = values(k, case.base.counts[[row]])[:, 0]
+        is_right = case.is_same(key, found, slice(row, row + 1)) | np.isnan(found)
+        if not is_right.any():
+            break
+        right = k = k[is_right]
+    return right[:MAX_FITTED].tolist()
+
+
+def _double(case: Case, key: Key) -> Iterator[Cause]:
     """Two arguments, where the first explains the first rows and none explains all."""
-    (trace, recipe), entry, (label, name) = case.base, case.base.entry(key), key
-    if not callable(entry) or recipe is None:
-        return
-    longest: dict[Path, tuple[int, tuple[Any, np.ndarray, Cause]]] = {}
-    for edit in changes.arguments_of(entry):
+    firsts: dict[Path, tuple[int, Any, np.ndarray, Cause]] = {}
+    entry = case.base.entry(key)
+    for edit in changes.arguments_of(case, entry) if callable(entry) else ():
         for attempt in _attempts(case, key, edit):
             rows = case.count_prefix(key, attempt[1])
-            if rows and rows >= longest.get(edit.paths[0], (0,))[0]:
-                longest[edit.paths[0]] = rows, attempt
-    by_rows = sorted(longest.items(), key=lambda item: -item[1][0])
-    for path, (_, (changed, curve, first)) in by_rows[:MAX_PREFIXES]:
-        columns = {**trace.groups, label: {**trace.groups[label], name: curve}}
-        entries = {**recipe.groups, label: {**recipe.groups[label], name: changed}}
-        run = Run(
-            dataclasses.replace(trace, groups=columns), dataclasses.replace(recipe, groups=entries)
-        )
-        between = Case(run, case.target, case.changes_reference)
-        edits = (edit for edit in changes.arguments_of(changed) if edit.paths[0] != path)
-        for second in _causes(between, key, edits) if key in between.differing else ():
-            if second and second.is_throughout:
+            if rows > firsts.get(edit.paths[0], (0,))[0]:
+                firsts[edit.paths[0]] = rows, *attempt
+    by_rows = sorted(firsts.items(), key=lambda item: -item[1][0])
+    for path, (_, changed, curve, first) in by_rows[:MAX_PREFIXES]:
+        between = Case(case.base.changed(key, changed, curve), case.target, case.changes_reference)
+        edits = (e for e in changes.arguments_of(between, changed) if e.paths[0] != path)
+        for second in _edited(between, key, edits) if key in between.differing else ():
+            if second.is_throughout:
                 yield _together(case, first, second)
 
 
@@ -191,7 +199,7 @@ def _together(case: Case, first: Cause, second: Cause) -> Cause:
 
 
 def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Cause]:
-    """An argument of the factory that made the recipe, which acts in all groups at once."""
+    """An argument of the factory that made the recipe, if it explains all groups at once."""
     if case.base.recipe is None or case.base.recipe.origin is None:
         return
     factory, arguments = case.base.recipe.origin
@@ -199,8 +207,8 @@ def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Caus
         inner = dict(value) if hasattr(value, "items") else {None: value}  # such as ``hyp``
         for place, present in inner.items():
             for other in _others(case, present, causes, is_wide):
+                change = changes.argument(case, place or name, other, present)
                 new = other if place is None else {**inner, place: other}
-                change = _change(case, changes.Edit(place or name, present, None), other)
                 with contextlib.suppress(*REFUSED):
                     recipe = factory(**{**arguments, name: new})
                     yield from _in_all_groups(case, change, recipe.complete_groups())

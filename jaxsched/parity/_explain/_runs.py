@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +20,10 @@ from jaxsched.parity._rows import FLOAT64_BOUND
 
 BLOCK = 8192  # values that are computed at a time: JAX compiles each operation for each length
 ZERO_TOLERANCE = 1e-15  # of the peak: what rounding leaves of a zero
-SAMPLED, GUARDS = 12, 4  # rows that differ at which a change is tried first, and rows that do not
+SAMPLED = 12  # rows that differ at which a change is tried first
 LEAST_KNOWN, MANY = 0.5, 8  # of the rows that differ: the share, or the values, to reproduce
+MARGIN = 2  # numbers to reproduce in a range, for each free number and each end
+ROUNDED = ("float32", "bfloat16", "decimals")
 
 Path = tuple[str | int, ...]
 """Names of arguments, and positions in sequences, from a schedule down to a part of it."""
@@ -72,8 +75,21 @@ def rebuild(node: Any, paths: Sequence[Path], change: Callable[[Any, Any], Any],
     return entries
 
 
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A function of NumPy counts, which JAX does not trace: a run's numbers, as they are known."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, counts: np.ndarray) -> np.ndarray:
+        """Return the values at counts, NaN where they are not known."""
+        return self.function(counts)
+
+
 def evaluate(entry: Any, counts: np.ndarray) -> np.ndarray:
     """Return a schedule's float64 values at counts, (n,); of a number the number."""
+    if isinstance(entry, Column):
+        return entry(counts)
     if not callable(entry):
         return np.full(len(counts), entry, np.float64)
     return evaluate_each(lambda _: entry, np.zeros(1), counts)[0]
@@ -83,16 +99,17 @@ def evaluate_each(
     build: Callable[[Any], Any], numbers: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
     """Return the values of the schedules that numbers make, (c,), at counts, (n,): (c, n)."""
-    pairs = np.broadcast_arrays(numbers[:, None], counts)
-    blocks = [np.pad(x.ravel(), (0, -x.size % BLOCK), "edge").reshape(-1, BLOCK) for x in pairs]
+    each, rows = np.broadcast_arrays(numbers[:, None], counts)
+    pairs = [
+        np.pad(x.ravel(), (0, -x.size % BLOCK), "edge").reshape(-1, BLOCK) for x in (each, rows)
+    ]
 
     def value(number: Any, count: Any) -> Any:
-        schedule = build(number if len(numbers) > 1 else numbers[0].item())
-        return as_float64(jnp.asarray(schedule(count)))
+        return as_float64(jnp.asarray(build(number)(count)))
 
     with jax.enable_x64(True):
-        values = [jax.vmap(value)(*map(jnp.asarray, block)) for block in zip(*blocks, strict=True)]
-    return np.concatenate(values).astype(np.float64)[: pairs[0].size].reshape(pairs[0].shape)
+        values = [jax.vmap(value)(*map(jnp.asarray, block)) for block in zip(*pairs, strict=True)]
+    return np.concatenate(values).astype(np.float64)[: rows.size].reshape(rows.shape)
 
 
 class Run(NamedTuple):
@@ -126,12 +143,22 @@ class Run(NamedTuple):
             return float(entry) if is_number(entry) else float(str(column[0]))
         return None
 
-    def table(self, key: Key) -> np.ndarray:
-        """Return a quantity's numbers by count, NaN where not known and last: a recipe's go on."""
+    def known(self, key: Key) -> Column:
+        """Return a quantity's numbers by count: a recipe's go on after the last row."""
         start, numbers = self.trace.start, self.column(key)
         if callable(entry := self.entry(key)):
             start, numbers = 0, evaluate(entry, np.arange(start + 2 * len(self.trace)))
-        return np.pad(numbers, (start, 1), constant_values=np.nan)
+        values = np.pad(numbers, (start, 1), constant_values=np.nan)
+        return Column(lambda i: values[np.where((i >= 0) & (i < len(values)), i, -1)])
+
+    def changed(self, key: Key, entry: Any, curve: np.ndarray) -> "Run":
+        """Return the run with another schedule of a quantity, and its curve."""
+
+        def changed(run: Any, value: Any) -> Any:
+            group = {**run.groups[key[0]], key[1]: value}
+            return dataclasses.replace(run, groups={**run.groups, key[0]: group})
+
+        return Run(changed(self.trace, curve), changed(self.recipe, entry))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,35 +184,25 @@ class Case:
         return {key: rows for key, rows in wrong.items() if rows.any()}
 
     @functools.cached_property
-    def stated_epoch(self) -> int | None:
-        """Iterations in an epoch, where a recipe states them."""
-        entries = (run.entry(key) for run in (self.base, self.target) for key in self.keys)
-        parts = (expression(node) for entry in entries for _, node in nodes(entry))
-        lengths = (a["steps_per_epoch"] for factory, a in parts if factory is schedules.per_epoch)
-        return next((int(n) for n in lengths if is_number(n)), None)
-
-    @functools.cached_property
     def epoch(self) -> int | None:
         """Rows in an epoch, where a recipe states them or a curve changes at multiples only."""
-        steps = [self.stated_epoch or 0]
-        for run in (self.base, self.target) if not steps[0] else ():
-            for key in self.keys:
-                rows = np.flatnonzero(np.diff(run.column(key))) + 1 + run.trace.start
-                alone = rows[1:][np.diff(rows) > 1]  # not in a warm-up, where each row changes
-                steps.append(int(np.gcd.reduce(alone)) if len(alone) > 1 else 0)
-        return max(steps) if max(steps) > 1 else None
+        lengths, steps = [], [0]
+        for run, key in itertools.product((self.base, self.target), self.keys):
+            parts = (expression(node) for _, node in nodes(run.entry(key)))
+            lengths += [a["steps_per_epoch"] for f, a in parts if f is schedules.per_epoch]
+            rows = np.flatnonzero(np.diff(run.column(key))) + 1 + run.trace.start
+            alone = rows[1:][np.diff(rows) > 1]  # not in a warm-up, where each row changes
+            steps.append(int(np.gcd.reduce(alone)) if len(alone) > 1 else 0)
+        length = next((int(n) for n in lengths if is_number(n)), max(steps))
+        return length if length > 1 else None
 
-    def sample(self, key: Key) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows that differ, around changes and evenly spread, ascending; rows that do not."""
-        x, wrong = self.target.column(key), self.differing[key]
-        rows, right = np.flatnonzero(wrong), np.flatnonzero(~wrong)
-        before = np.flatnonzero(np.diff(x))
+    def sample(self, key: Key) -> np.ndarray:
+        """Return rows that differ, around changes and evenly spread, ascending."""
+        rows = np.flatnonzero(self.differing[key])
+        before = np.flatnonzero(np.diff(self.target.column(key)))
         changes = np.intersect1d([before, before + 1], rows)
         few = [_spread(changes, SAMPLED // 2), _spread(rows, SAMPLED // 2 - 2), rows[:2]]
-        few = np.unique(np.concatenate(few))
-        beside = [np.intersect1d([rows[0] - 1, rows[-1] + 1], right), _spread(right, GUARDS - 2)]
-        guards = np.resize(np.concatenate(beside), len(right) and GUARDS)
-        return np.pad(few, (0, SAMPLED - len(few)), "edge"), guards
+        return np.unique(np.concatenate(few))
 
     def is_same(self, key: Key, values: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
         """Return where values are the other run's, as ``equal`` has it, or 0 but for rounding."""
@@ -204,18 +221,37 @@ class Case:
         bad = known & ~self.is_same(key, curve)
         first, last = int(wrong.argmax()), len(wrong) - int(wrong[::-1].argmax())
         seen = known & wrong
-        is_enough = seen.sum() >= LEAST_KNOWN * wrong.sum() or len(np.unique(x[seen])) >= MANY
+        is_enough = len(np.unique(x[seen])) >= MANY or seen.sum() >= LEAST_KNOWN * wrong.sum()
         if not is_enough or bad[first:last].any():
+            return None
+        start = self.base.trace.start + first if bad[:first].any() else None
+        stop = self.base.trace.start + last if bad[last:].any() else None
+        if not self._is_determined(key, cause, seen, (start is not None) + (stop is not None)):
             return None
         return dataclasses.replace(
             cause,
             quantities=(key,),
-            start=self.base.trace.start + first if bad[:first].any() else None,
-            stop=self.base.trace.start + last if bad[last:].any() else None,
+            start=start,
+            stop=stop,
             known=float(known.mean()),
             curves={key: curve},
             changes_reference=self.changes_reference,
         )
+
+    def _is_determined(self, key: Key, cause: Cause, seen: np.ndarray, ends: int) -> bool:
+        """Whether a change reproduces more values that differ than its free numbers could make up.
+
+        The ends of a range are free numbers too. A rounding does not begin in mid-run.
+        """
+        x, y = self.target.column(key), self.base.column(key)
+        values = len(np.unique(x[seen]))
+        if ends:
+            return cause.name not in ROUNDED and values > MARGIN * (cause.numbers + ends)
+        if cause.numbers and cause.name in ("per epoch", "per iteration"):  # no stairs of stairs
+            return bool(np.count_nonzero(np.diff(y)) > 2 * np.count_nonzero(np.diff(x)))
+        if cause.kind == "value" and cause.name not in ROUNDED:
+            return max(values, len(np.unique(y[seen]))) > 1
+        return cause.kind != "clock" or values > 1 or len(np.unique(x)) > 2
 
     def count_prefix(self, key: Key, curve: np.ndarray) -> int:
         """Return how many rows a curve reproduces from the first that differs on, before it fails."""

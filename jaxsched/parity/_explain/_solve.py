@@ -1,11 +1,11 @@
 """Solve for the number with which a changed run gives the other."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
 CANDIDATES = 512  # numbers tried at a time: one shape, which JAX compiles once
-DIGITS = 17  # decimals that determine a float64
+DIGITS = range(1, 18)  # as many determine a float64
 MAX_CELLS = 2  # intervals that are searched, and numbers that are returned
 
 Cells = list[tuple[float, float]]
@@ -19,64 +19,44 @@ def float_grid(value: float) -> np.ndarray:
     return np.unique([*sizes, *(value + near), *(value - near), *np.linspace(0, 1, 101)])
 
 
-def int_grid(value: int, unit: int, most: int) -> np.ndarray:
-    """Return integers around ``value``, multiples of it and ``unit``, and of sizes to ``most``."""
-    near, k = np.arange(-70, 71), np.arange(2, 33)
-    sizes = np.geomspace(1, max(most, 4 * abs(value), 2), 60).round()
-    parts = [value + near, value * k, value // k, near, unit * k, value + unit * near[54:87], sizes]
-    return np.unique([value * unit, value // unit, *np.concatenate(parts)]).astype(np.int64)
-
-
 def solve(
     evaluate: Callable[[np.ndarray], np.ndarray],  # from candidates (c,) to the changed run, (c, r)
     target: np.ndarray,  # the other run at the sampled rows, (r,), the first that differs first
     grid: np.ndarray,  # numbers to begin with, ascending
     is_equal: Callable[[np.ndarray, np.ndarray], np.ndarray],  # from values (c, r) and the target
-    hints: Iterable[float] = (),  # numbers to try first
-    guards: int = 0,  # how many of the last rows only decide between numbers that do equally well
     size: int = CANDIDATES,  # how many to evaluate at a time
 ) -> list[float]:
-    """Find numbers that reproduce ``target``, those with the most rows first.
+    """Find numbers that reproduce ``target``, those with the most rows and the shortest first.
 
     The grid's numbers are tried as they are. Between two of them whose values enclose those of the
-    first rows the search goes on, down to neighbouring float64 or integers; of the numbers that
-    reproduce the same rows the shortest is returned.
+    first rows the search goes on, down to neighbouring float64; what is found is shortened.
     """
-    is_integer, rows = grid.dtype.kind == "i", len(target) - guards
-    found: dict[float, float] = {}
+    rows, found = len(target), dict[float, int]()
 
-    def score(candidates: np.ndarray, is_kept: bool = is_integer) -> tuple[Cells, np.ndarray]:
+    def score(candidates: np.ndarray) -> tuple[Cells, np.ndarray]:
         """The intervals to search, and how many of the first rows each candidate reproduces."""
         blocks = np.pad(candidates, (0, -len(candidates) % size), "edge").reshape(-1, size)
         values = np.concatenate([evaluate(block) for block in blocks])[: len(candidates)]
         same = is_equal(values, target)
-        count = np.cumprod(same[:, :rows], 1).sum(1)
-        count = count + np.where(count > 0, same[:, rows:].sum(1) / (guards + 1), 0)
-        for at in np.argsort(-count, kind="stable")[: MAX_CELLS if is_kept else 0]:
-            if count[at]:
-                found.setdefault(candidates[at].item(), float(count[at]))
-        return _cells(candidates, values[:, :rows], target[:rows], same[:, :rows]), count
+        count = np.cumprod(same, 1).sum(1)
+        scores = {number: int(n) for number, n in zip(candidates.tolist(), count, strict=True) if n}
+        found.update((number, scores[number]) for number in _best(scores))
+        return _cells(candidates, values, target, same), count
 
-    written = [h for h in dict.fromkeys(hints) if np.isfinite(h) and (not is_integer or h % 1 == 0)]
-    if written:
-        score(np.array(written).astype(grid.dtype), True)
-    if max(found.values(), default=0) < rows:
-        widest, count = score(grid)
-        for cell in widest:
-            cells, candidates = [cell], grid
-            for _ in range(DIGITS * 4):
-                candidates = np.linspace(*cells[0], size)
-                candidates = np.unique(candidates.round().astype(int) if is_integer else candidates)
-                cells, count = score(candidates)
-                if count.max() >= rows or len(candidates) < 3 or not cells:
-                    break
-            if not is_integer and count.max():
-                best = candidates[count.argmax()]
-                short = np.array([float(f"{best:.{digits}g}") for digits in range(1, DIGITS + 1)])
-                _, counts = score(short)
-                at = int(np.argmax(counts >= min(count.max(), counts.max())))
-                found[short[at].item()] = float(counts[at])
-    return sorted(found, key=lambda number: (-found[number], len(repr(number))))[:MAX_CELLS]
+    for cell in score(grid)[0]:
+        cells, candidates, count = [cell], grid, np.zeros(1)
+        while cells and count.max() < rows and len(candidates) > 2:
+            candidates = np.unique(np.linspace(*cells[0], size))
+            cells, count = score(candidates)
+        if count.max():
+            best = candidates[count.argmax()]
+            score(np.array([float(f"{best:.{digits}g}") for digits in DIGITS]))
+    return _best(found)
+
+
+def _best(scores: dict[float, int]) -> list[float]:
+    """The numbers with the most rows, the shortest of them first."""
+    return sorted(scores, key=lambda number: (-scores[number], len(repr(number))))[:MAX_CELLS]
 
 
 def _cells(grid: np.ndarray, values: np.ndarray, target: np.ndarray, same: np.ndarray) -> Cells:
