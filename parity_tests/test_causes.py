@@ -214,6 +214,18 @@ def test_a_change_of_clock_or_value_is_read_off_recordings(cause):
     assert first_of(run(mine), run(reference), None).split(", or ")[0] == cause
 
 
+def test_steps_at_the_ends_of_epochs_are_stretched_by_epochs():
+    mine, reference = run(LONG[I // 6 * 12]), run(LONG[I // 6 * 6])
+    assert first_of(mine, reference, None) == "stepped 2 times for once"
+
+
+def test_what_one_side_lacks_does_not_end_the_search():
+    reference = Trace({"all": {"learning_rate": Y, "momentum": np.full(120, 0.9)}})
+    report = jaxsched.compare(run(Y / 2), reference)
+    assert report.conclusions == ["likely cause: times 0.5"]
+    assert "all/momentum: mine has none, where the reference has 0.9" in str(report)
+
+
 def test_noise_has_no_cause():
     """The twin: what is known is said, and nothing else."""
     rng = np.random.default_rng(0)

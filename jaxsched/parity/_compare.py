@@ -82,10 +82,7 @@ def compare(
     if report:
         return report
     found = [*_setting_causes(a, b, report)]
-    in_both = (
-        q.name in a.groups[q.label] and q.name in b.groups[q.label] for q in numbers if q.label
-    )
-    if all(in_both) and any(q.first for q in numbers):
+    if any(q.first for q in numbers):
         found = [*explain(_side(mine, a), _side(reference, b)), *found]
     return dataclasses.replace(report, explanations=tuple(found))
 

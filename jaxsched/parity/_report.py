@@ -53,6 +53,12 @@ class Quantity:
         """Label and name."""
         return self.label, self.name
 
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether one side has no number of it at any row."""
+        numbers = self.first[1:] if self.first and not self.is_setting else ()
+        return not self.equal and any(map(np.isnan, numbers))
+
     def __str__(self) -> str:
         where = f"{self.label}/{self.name}" if self.label else self.name
         if self.first is None:
@@ -60,9 +66,9 @@ class Quantity:
         iteration, mine, reference = self.first
         if self.is_setting:
             return f"{where}: {mine} for {reference}"
-        if not self.equal and np.isnan(mine):
+        if self.is_one_sided and np.isnan(mine):
             return f"{where}: mine has none, where the reference has {reference!r}"
-        if not self.equal and np.isnan(reference):
+        if self.is_one_sided:
             return f"{where}: mine has {mine!r}, where the reference has none"
         return (
             f"{where}: {self.equal} of {self.n} equal, up to {self.max_ulp} ULP "
@@ -130,7 +136,7 @@ class Report:
         explained = {key for cause in self.explanations for key in cause.quantities}
         facts: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
         for q in self.quantities:
-            if q.first and not q.is_setting and q.key not in explained:
+            if q.first and not (q.is_setting or q.is_one_sided or q.key in explained):
                 fact = q.first.iteration, self._constant_distance(q)
                 facts.setdefault(fact, []).append(q.key)
         return [f"likely cause: {cause}" for cause in self.causes] + [

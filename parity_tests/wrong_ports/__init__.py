@@ -7,7 +7,11 @@ schedules of ``lr_scheduler`` and of Optax, functions in ``jnp``, Optax transfor
 run, rows that a loop logged. Each has one typical slip, or two, or none. They were divided between
 the two files at random within each recording, so that both have as many of each kind and style.
 ``seen.py`` is for work on the causes. ``aside.py`` is looked at once, when that work is done, to
-report how many of its slips are named; causes are not changed for its sake.
+report how many of its slips are named; causes are not changed for its sake. ``fresh.py`` was
+written later, in the same way, and looked at once the causes had been written anew.
+
+An answer that was added when a report had been read, for it is another name of the slip that the
+list had not, is marked "added".
 
 **What ``expected`` means.** A port's ``expected`` has an entry for each independent slip, in any
 order; no entry means that the port is right. An entry lists alternatives that the data cannot tell

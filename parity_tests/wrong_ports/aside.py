@@ -112,7 +112,7 @@ def epochs_counted_from_one():
 
 @case(
     "imagenet",
-    (argument("weight_decay"), value("factor")),
+    (argument("weight_decay"), value("factor"), groups("taken from")),  # the last added
     note="the port's decay is the script's times the rate",
 )
 def decay_multiplied_by_the_rate():
@@ -464,7 +464,12 @@ def optax_warmup_from_zero():
 
 @case(
     "warmup_cosine",
-    (argument("total_iters", 5, 100), argument("warmup", 5, 100), clock("per iteration")),
+    (
+        argument("total_iters", 5, 100),
+        argument("warmup", 5, 100),
+        clock("per iteration"),
+        clock("stretch"),  # added: 20 times for once, until the warm-up's end
+    ),
     determined=False,
     note="a warm-up of 5 iterations for one of 5 epochs",
 )

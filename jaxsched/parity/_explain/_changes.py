@@ -12,14 +12,7 @@ from jaxsched import schedules
 from jaxsched._schedule import Schedule, as_float64
 from jaxsched._validate import is_number
 from jaxsched.parity._explain._cause import Cause, Key, format_value
-from jaxsched.parity._explain._runs import (
-    Case,
-    Column,
-    Path,
-    expression,
-    nodes,
-    rebuild,
-)
+from jaxsched.parity._explain._runs import Case, Column, Path, expression, nodes, rebuild
 
 ROUNDINGS = 8  # bound on arithmetic in another dtype, in roundings of the peak
 NEVER = 2**31  # a count that no run reaches
@@ -143,6 +136,10 @@ class Change(NamedTuple):
     is_slower: bool = False  # whether a larger number holds the clock back
     kind: str = "clock"
 
+    def by_epoch(self, n: int) -> "Change":
+        """Return the change of a clock with its number counted in epochs of ``n``."""
+        return self._replace(change=lambda xp, i, k: self.change(xp, i // n, k) * n + i % n)
+
     def wrap(self, schedule: Any, k: Any) -> Any:
         """Return the schedule with its clock or value changed; one of JAX counts from 0."""
         xp: Any = np if isinstance(schedule, Column) else jnp
@@ -210,7 +207,11 @@ def clocks_and_values(case: Case, entry: Any) -> Iterator[Edit]:
         part = node.factory.__name__ if isinstance(node, Schedule) else "the function"
         part = "" if isinstance(node, Column) else part
         values = [c for c in VALUES if part or case.changes_reference or c.inverse is None]
-        for change in (*CLOCKS, *values) if path or not part else ():
+        changes = [*CLOCKS, *values] if path or not part else []
+        if epoch and not part:  # stepped more than once at an epoch's end
+            faster = [c for c in CLOCKS if c.name == "stretch" and not c.is_slower]
+            changes += [change.by_epoch(epoch) for change in faster]
+        for change in changes:
             cause = functools.partial(change.cause, case=case, unit=unit, epoch=epoch, part=part)
             yield Edit(entry, [path], change.neutral, cause, None, change.wrap)
 
