@@ -142,7 +142,7 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
     try:
         text = read_text(path, MAX_BYTES)
         is_json = Path(path).suffix == ".json"
-        content = json.loads(text, object_pairs_hook=_unique) if is_json else _load_yaml(text)
+        content = json.loads(text, object_pairs_hook=_unique) if is_json else load_yaml(text)
         return make(**decode(content))
     except REFUSED as error:
         reason = f"must be the file of a recipe: {str(error) or type(error).__name__}"
@@ -258,7 +258,7 @@ def _yaml() -> tuple[Any, Any, Any]:
         import yaml
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "a recipe in YAML needs PyYAML: pip install 'jaxsched[train]'. Or use .json.",
+            "a YAML file needs PyYAML: pip install 'jaxsched[train]'. A recipe may be .json, too.",
             name="yaml",
         ) from error
 
@@ -288,7 +288,8 @@ def _yaml() -> tuple[Any, Any, Any]:
     return yaml, Loader, Dumper
 
 
-def _load_yaml(text: str) -> Any:
+def load_yaml(text: str) -> Any:
+    """Return the content of a YAML text: plain data, in which 1e-8 is a number."""
     yaml, loader, _ = _yaml()
     try:
         return yaml.load(text, Loader=loader)  # a SafeLoader

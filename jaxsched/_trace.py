@@ -127,10 +127,7 @@ class Trace:
             return _column(f"{label}/{name}", values)
 
         require_count("start of a trace", self.start)
-        for name, keys in (
-            ("ema", {"decay", "tau"}),
-            ("accumulation", {"steps_per_epoch"}),
-        ):
+        for name, keys in (("ema", {"decay", "tau"}), ("accumulation", {"steps_per_epoch"})):
             value = getattr(self, name)
             if isinstance(value, Mapping) and not keys <= set(value):
                 raise ValueError(

@@ -152,12 +152,6 @@ def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     require(name, value, f"one of {', '.join(choices)}", lambda v: v in choices)
 
 
-def require_anneal_strategy(value: Any) -> None:
-    """Refuse what is neither of torch's two strategies."""
-    if value not in ("cos", "linear"):
-        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {describe(value)}.")
-
-
 def require_one_group(name: str, hyperparameters: Iterable[Any]) -> None:
     """Refuse torch's list of one value a group, which would broadcast against the counts."""
     for value in hyperparameters:

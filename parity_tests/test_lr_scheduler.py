@@ -458,7 +458,7 @@ REFUSED = [
     (
         lambda m, o: m.one_cycle_lr(o, 1.0, 10, anneal_strategy="step"),
         ValueError,
-        "anneal_strategy must be 'cos' or 'linear', got 'step'",
+        "anneal_strategy must be one of cos, linear, got 'step'",
     ),
     (
         lambda m, o: m.one_cycle_lr(o, 1.0, 10, pct_start=0.1),
@@ -478,7 +478,7 @@ REFUSED = [
     (
         lambda m, o: m.swa_lr(o, 0.1, anneal_strategy="step"),
         ValueError,
-        "anneal_strategy must be 'cos' or 'linear', got 'step'",
+        "anneal_strategy must be one of cos, linear, got 'step'",
     ),
     (
         lambda m, o: m.swa_lr(o, 0.1, anneal_epochs=-1),

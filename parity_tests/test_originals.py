@@ -294,8 +294,7 @@ ERRORS = {
     ),
     "text": (
         lambda: yolov5(**SIZE, hyp={"lr0": "1e-3"}),
-        "hyp['lr0'] must be a number, got the text '1e-3'. Write 0.001: "
-        "YAML reads an exponent only after a decimal point.",
+        "hyp['lr0'] must be a finite number of at least 0, got '1e-3'",
     ),
     "contradiction": (
         lambda: ultralytics(**SIZE, args={"epochs": 7}),
@@ -354,7 +353,7 @@ ERRORS = {
 }
 
 
-OF_ANOTHER_TYPE = ("kind", "kind-bool", "batch-bool", "switch", "float-count")
+OF_ANOTHER_TYPE = ("text", "kind", "kind-bool", "batch-bool", "switch", "float-count")
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -371,6 +370,11 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ValueError, match=r"hyp must (be a YAML file|hold key: value lines)"):
         yolov5(**SIZE, hyp=path)
+
+
+def test_an_exponent_without_a_decimal_point_is_a_number(tmp_path):
+    (tmp_path / "hyp.yaml").write_text("lr0: 1e-3\n")
+    assert yolov5(**SIZE, hyp=tmp_path / "hyp.yaml") == yolov5(**SIZE, hyp={"lr0": 0.001})
 
 
 def test_a_missing_file_is_missing(tmp_path):

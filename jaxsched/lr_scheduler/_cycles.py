@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched._schedule import Formula, Hyperparameter, Schedule, formula_of
-from jaxsched._validate import describe, is_number, require, require_anneal_strategy, require_count
+from jaxsched._validate import describe, is_number, require, require_choice, require_count
 from jaxsched.lr_scheduler import _recursion
 from jaxsched.lr_scheduler._recursion import HOST, refuse_negative, torch_schedule
 
@@ -279,7 +279,7 @@ def one_cycle_lr(
     require("pct_start", pct_start, share, lambda v: isinstance(v, float) and 0 <= v <= 1)
     for name, value in {"div_factor": div_factor, "final_div_factor": final_div_factor}.items():
         require(name, value, "other than 0, to be divided by", lambda v: v != 0)
-    require_anneal_strategy(anneal_strategy)
+    require_choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
 
     def of_phases(*values):
         return values if three_phase else (*values[:-2], values[-1])  # without the middle phase

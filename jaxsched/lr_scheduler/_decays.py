@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsched._schedule import Hyperparameter, Schedule, as_float64
-from jaxsched._validate import require, require_anneal_strategy, require_count
+from jaxsched._validate import require, require_choice, require_count
 from jaxsched.lr_scheduler._recursion import HOST, on_host, torch_schedule
 
 
@@ -322,7 +322,7 @@ def swa_lr(
     >>> [float(swa_lr(1.0, 0.5, 2, "linear")(c)) for c in range(4)]
     [1.0, 0.75, 0.5, 0.5]
     """
-    require_anneal_strategy(anneal_strategy)
+    require_choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
     require_count("anneal_epochs", anneal_epochs, at_least=0)
 
     def alpha(xp, t):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsched._io import read_text
+from jaxsched._recipe_file import REFUSED, load_yaml
 from jaxsched._validate import describe, require_nonnegative, shorten
 
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
@@ -38,30 +39,22 @@ def read(name: str, given: Settings) -> dict[str, Any]:
         raise ValueError(
             f"{name} must be a mapping or the path of a YAML file, got {describe(given)}."
         )
+    path = os.fspath(given)
     try:
-        import yaml
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{name} from a YAML file needs PyYAML: pip install 'jaxsched[train]'"
-        ) from error
-    try:
-        content = yaml.safe_load(read_text(given, MAX_BYTES))
+        content = load_yaml(read_text(path, MAX_BYTES))
     except OSError as error:
+        reason = error.strerror
         raise type(error)(
-            f"{name} must be a file that can be read, got {given} ({error.strerror})"
+            f"{name} must be a file that one can read, got {path} ({reason})"
         ) from error
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+    except REFUSED as error:
         reason = shorten(str(error).partition("\n")[0], 200)
-        raise ValueError(
-            f"{name} must be a YAML file, got {os.fspath(given)} ({reason})."
-        ) from error
+        raise ValueError(f"{name} must be a YAML file, got {path} ({reason}).") from error
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{name} must hold key: value lines, got a {type(content).__name__} "
-            f"in {os.fspath(given)}."
-        )
+        kind = type(content).__name__
+        raise ValueError(f"{name} must hold key: value lines, got a {kind} in {path}.")
     return dict(content)
 
 
@@ -72,13 +65,7 @@ def numbers(name: str, given: Mapping[str, Any], defaults: Mapping[str, float]) 
     """
     refuse_typos(name, given, defaults)
     values = {key: given.get(key, default) for key, default in defaults.items()}
-    for key, value in values.items():
-        if isinstance(value, str) and _is_float(value):
-            raise ValueError(
-                f"{name}[{key!r}] must be a number, got the text {describe(value)}. Write {float(value)!r}: "
-                "YAML reads an exponent only after a decimal point."
-            )
-        require_nonnegative(**{f"{name}[{key!r}]": value})
+    require_nonnegative(**{f"{name}[{key!r}]": value for key, value in values.items()})
     return values
 
 
@@ -92,11 +79,3 @@ def refuse_typos(name: str, given: Mapping[str, Any], known: Any) -> None:
             raise ValueError(
                 f"{name} must use the original's keys, got {describe(key)}. Did you mean {close[0]!r}?"
             )
-
-
-def _is_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -13,24 +13,17 @@ from jaxsched.recipes._settings import Settings
 
 P = ParamSpec("P")
 
-ARGUMENTS = {
-    "epochs": "epochs",
-    "batch_size": "batch",
-    "optimizer": "optimizer",
-    "cos_lr": "cos_lr",
-}
+ARGUMENTS = dict(epochs="epochs", batch_size="batch", optimizer="optimizer", cos_lr="cos_lr")
 """Arguments of ``ultralytics`` that ``args`` may hold too, and their keys there."""
 
-
-_KEEPS = functools.partial(policy.Version, lags=False, drops=False)
-
+_NO_LAG = functools.partial(policy.Version, lags=False, drops=False)
 VERSIONS = {
     "8.0.227": policy.Version(),
     "8.1.24": policy.Version(saves_first=True),
-    "8.3.250": _KEEPS(),
+    "8.3.250": _NO_LAG(),
     # That release put the weights first and went on warming up group 0 as the biases.
-    "8.4.0": _KEEPS(bias_label="weight", auto_short="MuSGD"),
-    "8.4.190": _KEEPS(warmup_floor=0, short_runs=True, auto_long="MuSGD"),
+    "8.4.0": _NO_LAG(bias_label="weight", auto_short="MuSGD"),
+    "8.4.190": _NO_LAG(warmup_floor=0, short_runs=True, auto_long="MuSGD"),
 }
 
 
@@ -126,9 +119,8 @@ def ultralytics(
     settings.refuse_typos("args", read, [*ARGUMENTS.values(), "optimize"])
     a = settings.numbers("args", read, {**policy.DEFAULTS, "nbs": 64})
     arguments["args"] = dict(a)
-    require(
-        "args['nbs']", a["nbs"], "a whole number of at least 1", lambda v: v >= 1 and v % 1 == 0
-    )
+    rule = "a whole number of at least 1"
+    require("args['nbs']", a["nbs"], rule, lambda v: v >= 1 and v % 1 == 0)
     if optimizer == "auto":
         if classes is None or images is None:
             raise ValueError(

@@ -174,9 +174,7 @@ def from_torch(
 
 
 def parameter_labels(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    labels: Sequence[str] | None = None,
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
 ) -> dict[str, str]:
     """The label of each of a model's parameters, by torch's name.
 

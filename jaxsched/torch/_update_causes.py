@@ -27,7 +27,6 @@ MIN_KNOWN = 0.5  # share of the updates at which the changed run must be known
 # Options beside which two numbers are tried, as in optax.adagrad and optax.rmsprop.
 PLACES = (["epsilon"], ["inside", "epsilon"])
 
-
 Edit = Callable[[dict[str, Any], Any], dict[str, Any]]
 """From a recipe and numbers (1, c, 1) to the entries that are others."""
 
