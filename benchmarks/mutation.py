@@ -90,8 +90,10 @@ def is_noticed(fault: Fault, folder: Path) -> bool:
     changed = copy / path.relative_to(ROOT)
     source = path.read_text()
     changed.write_text(source[:begin] + other + source[end:])
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *TESTS]
-    # Without the current folder on Python's path, which has the package without the fault.
+    # Neither pytest's path nor the current folder, which have the package without the fault.
+    places = f"pythonpath={copy} {ROOT / 'parity_tests'} {ROOT}"
+    options = ["-qx", "-p", "no:cacheprovider", "-o", places]
+    command = [sys.executable, "-m", "pytest", *options, *TESTS]
     switches = dict.fromkeys(("PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE"), "1")
     environment = {**os.environ, "PYTHONPATH": str(copy), **switches}
     try:
