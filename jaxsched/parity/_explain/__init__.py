@@ -23,6 +23,7 @@ from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solv
 from jaxsched.parity._rows import equal
 
 MAX_FITTED = 40  # numbers that are compared at all rows, of those that do at the sampled ones
+MAX_REACH = 10**6  # how far from the present integer another one is looked for
 EAGER, AT_ONCE = 24, 6  # numbers of a grid, and of an interval, where JAX cannot trace them
 MAX_PREFIXES = 5  # changes that explain the first rows, from which a second is looked for
 REFUSED = (ValueError, TypeError, KeyError)  # what a factory raises that refuses a value
@@ -78,7 +79,7 @@ def _single(case: Case, key: Key) -> Iterator[Cause]:
     yield from filter(None, (case.fit(key, curve, cause) for curve, cause in curves))
     entry, other = case.base.entry(key), case.target.entry(key)
     x, y = case.target.column(key), case.base.column(key)
-    if (x != x[0]).any() and (y != y[0]).any():
+    if np.diff(x).any() and np.diff(y).any():
         yield from _edited(case, key, changes.clocks_and_values(case, case.base.known(key)))
     if callable(entry):
         yield from _edited(case, key, changes.arguments_of(case, entry))
@@ -140,19 +141,17 @@ def _solved(
     rows, x, y = case.sample(key), case.target.column(key), case.base.column(key)
     is_column, n = isinstance(edit.entry, Column), int(case.base.counts[-1]) + 1
     if isinstance(edit.present, int | np.integer):
-        present = int(edit.present) % changes.NEVER
-        k = np.arange(int(is_column), 2 * max(n, present))
-        k = np.stack([k, -k], 1).ravel() if edit.present == 0 else k  # what shifts goes both ways
-        k = k[np.abs(k - present).argsort(kind="stable")]  # the nearest first
-        if few:
-            k = k[np.unique([*range(few), *np.geomspace(few, len(k) - 1, few).astype(int)])]
+        present = 0 if edit.present == changes.NEVER else int(edit.present)
+        reach = max(2 * n, min(abs(present), MAX_REACH))
+        least = int(is_column) if edit.present > 0 else -reach  # what shifts goes both ways
+        k = np.arange(max(least, present - reach), present + reach)
+        k = k[np.abs(k - present).argsort(kind="stable")][: 2 * few or None]  # the nearest first
     elif is_column:
         at = rows[np.abs(y[rows]).argmax()]
         new, old = float(x[at]), float(y[at])
-        texts = {
-            f"{v:.{digits}g}" for v in (new, new - old, new / (old or np.inf)) for digits in DIGITS
-        }
-        k = np.array([float(text) for text in sorted(texts, key=len)])
+        exact = new, new - old, new / (old or np.inf)
+        shortened = {float(f"{v:.{digits}g}") for v in exact for digits in DIGITS}
+        k = np.array(sorted(shortened, key=lambda number: len(repr(number))))
     else:
         grid = float_grid(float(edit.present))
         grid = np.union1d(grid[:: len(grid) // few], [edit.present]) if few else grid

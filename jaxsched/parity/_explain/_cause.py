@@ -44,10 +44,14 @@ class Cause:
         return self.start is None and self.stop is None
 
     @property
+    def free_numbers(self) -> int:
+        """The numbers of the change, and the ends of its range."""
+        return self.numbers + (self.start is not None) + (self.stop is not None)
+
+    @property
     def cost(self) -> tuple[Any, ...]:
         """What orders causes: the data cannot tell those of one cost apart."""
-        numbers = self.numbers + (self.start is not None) + (self.stop is not None)
-        return not self.exact, numbers, not self.is_throughout, self.known < MOSTLY_KNOWN
+        return not self.exact, self.free_numbers, not self.is_throughout, self.known < MOSTLY_KNOWN
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -129,7 +133,7 @@ def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
         useful.sort(key=lambda c: (-len(left & set(c.quantities)), *c.rank))
         best = useful[0]
         # Several that are simpler each go before one with more numbers.
-        simple = [c for c in useful if c.cost[:2] < best.cost[:2]]
+        simple = [c for c in useful if c.cost < best.cost[:2]]
         if left & set(best.quantities) <= set().union(*(c.quantities for c in simple)):
             best = simple[0]
         here = left & set(best.quantities)
@@ -137,15 +141,14 @@ def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
         others: dict[Any, Cause] = {}
         for cause in [best, *sorted(alike, key=lambda c: c.rank)]:
             # One of each kind, and of arguments each with numbers of its own.
-            is_argument = cause.kind == "argument"
-            others.setdefault((cause.mine, cause.reference) if is_argument else cause.kind, cause)
+            numbers = cause.mine, cause.reference
+            others.setdefault(numbers if cause.kind == "argument" else cause.kind, cause)
         alternatives = tuple(others.values())[1:MAX_ALTERNATIVES]
         chosen.append(dataclasses.replace(best, alternatives=alternatives))
         left -= here
     if len(chosen) == 1 and not left:
         return chosen
-    keys = ([key for key in differing if key in cause.quantities] for cause in chosen)
-    return [
-        dataclasses.replace(cause, sentence=f"{cause.sentence}, in {list_quantities(group)}")
-        for cause, group in zip(chosen, keys, strict=True)
-    ]
+    for k, cause in enumerate(chosen):
+        group = list_quantities([key for key in differing if key in cause.quantities])
+        chosen[k] = dataclasses.replace(cause, sentence=f"{cause.sentence}, in {group}")
+    return chosen

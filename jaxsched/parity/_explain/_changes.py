@@ -15,7 +15,7 @@ from jaxsched.parity._explain._cause import Cause, Key, format_value
 from jaxsched.parity._explain._runs import Case, Column, Path, expression, nodes, rebuild
 
 ROUNDINGS = 8  # bound on arithmetic in another dtype, in roundings of the peak
-NEVER = 2**31  # a count that no run reaches
+NEVER = np.iinfo(np.int32).max  # a count that no run reaches
 DTYPES = (np.float32, ml_dtypes.bfloat16)
 FIXED = ("steps", "then", "values")  # how a curve is computed, not which one it is
 CHOICES = (("cos", "linear"), ("triangular", "triangular2", "exp_range"), ("cycle", "iterations"))
@@ -163,8 +163,8 @@ class Change(NamedTuple):
             counts = _plural(abs(k) // epoch, "epoch") if whole else _plural(abs(k), unit)
             phrase = f"{counts} {'early' if number > 0 else 'late'}"
         elif name == "stretch":
-            phrase = f"stepped {'{} times for once' if number > 1 else 'once in {}'}"
-            phrase = phrase.format(k if number > 1 else _plural(k, unit))
+            often, seldom = f"{k} times for once", f"once in {_plural(k, unit)}"
+            phrase = f"stepped {often if number == k else seldom}"
         else:
             phrase = self.phrase.format(k=format_value(number), unit=unit, times=_plural(k, unit))
         sentence = f"{part} {phrase}".lstrip()
@@ -221,7 +221,7 @@ def curves_of(case: Case, key: Key) -> Curves:
     known, x, forward = case.base.known(key), case.target.column(key), case.changes_reference
     yield from _updates(case, known)
     y, side = known(case.base.counts).astype(np.float64), "mine" if forward else "the reference"
-    is_constant = [bool((column == column[0]).all()) for column in (x, y)]
+    is_constant = [not np.diff(column).any() for column in (x, y)]
     if forward and any(is_constant) and not all(is_constant):
         number = float(str((x if is_constant[0] else case.base.column(key))[0]))
         sentence = f"scheduled where the reference is constant, {number}"
@@ -253,7 +253,7 @@ def _updates(case: Case, known: Column) -> Curves:
 
 def _groups(case: Case, label: str, name: str) -> Curves:
     """Other quantities in the place of this one, and products of two."""
-    columns = {k: case.base.column(k).astype(np.float64) for k in case.keys if k[0]}
+    columns = {k: case.base.column(k).astype(np.float64) for k in case.keys}
     y, taken = columns[label, name], functools.partial(Cause, "groups", "taken from")
     for (other, quantity), values in columns.items():
         if quantity == name and other != label:

@@ -20,7 +20,7 @@ from jaxsched.parity._rows import FLOAT64_BOUND
 
 BLOCK = 8192  # values that are computed at a time: JAX compiles each operation for each length
 ZERO_TOLERANCE = 1e-15  # of the peak: what rounding leaves of a zero
-SAMPLED = 12  # rows that differ at which a change is tried first
+SAMPLED = 5  # rows around changes, and evenly spread, at which a change is tried first
 LEAST_KNOWN, MANY = 0.5, 8  # of the rows that differ: the share, or the values, to reproduce
 MARGIN = 2  # numbers to reproduce in a range, for each free number and each end
 ROUNDED = ("float32", "bfloat16", "decimals")
@@ -34,7 +34,7 @@ def expression(node: Any) -> tuple[Callable[..., Any] | None, Mapping[Any, Any]]
 
     Entries of a sequence are arguments by position.
     """
-    if isinstance(node, tuple | list):
+    if isinstance(node, tuple):
         return None, dict(enumerate(node))
     if not isinstance(node, Schedule):
         return None, {}
@@ -70,12 +70,12 @@ def rebuild(node: Any, paths: Sequence[Path], change: Callable[[Any, Any], Any],
     if all(map(is_number, node)):
         if is_traced:
             return jnp.stack(entries)
-        if sorted(node) == list(node) and sorted(entries) != list(entries):
+        if sorted(node) == [*node] and sorted(entries) != [*entries]:
             raise ValueError(f"entries must ascend as {node} do, got {entries}.")
     return entries
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Column:
     """A function of NumPy counts, which JAX does not trace: a run's numbers, as they are known."""
 
@@ -108,8 +108,8 @@ def evaluate_each(
         return as_float64(jnp.asarray(build(number)(count)))
 
     with jax.enable_x64(True):
-        values = [jax.vmap(value)(*map(jnp.asarray, block)) for block in zip(*pairs, strict=True)]
-    return np.concatenate(values).astype(np.float64)[: rows.size].reshape(rows.shape)
+        values = [*map(jax.vmap(value), *pairs)]
+    return np.concatenate(values)[: rows.size].reshape(rows.shape)
 
 
 class Run(NamedTuple):
@@ -148,8 +148,8 @@ class Run(NamedTuple):
         start, numbers = self.trace.start, self.column(key)
         if callable(entry := self.entry(key)):
             start, numbers = 0, evaluate(entry, np.arange(start + 2 * len(self.trace)))
-        values = np.pad(numbers, (start, 1), constant_values=np.nan)
-        return Column(lambda i: values[np.where((i >= 0) & (i < len(values)), i, -1)])
+        values = np.pad(numbers, 1, constant_values=np.nan)
+        return Column(lambda i: values.take(i + 1 - start, mode="clip"))
 
     def changed(self, key: Key, entry: Any, curve: np.ndarray) -> "Run":
         """Return the run with another schedule of a quantity, and its curve."""
@@ -161,7 +161,7 @@ class Run(NamedTuple):
         return Run(changed(self.trace, curve), changed(self.recipe, entry))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass
 class Case:
     """A run that is changed, the other that it is to give, and whether the reference is changed."""
 
@@ -186,23 +186,22 @@ class Case:
     @functools.cached_property
     def epoch(self) -> int | None:
         """Rows in an epoch, where a recipe states them or a curve changes at multiples only."""
-        lengths, steps = [], [0]
+        stated, gaps = [], []
         for run, key in itertools.product((self.base, self.target), self.keys):
             parts = (expression(node) for _, node in nodes(run.entry(key)))
-            lengths += [a["steps_per_epoch"] for f, a in parts if f is schedules.per_epoch]
+            stated += [a["steps_per_epoch"] for f, a in parts if f is schedules.per_epoch]
             rows = np.flatnonzero(np.diff(run.column(key))) + 1 + run.trace.start
             alone = rows[1:][np.diff(rows) > 1]  # not in a warm-up, where each row changes
-            steps.append(int(np.gcd.reduce(alone)) if len(alone) > 1 else 0)
-        length = next((int(n) for n in lengths if is_number(n)), max(steps))
-        return length if length > 1 else None
+            gaps += [np.gcd.reduce(alone)] if len(alone) > 1 else []
+        length = [*filter(is_number, stated), max(gaps, default=1)][0]
+        return int(length) if length > 1 else None
 
     def sample(self, key: Key) -> np.ndarray:
         """Return rows that differ, around changes and evenly spread, ascending."""
         rows = np.flatnonzero(self.differing[key])
         before = np.flatnonzero(np.diff(self.target.column(key)))
         changes = np.intersect1d([before, before + 1], rows)
-        few = [_spread(changes, SAMPLED // 2), _spread(rows, SAMPLED // 2 - 2), rows[:2]]
-        return np.unique(np.concatenate(few))
+        return np.unique([*_spread(changes, SAMPLED), *_spread(rows, SAMPLED), *rows[:2]])
 
     def is_same(self, key: Key, values: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
         """Return where values are the other run's, as ``equal`` has it, or 0 but for rounding."""
@@ -226,9 +225,7 @@ class Case:
             return None
         start = self.base.trace.start + first if bad[:first].any() else None
         stop = self.base.trace.start + last if bad[last:].any() else None
-        if not self._is_determined(key, cause, seen, (start is not None) + (stop is not None)):
-            return None
-        return dataclasses.replace(
+        found = dataclasses.replace(
             cause,
             quantities=(key,),
             start=start,
@@ -237,16 +234,17 @@ class Case:
             curves={key: curve},
             changes_reference=self.changes_reference,
         )
+        return found if self._is_determined(key, found, seen) else None
 
-    def _is_determined(self, key: Key, cause: Cause, seen: np.ndarray, ends: int) -> bool:
+    def _is_determined(self, key: Key, cause: Cause, seen: np.ndarray) -> bool:
         """Whether a change reproduces more values that differ than its free numbers could make up.
 
         The ends of a range are free numbers too. A rounding does not begin in mid-run.
         """
         x, y = self.target.column(key), self.base.column(key)
         values = len(np.unique(x[seen]))
-        if ends:
-            return cause.name not in ROUNDED and values > MARGIN * (cause.numbers + ends)
+        if not cause.is_throughout:
+            return cause.name not in ROUNDED and values > MARGIN * cause.free_numbers
         if cause.numbers and cause.name in ("per epoch", "per iteration"):  # no stairs of stairs
             return bool(np.count_nonzero(np.diff(y)) > 2 * np.count_nonzero(np.diff(x)))
         if cause.kind == "value" and cause.name not in ROUNDED:
@@ -255,10 +253,9 @@ class Case:
 
     def count_prefix(self, key: Key, curve: np.ndarray) -> int:
         """Return how many rows a curve reproduces from the first that differs on, before it fails."""
-        bad, rows = ~self.is_same(key, curve), np.flatnonzero(self.differing[key])
-        bad &= ~np.isnan(curve)
-        is_prefix = bad[rows[0] : rows[-1] + 1].any() and not bad[: rows[0]].any()
-        return int(bad[rows[0] :].argmax()) if is_prefix else 0
+        rows, same = np.flatnonzero(self.differing[key]), self.is_same(key, curve)
+        failed = int((same | np.isnan(curve)).argmin())
+        return max(failed - int(rows[0]), 0) if failed <= rows[-1] else 0
 
 
 def _spread(rows: np.ndarray, n: int) -> np.ndarray:
