@@ -809,8 +809,8 @@ def test_a_constant_for_another_is_an_argument_but_no_rate_of_a_recording_is():
 
 
 def test_a_column_that_is_constant_is_not_searched_for_clocks_and_values():
-    """Any constant is times and plus something: that says nothing."""
-    for mine, reference in ((np.full(12, 0.5), Y), (Y, np.full(12, 0.5))):
+    """At most 0.05 is what a curve that was at least 0.1 could be, too."""
+    for mine, reference in ((np.full(12, 0.05), Y), (Y, np.full(12, 0.05))):
         causes = search._single(case_of(mine, reference), RATE)
         assert {cause.kind for cause in causes} == {"groups"}
 
@@ -886,11 +886,15 @@ def test_other_values_of_a_switch_and_of_a_name():
     assert search._others(FORWARD, None, solved, True) == []
 
 
-def two_groups(lr=0.5, epochs=20, hyp=None, decay=0.25, note="x", fails=False):
+BUILT = []  # the epochs of each recipe that is made
+
+
+def two_groups(lr=0.5, epochs=20, hyp=None, decay=0.25, note="x"):
     """A factory of two rates, that of the bias twice the other, with a table of numbers."""
     hyp = {"lrf": 0.5} if hyp is None else hyp
-    if note != "x" or epochs < 1:
+    if epochs < 1:
         raise ValueError("refused")
+    BUILT.append(epochs)
     curve = schedules.cosine(epochs, lrf=hyp["lrf"])
     groups = {
         label: {
@@ -936,6 +940,27 @@ def test_one_argument_of_the_factory_goes_before_one_for_each_group():
     (cause,) = search.explain(traced(epochs=21), traced())
     assert str(cause) == "epochs 21 for 20"
     assert set(cause.quantities) == {*RATES}
+
+
+def test_neighbours_are_tried_where_no_argument_within_a_schedule_explains_all():
+    mine, reference = traced(epochs=21), traced()
+    BUILT.clear()
+    search.explain(mine, reference)
+    assert {*BUILT} == {20, 21}  # solved for in both schedules
+    mine = traced(epochs=21, decay=0.5)
+    BUILT.clear()
+    search.explain(mine, reference)
+    assert {*BUILT} >= {19, 21, 40}
+
+
+def test_the_search_goes_on_after_a_change_of_some_rows():
+    def rate(scale):
+        factor = lambda i: scale / (i + 2)  # noqa: E731
+        return of(schedules.override(factor, schedules.constant(1.0), at=0), 20)
+
+    found = [*search._single(case_of(rate(0.25), rate(0.5)), RATE)]
+    assert {str(cause) for cause in found} == {"times 0.5, from iteration 1 on"}
+    assert sentences(rate(0.25), rate(0.5)) == ["the function times 0.5"]
 
 
 def test_a_run_without_a_factory_has_no_argument_of_one():

@@ -31,15 +31,15 @@ REFUSED = (ValueError, TypeError, KeyError)  # what a factory raises that refuse
 
 def explain(mine: Run, reference: Run) -> tuple[Cause, ...]:
     """Return the causes of all that differs in runs with the same rows: the fewest and simplest."""
-    cases = (Case(reference, mine, True), Case(mine, reference, False))
-    differing, rounded = list(cases[0].differing), list(_rounded(cases[0]))
+    forward, reverse = Case(reference, mine, True), Case(mine, reference, False)
+    differing, rounded = list(forward.differing), list(_rounded(forward))
     causes = list(rounded)
     with np.errstate(over="ignore", invalid="ignore"):
         for search in (_single, None, _inside, _double):
             whole = [c for c in merge(causes) if c.exact and c.is_throughout]
             left = [key for key in differing if not any(key in c.quantities for c in whole)]
             is_one = any(set(differing) <= set(c.quantities) for c in whole)
-            for case in cases:
+            for case in (forward, reverse):
                 if search is not None:
                     causes += _each(case, left, search)
                 elif differing:  # one argument for all goes before one for each
@@ -118,14 +118,14 @@ def _numbers(case: Case, key: Key, edit: changes.Edit) -> Iterator[Any]:
 
     def together(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
         if isinstance(edit.entry, Column):
-            return edit.build(numbers[:, None])(np.tile(counts, (len(numbers), 1)))
+            return edit.build(numbers[:, None])(counts)
         return evaluate_each(edit.build, numbers, counts)
 
     def one_by_one(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
         values = np.full((len(numbers), len(counts)), np.nan)
-        for row, number in zip(values, numbers.tolist(), strict=True):
+        for k, number in enumerate(numbers.tolist()):
             with contextlib.suppress(*REFUSED):
-                row[:] = evaluate(edit.build(number), counts)
+                values[k] = evaluate(edit.build(number), counts)
         return values
 
     try:

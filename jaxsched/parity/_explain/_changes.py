@@ -105,10 +105,9 @@ def combinators_of(case: Case, entry: Any) -> Iterator[Edit]:
             k = (case.epoch or 1) * (1 if forward else -1)
             cause = Cause("clock", "shift", left_out.format("lag of one epoch"), k, numbers=0)
         elif factory is schedules.per_epoch:
-            names = ("per iteration", "per epoch")[:: 1 if forward else -1]
             words = (f"at each {unit}", "per epoch")[:: 1 if forward else -1]
-            sentence = "changes {} for {}".format(*words)
-            cause = Cause("clock", names[0], sentence, numbers=0)
+            name = "per iteration" if forward else "per epoch"
+            cause = Cause("clock", name, "changes {} for {}".format(*words), numbers=0)
             warm = [expression(part)[1].get("iterations") for _, part in nodes(entry)]
             ends = [np.inf, *(end for end in warm if end is not None)]
             sizes = (arguments["steps_per_epoch"], 1)
@@ -223,7 +222,7 @@ def curves_of(case: Case, key: Key) -> Curves:
     y, side = known(case.base.counts).astype(np.float64), "mine" if forward else "the reference"
     is_constant = [not np.diff(column).any() for column in (x, y)]
     if forward and any(is_constant) and not all(is_constant):
-        number = float(str((x if is_constant[0] else case.base.column(key))[0]))
+        number = float(str((x if is_constant[0] else case.base.column(key)).max()))
         sentence = f"scheduled where the reference is constant, {number}"
         if is_constant[0]:
             sentence = f"constant, {number}, where the reference is scheduled"
@@ -237,7 +236,7 @@ def curves_of(case: Case, key: Key) -> Curves:
             yield x, Cause("value", name, sentence, numbers=0, exact=False)
     for n in range(8, 0, -1) if not any(is_constant) else ():
         yield np.round(y, n), Cause("value", "decimals", f"{side} rounded to {n} decimals", n)
-    if forward and key[0]:
+    if forward:
         yield from _groups(case, *key)
 
 
