@@ -291,7 +291,7 @@ def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Step
         numbers = grid[(same | unknown).all(1) & (unknown.mean(1) < 1 - MIN_KNOWN)][:2].tolist()
     # Most rows lie between the values of two neighbours, or no number between them will do.
     elif enclosed.mean(1).max() > ENCLOSED:
-        numbers = solve(evaluate, target, grid, _is_equal, size=size)
+        numbers = solve(evaluate, target, grid, _is_equal, size=size)[:1]
     yield from ([*steps, (change, x)] for x in numbers)
 
 
