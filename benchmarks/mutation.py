@@ -21,7 +21,8 @@ from benchmarks.timing import report
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "jaxsched/parity/_explain").glob("*.py"))
-TESTS = ["parity_tests/test_causes.py", "-m", "not long"]
+TESTS = [f"parity_tests/test_{name}.py" for name in ("solve", "explain_parts", "explain_changes")]
+TESTS += ["parity_tests/test_causes.py", "-m", "not long"]
 FAULTS, SHARE, SECONDS = 100, 0.9, 600
 
 OTHER = {
@@ -92,7 +93,7 @@ def is_noticed(fault: Fault, folder: Path) -> bool:
     changed.write_text(source[:begin] + other + source[end:])
     # Neither pytest's path nor the current folder, which have the package without the fault.
     places = f"pythonpath={copy} {ROOT / 'parity_tests'} {ROOT}"
-    options = ["-qx", "-p", "no:cacheprovider", "-o", places]
+    options = ["-qx", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", places]
     command = [sys.executable, "-m", "pytest", *options, *TESTS]
     switches = dict.fromkeys(("PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE"), "1")
     environment = {**os.environ, "PYTHONPATH": str(copy), **switches}
