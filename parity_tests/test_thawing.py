@@ -7,10 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
-from optimizer_settings import BOUND, MUON_BOUND, RULES, problem, relative, torch_arguments
 
-from jaxsched import Recipe, optimizers, param_groups, schedules
+torch = pytest.importorskip("torch", reason="the reference is live torch")
+
+from optimizer_settings import (  # noqa: E402
+    BOUND,
+    MUON_BOUND,
+    RULES,
+    problem,
+    relative,
+    torch_arguments,
+)
+
+from jaxsched import Recipe, optimizers, param_groups, schedules  # noqa: E402
+
+pytestmark = pytest.mark.torch
 
 
 def exactly(sentence):
