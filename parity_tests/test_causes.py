@@ -19,7 +19,7 @@ from jaxsched import Recipe, Trace, lr_scheduler, schedules
 from jaxsched.recipes import recorded, ultralytics, yolov5, yolov5_resnet18
 
 DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for the whole proof, many minutes
-EVERY = 1 if DRAWS else 5  # all mistakes and ports are for the benchmarks, which take many minutes
+EVERY = 1 if DRAWS else 10  # all mistakes and ports are for the benchmarks, which take many minutes
 
 NOT_NAMED = {"warmed_up_again"}
 """Ports of ``seen`` whose slip has no cause: a warm-up alone starts again, within a function."""

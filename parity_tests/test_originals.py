@@ -145,7 +145,7 @@ def built(family, version, arguments):
     return ultralytics(**arguments, version=version)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(runs())
 def test_random_runs_follow_the_rules(run):
     (family, version), arguments = run
