@@ -189,7 +189,7 @@ RECIPES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(RECIPES)
 def test_random_recipes_equal_live_torch(arguments):
     arguments["start_epoch"] = arguments.get("start_epoch", 0) % arguments["epochs"]

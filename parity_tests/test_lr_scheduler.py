@@ -771,7 +771,7 @@ def test_a_factors_own_refusal_of_a_count() -> None:
 rate_of_any_size = st.floats(1e-5, 10.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     rate=rate_of_any_size,
     T_max=st.integers(1, 400),
@@ -800,7 +800,7 @@ def test_any_cosine_then_decay(
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     rate=rate_of_any_size,
     total=st.integers(2, 300),
