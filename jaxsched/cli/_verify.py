@@ -135,7 +135,7 @@ def _print(report: Report) -> None:
     print(lines.get(), end="")  # a console of rich ends the process where nobody reads it
     for what, names in (("not compared", report.not_compared), ("left out", report.left_out)):
         if names:
-            print(f"{what}, for only one side has it: {', '.join(names)}")
+            print(f"{what}, only on one side: {', '.join(names)}")
     for side, trace in (("mine", report.mine), ("the reference", report.reference)):
         if trace.closed is False:
             print(f"{side} {NOT_CLOSED}")

@@ -163,8 +163,7 @@ def cosine_stepped_each_batch():
 @case(
     "cosine_epoch",
     (groups("taken from"), argument("weight_decay")),
-    note="weight_decay multiplied by the learning rate, in the group decay; docs/proving.md "
-    "has it among groups, KINDS has no name for it",
+    note="weight_decay multiplied by the learning rate, in the group decay",
 )
 def decay_times_rate():
     cosine = lr_scheduler.cosine_annealing_lr(5e-4, T_max=20, eta_min=1e-6)

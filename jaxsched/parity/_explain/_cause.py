@@ -133,7 +133,7 @@ def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
         useful.sort(key=lambda c: (-len(left & set(c.quantities)), *c.rank))
         best = useful[0]
         # Several that are simpler each go before one with more numbers.
-        simple = [c for c in useful if c.cost < best.cost[:2]]
+        simple = [c for c in useful if c.cost[:2] < best.cost[:2]]
         if left & set(best.quantities) <= set().union(*(c.quantities for c in simple)):
             best = simple[0]
         here = left & set(best.quantities)

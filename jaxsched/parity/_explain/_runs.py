@@ -204,7 +204,7 @@ class Case:
         return np.unique([*_spread(changes, SAMPLED), *_spread(rows, SAMPLED), *rows[:2]])
 
     def is_same(self, key: Key, values: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
-        """Return where values are the other run's, as ``equal`` has it, or 0 but for rounding."""
+        """Return where values equal the other run's, as in ``equal``, or are 0 but for rounding."""
         x = self.target.column(key)
         peak, is_exact = np.abs(x).max(), x.dtype == values.dtype == np.float64
         with np.errstate(invalid="ignore", over="ignore"):
