@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxsched.param_groups import Path, by_rule
+from jaxsched.param_groups import Path, by_rule, is_undecayed_name
 
 try:
     from flax import linen as nn
@@ -18,7 +18,7 @@ except ModuleNotFoundError as _error:
         "jaxsched.flax needs Flax: pip install 'jaxsched[train]'", name="flax"
     ) from _error
 
-__all__ = ["NORMS", "by_module"]
+__all__ = ["NORMS", "by_decay", "by_module"]
 
 NORMS = (  # normalisation layers; a subclass counts as one
     *(nnx.BatchNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.LayerNorm, nnx.RMSNorm),
@@ -49,13 +49,63 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
     >>> by_module(nn.Sequential([nn.Dense(1), nn.LayerNorm()]), jax.numpy.ones((1, 1)))
     {'layers_0': {'bias': 'bias', 'kernel': 'weight'}, 'layers_1': {'bias': 'bias', 'scale': 'norm'}}
     """
+    modules, params = _modules_and_params(module, args, kwargs)
+    norms = _paths(modules, NORMS)
+
+    def label(path: Path) -> str:
+        if path[-1] == "bias":
+            return "bias"
+        return "norm" if path[-1] == "scale" and path[:-1] in norms else "weight"
+
+    return by_rule(label)(params)
+
+
+def by_decay(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The rule of transformers: biases and normalisation to ``"no_decay"``, the rest to ``"decay"``.
+
+    Normalisation is a ``LayerNorm`` by its kind, and by its name what ``param_groups.by_decay``
+    finds there. So a BatchNorm or GroupNorm decays, unless it is called ``norm`` or ``…_norm``.
+
+    Args:
+      module: an ``nnx.Module``, or a Linen module.
+      *args: sample inputs of a Linen module, as of ``by_module``.
+      **kwargs: what else a Linen module's call needs.
+
+    Returns:
+      A tree of labels, as ``by_module`` does.
+
+    Raises:
+      ValueError: ``module`` is neither; ``args`` are given with an ``nnx.Module``.
+
+    Source: ``Trainer.get_decay_parameter_names`` of transformers 5.24.
+
+    >>> block = nn.Sequential([nn.Dense(1), nn.LayerNorm()])
+    >>> by_decay(block, jax.numpy.ones((1, 1)))["layers_0"]
+    {'bias': 'no_decay', 'kernel': 'decay'}
+    >>> by_decay(block, jax.numpy.ones((1, 1)))["layers_1"]
+    {'bias': 'no_decay', 'scale': 'no_decay'}
+    """
+    modules, params = _modules_and_params(module, args, kwargs)
+    layer_norms = _paths(modules, (nnx.LayerNorm, nn.LayerNorm))
+
+    def label(path: Path) -> str:
+        is_undecayed = path[:-1] in layer_norms or is_undecayed_name(path)
+        return "no_decay" if is_undecayed else "decay"
+
+    return by_rule(label)(params)
+
+
+def _modules_and_params(
+    module: Any, args: Any, kwargs: Any
+) -> tuple[Iterable[tuple[Any, Any]], Any]:
+    """Return the modules within ``module``, ``(path, module)``, and its parameters or their shapes."""
     if isinstance(module, nnx.Module):
         if args or kwargs:
             raise ValueError(
                 "sample inputs must go with a Linen module, got them with an nnx.Module. "
                 "Pass the module alone."
             )
-        return _labels(nnx.iter_graph(module), nnx.state(module, nnx.Param))
+        return nnx.iter_graph(module), nnx.state(module, nnx.Param)
     if not isinstance(module, nn.Module):
         raise ValueError(
             f"module must be an nnx.Module or a Linen module, got {type(module).__name__}."
@@ -68,16 +118,9 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
 
     with nn.intercept_methods(note):
         shapes = jax.eval_shape(lambda *xs: module.init(jax.random.key(0), *xs, **kwargs), *args)
-    return _labels(seen, shapes["params"])
+    return seen, shapes["params"]
 
 
-def _labels(modules: Iterable[tuple[Any, Any]], params: Any) -> Any:
-    """Return the labels of ``params``, of the modules ``(path, module)``."""
-    norms = {tuple(map(str, path)) for path, module in modules if isinstance(module, NORMS)}
-
-    def label(path: Path) -> str:
-        if path[-1] == "bias":
-            return "bias"
-        return "norm" if path[-1] == "scale" and path[:-1] in norms else "weight"
-
-    return by_rule(label)(params)
+def _paths(modules: Iterable[tuple[Any, Any]], kinds: tuple[type, ...]) -> set[Path]:
+    """Return the paths of the modules that are of one of ``kinds``."""
+    return {tuple(map(str, path)) for path, module in modules if isinstance(module, kinds)}

@@ -17,6 +17,7 @@ __all__ = [
     "LabelTree",
     "Labels",
     "Path",
+    "by_decay",
     "by_dotted_name",
     "by_leaf_name",
     "by_pattern",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 FROZEN = "frozen"  # the label of parameters that get no update and no decay
+
+NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(^|[./])norm($|[./])|_norm($|[./])")
+"""What transformers looks for in the names, in lower case, of parameters without decay."""
 
 Path = tuple[str, ...]
 
@@ -181,6 +185,37 @@ def by_dotted_name(params: Any) -> Any:
         return "weight" if ".weight" in name and ".bn" not in name else "norm"
 
     return by_rule(rule)(params)
+
+
+def by_decay(params: Any) -> Any:
+    """The rule of transformers: biases and normalisation to ``"no_decay"``, the rest to ``"decay"``.
+
+    A path that has ``bias``, ``layernorm`` or ``rmsnorm`` in it, or a module called ``norm`` or
+    ``…_norm``, is not decayed; letters may be capital. Nor is a ``scale``, which in Flax belongs to
+    normalisation. transformers goes by module there: it decays a BatchNorm or GroupNorm whose name
+    has none of these. ``jaxsched.flax.by_decay`` does the same.
+
+    Raises:
+      ValueError: the tree is one array, which has no name.
+
+    Source: ``Trainer.get_decay_parameter_names`` of transformers 5.24.
+
+    >>> by_decay({"ln_1": {"scale": 1.0}, "q_norm": {"weight": 1.0}, "fc": {"kernel": 1.0, "bias": 1.0}})
+    {'fc': {'bias': 'no_decay', 'kernel': 'decay'}, 'ln_1': {'scale': 'no_decay'}, 'q_norm': {'weight': 'no_decay'}}
+    """
+
+    def rule(path: Path) -> str | None:
+        if not path:
+            return None
+        is_scale = re.split("[./]", path[-1])[-1] == "scale"
+        return "no_decay" if is_scale or is_undecayed_name(path) else "decay"
+
+    return by_rule(rule)(params)
+
+
+def is_undecayed_name(path: Path) -> bool:
+    """Return whether transformers takes a parameter out of the decay for its name."""
+    return any(NO_DECAY.search(name.lower()) for name in torch_names(path))
 
 
 def freeze(labels: Labels, pattern: str) -> LabelFunction:

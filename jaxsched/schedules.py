@@ -24,7 +24,18 @@ from jax.typing import ArrayLike
 from jaxsched import _schedule
 from jaxsched._arithmetic import integer, interp, quotient
 from jaxsched._schedule import Hyperparameter, Schedule, ScheduleLike, as_float64, freeze
+from jaxsched._update_clock import per_update, update_batches
 from jaxsched._validate import require, require_count, require_nonnegative
+from jaxsched._warmup_factors import (
+    constant_with_warmup,
+    cosine_warmup_with_min_lr,
+    cosine_with_restarts,
+    cosine_with_warmup,
+    inverse_sqrt,
+    linear_with_warmup,
+    polynomial_with_warmup,
+    warmup_stable_decay,
+)
 
 __all__ = [
     "Hyperparameter",
@@ -32,16 +43,26 @@ __all__ = [
     "ScheduleLike",
     "batch_ramp",
     "constant",
+    "constant_with_warmup",
     "cosine",
+    "cosine_warmup_with_min_lr",
+    "cosine_with_restarts",
+    "cosine_with_warmup",
+    "inverse_sqrt",
     "lagged",
     "linear",
+    "linear_with_warmup",
     "one_cycle",
     "override",
     "per_epoch",
+    "per_update",
+    "polynomial_with_warmup",
     "shift",
     "table",
     "tabulate",
+    "update_batches",
     "warmup",
+    "warmup_stable_decay",
 ]
 
 

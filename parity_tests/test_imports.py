@@ -18,6 +18,7 @@ LAYERS = [
     ["_validate", "_io", "_arithmetic"],
     ["_float64"],
     ["_schedule"],
+    ["_update_clock", "_warmup_factors"],
     ["schedules"],
     ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],

@@ -57,6 +57,18 @@ EXPRESSIONS = [
     "constant(float('nan'))",
     "cosine(100, lrf=0.2)",
     "cosine(12.5, lrf=0)",
+    "constant_with_warmup(2)",
+    "linear_with_warmup(2, 6)",
+    "cosine_with_warmup(2, 6, 1.5)",
+    "cosine_with_warmup(2, 6, min_lr_rate=0.1)",
+    "cosine_with_restarts(2, 6, 2)",
+    "cosine_warmup_with_min_lr(2, 6, min_lr_rate=0.1, warmup_lr_rate=0.3)",
+    "polynomial_with_warmup(2, 6, 0.01, 2.0, lr_init=0.1)",
+    "inverse_sqrt(2, 9)",
+    "warmup_stable_decay(2, 3, 8, decay_type='1-sqrt', min_lr_ratio=0.1)",
+    "warmup_stable_decay(2, 3, num_stable_steps=1, warmup_type='cosine')",
+    "per_update(lambda_lr(0.1, inverse_sqrt(2)), 2, 5)",
+    "update_batches(2, 5)",
     "linear(100, lrf=0.01)",
     "one_cycle(30, lrf=1e-08)",
     "lagged(linear(9, lrf=0.5), after=3)",
@@ -107,6 +119,8 @@ EXPRESSIONS = [
     "swa_lr(0.1, 0.05, 4, 'linear', steps=8)",
 ]
 COUNTS = (0, 1, 3, 6)
+BOUND = ("mode", "steps", "epochs", "steps_per_epoch", "num_training_steps", "num_stable_steps")
+"""Arguments that go with no other value where the others stay."""
 
 # The factory behind each expression; that of a momentum belongs to no module.
 FACTORY_OF = {text: eval(text, NAMESPACE).factory for text in EXPRESSIONS}
@@ -229,7 +243,7 @@ def test_a_schedule_with_one_argument_changed_is_another(text):
             assert repr(changed) != repr(schedule), f"{name} {other!r} for {value!r}"
             assert changed.replace(**{name: value}) == schedule
             assert all(copied == changed for copied in copies(changed).values())
-        assert tried or name in ("mode", "steps", "epochs", "steps_per_epoch"), name
+        assert tried or name in BOUND, name
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)

@@ -1,6 +1,7 @@
 """Hyperparameters in the originals' own files."""
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +11,9 @@ from jaxsched._recipe_file import REFUSED, load_yaml
 from jaxsched._validate import describe, require_nonnegative, shorten
 
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
-"""A mapping, the path of a YAML file, or ``None`` for the original's defaults."""
+"""A mapping, the path of a YAML or JSON file, or ``None`` for the original's defaults."""
 
-MAX_BYTES = 2**20  # of a YAML file
+MAX_BYTES = 2**20  # of a file
 
 ALIASES = {
     "batch_size": "batch",
@@ -30,7 +31,7 @@ ALIASES = {
 
 
 def read(name: str, given: Settings) -> dict[str, Any]:
-    """Return a mapping as it is, or the content of a YAML file."""
+    """Return a mapping as it is, or the content of a YAML or, by its suffix, JSON file."""
     if given is None:
         return {}
     if isinstance(given, Mapping):
@@ -40,8 +41,9 @@ def read(name: str, given: Settings) -> dict[str, Any]:
             f"{name} must be a mapping or the path of a YAML file, got {describe(given)}."
         )
     path = os.fspath(given)
+    is_json = path.endswith(".json")
     try:
-        content = load_yaml(read_text(path, MAX_BYTES))
+        content = (json.loads if is_json else load_yaml)(read_text(path, MAX_BYTES))
     except OSError as error:
         reason = error.strerror
         raise type(error)(
@@ -49,7 +51,8 @@ def read(name: str, given: Settings) -> dict[str, Any]:
         ) from error
     except REFUSED as error:
         reason = shorten(str(error).partition("\n")[0], 200)
-        raise ValueError(f"{name} must be a YAML file, got {path} ({reason}).") from error
+        kind = "JSON" if is_json else "YAML"
+        raise ValueError(f"{name} must be a {kind} file, got {path} ({reason}).") from error
     if content is None:
         return {}
     if not isinstance(content, Mapping):
@@ -69,11 +72,13 @@ def numbers(name: str, given: Mapping[str, Any], defaults: Mapping[str, float]) 
     return values
 
 
-def refuse_typos(name: str, given: Mapping[str, Any], known: Any) -> None:
+def refuse_typos(
+    name: str, given: Mapping[str, Any], known: Any, aliases: Mapping[str, str] = ALIASES
+) -> None:
     """Refuse a key that is close to one of ``known`` which is not itself given."""
     absent = [key for key in known if key not in given]
     for key in given:
-        alias = [ALIASES[key]] if ALIASES.get(key) in absent else []
+        alias = [aliases[key]] if aliases.get(key) in absent else []
         close = alias or difflib.get_close_matches(str(key).lower(), absent, 1, cutoff=0.8)
         if close and key not in known:
             raise ValueError(

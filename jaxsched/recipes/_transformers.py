@@ -1,0 +1,374 @@
+"""The recipe of transformers' ``Trainer``, from its arguments. Counts iterations, one a batch."""
+
+import inspect
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxsched import optimizers, schedules
+from jaxsched._recipe import Recipe
+from jaxsched._schedule import Hyperparameter, Schedule
+from jaxsched._validate import (
+    describe,
+    require,
+    require_below_int32,
+    require_choice,
+    require_count,
+    require_nonnegative,
+)
+from jaxsched.lr_scheduler import lambda_lr
+from jaxsched.recipes import _settings as settings
+
+DEFAULTS: Mapping[str, Any] = {
+    "learning_rate": 5e-5,
+    "lr_scheduler_type": "linear",
+    "lr_scheduler_kwargs": None,
+    "warmup_steps": 0,
+    "warmup_ratio": None,
+    "optim": "adamw_torch_fused",
+    "optim_args": None,
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "gradient_accumulation_steps": 1,
+    "max_steps": -1,
+}
+"""The keys that the recipe reads, with the defaults of transformers 5."""
+
+UNSUPPORTED = {
+    "adafactor": "an optimizer of transformers' own",
+    "deepspeed": "an optimizer or a scheduler that its file may hold",
+    "learning_rate_mapping": "a rate for each module",
+    "optim_target_modules": "a rule for some modules",
+}
+"""Keys that change the recipe and are refused, with what they bring in."""
+
+ALIASES = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "scheduler": "lr_scheduler_type",
+    "lr_scheduler": "lr_scheduler_type",
+    "warmup": "warmup_steps",
+    "num_warmup_steps": "warmup_steps",
+    "optimizer": "optim",
+    "beta1": "adam_beta1",
+    "beta2": "adam_beta2",
+    "eps": "adam_epsilon",
+    "epsilon": "adam_epsilon",
+    "clip_norm": "max_grad_norm",
+    "max_norm": "max_grad_norm",
+    "accumulation_steps": "gradient_accumulation_steps",
+}
+"""What others call transformers' keys."""
+
+# The optimizers that are torch's, with the entries of optim_args that each reads. Both groups
+# state their weight_decay, so that of optim_args has no effect; AdamW's are not read at all.
+OPTIMIZERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "adamw_torch": (optimizers.adamw, ()),
+    "adamw_torch_fused": (optimizers.adamw, ()),
+    "sgd": (optimizers.sgd, ("momentum", "dampening", "nesterov")),
+    "adagrad": (optimizers.adagrad, ("lr_decay", "eps")),
+    "rmsprop": (optimizers.rmsprop, ("momentum", "alpha", "eps", "centered")),
+}
+SWITCHES = ("nesterov", "centered")
+
+
+def transformers(
+    arguments: Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    num_training_steps: int,
+    steps_per_epoch: int | None = None,
+) -> Recipe:
+    r"""``Trainer``'s run: two groups, a warm-up and a decay by update, clip and accumulation.
+
+    With u the updates before iteration i:
+
+    .. math:: \gamma_i = \mathrm{learning\_rate} \cdot f(u), \quad
+              u = \lfloor i / n \rfloor \lceil n / k \rceil + \lfloor (i \bmod n) / k \rfloor
+
+    k is ``gradient_accumulation_steps``, n ``steps_per_epoch``, and f the factor that
+    ``lr_scheduler_type`` names, one of those in ``schedules``. Where k is 1, u is i. The warm-up has
+    ``warmup_steps`` updates; below 1 that is a share of ``num_training_steps``, rounded up, and so is
+    ``warmup_ratio``, which counts where ``warmup_steps`` is 0. ``"decay"`` decays by
+    ``weight_decay``, ``"no_decay"`` does not. Gradients are clipped to ``max_grad_norm``, the norm of
+    all of them together; not where it is 0 or None.
+
+    **The loss that it expects** of each batch is ``loss / recipe.accumulation.batches(iteration)``,
+    with ``loss`` the mean over the batch: gradients are summed over the batches of an update, of which
+    an epoch's last one may have fewer. Where the ``Trainer`` counts items, the tokens of a language
+    model, it is the sum over the batch's items, divided by the items in all batches of the update.
+
+    Args:
+      arguments: the ``TrainingArguments``: a JSON file, or ``to_dict()`` or ``to_json_string()`` of
+        them. What is missing has the default of transformers 5, what belongs to other parts is passed
+        over.
+      num_training_steps: updates of the run, by which the schedule is laid out.
+      steps_per_epoch: batches in an epoch, ``len(trainer.get_train_dataloader())``. It is needed with
+        accumulation; for data without a length it is ``num_training_steps`` · k.
+
+    Returns:
+      A recipe of the groups ``"decay"`` and ``"no_decay"``, in the ``Trainer``'s order; label the
+      parameters with ``jaxsched.flax.by_decay`` or ``param_groups.by_decay``.
+
+    Raises:
+      ValueError: a number out of range, an unknown key, a schedule that follows a metric, an
+        optimizer that is not torch's, a setting that changes the recipe and is not supported,
+        accumulation without ``steps_per_epoch``.
+
+    Source: ``Trainer.create_optimizer_and_scheduler`` of transformers 5.24,
+    https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/trainer.py
+
+    >>> arguments = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1, "weight_decay": 0.01}
+    >>> recipe = transformers(arguments, num_training_steps=100)
+    >>> [round(float(recipe.at(i)["decay"]["learning_rate"]), 8) for i in (0, 5, 10, 55)]
+    [0.0, 2.5e-05, 5e-05, 2.5e-05]
+    """
+    given = _read(arguments)
+    require_count("num_training_steps", num_training_steps, at_least=1)
+    if steps_per_epoch is not None:
+        require_count("steps_per_epoch", steps_per_epoch, at_least=1)
+    a = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    a = {key: getattr(value, "value", value) for key, value in a.items()}  # of an Enum
+    if (limit := a["max_steps"]) and limit > 0 and limit != num_training_steps:
+        raise ValueError(
+            f"num_training_steps must agree with max_steps of arguments, got {num_training_steps} "
+            f"against {limit}. Both count updates."
+        )
+    rate = _rate(a, num_training_steps)
+    batches, accumulation = a["gradient_accumulation_steps"], None
+    require_count("arguments['gradient_accumulation_steps']", batches, at_least=1)
+    length = num_training_steps
+    if batches > 1:
+        if steps_per_epoch is None:
+            raise ValueError(
+                "steps_per_epoch must be given with gradient_accumulation_steps, got None with "
+                f"{batches}. Pass the batches in an epoch, the last update of which may have fewer."
+            )
+        if isinstance(rate, Schedule):
+            rate = schedules.per_update(rate, batches, steps_per_epoch)
+        accumulation = optimizers.Accumulation(schedules.update_batches(batches, steps_per_epoch))
+        epochs, rest = divmod(num_training_steps, -(-steps_per_epoch // batches))
+        length = epochs * steps_per_epoch + rest * batches
+    require_below_int32("iterations of the run", length)
+    clip_norm = a["max_grad_norm"]
+    update_rule, group = _group(a)
+    require_nonnegative(weight_decay=a["weight_decay"])
+    return Recipe(
+        {
+            label: {"learning_rate": rate, "weight_decay": decay, **group}
+            for label, decay in (("decay", a["weight_decay"]), ("no_decay", 0.0))
+        },
+        update_rule,
+        clip_norm=clip_norm if clip_norm is not None and clip_norm > 0 else None,
+        accumulation=accumulation,
+        length=length,
+        origin=(
+            transformers,
+            {
+                "arguments": a,
+                "num_training_steps": num_training_steps,
+                "steps_per_epoch": steps_per_epoch,
+            },
+        ),
+    )
+
+
+def _read(arguments: Any) -> dict[str, Any]:
+    """Return the training arguments as a dictionary, and refuse keys that are not supported."""
+    if arguments is None or hasattr(arguments, "to_json_string"):
+        raise TypeError(
+            "arguments must be a mapping or the path of a JSON file, got "
+            f"{type(arguments).__name__}. Pass arguments.to_dict()."
+        )
+    if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
+        arguments = _json("arguments", arguments)
+    given = settings.read("arguments", arguments)
+    for key, what in UNSUPPORTED.items():
+        if given.get(key):
+            raise ValueError(
+                f"arguments[{key!r}] must be absent, for {what} is not supported, got "
+                f"{describe(given[key])}. Build that recipe by hand, or convert it with from_torch."
+            )
+    accelerator = given.get("accelerator_config")
+    plugin = isinstance(accelerator, Mapping) and accelerator.get("gradient_accumulation_kwargs")
+    if isinstance(plugin, Mapping) and plugin.get("num_steps"):
+        raise ValueError(
+            "num_steps of gradient_accumulation_kwargs must be absent, got "
+            f"{describe(plugin['num_steps'])}. Pass it as gradient_accumulation_steps."
+        )
+    # "eval_accumulation_steps" is a setting of the evaluation, not a typo.
+    settings.refuse_typos("arguments", given, [*DEFAULTS, "eval_accumulation_steps"], ALIASES)
+    return given
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} must be JSON, got {describe(text)} ({error}).") from error
+
+
+def _group(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the update rule that ``optim`` names, and its arguments in both groups."""
+    require_choice("arguments['optim']", a["optim"], OPTIMIZERS)
+    update_rule, names = OPTIMIZERS[a["optim"]]
+    options: dict[str, str] = {}
+    for word in str(a["optim_args"] or "").replace(" ", "").split(","):
+        key, equals, value = word.partition("=")
+        if word and not (key and equals and "=" not in value):
+            raise ValueError(
+                f"arguments['optim_args'] must be key=value,key=value, got {describe(word)}."
+            )
+        options[key] = value
+    if update_rule is optimizers.adamw:
+        beta1, beta2, eps = (a[key] for key in ("adam_beta1", "adam_beta2", "adam_epsilon"))
+        return update_rule, {"b1": beta1, "b2": beta2, "eps": eps}
+    group: dict[str, Any] = {}
+    for name in names:
+        if name in SWITCHES and name in options:
+            group[name] = options[name].lower() in ("true", "1", "yes")
+        elif name in options:
+            try:
+                group[name] = float(options[name])
+            except ValueError as error:
+                value = describe(options[name])
+                raise ValueError(f"{name} of optim_args must be a number, got {value}.") from error
+    return update_rule, group
+
+
+def _rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
+    """Return the rate of an update."""
+    lr, kind, kwargs = (a[k] for k in ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"))
+    require_nonnegative(**{"arguments['learning_rate']": lr})
+    if kind in ("reduce_lr_on_plateau", "greedy"):
+        raise ValueError(
+            "arguments['lr_scheduler_type'] must name a function of the update, got "
+            f"{kind}, which follows a metric. See lr_scheduler.reduce_lr_on_plateau."
+        )
+    require_choice("arguments['lr_scheduler_type']", kind, ["constant", *SCHEDULES])
+    if isinstance(kwargs, str):
+        kwargs = _json("arguments['lr_scheduler_kwargs']", kwargs) if kwargs else None
+    kwargs = {} if kwargs is None else kwargs
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(
+            f"arguments['lr_scheduler_kwargs'] must be a mapping or None, got {describe(kwargs)}."
+        )
+    if kind == "constant":
+        return lr
+    schedule = SCHEDULES[kind]
+    names = list(inspect.signature(schedule).parameters)[3:]
+    if kind == "constant_with_warmup":  # where transformers does not pass them on
+        kwargs = {}
+    elif unknown := sorted(set(map(str, kwargs)) - set(names)):
+        raise ValueError(
+            f"arguments['lr_scheduler_kwargs'] of {kind} must be among "
+            f"{', '.join(names) or 'none'}, got {', '.join(unknown)}."
+        )
+    return lambda_lr(lr, schedule(lr, _warmup(a, steps), steps, **kwargs))
+
+
+def _warmup(a: Mapping[str, Any], steps: int) -> int:
+    """Return the updates of the warm-up."""
+    given, ratio = a["warmup_steps"] or 0, a["warmup_ratio"] or 0
+    require_nonnegative(warmup_steps=given, warmup_ratio=ratio)
+    if given >= 1:
+        return int(given)
+    return math.ceil(steps * (given or ratio))
+
+
+def _cosine_with_min_lr(
+    lr: Any,
+    warmup: int,
+    steps: int,
+    num_cycles: float = 0.5,
+    min_lr: float | None = None,
+    min_lr_rate: float | None = None,
+) -> Schedule:
+    rate = _lowest(lr, min_lr, min_lr_rate)
+    return schedules.cosine_with_warmup(warmup, steps, num_cycles, min_lr_rate=rate)
+
+
+def _cosine_warmup_with_min_lr(
+    lr: Any,
+    warmup: int,
+    steps: int,
+    num_cycles: float = 0.5,
+    min_lr: float | None = None,
+    min_lr_rate: float | None = None,
+    warmup_lr_rate: float | None = None,
+) -> Schedule:
+    rate = _lowest(lr, min_lr, min_lr_rate)
+    return schedules.cosine_warmup_with_min_lr(
+        warmup, steps, num_cycles, min_lr_rate=rate, warmup_lr_rate=warmup_lr_rate
+    )
+
+
+def _lowest(lr: Any, min_lr: Any, min_lr_rate: Any) -> Any:
+    """Return the lowest factor, given as a rate or as a share of the rate."""
+    if (min_lr is None) == (min_lr_rate is None):
+        raise ValueError(
+            "one of min_lr and min_lr_rate must be in lr_scheduler_kwargs, got "
+            f"{min_lr} and {min_lr_rate}. Leave the other out."
+        )
+    if min_lr is None:
+        return min_lr_rate
+    require("arguments['learning_rate']", lr, "above 0, to divide min_lr by", lambda v: v > 0)
+    return min_lr / lr
+
+
+def _polynomial(
+    lr: Any, warmup: int, steps: int, lr_end: float = 1e-7, power: float = 1.0
+) -> Schedule:
+    return schedules.polynomial_with_warmup(warmup, steps, lr_end, power, lr_init=lr)
+
+
+def _warmup_stable_decay(
+    lr: Any,
+    warmup: int,
+    steps: int,
+    num_decay_steps: int | None = None,
+    num_stable_steps: int | None = None,
+    warmup_type: str = "linear",
+    decay_type: str = "cosine",
+    min_lr_ratio: float = 0,
+    num_cycles: float = 0.5,
+) -> Schedule:
+    if num_decay_steps is None:
+        raise ValueError(
+            "num_decay_steps must be in lr_scheduler_kwargs of warmup_stable_decay, got none. "
+            "Add it."
+        )
+    return schedules.warmup_stable_decay(
+        warmup,
+        num_decay_steps,
+        steps if num_stable_steps is None else None,
+        num_stable_steps,
+        warmup_type,
+        decay_type,
+        min_lr_ratio,
+        num_cycles,
+    )
+
+
+# From (learning rate, updates of the warm-up, of the run, **lr_scheduler_kwargs) to a factor.
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "linear": lambda lr, warmup, steps: schedules.linear_with_warmup(warmup, steps),
+    "cosine": lambda lr, warmup, steps, num_cycles=0.5: schedules.cosine_with_warmup(
+        warmup, steps, num_cycles
+    ),
+    "cosine_with_restarts": lambda lr, warmup, steps, num_cycles=1: schedules.cosine_with_restarts(
+        warmup, steps, num_cycles
+    ),
+    "polynomial": _polynomial,
+    "constant_with_warmup": lambda lr, warmup, steps: schedules.constant_with_warmup(warmup),
+    "inverse_sqrt": lambda lr, warmup, steps, timescale=None: schedules.inverse_sqrt(
+        warmup, timescale
+    ),
+    "cosine_with_min_lr": _cosine_with_min_lr,
+    "cosine_warmup_with_min_lr": _cosine_warmup_with_min_lr,
+    "warmup_stable_decay": _warmup_stable_decay,
+}
