@@ -254,6 +254,29 @@ def test_a_momentum_that_cycles_is_no_warmup(tmp_path):
     plot(Trace({"all": {"learning_rate": momentum}}), tmp_path / "no-momentum.png")
 
 
+def test_a_recipe_of_training_arguments(tmp_path, capsys):
+    """Plotted, exported and verified, with the path of the arguments as an option."""
+    arguments = {"lr_scheduler_type": "cosine", "warmup_steps": 3, "gradient_accumulation_steps": 2}
+    file, counts = tmp_path / "arguments.json", {"num_training_steps": 12, "steps_per_epoch": 5}
+    file.write_text(json.dumps(arguments))
+    words = ["transformers", "--arguments", str(file), "--num-training-steps", "12"]
+    drawn, out = tmp_path / "lr.svg", tmp_path / "curves.npz"
+    assert cli.main(["plot", *words, "--steps-per-epoch", "5", "--out", str(drawn)]) == 0
+    assert "<!-- no_decay -->" in drawn.read_text()
+    assert cli.main(["export", *words, "--steps-per-epoch=5", "--out", str(out)]) == 0
+    recipe = recipes.transformers(arguments, **counts)
+    assert Trace.load(out) == recipe.trace(20)
+    recipe.save(tmp_path / "recipe.yaml")
+    against = ["--against", str(out), "--out", str(tmp_path / "parity.png")]
+    assert cli.main(["verify", str(tmp_path / "recipe.yaml"), *against]) == 0
+    recipes.transformers({**arguments, "warmup_steps": 4}, **counts).save(tmp_path / "port.json")
+    assert cli.main(["verify", str(tmp_path / "port.json"), *against]) == 1
+    capsys.readouterr()
+    assert refused(capsys, "export", *words, "--out", str(out)).startswith(
+        "jaxsched export transformers: steps_per_epoch must be given with"
+    )
+
+
 def test_plot_needs_to_know_how_many_iterations(tmp_path):
     recipe = Recipe({"all": {"learning_rate": 0.1}})
     with pytest.raises(

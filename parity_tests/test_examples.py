@@ -23,9 +23,10 @@ def test_example_runs_as_it_stands(name):
     assert done.stdout.splitlines()[-1] == PARITY
 
 
-def test_the_plateau_is_told_outside_of_train_state():
+@pytest.mark.parametrize("name", ["plateau_linen", "plateau_nnx"])
+def test_the_plateau_is_stepped_outside_of_the_update(name):
     done = subprocess.run(
-        [sys.executable, "-m", "jaxsched.examples.plateau_linen"], capture_output=True, text=True
+        [sys.executable, "-m", f"jaxsched.examples.{name}"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
@@ -33,7 +34,9 @@ def test_the_plateau_is_told_outside_of_train_state():
     assert not last.startswith("reduced 0")
 
 
-@pytest.mark.parametrize("name", ["train_nnx", "train_linen", "plateau_linen", "digits"])
+@pytest.mark.parametrize(
+    "name", ["train_nnx", "train_linen", "plateau_linen", "plateau_nnx", "digits"]
+)
 def test_example_is_short(name):
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) < 100
 

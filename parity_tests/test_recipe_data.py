@@ -200,7 +200,9 @@ OTHER = {
     "cycle": ["iterations"],
     "iterations": ["cycle"],
     "cos": ["linear"],
-    "linear": ["cos"],
+    "linear": ["cos", "1-sqrt"],
+    "1-sqrt": ["cosine"],
+    "cosine": ["1-sqrt"],
 }
 """Strings that stand for one another."""
 

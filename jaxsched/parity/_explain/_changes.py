@@ -18,7 +18,12 @@ ROUNDINGS = 8  # bound on arithmetic in another dtype, in roundings of the peak
 NEVER = np.iinfo(np.int32).max  # a count that no run reaches
 DTYPES = (np.float32, ml_dtypes.bfloat16)
 FIXED = ("steps", "then", "values")  # how a curve is computed, not which one it is
-CHOICES = (("cos", "linear"), ("triangular", "triangular2", "exp_range"), ("cycle", "iterations"))
+CHOICES = (
+    ("cos", "linear"),
+    ("linear", "cosine", "1-sqrt"),
+    ("triangular", "triangular2", "exp_range"),
+    ("cycle", "iterations"),
+)
 ALIKE = (schedules.cosine, schedules.linear, schedules.one_cycle)  # the same arguments
 
 Curves = Iterator[tuple[np.ndarray, Cause]]
