@@ -29,6 +29,7 @@ import optimizer_settings as rules  # noqa: E402
 import plateau_settings as plateaus  # noqa: E402
 import scheduler_settings as schedulers  # noqa: E402
 
+from benchmarks import conformance_recipes as recipes  # noqa: E402
 from jaxsched.lr_scheduler._recursion import torch_rates  # noqa: E402
 from jaxsched.optimizers._muon import adjustment  # noqa: E402
 from jaxsched.parity import ulps  # noqa: E402
@@ -225,6 +226,7 @@ def run(n: int, nested: int, show: Callable[[Iterable[str], str], Iterable[str]]
         },
         "drift": {name: drift(name) for name in show(schedulers.LONG, "100,000 steps")},
         "optimizers": {name: rule(name) for name in show(rules.RULES, "optimizers")},
+        "recipes": recipes.run(min(n, recipes.SETTINGS), tally, show),
     }
 
 
@@ -367,6 +369,7 @@ def markdown(results: dict[str, Any]) -> str:
         "hundredths: its figures are held to a bound, not to equality. LBFGS and SparseAdam are not there:",
         "the one calls the loss again within a step, the other is for sparse gradients, which JAX has not.",
         "",
+        *recipes.markdown(results["recipes"], summed),
     ]
     return "\n".join(lines)
 
@@ -433,7 +436,7 @@ def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
 
 def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -> list[str]:
     """What of ours is missing or breaks its bound; NaN keeps none."""
-    found = []
+    found = recipes.broken(results["recipes"], min(n, recipes.SETTINGS))
     there = counted(results)
     for part, rows in expected(n, nested).items():
         for name in rows | there[part]:
@@ -466,17 +469,20 @@ def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the table and its raw figures")
+    parser.add_argument("--recipes", action="store_true", help="run the recipes alone anew")
     parser.add_argument("--settings", type=int, default=SETTINGS, help="settings a class")
     options = parser.parse_args()
     from rich.progress import track
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = run(
-            options.settings,
-            min(NESTINGS, options.settings),
-            lambda names, what: track(list(names), what),
-        )
+        show = lambda names, what: track(list(names), what)  # noqa: E731
+        if options.recipes:
+            results = json.loads(RESULTS.read_text())
+            n = min(options.settings, recipes.SETTINGS)
+            results["recipes"] = recipes.run(n, tally, show)
+        else:
+            results = run(options.settings, min(NESTINGS, options.settings), show)
     if options.write:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, separators=(",", ":")) + "\n")

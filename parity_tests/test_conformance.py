@@ -29,7 +29,15 @@ def test_the_table_is_whole():
     ]
     assert list(COMMITTED["drift"]) == list(conformance.schedulers.LONG)
     assert list(COMMITTED["optimizers"]) == list(conformance.rules.RULES)
+    assert list(COMMITTED["recipes"]) == list(conformance.recipes.RECIPES)
     assert conformance.broken(COMMITTED) == []
+
+
+def test_a_recipe_that_is_missing_is_seen():
+    for name, key in [(name, key) for name in COMMITTED["recipes"] for key in ("rates", "updates")]:
+        results = copy.deepcopy(COMMITTED)
+        del results["recipes"][name][key]
+        assert len(conformance.broken(results)) == 1
 
 
 def emptied(results):
@@ -63,6 +71,7 @@ BREAKING = {
     "state": (("optimizers", "adam", "ours", -1, "state"), 2e-14),
     "float32": (("optimizers", "adam", "ours", 0, "worst"), 9.0),
     "median": (("optimizers", "adam", "ours", 0, "median"), 9.0),
+    "recipe": (("recipes", "transformers", "rates", 3, "gap"), 2e-14),
     "muon, small": (("optimizers", "muon", "ours", 0, "params"), 0.1),
     "muon, large": (("optimizers", "muon", "ours", 1, "params"), 0.2),
     "muon, state": (("optimizers", "muon", "ours", 1, "state"), 2e-14),
@@ -116,6 +125,13 @@ def test_fresh_nestings_and_plateaus_agree():
     assert_agree(conformance.nestings(4), COMMITTED["schedulers"][conformance.NESTED], "nestings")
     fresh = conformance.plateau(FIRST)
     assert_agree(fresh, COMMITTED["schedulers"][conformance.PLATEAU], "plateau")
+
+
+@pytest.mark.parametrize("name", conformance.recipes.RECIPES)
+def test_a_fresh_run_of_a_recipe_agrees(name):
+    pytest.importorskip(name, reason=f"{name} is of the extra peers")
+    fresh = conformance.recipes.RECIPES[name](FIRST, conformance.tally)["rates"]
+    assert_agree({"rates": fresh}, COMMITTED["recipes"][name], name)
 
 
 @pytest.mark.parametrize("name", conformance.rules.RULES)

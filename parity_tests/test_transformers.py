@@ -16,41 +16,23 @@ from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E4
 from transformers.training_args import OptimizerNames  # noqa: E402
 
 from jaxsched import compare, param_groups, recipes  # noqa: E402
-from jaxsched.torch import assert_optimizer_matches, record  # noqa: E402
+from jaxsched.torch import record  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
-
-LABELS = ["decay", "no_decay"]
-
-
-def recipe_of(setting, **changes):
-    return recipes.transformers(
-        {**setting.full().to_dict(), **changes},
-        num_training_steps=setting.num_training_steps,
-        steps_per_epoch=setting.steps_per_epoch,
-    )
-
-
-def rates(recipe):
-    """The float32 rate of each group at the iterations that are compared."""
-    values = {}
-    for label in LABELS:
-        rate = recipe.groups[label]["learning_rate"]
-        if rate not in values:
-            array = rate(np.arange(live.N)) if callable(rate) else np.float32(rate)
-            values[rate] = np.broadcast_to(np.asarray(array, np.float32), live.N)
-    return np.stack([values[recipe.groups[label]["learning_rate"]] for label in LABELS], 1)
 
 
 def test_every_step_of_200_settings_is_equal():
     model, moving, warmups = live.Net(), 0, 0
     for k, setting in enumerate(live.settings(200)):
         optimizer, scheduler = live.create(setting.full(), setting.num_training_steps, model)
-        recipe = recipe_of(setting)
-        theirs, ours = live.rates(optimizer, scheduler, setting).astype(np.float32), rates(recipe)
+        recipe = live.recipe_of(setting)
+        theirs, ours = (
+            live.rates(optimizer, scheduler, setting).astype(np.float32),
+            live.our_rates(recipe),
+        )
         wrong = np.argwhere(ours != theirs)
         assert not wrong.size, f"setting {k}, {setting}: at {wrong[0]} {ours[tuple(wrong[0])]!r}"
-        for label, group in zip(LABELS, optimizer.param_groups, strict=True):
+        for label, group in zip(live.LABELS, optimizer.param_groups, strict=True):
             known = live.constants(group)
             complete = recipe.complete_groups()[label]
             assert known == {name: complete.get(name) for name in known}, f"setting {k}: {label}"
@@ -58,7 +40,7 @@ def test_every_step_of_200_settings_is_equal():
         assert recipe.update_rule.__name__ == name
         assert recipe.clip_norm == (setting.arguments["max_grad_norm"] or None)
         moving += (ours[1:] != ours[:-1]).any()
-        warmups += recipe_of(setting, warmup_steps=0) != recipe
+        warmups += live.recipe_of(setting, warmup_steps=0) != recipe
     assert moving > 150  # the twin: neighbours differ, and so does a recipe without the warm-up
     assert warmups > 60
 
@@ -66,43 +48,15 @@ def test_every_step_of_200_settings_is_equal():
 @pytest.mark.parametrize("kind", live.KINDS)
 def test_the_compiled_rates_are_those_of_the_host(kind):
     setting = next(s for s in live.settings(50) if s.arguments["lr_scheduler_type"] == kind)
-    recipe = recipe_of(setting)
+    recipe = live.recipe_of(setting)
     compiled = recipe.trace(live.N).groups
-    ours = np.stack([compiled[label]["learning_rate"] for label in LABELS], 1)
-    np.testing.assert_array_equal(ours, rates(recipe))
+    ours = np.stack([compiled[label]["learning_rate"] for label in live.LABELS], 1)
+    np.testing.assert_array_equal(ours, live.our_rates(recipe))
 
 
-@pytest.mark.parametrize("k", [k for k in range(50) if k % 5 in (0, 3)])
+@pytest.mark.parametrize("k", live.UPDATED)
 def test_fifty_updates(k):
-    # At larger rates a coupled decay amplifies what one rounding leaves.
-    setting = live.settings(50, max_lr=0.1)[k]
-    batches = setting.arguments["gradient_accumulation_steps"]
-    setting.steps_per_epoch = 50 * batches  # assert_optimizer_matches knows no short group
-    names = ("wte/weight", "fc/weight", "fc/bias")
-    labels = dict(zip(names, ("decay", "decay", "no_decay"), strict=True))
-
-    def factory(parameters):
-        model = live.Net().requires_grad_(False)
-        for path, parameter in parameters.items():
-            module, name = path.split("/")
-            setattr(getattr(model, module), name, parameter)
-        created = live.create(setting.full(), setting.num_training_steps, model)
-        assert live.names_by_label(created[0], model) == {
-            path.replace("/", "."): label for path, label in labels.items()
-        }
-        return created
-
-    initial = dict(live.Net().named_parameters())
-    assert_optimizer_matches(
-        recipe_of(setting).optimizer(labels),
-        factory,
-        params={path: initial[path.replace("/", ".")].detach().numpy() for path in names},
-        updates=50,
-        accumulation=batches,
-        steps_per_epoch=batches,
-        clip_norm=setting.arguments["max_grad_norm"] or None,
-        labels=LABELS,
-    )
+    live.assert_updates_match(k)
 
 
 # --- a run of Trainer ---
@@ -124,7 +78,7 @@ class Recorder(TrainerCallback):
     """Ends a row of the recording after each batch."""
 
     def on_train_begin(self, args, state, control, optimizer, **_):
-        self.recording = record(optimizer, LABELS).__enter__()
+        self.recording = record(optimizer, live.LABELS).__enter__()
 
     def on_substep_end(self, *_, **__):
         self.recording.batch()
@@ -349,11 +303,11 @@ def test_the_two_versions_of_the_warm_up():
 def test_the_defaults_are_those_of_transformers():
     setting = live.Setting({}, 30, None)
     recipe = recipes.transformers({}, num_training_steps=30)
-    assert recipe == recipe_of(setting)
+    assert recipe == live.recipe_of(setting)
     optimizer, scheduler = live.create(setting.full(), 30, live.Net())
     setting.arguments["gradient_accumulation_steps"] = 1
     theirs = live.rates(optimizer, scheduler, setting).astype(np.float32)
-    np.testing.assert_array_equal(rates(recipe), theirs)
+    np.testing.assert_array_equal(live.our_rates(recipe), theirs)
     assert recipe.clip_norm == 1.0
     assert recipe.length == 30
 
@@ -372,8 +326,8 @@ def test_arguments_are_read_from_json(tmp_path):
         "num_training_steps": setting.num_training_steps,
         "steps_per_epoch": setting.steps_per_epoch,
     }
-    assert recipes.transformers(path, **counts) == recipe_of(setting)
-    assert recipes.transformers(str(path), **counts) == recipe_of(setting)
+    assert recipes.transformers(path, **counts) == live.recipe_of(setting)
+    assert recipes.transformers(str(path), **counts) == live.recipe_of(setting)
     path.write_text(json.dumps([1]))
     with pytest.raises(ValueError, match=r"^arguments must hold key: value lines, got a list in"):
         recipes.transformers(path, **counts)

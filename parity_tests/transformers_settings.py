@@ -11,6 +11,12 @@ imported()  # which transformers' Trainer imports, too
 
 from transformers import Trainer, TrainingArguments  # noqa: E402
 
+from jaxsched import Recipe, recipes, schedules  # noqa: E402
+from jaxsched.torch import assert_optimizer_matches  # noqa: E402
+
+LABELS = ("decay", "no_decay")
+"""Of the recipe's groups, in the order of ``Trainer``'s."""
+
 N = 150
 """Iterations that are compared, past the end of every run without accumulation."""
 
@@ -148,6 +154,26 @@ def settings(n: int, max_lr: float = 10.0) -> list[Setting]:
     return [sample(rng, *pairs[k % len(pairs)], max_lr) for k in range(n)]
 
 
+def recipe_of(setting: Setting, **changes: Any) -> Recipe:
+    """Our recipe of a setting."""
+    return recipes.transformers(
+        {**setting.full().to_dict(), **changes},
+        num_training_steps=setting.num_training_steps,
+        steps_per_epoch=setting.steps_per_epoch,
+    )
+
+
+def our_rates(recipe: Recipe, n: int = N) -> np.ndarray:
+    """The rate of each group at ``n`` iterations: float32, or float64 with x64."""
+    values = {}
+    for label in LABELS:
+        rate = recipe.groups[label]["learning_rate"]
+        if rate not in values:
+            schedule = rate if callable(rate) else schedules.constant(rate)
+            values[rate] = np.asarray(schedule(np.arange(n)))
+    return np.stack([values[recipe.groups[label]["learning_rate"]] for label in LABELS], 1)
+
+
 def create(arguments: TrainingArguments, steps: int, model: torch.nn.Module) -> tuple[Any, Any]:
     """The optimizer and the scheduler that ``Trainer`` makes."""
     trainer = Trainer(model, arguments)
@@ -160,7 +186,7 @@ def names_by_label(optimizer: Any, model: torch.nn.Module) -> dict[str, str]:
     names = {id(p): name for name, p in model.named_parameters()}
     return {
         names[id(p)]: label
-        for label, group in zip(("decay", "no_decay"), optimizer.param_groups, strict=True)
+        for label, group in zip(LABELS, optimizer.param_groups, strict=True)
         for p in group["params"]
     }
 
@@ -186,3 +212,38 @@ def rates(optimizer: Any, scheduler: Any, setting: Setting, n: int = N) -> np.nd
             optimizer.step()  # which has no gradient
             scheduler.step()
     return np.array(rows)
+
+
+def assert_updates_match(k: int) -> None:
+    """Fail where 50 updates of setting k part from those of ``Trainer``'s optimizer, in float64."""
+    # At larger rates a coupled decay amplifies what one rounding leaves.
+    setting = settings(k + 1, max_lr=0.1)[k]
+    batches = setting.arguments["gradient_accumulation_steps"]
+    setting.steps_per_epoch = 50 * batches  # assert_optimizer_matches knows no short group
+    labels = {"wte/weight": "decay", "fc/weight": "decay", "fc/bias": "no_decay"}
+
+    def factory(parameters: dict[str, torch.nn.Parameter]) -> tuple[Any, Any]:
+        model = Net().requires_grad_(False)
+        for path, parameter in parameters.items():
+            module, name = path.split("/")
+            setattr(getattr(model, module), name, parameter)
+        created = create(setting.full(), setting.num_training_steps, model)
+        theirs = names_by_label(created[0], model)
+        assert theirs == {path.replace("/", "."): label for path, label in labels.items()}
+        return created
+
+    initial = dict(Net().named_parameters())
+    assert_optimizer_matches(
+        recipe_of(setting).optimizer(labels),
+        factory,
+        params={path: initial[path.replace("/", ".")].detach().numpy() for path in labels},
+        updates=50,
+        accumulation=batches,
+        steps_per_epoch=batches,
+        clip_norm=setting.arguments["max_grad_norm"] or None,
+        labels=LABELS,
+    )
+
+
+UPDATED = [k for k in range(50) if k % 5 in (0, 3)]
+"""The settings of ``assert_updates_match``: four of each optimizer."""

@@ -62,7 +62,9 @@ def main() -> None:
         rates.append((float(optimizer.opt_state[1].learning_rate), float(alone.learning_rate)))
         print(f"epoch {epoch}: test loss {loss:.3f}, rate {jnp.float32(rates[-1][0]):.4f}")
     are_equal = all(mine == theirs for mine, theirs in rates)
-    print(f"reduced {len(set(rates)) - 1} times, {'as' if are_equal else 'NOT as'} the scheduler alone")
+    print(
+        f"reduced {len(set(rates)) - 1} times, {'as' if are_equal else 'NOT as'} the scheduler alone"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""The recipes of other libraries beside what their own factories make, for ``conformance``."""
+
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity_tests"))
+
+SETTINGS, UPDATED = 200, 20
+GAP_BOUND = 1e-14  # of a rate in float64, relative to the curve's peak
+
+Tally = Callable[[Any, Any], dict[str, Any]]
+
+
+def transformers(n: int, tally: Tally) -> dict[str, Any]:
+    """Tallies of the first ``n`` settings, and how many of 20 are within the bound of updates."""
+    import transformers_settings as live
+
+    rows, model = [], live.Net()
+    for setting in live.settings(n):
+        optimizer, scheduler = live.create(setting.full(), setting.num_training_steps, model)
+        theirs = live.rates(optimizer, scheduler, setting)
+        with jax.enable_x64(True):
+            ours = live.our_rates(live.recipe_of(setting))
+        rows.append(tally(ours.ravel(), theirs.ravel()))
+    updated = live.UPDATED if n == SETTINGS else []
+    for k in updated:
+        live.assert_updates_match(k)
+    return {"rates": rows, "updates": len(updated)}
+
+
+RECIPES: dict[str, Callable[[int, Tally], dict[str, Any]]] = {"transformers": transformers}
+
+
+def run(n: int, tally: Tally, show: Callable[[Iterable[str], str], Iterable[str]]) -> Any:
+    """All raw figures, with the version of each library."""
+    return {
+        name: {"version": metadata.version(name), **RECIPES[name](n, tally)}
+        for name in show(RECIPES, "recipes")
+    }
+
+
+def markdown(results: dict[str, Any], summed: Callable[[list[dict[str, Any]]], str]) -> list[str]:
+    """The section of docs/conformance.md."""
+    return [
+        "## Recipes of other libraries",
+        "",
+        "Random settings, from which the library's own factories make optimizer and scheduler, stepped as",
+        "its training loop does: the rate of each group at each batch, compared as above; and settings of",
+        "which 50 updates on the same gradients are within 1e-14 of the largest entry, in float64.",
+        "",
+        "| recipe | of | equal | values | ULP | float64 | updates within |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| recipes.{name} | {name} {found['version']} | {summed(found['rates'])} "
+            f"| {found['updates']} of {UPDATED} |"
+            for name, found in results.items()
+        ),
+        "",
+    ]
+
+
+def broken(results: dict[str, Any], n: int) -> list[str]:
+    """What is missing or breaks its bound; NaN keeps none."""
+    found = []
+    for name in RECIPES | results:
+        rows = results.get(name, {}).get("rates", [])
+        if len(rows) != n:
+            found.append(f"recipes.{name}: {len(rows)} settings, not {n}")
+        if n == SETTINGS and results.get(name, {}).get("updates") != UPDATED:
+            found.append(f"recipes.{name}: updates of {UPDATED} settings are missing")
+        for k, row in enumerate(rows):
+            if not (row["equal"] == row["steps"] and row["gap"] <= GAP_BOUND):
+                found.append(f"recipes.{name}, setting {k}: {row}")
+    return found
