@@ -30,6 +30,8 @@ SCHEDULES = {
     "cosine_annealing": lr_scheduler.cosine_annealing_lr(0.1, 50, eta_min=1e-4),
     "one_cycle": lr_scheduler.one_cycle_lr(0.1, 200),
     "polynomial": lr_scheduler.polynomial_lr(0.1, 200, power=0.9),
+    "inverse_sqrt": schedules.inverse_sqrt(20, 30.5),
+    "restarts": schedules.cosine_with_restarts(20, 150, 3),
     "average": EMA().decay_at,
 }
 
