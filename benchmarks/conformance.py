@@ -3,7 +3,7 @@
 Runs torch, jaxsched and the closest function of plain Optax side by side on seeded random
 settings. ``python -m benchmarks.conformance --write`` writes the table anew, with the raw
 figures in benchmarks/results/conformance.json; without ``--write`` it prints them and exits 1
-where a figure of ours breaks its bound.
+where a figure of ours breaks its bound. ``--recipes`` runs the recipes alone anew.
 """
 
 import argparse

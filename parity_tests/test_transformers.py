@@ -416,3 +416,10 @@ def test_types_are_refused():
         recipes.transformers({}, num_training_steps=9.5)
     with pytest.raises(TypeError, match="lr_scheduler_kwargs'] must be a mapping or None"):
         recipes.transformers({"lr_scheduler_kwargs": 3}, num_training_steps=9)
+    with pytest.raises(TypeError, match=r"'max_grad_norm'] must be a number or None, got '1.0'"):
+        recipes.transformers({"max_grad_norm": "1.0"}, num_training_steps=9)
+    with pytest.raises(TypeError, match=r"'learning_rate'] must be a number, got None"):
+        recipes.transformers({"learning_rate": None}, num_training_steps=9)
+    lowest = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": "a"}}
+    with pytest.raises(TypeError, match="min_lr must be a finite number of at least 0, got 'a'"):
+        recipes.transformers(lowest, num_training_steps=9)

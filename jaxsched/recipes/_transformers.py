@@ -12,6 +12,8 @@ from jaxsched._recipe import Recipe
 from jaxsched._schedule import Hyperparameter, Schedule
 from jaxsched._validate import (
     describe,
+    is_number,
+    is_real_array,
     require,
     require_below_int32,
     require_choice,
@@ -38,6 +40,9 @@ DEFAULTS: Mapping[str, Any] = {
     "max_steps": -1,
 }
 """The keys that the recipe reads, with the defaults of transformers 5."""
+
+OPTIONAL = ("warmup_steps", "warmup_ratio", "max_grad_norm", "max_steps")
+"""Keys of numbers that may be None."""
 
 UNSUPPORTED = {
     "adafactor": "an optimizer of transformers' own",
@@ -133,6 +138,7 @@ def transformers(
         require_count("steps_per_epoch", steps_per_epoch, at_least=1)
     a = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     a = {key: getattr(value, "value", value) for key, value in a.items()}  # of an Enum
+    _require_numbers(a)
     if (limit := a["max_steps"]) and limit > 0 and limit != num_training_steps:
         raise ValueError(
             f"num_training_steps must agree with max_steps of arguments, got {num_training_steps} "
@@ -179,9 +185,9 @@ def transformers(
 
 def _read(arguments: Any) -> dict[str, Any]:
     """Return the training arguments as a dictionary, and refuse keys that are not supported."""
-    if arguments is None or hasattr(arguments, "to_json_string"):
+    if not isinstance(arguments, Mapping | str | os.PathLike):
         raise TypeError(
-            "arguments must be a mapping or the path of a JSON file, got "
+            "arguments must be a mapping, JSON or the path of a JSON file, got "
             f"{type(arguments).__name__}. Pass arguments.to_dict()."
         )
     if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
@@ -203,6 +209,18 @@ def _read(arguments: Any) -> dict[str, Any]:
     # "eval_accumulation_steps" is a setting of the evaluation, not a typo.
     settings.refuse_typos("arguments", given, [*DEFAULTS, "eval_accumulation_steps"], ALIASES)
     return given
+
+
+def _require_numbers(a: Mapping[str, Any]) -> None:
+    """Refuse what is no number where a number is needed."""
+    for key, value in a.items():
+        is_optional = key in OPTIONAL
+        if not is_optional and not is_number(DEFAULTS[key]):
+            continue
+        known = is_number(value) or is_real_array(value) or (value is None and is_optional)
+        if not known:
+            rule = "a number or None" if is_optional else "a number"
+            raise TypeError(f"arguments[{key!r}] must be {rule}, got {describe(value)}.")
 
 
 def _json(name: str, text: str) -> Any:
@@ -316,6 +334,7 @@ def _lowest(lr: Any, min_lr: Any, min_lr_rate: Any) -> Any:
         )
     if min_lr is None:
         return min_lr_rate
+    require_nonnegative(min_lr=min_lr)
     require("arguments['learning_rate']", lr, "above 0, to divide min_lr by", lambda v: v > 0)
     return min_lr / lr
 
