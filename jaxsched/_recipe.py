@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxsched import _validate, optimizers, param_groups
 from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
-from jaxsched._trace import Groups, Trace, map_groups
+from jaxsched._trace import Groups, Trace, common_value, map_groups
 from jaxsched._validate import describe, is_number, is_real_array, require_count
 from jaxsched.optimizers import _scheduled
 from jaxsched.optimizers._accumulation import accumulated
@@ -50,14 +50,15 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Recipe:
-    """The hyperparameters of each parameter group, constant or scheduled, and the update rule.
+    """The hyperparameters of each parameter group, constant or scheduled, and its update rule.
 
     Two recipes are equal where their contents are: all fields but ``origin``.
 
     Attributes:
       groups: ``{label: {argument: value}}``; a value is a number, a schedule of the iteration, or a
         switch such as ``nesterov``. What a group lacks has the update rule's default.
-      update_rule: a function of those arguments that returns an Optax transformation. Rules of
+      update_rule: a function of those arguments that returns an Optax transformation, or a mapping
+        of each label to one; where all are the same, the recipe holds the function. Rules of
         ``jaxsched.optimizers``, inside ``functools.partial`` or a function of one's own too, get
         their numbers in float64; all others get float32, an ``optax.chain`` with one of ours inside
         too. Where an argument's default is no number (a mask, a dtype), a function is handed on as
@@ -74,17 +75,24 @@ class Recipe:
       origin: ``(factory, arguments)`` of what made the recipe; provenance only.
 
     Raises:
-      ValueError: an argument that ``update_rule`` does not have, one that it needs and a group
-        lacks, a number out of its range, a group called ``"frozen"``.
+      ValueError: an argument that the group's rule does not have, one that it needs and the group
+        lacks, a number out of its range, a group called ``"frozen"``, labels of ``update_rule``
+        that are not those of the groups.
       TypeError: a value of the wrong type.
 
     >>> recipe = Recipe({"all": {"learning_rate": lambda i: 0.5 / (1 + i), "momentum": 0.9}})
     >>> float(recipe.at(1)["all"]["learning_rate"])
     0.25
+    >>> groups = {"matrix": {"learning_rate": 0.02}, "other": {"learning_rate": 3e-4}}
+    >>> print(Recipe(groups, {"matrix": optimizers.muon, "other": optimizers.adamw}))
+    Recipe: muon and adamw, 2 groups, iteration 0
+            update_rule  learning_rate
+    matrix  muon         0.02
+    other   adamw        0.0003
     """
 
     groups: Mapping[str, Mapping[str, Any]]
-    update_rule: UpdateRule = optimizers.sgd
+    update_rule: UpdateRule | Mapping[str, UpdateRule] = optimizers.sgd
     _: dataclasses.KW_ONLY
     clip_norm: ArrayLike | None = None
     clip_value: ArrayLike | None = None
@@ -97,18 +105,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require_fields(self)
-        rule, defaults = _without_partial(self.update_rule)
+        rules = {label: _without_partial(rule) for label, rule in self.rule_by_label.items()}
 
         def entry(label: str, name: str, value: Any) -> Any:
             # One kind of switch: a trace states those that are Python's own.
             return bool(value) if isinstance(value, np.bool_) else freeze(value)
 
-        groups = {label: {**defaults, **group} for label, group in self.groups.items()}
+        groups = {label: {**rules[label][1], **group} for label, group in self.groups.items()}
         groups = {label: FrozenDict(group) for label, group in map_groups(entry, groups).items()}
-        object.__setattr__(self, "update_rule", rule)
+        object.__setattr__(self, "update_rule", common_value({k: r for k, (r, _) in rules.items()}))
         object.__setattr__(self, "groups", FrozenDict(groups))
-        for label, group in self.groups.items():
-            _require_group(label, group, self._parameters, show(self.update_rule))
+        for label, rule in self.rule_by_label.items():
+            _require_group(label, self.groups[label], self._parameters[label], show(rule))
         if isinstance(self.length, jax.Array):
             object.__setattr__(self, "length", None)  # traced by JAX
         origin = self.origin
@@ -120,9 +128,15 @@ class Recipe:
         object.__setattr__(self, "origin", origin)
         _ = self._takes_float64  # builds the rules once, so that they refuse bad values now
 
+    @property
+    def rule_by_label(self) -> dict[str, UpdateRule]:
+        """The update rule of each group."""
+        rule = self.update_rule
+        return {k: rule[k] if isinstance(rule, Mapping) else rule for k in self.groups}
+
     @functools.cached_property
-    def _parameters(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(self.update_rule).parameters
+    def _parameters(self) -> dict[str, Mapping[str, inspect.Parameter]]:
+        return {k: inspect.signature(rule).parameters for k, rule in self.rule_by_label.items()}
 
     @functools.cached_property
     def _key(self) -> Hashable:
@@ -144,6 +158,8 @@ class Recipe:
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["groups"] = {label: dict(group) for label, group in self.groups.items()}
+        if isinstance(self.update_rule, Mapping):
+            fields["update_rule"] = dict(self.update_rule)
         if isinstance(self.origin, Origin):
             fields["origin"] = (self.origin.factory, dict(self.origin.arguments))
         return functools.partial(type(self), **fields), ()
@@ -162,10 +178,13 @@ class Recipe:
         return html(self)
 
     def complete_groups(self) -> dict[str, dict[str, Any]]:
-        """Return the groups, with missing arguments filled in from the update rule's defaults."""
-        defaults = {name: parameter.default for name, parameter in self._parameters.items()}
+        """Return the groups, with missing arguments filled in from the update rules' defaults."""
+
+        def defaults(label: str) -> dict[str, Any]:
+            return {name: p.default for name, p in self._parameters[label].items()}
+
         return {
-            label: {k: v for k, v in (defaults | dict(group)).items() if v is not _EMPTY}
+            label: {k: v for k, v in (defaults(label) | dict(group)).items() if v is not _EMPTY}
             for label, group in self.groups.items()
         }
 
@@ -181,7 +200,7 @@ class Recipe:
                 value = value.arguments["value"]  # known before the graph runs
             plain = isinstance(value, bool | int | float | str | tuple | np.generic | Schedule)
             known = plain or value is None or is_real_array(value)
-            return value if known or _is_numeric(self._parameters[name]) else Fixed(value)
+            return value if known or _is_numeric(self._parameters[label][name]) else Fixed(value)
 
         return map_groups(entry, self.complete_groups())
 
@@ -189,19 +208,25 @@ class Recipe:
         return _scheduled.evaluate_groups(self._scheduled_groups, iteration)
 
     @functools.cached_property
-    def _takes_float64(self) -> bool:
-        """Whether the update rule is one of this package, which takes its numbers in float64."""
+    def _takes_float64(self) -> dict[str, bool]:
+        """Whether each group's rule is one of this package, which takes its numbers in float64."""
         values = _rounded(self._values(self.start))
-        return all(isinstance(self._rule(group), Rule) for group in values.values())
+        return {
+            label: isinstance(self._rule(label, group), Rule) for label, group in values.items()
+        }
 
     def rules(self, values: Groups) -> dict[str, Any]:
-        """Return the update rule of each group, at an iteration's values."""
-        values = values if self._takes_float64 else _rounded(values)
-        return {label: self._rule(group) for label, group in values.items()}
+        """Return the transformation of each group, at an iteration's values."""
+        is_wide = self._takes_float64
+        return {
+            label: self._rule(label, group if is_wide[label] else _rounded({label: group})[label])
+            for label, group in values.items()
+        }
 
-    def _rule(self, group: Mapping[str, Any]) -> Any:
+    def _rule(self, label: str, group: Mapping[str, Any]) -> Any:
         given = {k: v.value if isinstance(v, Fixed) else v for k, v in group.items()}
-        return self.update_rule(**given)
+        rule = self.update_rule
+        return (rule[label] if isinstance(rule, Mapping) else rule)(**given)
 
     def at(self, iteration: ArrayLike) -> dict[str, dict[str, jax.Array]]:
         """Evaluate the hyperparameters of an iteration.
@@ -280,7 +305,7 @@ class Recipe:
             self.bookkeeping(n, start),
             start,
             clock=self.clock,
-            update_rule=rule_name(self.update_rule),
+            update_rule=common_value({k: rule_name(r) for k, r in self.rule_by_label.items()}),
             switches=those(lambda v: v is None or isinstance(v, bool | str | tuple)),
             constants=those(is_number, float),
             clip_norm=as_float(self.clip_norm),
@@ -330,7 +355,9 @@ class Recipe:
         ).transformation()
 
     @classmethod
-    def from_trace(cls, trace: Trace, update_rule: UpdateRule | None = None) -> "Recipe":
+    def from_trace(
+        cls, trace: Trace, update_rule: UpdateRule | Mapping[str, UpdateRule] | None = None
+    ) -> "Recipe":
         """Build the recipe that replays a trace, to the bit.
 
         Args:
@@ -338,7 +365,7 @@ class Recipe:
             trace, and so does what is not constant in it; the rest, and a rate of which the trace
             states that it is constant, become numbers. Where its rows are updates, so are what the
             recipe calls iterations, and ``recipe.clock`` says so: inside ``optax.MultiSteps``, say.
-          update_rule: the rule; if not given, that which the trace names.
+          update_rule: the rule, or that of each label; if not given, what the trace names.
 
         Raises:
           ValueError: the trace is empty, has rows without a number, counts neither iterations nor
@@ -451,16 +478,39 @@ def _require_fields(recipe: Any) -> None:
     ):
         if not isinstance(value := getattr(recipe, name), kind | None):
             raise TypeError(f"{name} must be {rule}, got {describe(value)}.")
-    if not callable(recipe.update_rule):
-        raise TypeError(
-            f"update_rule must be a function such as optimizers.sgd, got {describe(recipe.update_rule)}."
-        )
     if not isinstance(recipe.groups, Mapping) or not all(
         isinstance(group, Mapping) for group in recipe.groups.values()
     ):
         raise TypeError("groups must be a mapping of label to {argument: value}.")
     if not recipe.groups:
         raise ValueError("groups must hold at least 1 group, got none.")
+    _require_rules(recipe.update_rule, recipe.groups)
+
+
+def _require_rules(rule: Any, groups: Mapping[str, Any]) -> None:
+    """Refuse what is neither an update rule nor one for each group."""
+    if not isinstance(rule, Mapping):
+        if not callable(rule):
+            raise TypeError(
+                f"update_rule must be a function such as optimizers.sgd, got {describe(rule)}."
+            )
+        return
+    if missing := [label for label in groups if label not in rule]:
+        raise ValueError(
+            f"update_rule must have a rule for each group, got none for {', '.join(missing)}. "
+            "Add one."
+        )
+    if unknown := [str(label) for label in rule if label not in groups]:
+        raise ValueError(
+            f"labels of update_rule must be among those of groups, {', '.join(groups)}, got "
+            f"{', '.join(unknown)}. Leave what is frozen out."
+        )
+    for label, function in rule.items():
+        if not callable(function):
+            raise TypeError(
+                f"update_rule of group {label} must be a function such as optimizers.sgd, got "
+                f"{describe(function)}."
+            )
 
 
 def rule_name(rule: UpdateRule) -> str:

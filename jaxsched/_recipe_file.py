@@ -15,7 +15,7 @@ import numpy as np
 from jaxsched import lr_scheduler, optimizers, schedules
 from jaxsched._io import atomic_write, read_text, require_suffix
 from jaxsched._schedule import Schedule, momentum_of, show, traceable
-from jaxsched._trace import map_groups
+from jaxsched._trace import common_value, map_groups
 from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
@@ -54,12 +54,7 @@ PLAIN = ("clip_norm", "clip_value", "start", "clock", "length")
 
 def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
     """Return a recipe's content in JSON's types, as in ``Recipe.save``."""
-    rule = next((name for name, rule in RULES.items() if rule is recipe.update_rule), None)
-    if rule is None:
-        raise ValueError(
-            f"update_rule must be one of jaxsched.optimizers to be saved, got "
-            f"{show(recipe.update_rule)}. Save recipe.trace(n) and give from_trace the rule."
-        )
+    rule = common_value({label: _rule_name(rule) for label, rule in recipe.rule_by_label.items()})
     if iterations is not None:
         require_count("iterations", iterations, at_least=1)
     n = recipe.iterations if iterations is None else iterations
@@ -80,6 +75,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
         return _encode(schedules.table(values, start=recipe.start))
 
     groups = map_groups(lambda label, k, v: entry(f"{k} of group {label}", v), recipe.groups)
+    rule = dict(rule) if isinstance(rule, Mapping) else rule
     content = {"format": f"{FORMAT} {VERSION}", "update_rule": rule, "groups": groups}
     content |= {name: _encode(v) for name in PLAIN if (v := getattr(recipe, name)) is not None}
     parts = {part: vars(value) for part in PARTS if (value := getattr(recipe, part)) is not None}
@@ -101,11 +97,12 @@ def decode(content: Any) -> dict[str, Any]:
     if unknown := sorted(set(map(str, fields)) - set(allowed)):
         raise ValueError(f"fields must be among {', '.join(allowed)}, got {', '.join(unknown)}.")
     rule = fields.pop("update_rule", "sgd")
-    if not isinstance(rule, str) or rule not in RULES:
-        raise ValueError(f"update_rule must be one of {', '.join(RULES)}, got {rule!r}.")
+    rules = (
+        {k: _rule(name) for k, name in rule.items()} if isinstance(rule, Mapping) else _rule(rule)
+    )
     groups = _mapping("groups", fields.pop("groups", {}))
     arguments: dict[str, Any] = {
-        "update_rule": RULES[rule],
+        "update_rule": rules,
         "groups": {label: _decoded(label, group) for label, group in groups.items()},
     }
     for name, kind in PARTS.items():
@@ -147,6 +144,22 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
     except REFUSED as error:
         reason = f"must be the file of a recipe: {str(error) or type(error).__name__}"
         raise ValueError(shorten(f"{os.fspath(path)} {reason}")) from error
+
+
+def _rule_name(rule: Any) -> str:
+    name = next((name for name, function in RULES.items() if function is rule), None)
+    if name is None:
+        raise ValueError(
+            f"update_rule must be one of jaxsched.optimizers to be saved, got {show(rule)}. "
+            "Save recipe.trace(n) and give from_trace the rule."
+        )
+    return name
+
+
+def _rule(name: Any) -> Callable[..., Any]:
+    if not isinstance(name, str) or name not in RULES:
+        raise ValueError(f"update_rule must be one of {', '.join(RULES)}, got {name!r}.")
+    return RULES[name]
 
 
 # What the content of a file may raise.

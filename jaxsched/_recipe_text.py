@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from collections.abc import Mapping
 from html import escape
 from string import ascii_uppercase
 from typing import Any
@@ -27,10 +28,15 @@ def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:
         number = len(letters)
         return letters.setdefault(line, f"{ascii_uppercase[number % 26]}{number // 26 or ''}")
 
-    rows = [["", *names]]
+    rules = {label: shorten(show(rule), 99) for label, rule in recipe.rule_by_label.items()}
+    rule = shorten(" and ".join(dict.fromkeys(rules.values())), 99)
+    # A column for the rules, where groups have several.
+    columns = {"update_rule": rules} if isinstance(recipe.update_rule, Mapping) else {}
+    rows = [["", *columns, *names]]
     for label, group in recipe.groups.items():
         cells = [cell(group[name]) if name in group else "" for name in names]
-        rows.append([label if label.isprintable() else repr(label), *cells])
+        own = [column[label] for column in columns.values()]
+        rows.append([label if label.isprintable() else repr(label), *own, *cells])
     dropped = len(rows) - 1 - MAX_ROWS
     more = [f"… and {dropped} more groups"] if dropped > 0 else []
     legend = [f"{letter} = {shorten(line, MAX_LINE)}" for line, letter in letters.items()]
@@ -38,7 +44,6 @@ def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:
         legend[MAX_ROWS:] = [f"… and {len(legend) - MAX_ROWS} more schedules"]
     end = "" if recipe.length is None else f" to {recipe.length}"
     groups = f"{len(recipe.groups)} group{'s'[: len(recipe.groups) != 1]}"
-    rule = shorten(show(recipe.update_rule), 99)
     title = f"Recipe: {rule}, {groups}, {recipe.clock} {show(recipe.start)}{end}"
     settings = [shorten(line, MAX_LINE) for line in _settings(recipe)]
     return title, rows[: MAX_ROWS + 1], more, legend + settings
@@ -89,7 +94,8 @@ def _picture(recipe: Any) -> str:
         from jaxsched._figure import figure_of
 
         groups = dict([*recipe.groups.items()][:MAX_ROWS])
-        shown = dataclasses.replace(recipe, groups=groups, accumulation=None, ema=None)
+        fields = {"groups": groups, "update_rule": {k: recipe.rule_by_label[k] for k in groups}}
+        shown = dataclasses.replace(recipe, **fields, accumulation=None, ema=None)
         trace = shown.trace(recipe.iterations or HTML_ROWS)
     except (ModuleNotFoundError, TypeError, ValueError):  # a table ends before, a function branches
         return ""

@@ -11,18 +11,19 @@ from jaxsched._trace import Trace, Unstated, by_column, map_groups
 from jaxsched.schedules import table
 
 
-def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[str, Any]:
+def replay_fields(
+    trace: Trace, update_rule: Callable[..., Any] | Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the arguments of ``Recipe`` that replay a trace, as in ``Recipe.from_trace``."""
     _require_replayable(trace)
     if update_rule is None:
-        rule = getattr(optimizers, trace.update_rule or "", None)
-        if not callable(rule) or "learning_rate" not in inspect.signature(rule).parameters:
-            raise ValueError(
-                f"trace must name a rule of jaxsched.optimizers, got {trace.update_rule or 'none'}. "
-                "Pass update_rule."
-            )
-        update_rule = rule
-    arguments = inspect.signature(update_rule).parameters
+        update_rule = {label: _named_rule(name) for label, name in trace.rule_by_label.items()}
+
+    def is_count(label: str, name: str) -> bool:
+        """Return whether the group's rule counts in an argument, as Muon does its steps."""
+        rule = update_rule.get(label) if isinstance(update_rule, Mapping) else update_rule
+        parameters = inspect.signature(rule).parameters if callable(rule) else {}
+        return name in parameters and type(parameters[name].default) is int
 
     def entry(label: str, name: str, values: np.ndarray) -> Any:
         first, stated = values.flat[0], trace.constants.get(label, {})
@@ -31,8 +32,7 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
             return table(values, start=trace.start)
         # In float64 where the trace states it: 1 - b2 of a float32 0.999 is 1.3e-5 off.
         value = stated.get(name, float(first))
-        whole = name in arguments and type(arguments[name].default) is int  # Muon's ns_steps
-        return int(value) if whole else value
+        return int(value) if is_count(label, name) else value
 
     groups = map_groups(entry, trace.groups)
     groups = {label: {**group, **trace.switches.get(label, {})} for label, group in groups.items()}
@@ -53,6 +53,15 @@ def replay_fields(trace: Trace, update_rule: Callable[..., Any] | None) -> dict[
         "length": trace.start + len(trace),
         **stated,
     }
+
+
+def _named_rule(name: str | None) -> Callable[..., Any]:
+    rule = getattr(optimizers, name or "", None)
+    if not callable(rule) or "learning_rate" not in inspect.signature(rule).parameters:
+        raise ValueError(
+            f"trace must name a rule of jaxsched.optimizers, got {name or 'none'}. Pass update_rule."
+        )
+    return rule
 
 
 def _require_replayable(trace: Trace) -> None:

@@ -367,6 +367,8 @@ def show(value: Any) -> str:
         if len(value) > MAX_SHOWN:
             return f"<{len(value)} values>"
         return f"[{', '.join(map(show, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {show(entry)}' for key, entry in value.items())}}}"
     if isinstance(value, functools.partial):
         arguments = [*map(show, value.args), *(f"{k}={show(v)}" for k, v in value.keywords.items())]
         return f"functools.partial({', '.join([show(value.func), *arguments])})"

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxsched._io import atomic_write
+from jaxsched._schedule import FrozenDict, content_key
 from jaxsched._validate import describe, is_number, require_count, shorten
 
 FORMAT = "jaxsched.Trace 3"
@@ -40,6 +41,17 @@ def map_groups(function: Callable[[str, str, Any], Any], groups: Groups) -> dict
 def by_column(groups: Groups) -> dict[str, Any]:
     """Return the values of ``groups`` by ``label/name``."""
     return {f"{label}/{name}": v for label, group in groups.items() for name, v in group.items()}
+
+
+def common_value(by_label: Mapping[str, Any]) -> Any:
+    """Return the value that all labels share, as in ``content_key``; else a mapping of labels to values.
+
+    >>> common_value({"a": "sgd", "b": "sgd"}), common_value({"a": "sgd", "b": "adam"})
+    ('sgd', {'a': 'sgd', 'b': 'adam'})
+    """
+    first, *others = by_label.values()
+    is_one = all(content_key(other) == content_key(first) for other in others)
+    return first if is_one else FrozenDict(by_label)
 
 
 def rename(by_label: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -75,7 +87,8 @@ class Trace:
       start: the iteration of row 0.
       meta: notes, as JSON has them.
       clock: what a row is: ``"iteration"``, a batch, or ``"update"``, an optimizer step.
-      update_rule: the name of the rule; None where it is not stated.
+      update_rule: the name of the rule, or ``{label: name}`` where groups have several; None where
+        it is not stated.
       switches: ``{label: {name: value}}``, arguments of the rule that are no numbers.
       constants: ``{label: {name: number}}``, the float64 values of constant columns.
       clip_norm: the limit of the norm of all gradients together, or None.
@@ -102,7 +115,7 @@ class Trace:
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _: dataclasses.KW_ONLY
     clock: str = "iteration"
-    update_rule: str | None = None
+    update_rule: str | Mapping[str, str] | None = None
     switches: Groups = dataclasses.field(default_factory=dict)
     constants: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     clip_norm: float | Unstated | None = UNSTATED
@@ -133,6 +146,8 @@ class Trace:
                 raise ValueError(
                     f"{name} of a trace must have {', '.join(sorted(keys))}, got {describe(value)}."
                 )
+        if isinstance(self.update_rule, Mapping):
+            _require_rule_names(self.update_rule)
         for label, group in self.constants.items():
             if not isinstance(group, Mapping) or not all(map(is_number, group.values())):
                 raise TypeError(
@@ -157,6 +172,12 @@ class Trace:
                     "Cut all to one."
                 )
 
+    @property
+    def rule_by_label(self) -> dict[str, str | None]:
+        """The name of each group's update rule; None where it is not stated."""
+        rule = self.update_rule
+        return {k: rule.get(k) if isinstance(rule, Mapping) else rule for k in self.groups}
+
     def columns(self) -> dict[str, np.ndarray]:
         """Return every column by its name in a table, ``label/name``; those of no group last."""
         return {**by_column(self.groups), **self.run}
@@ -179,7 +200,8 @@ class Trace:
     def __repr__(self) -> str:
         groups = "; ".join(f"{label}: {', '.join(g)}" for label, g in [*self.groups.items()][:4])
         more = "; …" if len(self.groups) > 4 else ""
-        rule = f" of {self.update_rule}" if self.update_rule else ""
+        names = dict.fromkeys(name for name in self.rule_by_label.values() if name)
+        rule = f" of {' and '.join(names)}" if names else ""
         return f"Trace({len(self)} rows{rule} from {self.clock} {self.start}, {groups}{more})"
 
     def __eq__(self, other: object) -> bool:
@@ -250,6 +272,8 @@ class Trace:
                 f"got {shorten(', '.join(unknown), 200)}."
             )
         fields = {k: rename(getattr(self, k), names) for k in ("groups", "switches", "constants")}
+        if isinstance(self.update_rule, Mapping):
+            fields["update_rule"] = rename(self.update_rule, names)
         return dataclasses.replace(self, **fields)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -331,12 +355,21 @@ class _TooLarge(ValueError):
 TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (Mapping, "a mapping", ("groups", "run", "meta", "switches", "constants", "versions")),
     (str, "a string", ("clock",)),
-    (str | None, "a string or None", ("update_rule",)),
+    (str | Mapping | None, "a string, a mapping or None", ("update_rule",)),
     (float | int | None | Unstated, "a number, None or UNSTATED", ("clip_norm", "clip_value")),
     (Mapping | None | Unstated, "a mapping, None or UNSTATED", ("accumulation", "ema")),
     (bool | Unstated, "True, False or UNSTATED", ("closed",)),
 )
 """The types of the fields of a trace, and how a message names them."""
+
+
+def _require_rule_names(rules: Mapping[Any, Any]) -> None:
+    """Refuse rules by label that are no names."""
+    if others := [label for label, name in rules.items() if not isinstance(name, str)]:
+        raise TypeError(
+            f"update_rule of group {others[0]} in a trace must be a string, got "
+            f"{describe(rules[others[0]])}."
+        )
 
 
 def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -276,14 +276,8 @@ def _settings(
     a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
 ) -> tuple[list[Quantity], list[tuple[str, str]]]:
     """The settings that both sides state, as quantities of one row; label and name of the others."""
-    ours, theirs = _stated(a), _stated(b)
-    if isinstance(mine, Recipe) and isinstance(reference, Recipe):
-        rules = (mine.update_rule, reference.update_rule)
-        if not all(map(is_own, rules)):  # by name they may not be distinguished
-            x, y = map(show, rules)
-            same = content_key(rules[0]) == content_key(rules[1])
-            ours["", "update_rule"] = y if same else x + " (another function)" * (x == y)
-            theirs["", "update_rule"] = y
+    rules = _rules(a, b, mine, reference)
+    ours, theirs = ({**rule, **_stated(run)} for rule, run in zip(rules, (a, b), strict=True))
     quantities = []
     for key, value in theirs.items():
         if key in ours:
@@ -292,7 +286,9 @@ def _settings(
             distance = (0, 0.0, None) if same else far
             quantities.append(Quantity(*key, 1, int(same), *distance, is_setting=True))
     both = ours.keys() & theirs.keys()
-    if any("<" in (side.update_rule or "") for side in (a, b)):  # a lambda, which names no rule
+    names = {(k, name or "") for side in (a, b) for k, name in side.rule_by_label.items()}
+    nameless = [k for k, name in names if "<" in name]  # of a lambda, which names no rule
+    if any(not both & {("", "update_rule"), (label, "update_rule")} for label in nameless):
         ours.setdefault(("", "update_rule"), None)
     if UNSTATED in (a.accumulation, b.accumulation) and a.accumulation is not b.accumulation:
         ours["", "accumulation"] = None
@@ -314,6 +310,14 @@ def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[Cause]:
         if q.is_setting and q.first:
             labels.setdefault((q.name, *q.first[1:]), []).extend([q.label] if q.label else [])
     for (name, ours, theirs), named in labels.items():
+        reverse = labels.get((name, theirs, ours))
+        if name == "update_rule" and reverse and named:
+            if ours < theirs:  # the two are one cause
+                where = " and ".join(sorted([*named, *reverse]))
+                sentence = f"update rules {ours} and {theirs} exchanged in {where}"
+                keys = tuple((label, name) for label in [*named, *reverse])
+                yield Cause("groups", "exchanged", sentence, quantities=keys)
+            continue
         kind = ("rule", ours) if name == "update_rule" else ("argument", name)
         sentence = f"another {name.replace('_', ' ')}: {ours} for {theirs}"
         sentence += f" in {' and '.join(named)}" if named else ""
@@ -321,21 +325,48 @@ def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[Cause]:
         yield Cause(*kind, sentence, ours, theirs, keys)
 
 
+ADAMS = ("adam", "adamw")  # one rule with a switch, whose value is the name here
+
+
+def _rules(
+    a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
+) -> Iterator[dict[tuple[str, str], Any]]:
+    """Yield the update rules of each side, of all groups where each side has one, else by label."""
+    ours, theirs = _rule_names(a), _rule_names(b)
+    if isinstance(mine, Recipe) and isinstance(reference, Recipe):
+        x_by_label, y_by_label = mine.rule_by_label, reference.rule_by_label
+        for label in y_by_label:
+            rules = x_by_label[label], y_by_label[label]
+            if not all(map(is_own, rules)):  # by name they may not be distinguished
+                x, y = map(show, rules)
+                same = content_key(rules[0]) == content_key(rules[1])
+                ours[label] = y if same else x + " (another function)" * (x == y)
+                theirs[label] = y
+    sides = ours, theirs
+    is_one = all(len(set(side.values())) == 1 for side in sides)
+    for side in sides:
+        pairs = [("", next(iter(side.values())))] if is_one else side.items()
+        yield {(label, "update_rule"): name for label, name in pairs if name is not None}
+
+
+def _rule_names(trace: Trace) -> dict[str, str | None]:
+    """Return the name of each group's rule, None where none is stated or it names no rule."""
+    names = {k: None if name and "<" in name else name for k, name in trace.rule_by_label.items()}
+    for label, name in names.items():
+        if name in ADAMS:
+            switches = trace.switches.get(label, {})
+            is_decoupled = switches.get("decoupled_weight_decay", name == "adamw")
+            names[label] = ADAMS[bool(is_decoupled)]
+    return names
+
+
 def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
     """What a trace states beside its columns, by label and name, as it is shown."""
-    rule, switches = trace.update_rule, {k: dict(group) for k, group in trace.switches.items()}
-    if rule in ("adam", "adamw"):  # AdamW is Adam with a switch, which each group has its own of
-        coupled = [
-            label
-            for label, group in sorted(switches.items())
-            if not group.pop("decoupled_weight_decay", rule == "adamw")
-        ]
-        if switches:
-            rule = "adam" if len(coupled) == len(switches) else "adamw"
-        if rule == "adamw" and coupled:
-            rule = f"adamw, adam in {', '.join(coupled)}"
-    has_name = rule is not None and "<" not in rule
-    stated: dict[tuple[str, str], Any] = {("", "update_rule"): rule} if has_name else {}
+    stated: dict[tuple[str, str], Any] = {}
+    switches = {label: dict(group) for label, group in trace.switches.items()}
+    for label, rule in trace.rule_by_label.items():
+        if rule in ADAMS:  # whose name says it
+            switches.get(label, {}).pop("decoupled_weight_decay", None)
     for label, group in switches.items():
         stated |= {(label, name): value for name, value in group.items()}
     for name in ("clip_norm", "clip_value"):
