@@ -291,7 +291,11 @@ def test_a_script_with_two_optimizers_that_fails_late(script, tmp_path, capfd):
     assert (first.update_rule, second.update_rule) == ("adam", "sgd")
     assert Recipe.from_trace(first).update_rule is jaxsched.optimizers.adam
     err = capfd.readouterr().err
-    assert err == f"wrote {tmp_path / 'run.npz'}, {tmp_path / 'run-1.npz'}\n"
+    assert err == (
+        "jaxsched record: optimizers must make equally many updates, each one before the next of "
+        "another, to be in one file, got 2 of Adam and 0 of SGD: each has a file of its own.\n"
+        f"wrote {tmp_path / 'run.npz'}, {tmp_path / 'run-1.npz'}\n"
+    )
 
 
 def test_a_shells_words_are_no_path(script, tmp_path):

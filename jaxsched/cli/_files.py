@@ -73,7 +73,8 @@ def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
     For instance: jaxsched record -o run.npz -- python train.py
 
     What follows -- is run as it stands, in the Python that it names, which must have jaxsched. A
-    row is an update; a second optimizer goes to run-1.npz, a process of rank 1 to
+    row is an update. Optimizers that step in turn, each once, go into one file, their groups
+    numbered through; of others the second goes to run-1.npz. A process of rank 1 goes to
     run-rank1.npz, a second process without a rank to run-process1.npz, and so on. The
     exit status is the script's. A file says whether its process came to its end.
 

@@ -30,7 +30,7 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
 
     ``file.py:name`` may name a ``Recipe``, a ``Trace``, a function without arguments that returns
     one, an Optax transformation (or it and the parameters it is for, or an object with it as ``tx``),
-    or torch's optimizer and scheduler.
+    or torch's optimizer and scheduler, or lists of several and theirs.
     """
     path, colon, name = text.rpartition(":")
     if not colon or not path.endswith(".py"):
@@ -56,7 +56,14 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
     if len(parts) == 2 and _is_transformation(parts[0]):
         return tuple(parts)
     torch: Any = sys.modules.get("torch")  # where the value is torch's, the file has imported it
-    if len(parts) not in (1, 2) or not torch or not isinstance(parts[0], torch.optim.Optimizer):
+
+    def is_torch(entry: Any) -> bool:
+        entries = entry if isinstance(entry, tuple | list) and entry else [entry]
+        return bool(torch) and all(isinstance(x, torch.optim.Optimizer) for x in entries)
+
+    if is_torch(value) and parts[1:]:  # several without schedulers
+        parts = [parts]
+    if len(parts) not in (1, 2) or not is_torch(parts[0]):
         raise ValueError(
             f"{text} must be a Recipe, a Trace, an Optax transformation, or torch's (optimizer, "
             f"scheduler), got {type(value).__name__}."

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jaxsched._io import atomic_write, make_writable
@@ -31,7 +31,7 @@ def verify(
     Each is a trace's file, a recipe's (.yaml, .json), or file.py:name: a Recipe, a function that returns one, an
     Optax transformation whose state tells its hyperparameters (ours, or of
     optax.inject_hyperparams; or a pair of it and its parameters), or torch's
-    (optimizer, scheduler). Exit status 0 where they are equal, 1 where they differ, 2
+    (optimizer, scheduler), or of several ([optimizer, …], [scheduler, …]). Exit status 0 where they are equal, 1 where they differ, 2
     where they cannot be compared.
 
     Args:
@@ -108,8 +108,13 @@ def _relabelled(
         here = {old: new for old, new in here.items() if old in run.groups}
         if isinstance(run, Trace):
             yield run.relabel(here)
+        elif here:
+            fields = {"groups": rename(run.groups, here)}
+            if isinstance(run.update_rule, Mapping):
+                fields["update_rule"] = rename(run.update_rule, here)
+            yield dataclasses.replace(run, **fields)
         else:
-            yield dataclasses.replace(run, groups=rename(run.groups, here)) if here else run
+            yield run
 
 
 def _print(report: Report) -> None:

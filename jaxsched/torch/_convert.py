@@ -22,7 +22,16 @@ from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
 from jaxsched.schedules import per_epoch, shift, table
 from jaxsched.torch._detached import Ended, detached, rows
-from jaxsched.torch._groups import has_made_updates, labelled, reader, rule_of, unwrap
+from jaxsched.torch._groups import (
+    Optimizers,
+    as_optimizers,
+    has_made_updates,
+    labelled,
+    reader,
+    rule_of,
+    split_labels,
+    unwrap,
+)
 
 HORIZON = 100_000  # steps of the scheduler that are recorded where iterations is not given
 # Steps on which a closed form is checked, besides SPANS; and the longest span that is.
@@ -35,7 +44,7 @@ BOUND, DRIFT = 1e-11, 1e-15
 
 
 def from_torch(
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     scheduler: Any = None,
     *,
     model: torch.nn.Module | None = None,
@@ -57,12 +66,15 @@ def from_torch(
 
     Args:
       optimizer: of any class of torch.optim that ``jaxsched.optimizers`` has, with
-        any number of groups; accelerate's wrappers of both are taken off.
+        any number of groups; accelerate's wrappers of both are taken off. Of a list each optimizer
+        makes an update where the others do, and the recipe has the rule of each label.
       scheduler: any object with ``step()``: of torch.optim, nested or not, timm's,
-        transformers', the user's own. None: the rates stay as they are.
+        transformers', the user's own. None: the rates stay as they are. Beside a list of optimizers
+        a list of theirs, in the same order, None for one without.
       model: names the parameters: ``origin``'s arguments then have a ``labels``, as
         ``parameter_labels`` returns them, for ``recipe.optimizer``.
-      labels: a name for each group; ``"0"``, ``"1"``, … if not given.
+      labels: a name for each group, those of one optimizer after those of another; ``"0"``,
+        ``"1"``, … if not given.
       start: the iteration of the next batch, counted from the start of the run. If not given,
         ``last_epoch * steps_per_epoch + batches_done``, where ``last_epoch`` is the steps that
         the scheduler has made; else 0, with a warning: ChainedScheduler, SWALR, an object that is
@@ -82,11 +94,15 @@ def from_torch(
       ValueError: an optimizer or scheduler that cannot be converted, a number out
         of its range, labels that do not fit; no ``iterations`` and no closed form.
     """
-    optimizer, scheduler = unwrap(optimizer, "optimizer"), unwrap(scheduler, "scheduler")
-    rule = rule_of(optimizer)
-    read = reader(optimizer, labels)
-    if scheduler is not None:
-        _require_scheduler(scheduler, optimizer)
+    optimizers = as_optimizers(optimizer)
+    schedulers = as_schedulers(scheduler, optimizer, optimizers)
+    rules, named = [rule_of(each) for each in optimizers], split_labels(optimizers, labels)
+    runs = [*zip(optimizers, schedulers, named, strict=True)]
+    counters = [each for each in schedulers if each is not None]
+    for each, stepper, _ in runs:
+        if stepper is not None:
+            _require_scheduler(stepper, each, len(runs) > 1)
+    if counters:
         if steps_per_epoch is None:
             raise ValueError(
                 "steps_per_epoch must be given with a scheduler, got None. "
@@ -102,11 +118,11 @@ def from_torch(
             require_count("iterations", iterations, at_least=1)
     every, note = steps_per_epoch or 1, {}
     if start is None:
-        counter = optimizer if scheduler is None else scheduler
-        is_fresh = scheduler is None and not has_made_updates(optimizer)
-        made = 0 if is_fresh else None if scheduler is None else _steps_made(scheduler)
+        is_fresh = not counters and not any(map(has_made_updates, optimizers))
+        made = 0 if is_fresh else _steps_of_run(counters)
         start = 0 if made is None else made * every + batches_done
         if made is None:
+            counter = [*counters, *optimizers][0]
             note["note"] = (
                 "start must be given where the steps of the run are not known, got "
                 f"{type(counter).__name__}: iterations count from 0."
@@ -114,16 +130,39 @@ def from_torch(
             warnings.warn(f"{note['note']} Pass start, that of the next batch.", stacklevel=2)
     require_count("start", start)
     origin: dict[str, Any] = {
-        "optimizer": type(optimizer).__name__,
-        "scheduler": None if scheduler is None else type(scheduler).__name__,
+        "optimizer": _class_names(optimizers),
+        "scheduler": _class_names(schedulers),
         "torch": torch.__version__,
         "start": start,
         "steps_per_epoch": steps_per_epoch,
         "batches_done": batches_done,
         "iterations": iterations,
         **note,
-        **({} if model is None else {"labels": parameter_labels(model, optimizer, labels)}),
+        **({} if model is None else {"labels": parameter_labels(model, optimizers, labels)}),
     }
+    groups: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        groups |= _groups(*run, start, every, batches_done, iterations)
+    return Recipe(
+        groups,
+        {k: rule for rule, own in zip(rules, named, strict=True) for k in own},
+        start=start,
+        length=None if iterations is None else start + iterations,
+        origin=(from_torch, origin),
+    )
+
+
+def _groups(
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    labels: Sequence[str],
+    start: int,
+    every: int,
+    batches_done: int,
+    iterations: int | None,
+) -> dict[str, dict[str, Any]]:
+    """Return the groups of the recipe that one optimizer would go on with."""
+    read = reader(optimizer, labels)
     groups = read(optimizer.param_groups)
 
     def values(now: Any) -> list[Any]:
@@ -164,17 +203,11 @@ def from_torch(
         schedule = per_epoch(table(np.array(column, np.float64), start=begin, then=then), every)
         return shift(schedule, late) if late else schedule
 
-    return Recipe(
-        map_groups(entry, groups),
-        rule,
-        start=start,
-        length=None if iterations is None else start + iterations,
-        origin=(from_torch, origin),
-    )
+    return map_groups(entry, groups)
 
 
 def parameter_labels(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, labels: Sequence[str] | None = None
+    model: torch.nn.Module, optimizer: Optimizers, labels: Sequence[str] | None = None
 ) -> dict[str, str]:
     """The label of each of a model's parameters, by torch's name.
 
@@ -184,16 +217,16 @@ def parameter_labels(
 
     Args:
       model: whose ``named_parameters`` they are.
-      optimizer: whose groups they are in.
-      labels: a name for each group; ``"0"``, ``"1"``, … if not given.
+      optimizer: whose groups they are in, or a list of optimizers.
+      labels: as in ``from_torch``.
 
     Returns:
-      ``{name: label}``, ``"frozen"`` for what the optimizer does not hold and for
+      ``{name: label}``, ``"frozen"`` for what no optimizer holds and for
       what needs no gradient.
     """
     of = {
         id(parameter): label
-        for label, group in labelled(optimizer, labels).items()
+        for label, group in labelled(as_optimizers(optimizer), labels).items()
         for parameter in group["params"]
     }
     return {
@@ -202,7 +235,52 @@ def parameter_labels(
     }
 
 
-def _require_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
+def as_schedulers(scheduler: Any, optimizer: Any, optimizers: Sequence[Any]) -> list[Any]:
+    """Return the scheduler of each optimizer, without accelerate's wrappers, None where it has none."""
+    is_list = isinstance(optimizer, list | tuple)
+    if isinstance(scheduler, torch.optim.Optimizer):
+        raise TypeError(
+            f"scheduler must not be an optimizer, got {type(scheduler).__name__}. Pass several "
+            "optimizers as a list."
+        )
+    if scheduler is not None and is_list != isinstance(scheduler, list | tuple):
+        raise TypeError(
+            "scheduler must be a list where optimizer is one, and only there, got "
+            f"{type(scheduler).__name__} beside {type(optimizer).__name__}. "
+            "Pass [optimizer, …] and [scheduler, …], None for an optimizer without."
+        )
+    schedulers = [None] * len(optimizers) if scheduler is None else scheduler
+    schedulers = list(schedulers) if is_list else [scheduler]
+    if len(schedulers) != len(optimizers):
+        raise ValueError(
+            f"scheduler must have one for each of {len(optimizers)} optimizers, got "
+            f"{len(schedulers)}. Put None for an optimizer without."
+        )
+    return [unwrap(each, "scheduler") for each in schedulers]
+
+
+def _class_names(instances: Sequence[Any]) -> Any:
+    """Return the name of each one's class, None for None; by itself where there is one."""
+    names = [None if each is None else type(each).__name__ for each in instances]
+    return names[0] if len(names) == 1 else names
+
+
+def _steps_of_run(schedulers: Sequence[Any]) -> int | None:
+    """Return the steps that the run has made, None where no scheduler counts them."""
+    steps = [(type(each).__name__, _steps_made(each)) for each in schedulers]
+    counts = {made for _, made in steps if made is not None}
+    if len(counts) > 1:
+        raise ValueError(
+            "start must be given where schedulers have not made equally many steps, got "
+            f"{' and '.join(f'{made} of {name}' for name, made in steps if made is not None)}. "
+            "Pass start, that of the next batch."
+        )
+    return next(iter(counts), None)
+
+
+def _require_scheduler(
+    scheduler: Any, optimizer: torch.optim.Optimizer, is_list: bool = False
+) -> None:
     if isinstance(scheduler, live.ReduceLROnPlateau):
         raise ValueError(
             "scheduler must not depend on a metric, got ReduceLROnPlateau. "
@@ -215,7 +293,7 @@ def _require_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer) -> None
     if stepped is not None and stepped is not optimizer.param_groups:
         raise ValueError(
             f"scheduler must be of the optimizer that is given, got {type(scheduler).__name__} of "
-            "another. Pass scheduler.optimizer."
+            f"another. {'Put each in the place of its own.' if is_list else 'Pass scheduler.optimizer.'}"
         )
 
 

@@ -1,6 +1,7 @@
 """A parameter group of torch's in the names of ``jaxsched.optimizers``."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ NAMES = {  # torch's names that are others here; where there are two, torch has 
 }
 # Options that do not change what is computed; AdamW's decay is always decoupled.
 HOW = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 Place = tuple[str, int | None]  # a key of a parameter group, and an index where a pair stands there
 
 
@@ -90,26 +92,63 @@ def read(group: Mapping[str, Any], place: Place) -> Any:
     return value.item() if isinstance(value, torch.Tensor) else value
 
 
-def labelled(
-    optimizer: torch.optim.Optimizer, labels: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
-    """The optimizer's groups by label: ``"0"``, ``"1"``, … unless given."""
-    groups = optimizer.param_groups
-    names = [str(k) for k in range(len(groups))] if labels is None else list(labels)
-    if len(names) != len(groups) or len(set(names)) < len(names) or isinstance(labels, str):
+def as_optimizers(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
+    """Return one optimizer or several as a list, without accelerate's wrappers.
+
+    A parameter in two of them is refused.
+    """
+    entries = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    optimizers = [unwrap(entry, "optimizer") for entry in entries]
+    for each in optimizers:
+        if not hasattr(each, "param_groups"):
+            raise TypeError(
+                f"optimizer must be one of torch's or a list of them, got {describe(each)}."
+            )
+    if not optimizers:
+        raise ValueError("optimizer must be one of torch's or a list of them, got an empty list.")
+    owners: dict[int, str] = {}
+    for each in optimizers:
+        name, own = type(each).__name__, [p for g in each.param_groups for p in g["params"]]
+        if twice := [p for p in own if id(p) in owners]:
+            raise ValueError(
+                "optimizers must have each parameter once, got one of shape "
+                f"{tuple(twice[0].shape)} in {owners[id(twice[0])]} and in {name}."
+            )
+        owners |= dict.fromkeys(map(id, own), name)
+    return optimizers
+
+
+def split_labels(
+    optimizers: Sequence[torch.optim.Optimizer], labels: Sequence[str] | None
+) -> list[list[str]]:
+    """Return the labels of each optimizer's groups: ``"0"``, ``"1"``, … through all unless given."""
+    counts = [len(optimizer.param_groups) for optimizer in optimizers]
+    names = [str(k) for k in range(sum(counts))] if labels is None else list(labels)
+    if len(names) != sum(counts) or len(set(names)) < len(names) or isinstance(labels, str):
+        order = "" if len(counts) == 1 else ", one optimizer after another"
         raise ValueError(
-            f"labels must name each of {len(groups)} groups once, got {describe(labels)}. "
-            "Pass a list, in the order of optimizer.param_groups."
+            f"labels must name each of {sum(counts)} groups once, got {describe(labels)}. "
+            f"Pass a list, in the order of optimizer.param_groups{order}."
         )
-    return dict(zip(names, groups, strict=True))
+    rest = iter(names)
+    return [list(itertools.islice(rest, count)) for count in counts]
+
+
+def labelled(
+    optimizers: Sequence[torch.optim.Optimizer], labels: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    """The groups of all optimizers by label."""
+    pairs = zip(split_labels(optimizers, labels), optimizers, strict=True)
+    return {k: g for own, each in pairs for k, g in zip(own, each.param_groups, strict=True)}
 
 
 def reader(
-    optimizer: torch.optim.Optimizer, labels: Sequence[str] | None
+    optimizer: torch.optim.Optimizer, labels: Sequence[str]
 ) -> Callable[[Any], dict[str, dict[str, Any]]]:
     """Return a function from the optimizer's groups to the arguments of its update rule."""
     rule = RULES.get(type(optimizer))
-    by_label = {label: places(group, rule) for label, group in labelled(optimizer, labels).items()}
+    named = zip(labels, optimizer.param_groups, strict=True)
+    by_label = {label: places(group, rule) for label, group in named}
     return lambda groups: {
         label: {name: read(group, place) for name, place in named.items()}
         for (label, named), group in zip(by_label.items(), groups, strict=True)

@@ -1,24 +1,19 @@
-"""Record what a training loop sets its optimizer to, as it runs."""
+"""Record what a training loop sets its optimizers to, as it runs."""
 
-import array
-import math
+import dataclasses
+import functools
 import warnings
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
 from jaxsched._trace import Trace
-from jaxsched._validate import is_number, require_count
-from jaxsched.torch._groups import RULES, has_made_updates, labelled, places, read, unwrap
-
-Column = tuple[str, str]  # a label and a name
+from jaxsched._validate import require_count
+from jaxsched.torch._groups import Optimizers, as_optimizers, split_labels
+from jaxsched.torch._log import Log, join, join_meta
 
 
 def record(
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     labels: Sequence[str] | None = None,
     *,
     start: int | None = None,
@@ -34,16 +29,20 @@ def record(
     A row is an update, and the trace's ``clock`` says so; or, where the loop calls
     ``recording.batch()`` at the end of each batch, a batch, with ``run["stepped"]``.
 
+    Of a list of optimizers a row is an update of each. A second step of one before the others have
+    made theirs is refused with a ValueError, and so is a block that ends between them.
+
     Args:
       optimizer: any of torch's, in accelerate's wrapper too; it may accumulate, and have groups added or taken
-        away, whose numbers are NaN while they are not there.
-      labels: a name for each group; ``"0"``, ``"1"``, … if not given.
+        away, whose numbers are NaN while they are not there. Or a list of optimizers.
+      labels: a name for each group, those of one optimizer after those of another; ``"0"``,
+        ``"1"``, … if not given.
       start: the count of the first row, from the start of the run: of updates or, with
         ``recording.batch()``, of iterations. If not given 0, with a warning and a note in the
         trace's ``meta`` where the optimizer has made updates.
 
     Raises:
-      ValueError: labels that do not fit, a start below 0.
+      ValueError: labels that do not fit, a start below 0, a parameter in two optimizers.
     """
     recording = Recording(optimizer, labels, start)
     if note := recording.meta.get("note"):
@@ -59,129 +58,69 @@ class Recording:
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        labels: Sequence[str] | None = None,
-        start: int | None = None,
+        self, optimizer: Optimizers, labels: Sequence[str] | None = None, start: int | None = None
     ) -> None:
-        self._start = 0 if start is None else start
-        require_count("start", self._start)
-        optimizer = unwrap(optimizer, "optimizer")
-        self._labels = list(labelled(optimizer, labels))
-        # Weak, so that a script's optimizers and parameters can go while their traces stay.
-        self._optimizer = weakref.ref(optimizer)
-        self.meta = {"optimizer": type(optimizer).__name__}
-        if start is None and has_made_updates(optimizer):
-            self.meta["note"] = (
-                "start must be given where the optimizer has made updates, got "
-                f"{self.meta['optimizer']} with a state: rows count from 0."
-            )
-        self._rule = RULES.get(type(optimizer))
-        self._groups: tuple[int, int] | None = None
-        self._columns: dict[Column, array.array] = {}
-        self._switches: dict[str, dict[str, Any]] = {}
-        self._stepped: array.array | None = None
-        self._rows = self._steps = 0
-        self._last = self._in_force()
+        require_count("start", 0 if start is None else start)
+        optimizers = as_optimizers(optimizer)
+        by_optimizer = split_labels(optimizers, labels)
+        taken = [label for own in by_optimizer for label in own]
+        pairs = zip(optimizers, by_optimizer, strict=True)
+        self._logs = [Log(each, own, taken, start) for each, own in pairs]
+        self.meta = join_meta([log.meta for log in self._logs])
         self._trace: Trace | None = None
         self.closed = False
 
     def __enter__(self) -> "Recording":
-        self._handle = self._alive().register_step_pre_hook(self.note)
+        hooks = [functools.partial(self._note, log) for log in self._logs]
+        self._handles = [
+            log.alive().register_step_pre_hook(hook)
+            for log, hook in zip(self._logs, hooks, strict=True)
+        ]
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._handle.remove()
+    def __exit__(self, error: Any = None, *_: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
         self.closed = True
+        if error is None:
+            self._require_together()
 
-    def _alive(self) -> torch.optim.Optimizer:
-        optimizer = self._optimizer()
-        if optimizer is None:
-            raise ValueError("optimizer must be alive to be recorded, got one that is deleted.")
-        return optimizer
+    def _note(self, log: Log, *_: Any) -> None:
+        log.note()
+        self._require_together(at_most=1)
 
-    def note(self, *_: Any) -> None:
-        """Record an update that is about to be made."""
-        # A fused optimizer is stepped by GradScaler where it skips, too, and told so.
-        if float(getattr(self._alive(), "found_inf", None) or 0.0):
-            return
-        self._steps += 1
-        self._last = self._in_force()
-        if self._stepped is None:
-            self._append(self._last)
+    def _require_together(self, at_most: int = 0) -> None:
+        """Refuse optimizers whose counts of updates differ by more than ``at_most``."""
+        updates = [log.updates for log in self._logs]
+        if max(updates) - min(updates) > at_most:
+            made = " and ".join(f"{log.updates} of {log.kind}" for log in self._logs)
+            raise ValueError(
+                "optimizers that are recorded together must make equally many updates, each one "
+                f"before the next of another, got {made}. Record each by itself."
+            )
 
     def batch(self) -> None:
         """End a batch, in which there was an update or none.
 
         Raises:
-          ValueError: there was more than one.
+          ValueError: there was more than one, or one of some of the optimizers.
         """
-        if self._steps > 1:
-            raise ValueError(
-                f"batch() must follow each batch, in which there is at most 1 update, got "
-                f"{self._steps} updates since the last. Leave it out: rows are updates then."
-            )
-        if self._stepped is None:  # the row of this batch's update is made anew
-            self._stepped, self._columns, self._rows = array.array("d"), {}, 0
-        self._append(self._last if self._steps else self._in_force())
-        self._stepped.append(self._steps)
-        self._steps = 0
-
-    def _in_force(self) -> dict[Column, float]:
-        groups = self._alive().param_groups
-        # load_state_dict makes another list, add_param_group a longer one.
-        if self._groups != (id(groups), len(groups)):
-            self._groups = id(groups), len(groups)
-            self._labels += [str(k) for k in range(len(self._labels), len(groups))]
-            found = []
-            # Groups may have been taken away.
-            for k, (label, group) in enumerate(zip(self._labels, groups, strict=False)):
-                switches: dict[str, Any] = {}
-                for name, place in places(group, self._rule).items():
-                    value = read(group, place)
-                    if is_number(value):
-                        found.append(((label, name), k, place))
-                    elif value is None or isinstance(value, bool | str | tuple | list):
-                        switches[name] = value
-                self._switches[label] = switches
-            self._places = found
-        return {column: float(read(groups[k], place)) for column, k, place in self._places}
-
-    def _append(self, row: dict[Column, float]) -> None:
-        if row.keys() != self._columns.keys():
-            for column in row:
-                self._columns.setdefault(column, array.array("d", [math.nan] * self._rows))
-        for column, values in self._columns.items():
-            values.append(row.get(column, math.nan))
-        self._rows += 1
+        self._require_together()
+        for log in self._logs:
+            log.batch()
 
     @property
     def trace(self) -> Trace:
         """What has been recorded so far, as a trace that grows no more."""
-        state = self._rows, self.closed
+        state = len(self), self.closed
         if self._trace is None or (len(self._trace), self._trace.closed) != state:
-            groups: dict[str, dict[str, np.ndarray]] = {}
-            for label, name in dict.fromkeys([*self._columns, *(c for c, *_ in self._places)]):
-                values = self._columns.get((label, name), ())
-                # A signal may come while a row is appended.
-                groups.setdefault(label, {})[name] = np.array(values[: self._rows], np.float64)
-            run = {} if self._stepped is None else {"stepped": np.array(self._stepped)}
-            self._trace = Trace(
-                groups,
-                run,
-                self._start,
-                meta=self.meta,
-                clock="update" if self._stepped is None else "iteration",
-                update_rule=self.meta["optimizer"] if self._rule is None else self._rule.__name__,
-                switches=self._switches,
-                versions={"torch": torch.__version__},
-                closed=self.closed,
-            )
+            trace = join([log.trace() for log in self._logs])
+            self._trace = dataclasses.replace(trace, meta=self.meta, closed=self.closed)
         return self._trace
 
     def __len__(self) -> int:
         """The number of rows."""
-        return self._rows
+        return min(log.rows for log in self._logs)
 
     def __repr__(self) -> str:
         return f"Recording({self.trace!r})"

@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-from jaxsched.torch._recording import Recording
+from jaxsched._trace import Trace
+from jaxsched.torch._groups import split_labels
+from jaxsched.torch._log import Log, join
 
 # In the script's environment: the file to write, and a folder in which processes take names.
 VARIABLE, CLAIMS = "JAXSCHED_RECORD", "JAXSCHED_RECORD_CLAIMS"
@@ -79,38 +81,77 @@ def run(command: Sequence[str], out: Path) -> int:
     return status
 
 
+def numbered(traces: Sequence[Trace]) -> list[Trace]:
+    """Return traces whose groups ``"0"``, ``"1"``, … are numbered through all of them."""
+    renamed, count = [], 0
+    for trace in traces:
+        renamed.append(trace.relabel({label: str(count + int(label)) for label in trace.groups}))
+        count += len(trace.groups)
+    return renamed
+
+
 class Writer:
-    """The recordings of a process and their files, of which ``claims`` lists those written."""
+    """The logs of a process and their files, of which ``claims`` lists those written.
+
+    Optimizers that make their updates together, an update of each at a time, go into the file of the
+    first; others have a file each.
+    """
 
     def __init__(self, out: Path, claims: Path) -> None:
         self.process = os.getpid()
         self.claims, self.paths = claims, paths(out, claims)
-        self.kept: list[tuple[Recording, Path]] = []
-        self.by_optimizer: weakref.WeakKeyDictionary[Any, Recording] = weakref.WeakKeyDictionary()
-        self.saved: dict[Path, tuple[int, bool]] = {}
+        self.logs: list[tuple[Log, Path]] = []
+        self.by_optimizer: weakref.WeakKeyDictionary[Any, Log] = weakref.WeakKeyDictionary()
+        self.saved: dict[Path, tuple[int, bool, int]] = {}
         self.due = 0.0
+        self.are_together, self.closed = True, False
 
     def note(self, optimizer: torch.optim.Optimizer) -> None:
         """Record an update that is about to be made."""
-        recording = self.by_optimizer.get(optimizer)
-        if recording is None:
-            recording = self.by_optimizer[optimizer] = Recording(optimizer)
-            self.kept.append((recording, next(self.paths)))
-            if note := recording.meta.get("note"):
+        log = self.by_optimizer.get(optimizer)
+        if log is None:
+            is_late = any(other.updates > 1 for other, _ in self.logs)
+            (labels,) = split_labels([optimizer], None)
+            log = self.by_optimizer[optimizer] = Log(optimizer, labels, [*labels])
+            self.logs.append((log, next(self.paths)))
+            if note := log.meta.get("note"):
                 print(f"jaxsched record: {note}", file=sys.stderr)
             self.due = 0.0
-        recording.note()
+            if is_late:
+                self.part()
+        log.note()
+        updates = [log.updates for log, _ in self.logs]
+        if max(updates) - min(updates) > 1:
+            self.part()
         if time.monotonic() >= self.due:
             self.flush()
+
+    def part(self) -> None:
+        """From now on write a file for each optimizer."""
+        if self.are_together:
+            self.are_together, self.due = False, 0.0
+            made = " and ".join(f"{log.updates} of {log.kind}" for log, _ in self.logs)
+            print(
+                "jaxsched record: optimizers must make equally many updates, each one before the next of "
+                f"another, to be in one file, got {made}: each has a file of its own.",
+                file=sys.stderr,
+            )
+
+    def files(self) -> list[tuple[Path, list[Log]]]:
+        """Return each file with the logs that go into it."""
+        if self.are_together:
+            return [(self.logs[0][1], [log for log, _ in self.logs])]
+        return [(path, [log]) for log, path in self.logs]
 
     def flush(self) -> None:
         """Write every file anew, each whole at any time."""
         begin = time.monotonic()
-        for recording, path in self.kept:
-            state = len(recording), recording.closed
+        for path, logs in self.files():
             try:
+                trace = join(numbered([log.trace(self.closed) for log in logs]))
+                state = len(trace), self.closed, len(trace.groups)
                 if self.saved.get(path) != state:
-                    recording.trace.save(path)
+                    trace.save(path)
                     self.saved[path] = state
                     (self.claims / path.name).write_text("written")
             except (OSError, ValueError) as error:  # the script goes on
@@ -120,8 +161,9 @@ class Writer:
 
     def close(self) -> None:
         """Write every file a last time."""
-        for recording, _ in self.kept:
-            recording.closed = True
+        self.closed = True
+        if len({log.updates for log, _ in self.logs}) > 1:
+            self.part()
         self.flush()
 
     def flush_at_sigterm(self) -> None:

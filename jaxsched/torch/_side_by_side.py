@@ -18,10 +18,10 @@ from jaxsched._trace import Groups, Trace, map_groups
 from jaxsched._validate import is_number, require_count, require_nonnegative
 from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare
-from jaxsched.torch._convert import from_torch
+from jaxsched.torch._convert import as_schedulers, from_torch
 from jaxsched.torch._detached import Ended, rows, stepping
-from jaxsched.torch._groups import RULES, labelled, reader, rule_of
-from jaxsched.torch._state import export_state, is_rule_state, leaves_by_path
+from jaxsched.torch._groups import RULES, as_optimizers, labelled, reader, rule_of, split_labels
+from jaxsched.torch._state import export_state, is_rule_state, join, leaves_by_path
 from jaxsched.torch._update_causes import DISTINCT, explain
 from jaxsched.torch._update_runs import SHAPED, Arrays, Case, entries, seen_of
 
@@ -64,7 +64,8 @@ def assert_optimizer_matches(
     Args:
       tx: ``recipe.optimizer(labels)`` or any other transformation.
       torch_optimizer_factory: from ``{path: parameter}``, the paths being those of
-        ``params``, ``"head/kernel"``, to an optimizer, or to it and its scheduler.
+        ``params``, ``"head/kernel"``, to an optimizer, or to it and its scheduler, or to a list of
+        optimizers, or to it and the list of their schedulers, None for one without.
         It is called again for the causes. What it leaves out, or sets to need no
         gradient, is frozen.
       params: a tree of arrays; if not given, one each of ``weight``, ``bias`` and
@@ -77,7 +78,8 @@ def assert_optimizer_matches(
         inside ``jax.enable_x64(True)``.
       clip_norm: what torch clips the norm of all gradients together to before each
         update, with ``clip_grad_norm_``; not clipped if None.
-      labels: that of each of torch's groups, if they are not ``"0"``, ``"1"``, ….
+      labels: that of each of torch's groups, those of one optimizer after those of another, if they
+        are not ``"0"``, ``"1"``, ….
       bound: how far an entry may be off, relative to the largest that its leaf has had so far;
         a rate, to the largest that it has had, and by ``RATE_BOUND`` at least.
       seed: of the parameters and gradients.
@@ -130,15 +132,15 @@ def _run(
     """Yield, after each update, the first difference of a rate, and of a leaf; a row of ``Case``; rates."""
     updates, accumulation, steps_per_epoch = clocks
     structure = jax.tree.structure(params)
-    theirs, optimizer, scheduler = _made(factory, params)
-    order = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    theirs, optimizers, schedulers = _made(factory, params)
+    order = [id(p) for each in optimizers for group in each.param_groups for p in group["params"]]
     trained = {path: p for path, p in theirs.items() if id(p) in order and p.requires_grad}
     # Both have torch's layout here, kernels too.
     mapping = {path: (order.index(id(p)), np.asarray) for path, p in trained.items()}
     state, update = tx.init(params), jax.jit(tx.update)
-    step_scheduler = None if scheduler is None else stepping(scheduler)
-    pending = []
-    of_groups = reader(optimizer, labels)
+    steps = [stepping(scheduler) for scheduler in schedulers if scheduler is not None]
+    pending, shaped = [], _is_shaped(optimizers)
+    read = _reader(optimizers, labels)
     largest = {(p, "parameter"): _largest(leaf) for p, leaf in leaves_by_path(params).items()}
     for batch in range(updates * accumulation):
         pending.append({path: rng.normal(size=p.shape) for path, p in theirs.items()})
@@ -149,16 +151,17 @@ def _run(
         params = optax.apply_updates(params, changes)
         if len(pending) == accumulation:
             count = batch // accumulation
-            before = of_groups(optimizer.param_groups)
+            before = read()
             if clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(trained.values(), clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             mine = {path: np.asarray(leaf) for path, leaf in leaves_by_path(params).items()}
             after = {path: p.detach().numpy() for path, p in theirs.items()}
             leaves = itertools.chain(
                 ((path, "parameter", mine[path], after[path]) for path in mine),
-                _state_pairs(state, params, mapping, optimizer),
+                _state_pairs(state, params, mapping, optimizers),
             )
             ours, torchs = rates = _both_rates(state, before)
             numbers = (
@@ -168,32 +171,50 @@ def _run(
             )
             of_rate = _first_difference(largest, max(bound, RATE_BOUND), count, numbers)
             of_leaf = _first_difference(largest, bound, count, leaves)
-            row = seen_of(pending, mine, after, RULES.get(type(optimizer)) in SHAPED)
+            row = seen_of(pending, mine, after, shaped)
             yield of_rate, of_leaf, row, rates
             pending = []
-        if step_scheduler is not None and (batch + 1) % steps_per_epoch == 0:
+        for step in steps if (batch + 1) % steps_per_epoch == 0 else ():
             with warnings.catch_warnings():
                 # Under accumulation the scheduler may well step before the optimizer does.
                 warnings.filterwarnings("ignore", "Detected call of", UserWarning)
-                step_scheduler()
+                step()
 
 
 def _made(
     factory: Factory, params: Any
-) -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer, Any]:
-    """Return torch's parameters by path, the optimizer, and the scheduler if there is one."""
+) -> tuple[dict[str, torch.nn.Parameter], list[torch.optim.Optimizer], list[Any]]:
+    """Return torch's parameters by path, the optimizers, and the scheduler of each, or None."""
     theirs = {
         path: torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
         for path, leaf in leaves_by_path(params).items()
     }
     made = factory(dict(theirs))
     optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
-    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+    optimizers = as_optimizers(optimizer)
+    schedulers = as_schedulers(scheduler, optimizer, optimizers)
+    if any(isinstance(s, torch.optim.lr_scheduler.ReduceLROnPlateau) for s in schedulers):
         raise ValueError(
             "scheduler must not depend on a metric, got ReduceLROnPlateau. "
             "Compare jaxsched.lr_scheduler.reduce_lr_on_plateau by its rates."
         )
-    return theirs, optimizer, scheduler
+    return theirs, optimizers, schedulers
+
+
+def _is_shaped(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+    """Return whether a rule takes a parameter as a whole, whose entries are then all compared."""
+    return any(RULES.get(type(optimizer)) in SHAPED for optimizer in optimizers)
+
+
+def _reader(
+    optimizers: Sequence[torch.optim.Optimizer], labels: Sequence[str] | None
+) -> Callable[[], Groups]:
+    """Return a function that returns the arguments in force of all groups."""
+    named = split_labels(optimizers, labels)
+    of_each = [(reader(each, own), each) for each, own in zip(optimizers, named, strict=True)]
+    return lambda: {
+        label: group for read, each in of_each for label, group in read(each.param_groups).items()
+    }
 
 
 def _why(
@@ -207,40 +228,56 @@ def _why(
 ) -> list[str]:
     """The lines that say why the two part."""
     updates, accumulation, steps_per_epoch = clocks
-    theirs, optimizer, scheduler = _made(factory, params)
-    try:
-        rule = rule_of(optimizer)
-        rows_told = _told(optimizer, scheduler, 2 * (updates * accumulation + 1), labels)
-    except ValueError as error:  # an optimizer or scheduler that no mistake is known of
-        return [f"no usual mistake was tried: {error}"]
+    theirs, optimizers, schedulers = _made(factory, params)
+    steps, shaped = 2 * (updates * accumulation + 1), _is_shaped(optimizers)
     of = {
         id(parameter): label
-        for label, group in labelled(optimizer, labels).items()
+        for label, group in labelled(optimizers, labels).items()
         for parameter in group["params"]
         if parameter.requires_grad
     }
-    case = Case(
-        start={
-            p: x.detach().numpy() if rule in SHAPED else entries(x.detach().numpy(), False)
-            for p, x in theirs.items()
-        },
-        **jax.tree.map(lambda *row: np.stack(row), *seen),
-        labels={path: of[id(p)] for path, p in theirs.items() if id(p) in of},
-        rule=rule,
-        rows=rows_told,
-        steps_per_epoch=steps_per_epoch,
-        clip_norm=clip_norm,
-        bound=bound,
-    )
-    if not case.differing(DISTINCT):
+    label_of = {path: of[id(p)] for path, p in theirs.items() if id(p) in of}
+    stacked = jax.tree.map(lambda *row: np.stack(row), *seen)
+    start = {p: x.detach().numpy() for p, x in theirs.items()}
+    lines, is_distinct = [], False
+    named = split_labels(optimizers, labels)
+    for k, (optimizer, scheduler, own) in enumerate(
+        zip(optimizers, schedulers, named, strict=True)
+    ):
+        # What no optimizer trains goes with the first.
+        leaves = [p for p in theirs if label_of.get(p, named[0][0] if k == 0 else "") in own]
+        try:
+            rule = rule_of(optimizer)
+            rows_of = _told(optimizer, scheduler, steps, own)
+        except ValueError as error:  # an optimizer or scheduler that no mistake is known of
+            return [f"no usual mistake was tried: {error}"]
+        case = Case(
+            start={p: start[p] if rule in SHAPED else entries(start[p], shaped) for p in leaves},
+            **{
+                name: values if name == "squares" else {p: values[p] for p in leaves}
+                for name, values in stacked.items()
+            },
+            labels=label_of,
+            rule=rule,
+            rows=rows_of,
+            steps_per_epoch=steps_per_epoch,
+            clip_norm=clip_norm,
+            bound=bound,
+        )
+        is_distinct |= bool(case.differing(DISTINCT))
+        if case.differing():
+            causes = explain(case) if case.differing(DISTINCT) else []
+            where = "" if len(optimizers) == 1 else f" ({type(optimizer).__name__})"
+            lines += [f"likely cause: {cause}{where}" for cause in causes] or [NO_CAUSE + where]
+    if not is_distinct:
         return [
             "the parameters are not so far apart that one cause can be distinguished from another"
         ]
-    return [f"likely cause: {cause}" for cause in explain(case)] or [NO_CAUSE]
+    return lines
 
 
 def _told(
-    optimizer: torch.optim.Optimizer, scheduler: Any, steps: int, labels: Sequence[str] | None
+    optimizer: torch.optim.Optimizer, scheduler: Any, steps: int, labels: Sequence[str]
 ) -> list[Groups]:
     """What the groups say after 0, 1, 2, … steps of the scheduler, as far as it goes."""
     of_groups = reader(optimizer, labels)
@@ -297,22 +334,27 @@ def _recipe(
     updates, accumulation, steps_per_epoch = clocks
     if accumulation > 1:
         return None
-    _, optimizer, scheduler = _made(factory, params)
-    every = None if scheduler is None else steps_per_epoch
+    _, optimizers, schedulers = _made(factory, params)
+    every = steps_per_epoch if any(scheduler is not None for scheduler in schedulers) else None
     with contextlib.suppress(ValueError):
         return from_torch(
-            optimizer, scheduler, labels=labels, start=0, steps_per_epoch=every, iterations=updates
+            optimizers,
+            schedulers,
+            labels=labels,
+            start=0,
+            steps_per_epoch=every,
+            iterations=updates,
         )
     return None
 
 
 def _state_pairs(
-    state: Any, params: Any, mapping: Mapping[str, Any], optimizer: torch.optim.Optimizer
+    state: Any, params: Any, mapping: Mapping[str, Any], optimizers: Sequence[Any]
 ) -> Iterator[tuple[str, str, Any, Any]]:
     """Yield path, name and both values of what a rule's state holds."""
     if not any(map(is_rule_state, jax.tree.leaves(state, is_leaf=is_rule_state))):
         return
-    theirs = optimizer.state_dict()
+    theirs = join([optimizer.state_dict() for optimizer in optimizers])
     mine = export_state(state, params, mapping, like=theirs)["state"]
     for path, (number, _) in mapping.items():
         for name, value in theirs["state"].get(number, {}).items():

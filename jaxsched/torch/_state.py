@@ -3,8 +3,8 @@
 import math
 import os
 import pickle
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ from jaxsched.optimizers import RuleState
 from jaxsched.optimizers._scheduled import starting_at
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_paths, torch_names
+from jaxsched.torch._groups import Optimizers, as_optimizers
 
+StateDict = Mapping[str, Any] | str | os.PathLike[str]
 Transform = Callable[[np.ndarray], np.ndarray]
 Parameter = str | int  # torch's: its name, or its number in the state_dict
 Mapped = Parameter | tuple[Parameter, Transform]
@@ -92,18 +94,20 @@ def leaves_by_path(tree: Any) -> dict[str, Any]:
     return dict(zip(map("/".join, leaf_paths(tree)), jax.tree.leaves(tree), strict=True))
 
 
-def numbers(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+def numbers(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, int]:
     """The number of each parameter in the optimizer's ``state_dict``, by its name.
 
     For the mapping, where the optimizer was made of parameters without names:
-    ``{path: numbers[name] for path, name in mapping.items()}``.
+    ``{path: numbers[name] for path, name in mapping.items()}``. Of a list of optimizers those of
+    one count on from those of another, as ``import_state`` takes them.
     """
-    order = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    groups = [group for each in as_optimizers(optimizer) for group in each.param_groups]
+    order = [id(p) for group in groups for p in group["params"]]
     return {name: order.index(id(p)) for name, p in model.named_parameters() if id(p) in order}
 
 
 def import_state(
-    state_dict: Mapping[str, Any] | str | os.PathLike[str],
+    state_dict: StateDict | Sequence[StateDict],
     tx: optax.GradientTransformation,
     params: optax.Params,
     mapping: Names | None = None,
@@ -118,7 +122,8 @@ def import_state(
     process updates at its first batch.
 
     Args:
-      state_dict: of the optimizer, or the path of a file that holds it.
+      state_dict: of the optimizer, or the path of a file that holds it; or a list of several
+        optimizers' ones, whose numbers of parameters then count on through all.
       tx: ``recipe.optimizer(labels)``, or a rule of ``jaxsched.optimizers``.
       params: the parameters, as ``tx`` sees them.
       mapping: from the path of a leaf, ``"head/kernel"``, to torch's parameter: its name, where the
@@ -143,7 +148,7 @@ def import_state(
     def rule(state: RuleState) -> RuleState:
         paths = _paths(state)
         if not paths:
-            entries = state_dict["state"].values()
+            entries = [x for key, x in state_dict["state"].items() if key not in claimed]
             names = {name for entry in entries for name, x in entry.items() if x is not None}
             if not state.trees and names - {"step", BUFFER}:  # sgd without momentum would drop it
                 raise ValueError(
@@ -200,19 +205,36 @@ def import_state(
 
     with starting_at(iteration):
         fresh = tx.init(params)
-    _rules(fresh)
+    # What the other rules of the recipe keep.
+    claimed = {places[path][0] for state in _rules(fresh) for path in _paths(state)}
     nodes, structure = jax.tree.flatten(fresh, is_leaf=is_rule_state)
     return structure.unflatten(rule(node) if is_rule_state(node) else node for node in nodes)
 
 
+@overload
 def export_state(
     opt_state: optax.OptState,
     params: optax.Params,
     mapping: Names | None = None,
     *,
-    like: Mapping[str, Any] | str | os.PathLike[str],
-) -> dict[str, Any]:
-    """A ``state_dict`` for torch's optimizer to go on from.
+    like: StateDict,
+) -> dict[str, Any]: ...
+@overload
+def export_state(
+    opt_state: optax.OptState,
+    params: optax.Params,
+    mapping: Names | None = None,
+    *,
+    like: list[Any],
+) -> list[dict[str, Any]]: ...
+def export_state(
+    opt_state: optax.OptState,
+    params: optax.Params,
+    mapping: Names | None = None,
+    *,
+    like: Any,
+) -> Any:
+    """A ``state_dict`` for torch's optimizer to go on from; a list of them where ``like`` is one.
 
     Args:
       opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not, or the ``nnx.Optimizer`` or
@@ -220,12 +242,13 @@ def export_state(
       params: the parameters.
       mapping: as in ``import_state``. A transform must only rearrange.
       like: a ``state_dict`` of the optimizer, fresh or not, or a path: its groups, with their rates,
-        and the state of parameters that are not mapped are kept.
+        and the state of parameters that are not mapped are kept. Or a list of those of several
+        optimizers.
 
     Raises:
       ValueError: a leaf that has no parameter, a transform that cannot be undone.
     """
-    like = _state_dict(like)
+    given, like = like, _state_dict(like)
     places, leaves = _placed(params, mapping, like), leaves_by_path(params)
     state = {key: dict(entry) for key, entry in like["state"].items()}
     for rule in _rules(opt_state):
@@ -246,7 +269,9 @@ def export_state(
                 shape = getattr(like["state"].get(number, {}).get(name), "shape", None)
                 tensor = None if unstarted else _undone(path, np.asarray(leaf), transform, shape)
                 state[number][name] = tensor
-    return {**like, "state": state}
+    if not isinstance(given, list | tuple):
+        return {**like, "state": state}
+    return _split(state, [_state_dict(each) for each in given])
 
 
 BUFFER, STARTED = "momentum_buffer", "started"  # what torch makes late, what a rule says of it
@@ -286,7 +311,42 @@ def _is_in_use(name: str, leaf: Any) -> bool:
     return not is_vector if name in ("row_var", "col_var") else is_vector or name != "variance"
 
 
+def _count(state_dict: Mapping[str, Any]) -> int:
+    return sum(len(group["params"]) for group in state_dict["param_groups"])
+
+
+def _moved(key: Any, by: int) -> Any:
+    """A parameter's number moved; torch.distributed has its name there, which stays."""
+    return key + by if isinstance(key, int) else key
+
+
+def join(state_dicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one ``state_dict`` of several, whose numbers count on from one to the next."""
+    state: dict[Any, Any] = {}
+    groups: list[dict[str, Any]] = []
+    first = 0
+    for each in state_dicts:
+        state |= {_moved(key, first): entry for key, entry in each["state"].items()}
+        for group in each["param_groups"]:
+            groups.append({**group, "params": [_moved(key, first) for key in group["params"]]})
+        first += _count(each)
+    return {"state": state, "param_groups": groups}
+
+
+def _split(state: Mapping[Any, Any], like: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what ``join`` joined, each with its part of the state."""
+    parts, first = [], 0
+    for each in like:
+        keys = [key for group in each["param_groups"] for key in group["params"]]
+        own = {key: state[_moved(key, first)] for key in keys if _moved(key, first) in state}
+        parts.append({**each, "state": own})
+        first += _count(each)
+    return parts
+
+
 def _state_dict(given: Any) -> Mapping[str, Any]:
+    if isinstance(given, list | tuple):
+        return join([_state_dict(each) for each in given])
     loaded = load(given) if isinstance(given, str | os.PathLike) else given
     keys = list(loaded) if isinstance(loaded, Mapping) else [type(loaded).__name__]
     if not {"state", "param_groups"} <= set(keys):

@@ -159,7 +159,8 @@ def _options(case: Case) -> Sequence[Steps]:
 
 def _groups(case: Case) -> Iterator[Change]:
     """Arguments of another group, or of a group for a leaf that torch does not train."""
-    recipes = {label: case.recipe(label) for label in dict.fromkeys(case.labels.values())}
+    labels = [case.labels[leaf] for leaf in case.mine if leaf in case.labels]
+    recipes = {label: case.recipe(label) for label in dict.fromkeys(labels)}
     rate = case.recipe(None)["learning_rate"]
     moves = {"frozen where torch trains it": {"learning_rate": rate}}
     for label, recipe in recipes.items():

@@ -181,7 +181,9 @@ class Case:
 
     start: Arrays  # the parameters before the first update: their entries, or in their shape
     batches: Arrays  # the gradients, (updates, accumulation, entries)
-    squares: Arrays  # the sums of their squares, all entries; last their sum's: accumulation + 1
+    # The sums of their squares, all entries; last their sum's: accumulation + 1. Beside the leaves of
+    # one optimizer those of the others, which the clip sees too.
+    squares: Arrays
     mine: Arrays  # the transformation's parameters after each update, (updates, entries)
     reference: Arrays  # torch's
     labels: Mapping[str, str]  # of each leaf that torch's optimizer trains
@@ -248,7 +250,7 @@ class Case:
         """Return what reaches the rule, (updates, c, entries), by what is taken from the recipe."""
         names = ("label", "accumulation", "clip", "clip_norm", "gradients")
         _, how, clip, most, scale = (recipe.pop(name) for name in names)
-        beside = [k for k in self.mine if clip == "frozen" or k in self.labels]
+        beside = [k for k in self.squares if clip == "frozen" or k in self.labels]
         if clip == "group":
             beside = [k for k in beside if self.labels[k] == self.labels.get(leaf)]
         squares = [self.squares[k] for k in beside]
