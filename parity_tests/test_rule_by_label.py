@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import jaxsched
-from jaxsched import Recipe, Trace, compare, optimizers, schedules
+from jaxsched import Recipe, Trace, cli, compare, optimizers, schedules
 
 RULES = {"matrix": optimizers.adagrad, "other": optimizers.adamw}
 GROUPS = {
@@ -55,6 +55,16 @@ def test_copies_and_files_are_equal(tmp_path):
         (tmp_path / name).write_text(text.replace("adagrad", "optimizers.adagrad"))
         with pytest.raises(ValueError, match=r"update_rule must be one of .*got 'optimizers\.adag"):
             Recipe.load(tmp_path / name)
+
+
+def test_the_shell_takes_its_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    RECIPE.save("recipe.yaml")
+    RECIPE.save("recipe.json")
+    assert cli.main(["verify", "recipe.yaml", "--against", "recipe.json"]) == 0
+    assert cli.main(["export", "recipe.yaml", "--out", "curves.npz"]) == 0
+    assert Trace.load("curves.npz").update_rule == {"matrix": "adagrad", "other": "adamw"}
+    assert "parity: 30 iterations × 2 groups" in capsys.readouterr().out
 
 
 def test_another_rule_of_a_group_is_another_recipe():
