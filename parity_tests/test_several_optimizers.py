@@ -141,11 +141,13 @@ REFUSED = {
     ),
     "a parameter in two": (
         shared,
-        "optimizers must have each parameter once, got one of shape (4, 6) in Muon and in SGD.",
+        "each parameter must be in one optimizer, got one of shape (4, 6) in Muon and in SGD. "
+        "Leave it out of one.",
     ),
     "an optimizer twice": (
         lambda live: record([live[1][0]] * 2),
-        "optimizers must have each parameter once, got one of shape (7, 5) in Muon and in Muon.",
+        "each parameter must be in one optimizer, got one of shape (7, 5) in Muon and in Muon. "
+        "Leave it out of one.",
     ),
     "none": (
         lambda live: record([]),

@@ -111,8 +111,9 @@ def as_optimizers(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
         name, own = type(each).__name__, [p for g in each.param_groups for p in g["params"]]
         if twice := [p for p in own if id(p) in owners]:
             raise ValueError(
-                "optimizers must have each parameter once, got one of shape "
-                f"{tuple(twice[0].shape)} in {owners[id(twice[0])]} and in {name}."
+                "each parameter must be in one optimizer, got one of shape "
+                f"{tuple(twice[0].shape)} in {owners[id(twice[0])]} and in {name}. "
+                "Leave it out of one."
             )
         owners |= dict.fromkeys(map(id, own), name)
     return optimizers
