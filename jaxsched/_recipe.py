@@ -311,7 +311,7 @@ class Recipe:
             clip_norm=as_float(self.clip_norm),
             clip_value=as_float(self.clip_value),
             accumulation=accumulation and {"steps_per_epoch": accumulation.steps_per_epoch},
-            ema=ema and {"decay": float(ema.decay), "tau": float(ema.tau), "updates": ema.updates},
+            ema=ema and ema.header(),
         )
 
     def bookkeeping(self, n: int, start: int | None = None) -> dict[str, np.ndarray]:

@@ -284,6 +284,16 @@ PAIRS = {
         lambda: of(ema=EMA(float(np.float32(0.9999)))),
         [{"ema"}, {"ema", "ema_decay"}],
     ),
+    "power": (
+        lambda: of(ema=EMA(power=0.75)),
+        lambda: of(ema=EMA(power=0.5)),
+        [{"ema", "ema_decay"}],
+    ),
+    "another ramp": (
+        lambda: of(ema=EMA(power=0.75)),
+        lambda: of(ema=EMA()),
+        [{"ema", "ema_decay"}],
+    ),
     "tau": (lambda: of(ema=EMA(tau=9.0)), lambda: of(ema=EMA(tau=8.0)), [{"ema", "ema_decay"}]),
     "updates": (
         lambda: of(ema=EMA(updates=3)),

@@ -34,14 +34,18 @@ class EMA:
         a_k &= d_k a_{k-1} + (1 - d_k) p_k, \quad a_0 = p_0
 
     with k the number of updates: batches that only accumulate do not count. The ramp
-    lets the average follow the model closely while it is young.
+    lets the average follow the model closely while it is young. With ``power``, p, it is timm's:
+
+    .. math:: d_k = \min(1 - k^{-p}, \mathrm{decay})
 
     Attributes:
       decay: what the decay grows to.
-      tau: updates in which it grows to 63 % of that.
+      tau: updates in which it grows to 63 % of that; without ``power``.
       updates: k before the first update of this process; what a checkpoint brought.
+      power: above 0, 2/3 in timm's warm-up; with ``math.inf``, timm without one, the first update
+        copies the model and all others have ``decay``.
 
-    Source: ``ModelEMA`` of YOLOv5 and Ultralytics.
+    Source: ``ModelEMA`` of YOLOv5 and Ultralytics; ``ModelEmaV3`` of timm 1.0.31.
 
     >>> ema = EMA(decay=0.5, tau=1e-9)
     >>> state = ema.update(ema.init(jnp.zeros(2)), jnp.ones(2))
@@ -52,21 +56,28 @@ class EMA:
     decay: float = 0.9999
     tau: float = 2000.0
     updates: int = 0
+    power: float | None = None
 
     def __post_init__(self) -> None:
         require("decay", self.decay, "from 0 to 1", lambda v: 0 <= v <= 1)
         require("tau", self.tau, "above 0", lambda v: v > 0)
         require_count("updates", self.updates)
+        require("power", self.power, "above 0, or None", lambda v: v is None or v > 0)
 
     def decay_at(self, updates: Any) -> jax.Array:
         """The decay of an update; 1 is the first."""
         dtype = jnp.result_type(float)
+        return in_float64(lambda: jnp.asarray(self._decay(as_float64(updates), jnp)).astype(dtype))
 
-        def decay() -> jax.Array:
-            ramp = 1 - jnp.exp(-as_float64(updates) / as_float64(self.tau))
-            return jnp.asarray(as_float64(self.decay) * ramp).astype(dtype)
-
-        return in_float64(decay)
+    def _decay(self, k: Any, xp: Any) -> Any:
+        """The decay of update k, where x64 is enabled; ``xp`` is jnp, or np."""
+        if self.power is None:
+            return as_float64(self.decay) * (1 - xp.exp(-k / as_float64(self.tau)))
+        # The first is selected, not computed: log(1) is 0, and infinity times it NaN.
+        later = xp.minimum(
+            1 - xp.maximum(k, 2.0) ** -as_float64(self.power), as_float64(self.decay)
+        )
+        return xp.where(k > 1, later, 0.0)
 
     def init(self, tree: Any) -> EMAState:
         """The average before any update: ``tree`` itself, parameters and batch statistics."""
@@ -106,4 +117,9 @@ class EMA:
     def simulate(self, stepped: np.ndarray) -> dict[str, np.ndarray]:
         """``ema_updates`` and ``ema_decay`` over iterations that ``stepped`` or did not."""
         updates = self.updates + np.cumsum(stepped)
-        return {"ema_updates": updates, "ema_decay": self.decay * (1 - np.exp(-updates / self.tau))}
+        return {"ema_updates": updates, "ema_decay": self._decay(updates, np)}
+
+    def header(self) -> dict[str, Any]:
+        """Return what a trace states of the average; ``power`` where it has one."""
+        header = {"decay": float(self.decay), "tau": float(self.tau), "updates": self.updates}
+        return header if self.power is None else {**header, "power": float(self.power)}

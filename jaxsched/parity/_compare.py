@@ -384,7 +384,8 @@ def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
     if trace.ema is None:
         stated["", "ema"] = "none"
     elif isinstance(trace.ema, Mapping):
-        stated["", "ema"] = f"decay {trace.ema['decay']!r}, tau {trace.ema['tau']!r}"
+        ramp = "tau" if trace.ema.get("power") is None else "power"
+        stated["", "ema"] = f"decay {trace.ema['decay']!r}, {ramp} {trace.ema[ramp]!r}"
     return stated
 
 
