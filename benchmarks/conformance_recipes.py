@@ -11,9 +11,25 @@ import jax
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity_tests"))
 
 SETTINGS, UPDATED = 200, 20
+UPDATE_BOUND = 1e-14  # of the largest entry that a leaf has had so far
 GAP_BOUND = 1e-14  # of a rate in float64, relative to the curve's peak
 
 Tally = Callable[[Any, Any], dict[str, Any]]
+
+
+def timm(n: int, tally: Tally) -> dict[str, Any]:
+    """Tallies of the first ``n`` settings, and how many of 20 are within the bound of updates."""
+    import timm_settings as live
+
+    rows, updated = [], 0
+    for k, setting in enumerate(live.drawn(n)):
+        if found := live.differences(setting):  # in groups and constants, too
+            raise ValueError(f"timm, setting {k}: {found}")
+        theirs, ours = live.both_rates(setting)
+        rows.append(tally(ours.ravel(), theirs.ravel()))
+        if n == SETTINGS and k < live.UPDATED:
+            updated += live.update_distance(setting) <= UPDATE_BOUND
+    return {"rates": rows, "updates": updated}
 
 
 def transformers(n: int, tally: Tally) -> dict[str, Any]:
@@ -33,7 +49,10 @@ def transformers(n: int, tally: Tally) -> dict[str, Any]:
     return {"rates": rows, "updates": len(updated)}
 
 
-RECIPES: dict[str, Callable[[int, Tally], dict[str, Any]]] = {"transformers": transformers}
+RECIPES: dict[str, Callable[[int, Tally], dict[str, Any]]] = {
+    "timm": timm,
+    "transformers": transformers,
+}
 
 
 def run(n: int, tally: Tally, show: Callable[[Iterable[str], str], Iterable[str]]) -> Any:

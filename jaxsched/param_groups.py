@@ -5,20 +5,29 @@ trained. ``recipe.optimizer`` and ``optax.multi_transform`` take a tree of label
 of ``params`` that returns one.
 """
 
+import dataclasses
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol, TypeAlias, Union
 
 import jax
+import numpy as np
+
+from jaxsched._validate import describe, require, require_count
 
 __all__ = [
     "FROZEN",
     "LabelFunction",
     "LabelTree",
     "Labels",
+    "LayerLabels",
     "Path",
     "by_decay",
+    "by_dimension",
     "by_dotted_name",
+    "by_layer",
     "by_leaf_name",
     "by_pattern",
     "by_rule",
@@ -216,6 +225,126 @@ def by_decay(params: Any) -> Any:
 def is_undecayed_name(path: Path) -> bool:
     """Return whether transformers takes a parameter out of the decay for its name."""
     return any(NO_DECAY.search(name.lower()) for name in torch_names(path))
+
+
+def by_dimension(no_weight_decay: Collection[str] = ()) -> LabelFunction:
+    """Timm's rule: no decay for biases, for what has at most one dimension, and for some names.
+
+    The label is ``"no_decay"`` for a leaf of at most one dimension (normalisation, biases, scales of
+    a layer), for one called ``bias``, and for one whose name is in ``no_weight_decay``; ``"decay"``
+    for all others. A tree in which layers are stacked, as by ``nn.scan``, has one dimension more, and
+    needs ``by_rule``.
+
+    Args:
+      no_weight_decay: torch's dotted names, or patterns such as ``"*.pos_embed"``: what a timm model
+        returns from ``no_weight_decay()``. A Flax path matches under its own name, ``head.kernel``,
+        and under those of ``torch_names``.
+
+    Source: ``param_groups_weight_decay`` of timm 1.0.31. For a torch bias of more dimensions than one,
+    which none of its models has, it depends on layer-wise decay whether timm decays it.
+
+    >>> params = {"cls_token": np.ones((1, 1, 4)), "fc": {"kernel": np.ones((4, 2)), "bias": np.ones(2)}}
+    >>> by_dimension({"cls_token"})(params)
+    {'cls_token': 'no_decay', 'fc': {'bias': 'no_decay', 'kernel': 'decay'}}
+    """
+    if isinstance(no_weight_decay, str):
+        raise TypeError(
+            f"no_weight_decay must be a collection of names, got {describe(no_weight_decay)}. "
+            "Put it into a list."
+        )
+    patterns = tuple(no_weight_decay)
+
+    def label(path: Path, leaf: Any) -> str:
+        names = (".".join(path), *torch_names(path))
+        is_named = any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+        is_bias = names[0].rpartition(".")[2] == "bias"
+        return "no_decay" if np.ndim(leaf) <= 1 or is_bias or is_named else "decay"
+
+    def labels(params: Any) -> Any:
+        pairs = zip(leaf_paths(params), jax.tree.leaves(params), strict=True)
+        return _tree(params, [label(path, leaf) for path, leaf in pairs])
+
+    return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerLabels:
+    r"""A label for each layer, and the share of the rate that each layer has.
+
+    Attributes:
+      layer_of: from a leaf's path to its layer, 0 being the one nearest to the input.
+      decay: the share of a layer in the next one's rate.
+      labels: labels within a layer, or None.
+    """
+
+    layer_of: Callable[[Path], int]
+    decay: float
+    labels: Labels | None = None
+
+    def __call__(self, params: Any, /) -> Any:
+        """Return ``layer_3``, or ``layer_3_decay`` with labels ``decay``, for each leaf of layer 3."""
+        layers = self._layers(params)
+        if self.labels is None:
+            return _tree(params, [f"layer_{layer}" for layer in layers])
+        inner = jax.tree.leaves(fit(self.labels, params))
+        pairs = zip(layers, inner, strict=True)
+        return _tree(params, [x if x == FROZEN else f"layer_{k}_{x}" for k, x in pairs])
+
+    def count(self, params: Any) -> int:
+        """Return the number of layers: that of the last, plus 1."""
+        return max(self._layers(params), default=0) + 1
+
+    def scales(self, params: Any) -> dict[str, float]:
+        """Return each label's share of the rate, ``decay ** (count - 1 - layer)``.
+
+        >>> rule = by_layer(lambda path: {"stem": 0, "head": 1}[path[0]], 0.5)
+        >>> rule.scales({"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}})
+        {'layer_0': 0.5, 'layer_1': 1.0}
+        """
+        layers, labels = self._layers(params), jax.tree.leaves(self(params))
+        last = max(layers, default=0)
+        pairs = sorted(zip(layers, labels, strict=True))
+        return {label: self.decay ** (last - k) for k, label in pairs if label != FROZEN}
+
+    def _layers(self, params: Any) -> list[int]:
+        layers = [(path, self.layer_of(path)) for path in leaf_paths(params)]
+        for path, layer in layers:
+            require_count(f"layer_of({'/'.join(path)})", layer)
+        return [layer for _, layer in layers]
+
+
+def by_layer(
+    layer_of: Callable[[Path], int], decay: float, *, labels: Labels | None = None
+) -> LayerLabels:
+    r"""Layer-wise decay of the rate: a label for each layer, and each label's share of the rate.
+
+    .. math:: \gamma_l = \gamma \cdot \mathrm{decay}^{L - 1 - l}
+
+    for layer l of L. What is returned is a function of the parameters that returns their labels,
+    for ``recipe.optimizer``; its ``scales(params)`` returns ``{label: share}``, for the groups of
+    a recipe (``schedules.scaled(rate, share)``), and ``count(params)`` L, for ``recipes.timm``.
+
+    Args:
+      layer_of: from a leaf's path, ``("blocks", "3", "mlp", "kernel")``, to its layer, an integer;
+        0 is the one nearest to the input, and has the lowest rate.
+      decay: above 0, usually below 1.
+      labels: labels within each layer, ``by_dimension()`` say; with them a label is
+        ``layer_3_decay``, without ``layer_3``. What is ``"frozen"`` there stays so.
+
+    Raises:
+      ValueError: a decay that is not above 0; on being called, a layer that is no integer of at least 0.
+
+    Source: ``param_groups_layer_decay`` of timm 1.0.31, after BEiT.
+
+    >>> params = {"stem": {"kernel": np.ones((2, 2))}, "head": {"kernel": np.ones((2, 2)), "bias": np.ones(2)}}
+    >>> rule = by_layer(lambda path: ["stem", "head"].index(path[0]), 0.75, labels=by_dimension())
+    >>> rule(params)["head"]
+    {'bias': 'layer_1_no_decay', 'kernel': 'layer_1_decay'}
+    >>> rule.scales(params)
+    {'layer_0_decay': 0.75, 'layer_1_decay': 1.0, 'layer_1_no_decay': 1.0}
+    """
+    require("decay", decay, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
+    return LayerLabels(layer_of, decay, labels)
 
 
 def freeze(labels: Labels, pattern: str) -> LabelFunction:

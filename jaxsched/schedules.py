@@ -24,6 +24,8 @@ from jax.typing import ArrayLike
 from jaxsched import _schedule
 from jaxsched._arithmetic import integer, interp, quotient
 from jaxsched._schedule import Hyperparameter, Schedule, ScheduleLike, as_float64, freeze
+from jaxsched._timm_cycles import timm_cosine, timm_poly, timm_tanh
+from jaxsched._timm_decays import timm_multistep, timm_step, timm_wsd
 from jaxsched._update_clock import per_update, update_batches
 from jaxsched._validate import require, require_count, require_nonnegative
 from jaxsched._warmup_factors import (
@@ -57,9 +59,16 @@ __all__ = [
     "per_epoch",
     "per_update",
     "polynomial_with_warmup",
+    "scaled",
     "shift",
     "table",
     "tabulate",
+    "timm_cosine",
+    "timm_multistep",
+    "timm_poly",
+    "timm_step",
+    "timm_tanh",
+    "timm_wsd",
     "update_batches",
     "warmup",
     "warmup_stable_decay",
@@ -219,6 +228,20 @@ def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
         return inner(count - integer(counts).astype(count.dtype))
 
     return Schedule(shift, locals(), formula)
+
+
+def scaled(schedule: ScheduleLike, factor: Hyperparameter) -> Schedule:
+    """``s(count) = schedule(count) * factor``.
+
+    Args:
+      schedule: a schedule.
+      factor: the rate of a layer, as a share of the highest, say.
+
+    >>> float(scaled(constant(0.5), 0.25)(3))
+    0.125
+    """
+    inner, factor = _schedule.float64_formula(schedule), freeze(factor)
+    return Schedule(scaled, locals(), lambda count: inner(count) * as_float64(factor))
 
 
 def override(

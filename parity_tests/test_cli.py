@@ -404,6 +404,27 @@ def test_a_recipes_arguments_are_options_with_its_own_words(capsys):
     assert "length of the warm-up, in iterations; 0 for none." in told
 
 
+def test_timms_file_is_exported_drawn_and_verified(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = tmp_path / "args.yaml"
+    args.write_text(
+        "lr: 0.1\nopt: adamw\nepochs: 4\nwarmup_epochs: 1\nmodel: resnet50\nmixup: 0.8\n"
+    )
+    words = ["timm", "--args", "args.yaml", "--steps-per-epoch", "5"]
+    assert cli.main(["export", *words, "--out", "run.npz"]) == 0
+    recipe = recipes.timm(args, steps_per_epoch=5)
+    assert kept(Trace.load("run.npz")) == kept(recipe.trace(20))
+    assert cli.main(["plot", *words, "--out", "lr.svg"]) == 0
+    recipe.save("recipe.yaml")
+    assert cli.main(["verify", "recipe.yaml", "--against", "run.npz"]) == 0
+    other = {"lr": 0.1, "opt": "adam", "epochs": 4, "warmup_epochs": 1}
+    recipes.timm(other, steps_per_epoch=5).save("other.yaml")
+    assert cli.main(["verify", "other.yaml", "--against", "run.npz"]) == 1
+    args.write_text("opt: adamw\nlr: null\n")
+    capsys.readouterr()
+    assert "args['lr'] must be a number above 0" in refused(capsys, "plot", *words)
+
+
 def later(
     *, epochs: int, hyp: dict[str, float] | str | None = None, cos_lr: bool = False
 ) -> Recipe:

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the reference is live torch")
 
+from torchvision_import import imported
+
 from benchmarks import conformance
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
@@ -129,6 +131,7 @@ def test_fresh_nestings_and_plateaus_agree():
 
 @pytest.mark.parametrize("name", conformance.recipes.RECIPES)
 def test_a_fresh_run_of_a_recipe_agrees(name):
+    imported()
     pytest.importorskip(name, reason=f"{name} is of the extra peers")
     fresh = conformance.recipes.RECIPES[name](FIRST, conformance.tally)["rates"]
     assert_agree({"rates": fresh}, COMMITTED["recipes"][name], name)

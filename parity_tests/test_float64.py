@@ -32,7 +32,10 @@ SCHEDULES = {
     "polynomial": lr_scheduler.polynomial_lr(0.1, 200, power=0.9),
     "inverse_sqrt": schedules.inverse_sqrt(20, 30.5),
     "restarts": schedules.cosine_with_restarts(20, 150, 3),
+    "timm_cosine": schedules.timm_cosine(0.1, 90, 1e-4, cycle_limit=2, warmup_t=9, k_decay=1.5),
+    "timm_tanh": schedules.timm_tanh(0.1, 200, warmup_t=9),
     "average": EMA().decay_at,
+    "timm's average": EMA(power=2 / 3).decay_at,
 }
 
 

@@ -67,6 +67,93 @@ def test_the_rules_differ_in_four_batchnorm_weights():
     assert sorted(differing) == sorted(resnet["module_type_vs_article_name_rule"])
 
 
+def depth(path):
+    return int(path[1]) + 1 if path[0] == "block" else {"stem": 0, "head": 3}[path[0]]
+
+
+DEEP = {
+    "stem": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
+    "block": {
+        "0": {"kernel": jnp.ones((3, 3)), "bias": jnp.ones((1, 3))},
+        "1": {"scale": jnp.ones(3), "table": jnp.ones((2, 2))},
+    },
+    "head": {"kernel": jnp.ones((3, 2))},
+}
+
+
+def test_by_dimension_goes_by_dimension_and_name():
+    labels = param_groups.by_dimension({"block.1.table", "st*.kernel"})(DEEP)
+    assert labels == {
+        "stem": {"kernel": "no_decay", "bias": "no_decay"},
+        "block": {
+            "0": {"kernel": "decay", "bias": "no_decay"},
+            "1": {"scale": "no_decay", "table": "no_decay"},
+        },
+        "head": {"kernel": "decay"},
+    }
+    # Patterns are of torch's names or of the path's own.
+    assert param_groups.by_dimension(["stem.weight"])(DEEP)["stem"]["kernel"] == "no_decay"
+    assert param_groups.by_dimension()(DEEP)["stem"]["kernel"] == "decay"
+    with pytest.raises(TypeError, match=r"^no_weight_decay must be a collection of names, got 'x'"):
+        param_groups.by_dimension("x")
+
+
+def test_by_layer_labels_each_layer_and_scales_its_rate():
+    rule = param_groups.by_layer(depth, 0.5, labels=param_groups.by_dimension())
+    labels = rule(DEEP)
+    assert labels["block"]["1"] == {"scale": "layer_2_no_decay", "table": "layer_2_decay"}
+    assert rule.count(DEEP) == 4
+    assert rule.scales(DEEP) == {
+        **{"layer_0_decay": 0.125, "layer_0_no_decay": 0.125},
+        **{"layer_1_decay": 0.25, "layer_1_no_decay": 0.25},
+        **{"layer_2_decay": 0.5, "layer_2_no_decay": 0.5},
+        "layer_3_decay": 1.0,
+    }
+    assert param_groups.by_layer(depth, 0.5)(DEEP)["head"] == {"kernel": "layer_3"}
+    frozen = param_groups.by_layer(
+        depth, 0.5, labels=param_groups.freeze(param_groups.by_dimension(), "^stem/")
+    )
+    assert frozen(DEEP)["stem"] == {"kernel": "frozen", "bias": "frozen"}
+    assert next(iter(frozen.scales(DEEP))).startswith("layer_1_")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: param_groups.by_layer(depth, 0.0),
+            "decay must be a finite number above 0, got 0.0",
+        ),
+        (
+            lambda: param_groups.by_layer(lambda path: None, 0.5)(DEEP),
+            "layer_of(block/0/bias) must be an integer of at least 0, got None",
+        ),
+        (
+            lambda: param_groups.by_layer(lambda path: -1, 0.5).count(DEEP),
+            "layer_of(block/0/bias) must be an integer of at least 0, got -1",
+        ),
+    ],
+)
+def test_what_by_layer_refuses(make, sentence):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(sentence)}$"):
+        make()
+
+
+def test_the_rates_of_layers_are_those_that_act():
+    rule = param_groups.by_layer(depth, 0.5)
+    rate = jaxsched.schedules.constant(0.5)
+    recipe = jaxsched.Recipe(
+        {
+            label: {"learning_rate": jaxsched.schedules.scaled(rate, scale)}
+            for label, scale in rule.scales(DEEP).items()
+        }
+    )
+    tx = recipe.optimizer(rule)
+    updates, _ = tx.update(DEEP, tx.init(DEEP), DEEP)
+    moved = {name: float(jax.tree.leaves(updates[name])[0].ravel()[0]) for name in DEEP}
+    assert moved == {"stem": -0.0625, "block": -0.125, "head": -0.5}
+
+
 def test_other_trees_with_named_leaves():
     class Layer:
         def __init__(self, weight, bias):

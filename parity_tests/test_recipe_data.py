@@ -77,6 +77,18 @@ EXPRESSIONS = [
     "per_epoch(cosine(9, lrf=0.1), 3)",
     "table([0.5, 0.25, 0.125], start=4)",
     "shift(per_epoch(table([0.5, 0.25], then=exponential_lr(0.1, 0.9)), 2), -1)",
+    "per_update(linear(9, lrf=0.5), 2, 5)",
+    "scaled(linear(9, lrf=0.5), 0.75)",
+    "timm_cosine(0.1, 4)",
+    "timm_cosine(0.1, 4, 0.001, cycle_mul=2, cycle_decay=0.5, cycle_limit=3, warmup_t=2, "
+    "warmup_lr_init=1e-06, warmup_prefix=True, k_decay=1.5)",
+    "timm_tanh(0.1, 9, -6.0, 2.5, cycle_limit=2, warmup_t=2)",
+    "timm_poly(0.1, 9, 0.9, 0.01, k_decay=0.5)",
+    "timm_step(0.1, 2.5, 0.5, warmup_t=1, warmup_prefix=False)",
+    "timm_multistep(0.1, [2, 5], 0.5)",
+    "timm_wsd(0.1, 9, 3, 0.001, stable_fn='rsqrt', stable_timescale=4, decay_fn='cosine')",
+    "timm_wsd(0.1, 9, 3, warmup_t=1)",
+    "update_batches(2, 5)",
     "shift(constant(0.3), 2)",
     "shift(linear(7, lrf=0.1), -2)",
     "table([0.5, 0.25, 0.125, 0.0625, 0.5, 0.25, 0.125])",
@@ -203,6 +215,8 @@ OTHER = {
     "linear": ["cos", "1-sqrt"],
     "1-sqrt": ["cosine"],
     "cosine": ["1-sqrt"],
+    "constant": ["rsqrt"],
+    "rsqrt": ["constant"],
 }
 """Strings that stand for one another."""
 
@@ -736,6 +750,10 @@ def test_copies_of_a_recipe_that_is_drawn_are_equal(tmp_path_factory, recipe, ch
     assert saved(changed, folder, ".json") == changed
 
 
+TIMM = {
+    **{"lr": 0.1, "opt": "adamw", "epochs": 4, "warmup_epochs": 1, "sched_on_updates": True},
+    **{"grad_accum_steps": 2, "clip_grad": 1.0, "clip_mode": "value", "model_ema": True},
+}
 OFFERED = {
     "article": lambda: recipes.yolov5_resnet18(),
     "article resumed": lambda: recipes.yolov5_resnet18(start_epoch=50, resumed=True),
@@ -753,6 +771,11 @@ OFFERED = {
     "ultralytics resumed": lambda: recipes.ultralytics(
         epochs=9, steps_per_epoch=9, start_epoch=4, resumed=True, version="8.1.24"
     ),
+    "timm": lambda: recipes.timm(TIMM, steps_per_epoch=5),
+    "timm's layers": lambda: recipes.timm(
+        {**TIMM, "layer_decay": 0.5, "sched": "wsd", "decay_epochs": 1}, steps_per_epoch=5, layers=3
+    ),
+    "replayed timm": lambda: Recipe.from_trace(recipes.timm(TIMM, steps_per_epoch=5).trace(20)),
     "replayed article": lambda: Recipe.from_trace(recipes.recorded("yolov5_resnet18").head(40)),
     "replayed yolov5": lambda: Recipe.from_trace(
         recipes.yolov5(epochs=3, steps_per_epoch=9, batch_size=4).trace(20)
@@ -827,6 +850,8 @@ CHANGES = {
     "kind of decay": {"ema": optimizers.EMA(np.float64(0.99), 100.0, 3)},
     "tau": {"ema": optimizers.EMA(0.99, 101.0, 3)},
     "updates": {"ema": optimizers.EMA(0.99, 100.0, 4)},
+    "power": {"ema": optimizers.EMA(0.99, 100.0, 3, power=math.inf)},
+    "another power": {"ema": optimizers.EMA(0.99, 100.0, 3, power=2 / 3)},
     "no average": {"ema": None},
     "start": {"start": 3},
     "clock": {"clock": "update"},

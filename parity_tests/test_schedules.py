@@ -123,6 +123,11 @@ LINE = schedules.linear(100, lrf=0.0)
 COMBINED = {
     "per_epoch": schedules.per_epoch(LINE, 3),
     "lagged": schedules.lagged(LINE, after=4),
+    "per_update": schedules.per_update(LINE, 2, 5),
+    "update_batches": schedules.update_batches(2, 5),
+    "scaled": schedules.scaled(LINE, 0.3),
+    "timm_cosine": schedules.timm_cosine(1.0, 4, cycle_limit=2, warmup_t=2),
+    "timm_wsd": schedules.timm_wsd(1.0, 9, 8, warmup_t=2),
     "shift": schedules.shift(LINE, -2),
     "override": schedules.override(LINE, schedules.constant(2.0), at=5),
     "warmup": schedules.warmup(LINE, 7, start=0.5),

@@ -1,8 +1,9 @@
 """Training policies as recipes, one file each. All count iterations; 0 is the first."""
 
 from jaxsched.recipes._article import recorded, yolov5_resnet18
+from jaxsched.recipes._timm import timm
 from jaxsched.recipes._transformers import transformers
 from jaxsched.recipes._ultralytics import ultralytics
 from jaxsched.recipes._yolov5 import yolov5
 
-__all__ = ["recorded", "transformers", "ultralytics", "yolov5", "yolov5_resnet18"]
+__all__ = ["recorded", "timm", "transformers", "ultralytics", "yolov5", "yolov5_resnet18"]

@@ -1,0 +1,56 @@
+"""The warm-up that timm's schedulers share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxsched._arithmetic import quotient
+from jaxsched._schedule import Schedule, formula_of
+from jaxsched._validate import (
+    require_base_lr,
+    require_bool,
+    require_count,
+    require_nonnegative,
+)
+
+
+def warmed(
+    factory: Callable[..., Schedule],
+    arguments: Mapping[str, Any],
+    curve: Callable[..., Any],
+    numbers: Sequence[Any],
+    *,
+    toward_curve: bool = False,
+) -> Schedule:
+    """Build the schedule of a curve, with timm's warm-up before it or over its beginning.
+
+    Args:
+      factory: the public function.
+      arguments: its ``locals()``.
+      curve: the rate, of the count since the schedule's start, ``base_lr`` and ``numbers``.
+      numbers: the numbers, or the names of arguments.
+      toward_curve: whether the warm-up rises toward the curve, not toward ``base_lr``.
+    """
+    base_lr, warmup_t, start = (
+        arguments[name] for name in ("base_lr", "warmup_t", "warmup_lr_init")
+    )
+    require_base_lr(base_lr)
+    require_count("warmup_t", warmup_t)
+    require_nonnegative(warmup_lr_init=start)
+    require_bool(warmup_prefix=arguments["warmup_prefix"])
+    length = int(warmup_t)
+    shift = length if arguments["warmup_prefix"] else 0
+    values = [arguments[number] if isinstance(number, str) else number for number in numbers]
+
+    def formula(count: Any, base_lr: Any, start: Any, *values: Any) -> Any:
+        rate = jnp.where(count == 0, base_lr, curve(count - shift, base_lr, *values))
+        if not length:
+            return rate
+        end = base_lr
+        if toward_curve:
+            end = curve(jnp.asarray(float(length - shift)), base_lr, *values)
+        rising = start + count * quotient(end - start, float(length), count)
+        return jnp.where(count < length, rising, rate)
+
+    return Schedule(factory, arguments, formula_of(formula, base_lr, start, *values))
