@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxsched import _validate, optimizers, param_groups
 from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
 from jaxsched._trace import Groups, Trace, common_value, map_groups
-from jaxsched._validate import describe, is_number, is_real_array, require_count
+from jaxsched._validate import describe, dtype_name, is_number, is_real_array, require_count
 from jaxsched.optimizers import _scheduled
 from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._rule import Rule
@@ -109,6 +109,7 @@ class Recipe:
 
         def entry(label: str, name: str, value: Any) -> Any:
             # One kind of switch: a trace states those that are Python's own.
+            value = dtype_name(value) if is_own(rules[label][0]) else value
             return bool(value) if isinstance(value, np.bool_) else freeze(value)
 
         groups = {label: {**rules[label][1], **group} for label, group in self.groups.items()}
@@ -181,7 +182,8 @@ class Recipe:
         """Return the groups, with missing arguments filled in from the update rules' defaults."""
 
         def defaults(label: str) -> dict[str, Any]:
-            return {name: p.default for name, p in self._parameters[label].items()}
+            plain = dtype_name if is_own(self.rule_by_label[label]) else lambda value: value
+            return {name: plain(p.default) for name, p in self._parameters[label].items()}
 
         return {
             label: {k: v for k, v in (defaults(label) | dict(group)).items() if v is not _EMPTY}

@@ -58,6 +58,13 @@ def is_real_array(value: Any) -> bool:
     return is_array and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
 
 
+def dtype_name(value: Any) -> Any:
+    """Return the name of a dtype, such as ``jnp.bfloat16``, and any other value as it is."""
+    dtype = getattr(value, "dtype", None) if isinstance(value, type) else value
+    is_scalar = isinstance(value, type) and issubclass(value, np.generic)
+    return jnp.dtype(value).name if isinstance(dtype, np.dtype) or is_scalar else value
+
+
 def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> None:
     """Refuse a concrete ``value`` that breaks ``rule``, or whose type ``holds`` cannot take.
 

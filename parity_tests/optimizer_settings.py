@@ -4,6 +4,7 @@ An argument is a constant, or an array: its value at each of ``UPDATES`` updates
 """
 
 import dataclasses
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from musgd_torch import MuSGD
 
 from jaxsched import optimizers
 from jaxsched.schedules import table
@@ -108,6 +110,13 @@ class Rule:
 
 def switch(name: str) -> tuple[dict[str, bool], ...]:
     return {}, {name: True}
+
+
+def in_torchs_layout(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule whose parameters here have torch's shapes."""
+    partial: Any = functools.partial(rule, layout="torch")
+    partial.__name__ = rule.__name__
+    return partial
 
 
 COUPLED = ({}, {"weight_decay": 0.1})
@@ -220,7 +229,15 @@ RULES = {
             (({}, {"lambd": 0.01, "alpha": 0.5}), ({}, {"t0": 20.0}), COUPLED),
         ),
         Rule(
-            optimizers.muon,
+            in_torchs_layout(optimizers.musgd),
+            MuSGD,
+            (
+                ({}, {"momentum": MOMENTUM, "nesterov": True}, {"momentum": 0.9}),
+                ({}, {"weight_decay": DECAY}),
+            ),
+        ),
+        Rule(
+            in_torchs_layout(optimizers.muon),
             torch.optim.Muon,
             (
                 ({}, {"nesterov": False}),

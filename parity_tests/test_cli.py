@@ -331,7 +331,7 @@ BAD_FILES = {
     "rule.json": (
         '{"format": "jaxsched.Recipe 1", "update_rule": "os.system"}',
         "update_rule must be one of adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, "
-        "muon, nadam, radam, rmsprop, rprop, sgd, got 'os.system'.",
+        "muon, musgd, nadam, radam, rmsprop, rprop, sgd, got 'os.system'.",
     ),
 }
 

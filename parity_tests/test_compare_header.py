@@ -11,6 +11,7 @@ import inspect
 import itertools
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -90,6 +91,8 @@ ANOTHER = {
     ("adafactor", "d"): 2.0,
     ("muon", "adjust_lr_fn"): "match_rms_adamw",
     ("muon", "ns_coefficients"): (3.0, -4.0, 2.0),
+    **{(rule, "layout"): "torch" for rule in ("muon", "musgd")},
+    **{(rule, "iteration_dtype"): jnp.float32 for rule in ("muon", "musgd")},
 }
 """Another value where half the default is none, or another name under which it differs."""
 

@@ -448,7 +448,7 @@ def moving_a_global():
 ERRORS = {
     "optimizer": (
         lambda: from_torch(Lookahead(parameters(), lr=0.1)),
-        "Adam, AdamW, Adamax, Muon, NAdam, RAdam, RMSprop, Rprop, SGD, got "
+        "Adam, AdamW, Adamax, Muon, NAdam, RAdam, RMSprop, Rprop, SGD, or Ultralytics' MuSGD, got "
         f"{Lookahead.__module__}.Lookahead. "
         "Record its run with jaxsched.torch.record.",
     ),

@@ -653,7 +653,7 @@ def drawn_recipes(draw):
         ):
             if name in numbers and name not in ("beta2_decay", "d"):  # within bounds of their own
                 entries[name] = draw(one_in(constants, curves))
-            elif name in switches_of(rule) and name not in ("nesterov", "transposed"):
+            elif name in switches_of(rule) and name != "nesterov":
                 entries[name] = draw(one_in(st.booleans(), st.booleans().map(np.bool_)))
         if rule == "muon":
             entries["ns_steps"] = draw(small)

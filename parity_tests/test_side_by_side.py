@@ -65,7 +65,9 @@ def test_no_cause_follows_from_a_recipe_that_does_not_go_where_torch_goes():
         return torch.optim.Muon(parameters.values(), lr=0.02, weight_decay=0.1)
 
     with pytest.raises(AssertionError, match=rf"\n{NONE}$"):
-        assert_optimizer_matches(optimizers.muon(0.02, weight_decay=0.1), factory, **MATRICES)
+        assert_optimizer_matches(
+            optimizers.muon(0.02, weight_decay=0.1, layout="torch"), factory, **MATRICES
+        )
 
 
 def test_of_a_large_parameter_some_entries_are_looked_at():

@@ -85,8 +85,8 @@ SHARED = {"stem": "all", "head": "all"}
 
 @pytest.mark.parametrize(
     ("name", "labels"),
-    [*((name, OWN) for name in RULES), ("sgd", SHARED), ("muon", SHARED)],
-    ids=[*RULES, "sgd in one group", "muon in one group"],
+    [*((name, OWN) for name in RULES), ("sgd", SHARED), ("muon", SHARED), ("musgd", SHARED)],
+    ids=[*RULES, *(f"{name} in one group" for name in ("sgd", "muon", "musgd"))],
 )
 def test_a_thawed_group_goes_on_as_in_torch(name, labels):
     rule, arguments = RULES[name], {"learning_rate": 0.05, **OPTIONS.get(name, {})}

@@ -308,13 +308,14 @@ def test_gradients_that_are_no_numbers_do_what_they_do_in_torch(momentum):
 RULES = {
     name: getattr(optimizers, name)
     for name in (
-        *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "muon", "nadam"),
-        *("radam", "rmsprop", "rprop", "sgd"),
+        *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "muon", "musgd"),
+        *("nadam", "radam", "rmsprop", "rprop", "sgd"),
     )
 }
 EXTRA = {
     "sgd": {"momentum": 0.9, "nesterov": True},
     "sgd without momentum": {},
+    "musgd": {"momentum": 0.9, "nesterov": True, "use_muon": True, "iteration_dtype": "float64"},
     "rmsprop": {"momentum": 0.9},
     "rmsprop without momentum": {},
 }

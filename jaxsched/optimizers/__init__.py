@@ -25,6 +25,7 @@ from jaxsched.optimizers._average import EMA, EMAState
 from jaxsched.optimizers._carry import carry_state
 from jaxsched.optimizers._clip import clip_grad_norm, clip_grad_value
 from jaxsched.optimizers._muon import muon
+from jaxsched.optimizers._musgd import musgd
 from jaxsched.optimizers._rule import RuleState
 from jaxsched.optimizers._scheduled import ScheduledState, hyperparameters
 from jaxsched.optimizers._sgd import asgd, rprop, sgd
@@ -47,6 +48,7 @@ __all__ = [
     "clip_grad_value",
     "hyperparameters",
     "muon",
+    "musgd",
     "nadam",
     "radam",
     "restarted",

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxsched.optimizers._rule import RuleState
+from jaxsched.optimizers._rule import UNCOUNTED, RuleState
 from jaxsched.param_groups import leaf_path
 
 
@@ -17,7 +17,7 @@ def carry_state(
     Counts, moments, buffers and pending gradients of the parameters that both train are those of
     ``opt_state``. What ``tx`` trains alone starts afresh, and what it does not train is dropped.
     A group of thawed parameters counts its updates from 0, as torch does. In a group that has
-    made updates already, only rules that count none can take them, SGD and Muon; with dampening a
+    made updates already, only rules that count none can take them: SGD, Muon, MuSGD. With dampening a
     thawed buffer starts from the dampened gradient, where torch's starts from the whole of it.
 
     Args:
@@ -70,7 +70,7 @@ def carry_state(
         thawed = [path for path in trained if path not in before]
         if thawed and len(thawed) == len(trained):
             return node  # nothing of this group has been trained: its updates count from 0
-        if thawed and not set(node.trees) <= {"momentum_buffer"}:
+        if thawed and not set(node.trees) <= UNCOUNTED:
             raise ValueError(
                 "parameters of one group must have made equally many updates, got a thawed "
                 f"{'/'.join(thawed[0][len(place) + 1 :])} among others. Give those thawed a label "

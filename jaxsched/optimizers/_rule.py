@@ -17,13 +17,16 @@ from jax.core import Tracer
 from jaxsched._float64 import in_float64, plain_float64
 from jaxsched._schedule import as_float64
 from jaxsched._validate import is_number, is_zero, require_rule_arguments
-from jaxsched.param_groups import leaf_path
+from jaxsched.param_groups import Path, leaf_path, leaf_paths
 
 Scalars = Mapping[str, Any]
 """``{name: number}``, each in the dtype of a leaf's arithmetic."""
 
 Leaves = Mapping[str, jax.Array]
 """``{tree: leaf}``, what the state holds of one parameter."""
+
+UNCOUNTED = {"momentum_buffer", "momentum_buffer_SGD"}
+"""Trees of rules whose updates are not counted in torch."""
 
 K = TypeVar("K")
 
@@ -61,7 +64,9 @@ def update_rule(
     numbers: Sequence[str] = (),
     kept: Mapping[str, float] = MappingProxyType({}),
     decoupled_weight_decay: bool = False,
+    decays_itself: bool = False,
     switches: Mapping[str, Hashable] = MappingProxyType({}),
+    switches_of_leaf: Callable[[Path], Mapping[str, Hashable]] | None = None,
     reads_params: str = "",
     takes_again: bool = False,
     exact_scalars: bool = False,
@@ -83,7 +88,9 @@ def update_rule(
       numbers: the arguments that ``scalars`` takes without naming them.
       kept: ``{name: number or bool before the first update}``.
       decoupled_weight_decay: of a rule that has no such argument.
+      decays_itself: whether ``leaf`` applies the weight decay, ``c["decay"]``.
       switches: what else ``leaf`` is told, the same for all leaves.
+      switches_of_leaf: the switches that depend on the leaf's path.
       reads_params: what makes ``update`` need the parameters, for its error.
       takes_again: whether ``old`` also has ``again``, the gradient for what is added to the
         parameter. It equals g, but XLA does not know it: of a decayed gradient that a buffer and the
@@ -102,17 +109,24 @@ def update_rule(
     fresh_leaves = trees if isinstance(trees, Mapping) else dict.fromkeys(trees, jnp.zeros_like)
     decays = not is_zero(weight_decay)
     is_decoupled = arguments.get("decoupled_weight_decay", decoupled_weight_decay)
-    coupled = decays and not is_decoupled
+    coupled = decays and not is_decoupled and not decays_itself
     reads_params = "weight_decay" if decays else reads_params
     kind = _Kind(
         leaf,
         tuple(switches.items()),
         tuple(trees),
         coupled=coupled,
-        decoupled=decays and not coupled,
+        decoupled=decays and is_decoupled,
         maximize=bool(arguments.get("maximize")),
         takes_again=takes_again,
     )
+
+    def kinds(updates: optax.Updates) -> list[_Kind]:
+        paths = leaf_paths(updates)
+        if switches_of_leaf is None:
+            return [kind] * len(paths)
+        of_leaves = (kind.switches + tuple(switches_of_leaf(path).items()) for path in paths)
+        return [kind._replace(switches=switches) for switches in of_leaves]
 
     def init(params: optax.Params) -> Any:
         return RuleState(
@@ -170,7 +184,7 @@ def update_rule(
         columns = [structure.flatten_up_to(tree) for tree in others]
         rows = [
             of_leaf(kind, by_dtype(as_leaf(p).dtype), g, p, old)
-            for g, p, *old in zip(leaves, *columns, strict=True)
+            for kind, g, p, *old in zip(kinds(updates), leaves, *columns, strict=True)
         ]
         if rows:
             updates, *after = map(structure.unflatten, zip(*rows, strict=True))

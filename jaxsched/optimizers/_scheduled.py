@@ -19,7 +19,7 @@ import optax
 from jaxsched._float64 import in_float64
 from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, traceable, widen
 from jaxsched._trace import map_groups
-from jaxsched._validate import is_number, require_bool
+from jaxsched._validate import dtype_name, is_number, require_bool
 from jaxsched.optimizers._rule import own_kernel
 
 P = ParamSpec("P")
@@ -187,14 +187,16 @@ def schedulable(
     def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        for name, value in bound.arguments.items():
+        # A dtype is a type, and so callable.
+        arguments = {name: dtype_name(value) for name, value in bound.arguments.items()}
+        for name, value in arguments.items():
             if isinstance(signature.parameters[name].default, bool):
                 require_bool(**{name: value})
-        if not any(callable(value) for value in bound.arguments.values()):
+        if not any(map(callable, arguments.values())):
             return rule(*args, **kwargs)
         untyped: Callable[..., Any] = rule
         build = lambda _, values: untyped(**values["all"])  # noqa: E731
-        return Scheduled({"all": bound.arguments}, build).transformation()
+        return Scheduled({"all": arguments}, build).transformation()
 
     return factory
 

@@ -59,7 +59,7 @@ def sgd(
             f"momentum={momentum!r}, dampening={dampening!r}. Pass nesterov=False."
         )
     return update_rule(
-        _sgd_leaf,
+        sgd_leaf,
         _sgd_scalars,
         locals(),
         trees=[] if is_zero(momentum) else ["momentum_buffer"],
@@ -91,7 +91,8 @@ def _sgd_scalars(
     }
 
 
-def _sgd_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves, *, nesterov: bool) -> Any:
+def sgd_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves, *, nesterov: bool) -> Any:
+    """What SGD adds to a leaf, and its buffer after that."""
     if "momentum_buffer" not in old:
         return c["step"] * g, {}
     b, again = c["keep"] * old["momentum_buffer"] + c["add"] * g, old["again"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from jaxsched import _recipe_file
+from jaxsched import _recipe_file, optimizers
 from jaxsched._validate import describe
 
 RULES: dict[type, Callable[..., Any]] = {
@@ -16,6 +16,8 @@ RULES: dict[type, Callable[..., Any]] = {
     if isinstance(kind := getattr(torch.optim, name), type) and name.lower() in _recipe_file.RULES
 }
 
+# Arguments that the optimizer itself holds, for the groups with use_muon.
+MUSGD, OF_MUSGD = "MuSGD", ("muon", "sgd")
 # What is looked for in the groups of an optimizer that is not known.
 USUAL = ("learning_rate", "momentum", "b1", "b2", "weight_decay")
 NAMES = {  # torch's names that are others here; where there are two, torch has a pair
@@ -52,13 +54,31 @@ def has_made_updates(optimizer: torch.optim.Optimizer) -> bool:
     return any(entry.get("step", 1) > 0 for entry in optimizer.state.values() if entry)
 
 
+def is_musgd(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimizer is Ultralytics' MuSGD, by its name and what it has."""
+    has = type(optimizer).__name__ == MUSGD and all(hasattr(optimizer, k) for k in OF_MUSGD)
+    return has and all("use_muon" in group for group in optimizer.param_groups)
+
+
+def find_rule(optimizer: torch.optim.Optimizer) -> Callable[..., Any] | None:
+    """Return the update rule of an optimizer, None where it is not known."""
+    return optimizers.musgd if is_musgd(optimizer) else RULES.get(type(optimizer))
+
+
+def complete(group: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Mapping[str, Any]:
+    """Return a group with the arguments that the optimizer itself holds for it."""
+    if not group.get("use_muon") or not is_musgd(optimizer):
+        return group
+    return {**group, **{name: getattr(optimizer, name) for name in OF_MUSGD}}
+
+
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
     """Return the update rule of an optimizer, refusing options that the rule does not have."""
-    rule = RULES.get(type(optimizer))
+    rule = find_rule(optimizer)
     if rule is None:
         raise ValueError(
             f"optimizer must be one of torch.optim's {', '.join(cls.__name__ for cls in RULES)}, "
-            f"got {type(optimizer).__module__}.{type(optimizer).__qualname__}. "
+            f"or Ultralytics' {MUSGD}, got {type(optimizer).__module__}.{type(optimizer).__qualname__}. "
             "Record its run with jaxsched.torch.record."
         )
     for group in optimizer.param_groups:
@@ -147,10 +167,17 @@ def reader(
     optimizer: torch.optim.Optimizer, labels: Sequence[str]
 ) -> Callable[[Any], dict[str, dict[str, Any]]]:
     """Return a function from the optimizer's groups to the arguments of its update rule."""
-    rule = RULES.get(type(optimizer))
-    named = zip(labels, optimizer.param_groups, strict=True)
-    by_label = {label: places(group, rule) for label, group in named}
-    return lambda groups: {
-        label: {name: read(group, place) for name, place in named.items()}
-        for (label, named), group in zip(by_label.items(), groups, strict=True)
+    rule = find_rule(optimizer)
+    by_label = {
+        label: places(complete(group, optimizer), rule)
+        for label, group in zip(labels, optimizer.param_groups, strict=True)
     }
+
+    def now(groups: Any) -> dict[str, dict[str, Any]]:
+        whole = [complete(group, optimizer) for group in groups]
+        return {
+            label: {name: read(group, place) for name, place in named.items()}
+            for (label, named), group in zip(by_label.items(), whole, strict=True)
+        }
+
+    return now

@@ -12,7 +12,7 @@ import torch
 
 from jaxsched._trace import Trace, common_value
 from jaxsched._validate import is_number
-from jaxsched.torch._groups import RULES, has_made_updates, places, read
+from jaxsched.torch._groups import complete, find_rule, has_made_updates, places, read
 
 Column = tuple[str, str]  # a label and a name
 
@@ -52,7 +52,7 @@ class Log:
                 "start must be given where the optimizer has made updates, got "
                 f"{self.kind} with a state: rows count from 0."
             )
-        self._rule = RULES.get(type(optimizer))
+        self._rule = find_rule(optimizer)
         self._groups: tuple[int, int] | None = None
         self._columns: dict[Column, array.array] = {}
         self._switches: dict[str, dict[str, Any]] = {}
@@ -93,7 +93,8 @@ class Log:
         self._steps = 0
 
     def _in_force(self) -> dict[Column, float]:
-        groups = self.alive().param_groups
+        optimizer = self.alive()
+        groups = optimizer.param_groups
         # load_state_dict makes another list, add_param_group a longer one.
         if self._groups != (id(groups), len(groups)):
             self._groups = id(groups), len(groups)
@@ -104,6 +105,7 @@ class Log:
             # Groups may have been taken away.
             for k, (label, group) in enumerate(zip(self._labels, groups, strict=False)):
                 switches: dict[str, Any] = {}
+                group = complete(group, optimizer)
                 for name, place in places(group, self._rule).items():
                     value = read(group, place)
                     if is_number(value):
@@ -112,6 +114,7 @@ class Log:
                         switches[name] = value
                 self._switches[label] = switches
             self._places = found
+        groups = [complete(group, optimizer) for group in groups]
         return {column: float(read(groups[k], place)) for column, k, place in self._places}
 
     def _append(self, row: dict[Column, float]) -> None:

@@ -20,7 +20,7 @@ from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare
 from jaxsched.torch._convert import as_schedulers, from_torch
 from jaxsched.torch._detached import Ended, rows, stepping
-from jaxsched.torch._groups import RULES, as_optimizers, labelled, reader, rule_of, split_labels
+from jaxsched.torch._groups import as_optimizers, find_rule, labelled, reader, rule_of, split_labels
 from jaxsched.torch._state import export_state, is_rule_state, join, leaves_by_path
 from jaxsched.torch._update_causes import DISTINCT, explain
 from jaxsched.torch._update_runs import SHAPED, Arrays, Case, entries, seen_of
@@ -203,7 +203,7 @@ def _made(
 
 def _is_shaped(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
     """Return whether a rule takes a parameter as a whole, whose entries are then all compared."""
-    return any(RULES.get(type(optimizer)) in SHAPED for optimizer in optimizers)
+    return any(find_rule(optimizer) in SHAPED for optimizer in optimizers)
 
 
 def _reader(

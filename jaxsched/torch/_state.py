@@ -14,6 +14,8 @@ import torch
 
 from jaxsched._validate import require_below_int32, require_count
 from jaxsched.optimizers import RuleState
+from jaxsched.optimizers._newton_schulz import torch_shape
+from jaxsched.optimizers._rule import UNCOUNTED
 from jaxsched.optimizers._scheduled import starting_at
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_paths, torch_names
@@ -75,7 +77,7 @@ def match_names(params: Any, tensors: Mapping[str, Any]) -> Matches:
     mapping: dict[str, str] = {}
     rest: dict[str, tuple[int, ...]] = {}
     for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
-        shape = _torch_shape(leaf.shape) if path[-1] == "kernel" else tuple(leaf.shape)
+        shape = torch_shape(leaf.shape) if path[-1] == "kernel" else tuple(leaf.shape)
         names = [name for name in torch_names(path) if left.get(name) == shape]
         if names:
             mapping["/".join(path)] = names[0]
@@ -252,8 +254,8 @@ def export_state(
     places, leaves = _placed(params, mapping, like), leaves_by_path(params)
     state = {key: dict(entry) for key, entry in like["state"].items()}
     for rule in _rules(opt_state):
-        # SGD and Muon count nothing.
-        counts = {} if set(rule.trees) <= {BUFFER} else {"step": float(rule.step)}
+        # SGD, Muon and MuSGD count nothing.
+        counts = {} if set(rule.trees) <= UNCOUNTED else {"step": float(rule.step)}
         counts |= {name: float(x) for name, x in rule.scalars.items() if name != STARTED}
         if counts and not rule.step:
             continue
@@ -282,16 +284,12 @@ def from_kernel(array: np.ndarray) -> np.ndarray:
     return array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
 
 
-def _torch_shape(kernel: tuple[int, ...]) -> tuple[int, ...]:
-    return (*kernel[:-3:-1], *kernel[:-2]) if len(kernel) > 1 else tuple(kernel)
-
-
 def _undone(
     path: str, array: np.ndarray, transform: Transform, shape: tuple[int, ...] | None
 ) -> torch.Tensor:
     """Return the tensor of a shape that ``transform`` makes ``array`` of."""
     if shape is None and transform in (from_kernel, np.asarray):
-        shape = _torch_shape(array.shape) if transform is from_kernel else array.shape
+        shape = torch_shape(array.shape) if transform is from_kernel else array.shape
     # Where each element goes; a transform that only rearranges can be undone by it.
     order = None if shape is None else transform(np.arange(math.prod(shape)).reshape(shape))
     if order is None or order.shape != array.shape or set(order.flat) != set(range(array.size)):

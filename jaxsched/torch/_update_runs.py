@@ -23,8 +23,12 @@ Arrays = dict[str, np.ndarray]  # by leaf
 MAX_UNEXPLAINED = 1e-10  # schedules in closed form are 1e-11 from torch's recursion
 SAMPLED = 64  # entries of a parameter that are compared, where the rule takes each by itself
 # Rules that look at a parameter's entries together; the others take each by itself.
-SHAPED = (optimizers.muon, optimizers.adafactor)
-DECOUPLED = (optimizers.adamw, *SHAPED)  # their weight decay is never put into the gradient
+SHAPED = (optimizers.muon, optimizers.musgd, optimizers.adafactor)
+DECOUPLED = (
+    optimizers.adamw,
+    optimizers.muon,
+    optimizers.adafactor,
+)  # their weight decay is never put into the gradient
 
 
 def _sgd(a: Any, t: int, g: Any, kept: Any) -> Any:
@@ -168,7 +172,8 @@ def _update(rule: Any, switches: Any, numbers: Any, g: Any, params: Any, state: 
     """One update of a rule of ``jaxsched.optimizers``; the first where there is no state."""
 
     def of_candidate(numbers: Any, g: Any, params: Any, state: Any) -> Any:
-        transformation = rule(**numbers, **dict(switches))
+        layout = {"layout": "torch"} if "layout" in inspect.signature(rule).parameters else {}
+        transformation = rule(**numbers, **dict(switches), **layout)
         state = transformation.init(params) if state is None else state
         return transformation.update(g, state, params)
 

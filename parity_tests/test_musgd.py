@@ -1,0 +1,359 @@
+"""MuSGD against recordings of Ultralytics' own class, 12 updates each.
+
+``data/musgd_{version}.npz`` were made with the class of that release of ultralytics, on seeded
+gradients, and hold those, rates, momenta, the parameters after each update and the last buffers;
+``_float32`` ones with the class's cast to bfloat16 switched off. Keys and versions are in ``meta``.
+"""
+
+import functools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import DATA
+
+from jaxsched import Recipe, optimizers
+from jaxsched.optimizers import _musgd
+from jaxsched.schedules import table
+
+FLOAT32_BOUND = 8 * 2**-23  # of the largest entry, as for all rules
+ITERATION_BOUND = 1e-5  # with the iteration in float32: two orders of summation, 12 updates
+BFLOAT16_BOUND = 0.15  # of the rates of Muon summed up, as for Muon
+
+VERSIONS = ("8.4.190", "8.4.0")
+LAYOUTS = ("flax", "torch")
+
+
+def exactly(sentence):
+    return f"^{re.escape(sentence)}$"
+
+
+@functools.cache
+def recording(version, dtype):
+    suffix = {"bfloat16": "", "float32": "_float32"}[dtype]
+    with np.load(DATA / f"musgd_{version}{suffix}.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return arrays, json.loads(str(arrays.pop("meta")))
+
+
+def placed(array, layout):
+    """torch's array in a layout: OIHW as HWIO, a matrix transposed."""
+    last = (*range(2, array.ndim), 1, 0)
+    return array.transpose(last) if layout == "flax" and array.ndim > 1 else array
+
+
+def leaves(arrays, prefix, layout):
+    return {
+        name.removeprefix(prefix): placed(array, layout)
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def optimizer_of(version, dtype, layout="flax", **changed):
+    """The recipe of a recording: its rates are those of the parameters with Muon and of the others."""
+    arrays, meta = recording(version, dtype)
+    shared = {"nesterov": meta["nesterov"], "layout": layout, "iteration_dtype": dtype}
+    shared |= {"momentum": table(arrays["momenta"])}
+    muon = {"use_muon": True, "muon": meta["muon"], "sgd": meta["sgd"]}
+    muon |= {"weight_decay": meta["weight_decay"], **changed}
+    groups = {
+        "muon": {"learning_rate": table(arrays["rates"][:, 0]), **shared, **muon},
+        "rest": {"learning_rate": table(arrays["rates"][:, 1]), **shared},
+    }
+    names = leaves(arrays, "p0/", layout)
+    labels = {name: "muon" if name in meta["muon_parameters"] else "rest" for name in names}
+    return Recipe(groups, optimizers.musgd).optimizer(labels)
+
+
+def updated(tx, version, dtype, layout, *, eagerly=False):
+    """Yield the parameters and the state after each update on the recording's gradients."""
+    arrays, _ = recording(version, dtype)
+    params = jax.tree.map(jnp.asarray, leaves(arrays, "p0/", layout))
+    state, step = tx.init(params), tx.update if eagerly else jax.jit(tx.update)
+    for i in range(len(arrays["rates"])):
+        updates, state = step(leaves(arrays, f"g/{i}/", layout), state, params)
+        params = optax.apply_updates(params, updates)
+        yield params, state
+
+
+def far(mine, theirs):
+    return float(np.abs(np.asarray(mine, np.float64) - theirs).max())
+
+
+def relative(mine, theirs):
+    return far(mine, theirs) / np.abs(theirs).max()
+
+
+def broken(tx, version, dtype, layout, *, eagerly=False):
+    """Return the first bound that a run breaks, None where it breaks none."""
+    arrays, meta = recording(version, dtype)
+    path = np.cumsum(arrays["rates"][:, 0] * meta["muon"])
+    bounds = ITERATION_BOUND + 0 * path if dtype == "float32" else BFLOAT16_BOUND * path
+    end = None
+    for i, (params, state) in enumerate(updated(tx, version, dtype, layout, eagerly=eagerly)):
+        end = state
+        for name, p in leaves(arrays, f"p/{i}/", layout).items():
+            is_muon = name in meta["muon_parameters"]
+            distance = far(params[name], p) if is_muon else relative(params[name], p)
+            bound = bounds[i] if is_muon else FLOAT32_BOUND
+            if not distance <= bound:
+                return f"{name} at update {i}: {distance:.3g} of {bound:.3g}"
+    trees = end.inner.inner_states["muon"].inner_state.trees
+    for name, buffer in leaves(arrays, "buffer/", layout).items():
+        distance = relative(trees["momentum_buffer"][name], buffer)
+        if not distance <= FLOAT32_BOUND:
+            return f"momentum_buffer of {name}: {distance:.3g}"
+    for name, buffer in leaves(arrays, "buffer_sgd/", layout).items():
+        distance = far(trees["momentum_buffer_SGD"][name], buffer)
+        # The decay goes through this buffer: λ of a parameter's distance, summed up by momentum.
+        bound = bounds[-1] * meta["weight_decay"] * 10 + FLOAT32_BOUND * np.abs(buffer).max()
+        if not distance <= bound:
+            return f"momentum_buffer_SGD of {name}: {distance:.3g}"
+    return None
+
+
+RECORDINGS = [
+    *((version, dtype, "flax") for version in VERSIONS for dtype in ("bfloat16", "float32")),
+    ("8.4.190", "float32", "torch"),
+]
+
+
+@pytest.mark.parametrize(("version", "dtype", "layout"), RECORDINGS)
+def test_recordings(version, dtype, layout):
+    assert broken(optimizer_of(version, dtype, layout), version, dtype, layout) is None
+
+
+def test_the_float64_mode_keeps_float32_parameters():
+    with jax.enable_x64(True):
+        assert broken(optimizer_of("8.4.190", "float32"), "8.4.190", "float32", "flax") is None
+
+
+# --- planted mistakes, each caught by a recording ---
+
+
+def sgd_first(c, g, p, old, *, nesterov, layout, dtype, decays):
+    """The decay of a parameter that Muon has not moved yet."""
+    m = c["momentum"] * old["momentum_buffer"] + c["weight"] * g
+    u = c["momentum"] * m + c["weight"] * g if nesterov else m
+    x = _musgd.orthogonalize(u, c["eps"], layout=layout, dtype=dtype, adds_eps=True)
+    shape = _musgd.torch_shape(g.shape) if layout == "flax" else g.shape
+    d = g + c["decay"] * p
+    v = c["momentum"] * old["momentum_buffer_SGD"] + d
+    added = c["sgd"] * (d + c["momentum"] * v if nesterov else v)
+    added += c["muon"] * _musgd.scale(shape) * x
+    return added, {"momentum_buffer": m, "momentum_buffer_SGD": v}
+
+
+def columns_for_rows(u, *scalars, layout, **options):
+    other = {"flax": "torch", "torch": "flax"}[layout]
+    return _musgd_orthogonalize(u, *scalars, layout=other, **options)
+
+
+def whole_gradient(step, learning_rate, momentum, muon, sgd):
+    return {**_musgd_scalars(step, learning_rate, momentum, muon, sgd), "weight": 1.0}
+
+
+def iterated(x):
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+def of_torchs_matrix(change):
+    """An iteration that works on a copy in torch's order."""
+
+    def orthogonalize(u, eps, *, layout, **options):
+        matrix = u.reshape(-1, u.shape[-1]).T if layout == "flax" else u.reshape(len(u), -1)
+        x = change(matrix / (jnp.sqrt(jnp.sum(jnp.square(matrix))) + eps))
+        return (x.T if layout == "flax" else x).reshape(u.shape)
+
+    return orthogonalize
+
+
+@of_torchs_matrix
+def not_transposed_back(x):
+    return iterated(x.T if x.shape[0] > x.shape[1] else x).reshape(x.shape)
+
+
+never_transposed = of_torchs_matrix(iterated)
+
+_musgd_orthogonalize, _musgd_scalars = _musgd.orthogonalize, _musgd._muon_scalars
+
+PLANTED = {
+    "nothing": (None, None),
+    "no scale": ("scale", lambda shape: 1.0),
+    "the scale of Flax's shape": ("torch_shape", lambda shape: shape),
+    "SGD before Muon": ("_muon_leaf", sgd_first),
+    "no decay": (None, {"weight_decay": 0.0}),
+    "a buffer without 1 - beta": ("_muon_scalars", whole_gradient),
+    "columns for rows": ("orthogonalize", columns_for_rows),
+    "transposed, but not back": ("orthogonalize", not_transposed_back),
+    "rates of the other move": (None, {"muon": 1.0, "sgd": 0.2}),
+    "no Nesterov": (None, {"nesterov": False}),
+}
+
+
+@pytest.mark.parametrize("mistake", PLANTED)
+def test_a_planted_mistake_is_caught(mistake, monkeypatch):
+    name, change = PLANTED[mistake]
+    if name is not None:
+        monkeypatch.setattr(_musgd, name, change)
+    changed = change if isinstance(change, dict) else {}
+    tx = optimizer_of("8.4.190", "float32", **changed)
+    found = broken(tx, "8.4.190", "float32", "flax", eagerly=True)  # a jitted leaf is cached
+    assert (found is None) == (mistake == "nothing"), found
+
+
+# --- the products ---
+
+# Flax's shapes, and the sides of the matrix: outputs and all inputs.
+SHAPES = {
+    "convolution": ((3, 3, 4, 16), (16, 36)),
+    "tall": ((1, 1, 4, 32), (32, 4)),
+    "dense": ((10, 24), (24, 10)),
+    "wide": ((40, 7), (7, 40)),
+}
+
+
+def lowered_update(rule, layout):
+    shapes = {name: shape for name, (shape, _) in SHAPES.items()}
+    if rule == "muon":
+        shapes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    if layout == "torch":
+        shapes = {name: (*shape[:-3:-1], *shape[:-2]) for name, shape in shapes.items()}
+    arguments = {"use_muon": True, "momentum": 0.9} if rule == "musgd" else {}
+    tx = getattr(optimizers, rule)(0.1, weight_decay=0.1, layout=layout, **arguments)
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    return params, jax.jit(tx.update).lower(params, tx.init(params), params)
+
+
+def products(lowered):
+    found = re.findall(r"stablehlo\.dot_general.*-> tensor<(\d+)x(\d+)xf32>", lowered.as_text())
+    return {tuple(sorted(map(int, product))) for product in found}
+
+
+def smallest_products(params):
+    sides = (SHAPES[name][1] for name in params)
+    return {product for side in sides for product in ((min(side), min(side)), tuple(sorted(side)))}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rule", ["musgd", "muon"])
+def test_products_are_of_the_smaller_side_and_nothing_is_transposed(rule, layout):
+    params, lowered = lowered_update(rule, layout)
+    assert products(lowered) == smallest_products(params)
+    assert "stablehlo.transpose" not in lowered.as_text()
+    if layout == "flax":
+        assert not re.search(r" (transpose|copy)\(", lowered.compile().as_text())
+
+
+def test_no_transpose_where_rows_exceed_columns_is_caught(monkeypatch):
+    """By its products alone: what it computes is the same, of other roundings."""
+    monkeypatch.setattr(_musgd, "orthogonalize", never_transposed)
+    jax.clear_caches()  # of the leaves that the right iteration has been traced for
+    params, lowered = lowered_update("musgd", "flax")
+    jax.clear_caches()
+    assert {(4, 4), (10, 10)} <= smallest_products(params) - products(lowered)
+    assert "stablehlo.transpose" in lowered.as_text()
+    tx = optimizer_of("8.4.190", "float32")
+    assert broken(tx, "8.4.190", "float32", "flax", eagerly=True) is None
+
+
+# --- layouts ---
+
+
+def moves(params, **arguments):
+    tx = optimizers.musgd(0.1, 0.9, use_muon=True, iteration_dtype=jnp.float32, **arguments)
+    return tx.update(params, tx.init(params), params)[0]
+
+
+def test_an_embedding_has_torchs_layout_in_both():
+    weight = jnp.asarray(np.random.default_rng(0).normal(size=(9, 4)), jnp.float32)
+    flax, torchs = (
+        moves({"embedding": weight, "kernel": weight}, layout=layout) for layout in LAYOUTS
+    )
+    np.testing.assert_array_equal(flax["embedding"], torchs["embedding"])
+    np.testing.assert_array_equal(torchs["embedding"], torchs["kernel"])
+    assert far(flax["kernel"], torchs["kernel"]) > 1e-2
+
+
+def test_a_kernel_of_conv_transpose_has_torchs_rows_last():
+    """torch's is (inputs, outputs, h, w), and Flax's (h, w, outputs, inputs) where transpose_kernel."""
+    weight = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3, 2, 4)), jnp.float32)
+    theirs = moves({"weight": weight}, layout="torch")["weight"]
+    kernel = weight.transpose(2, 3, 1, 0)[::-1, ::-1]
+    mine = moves({"kernel": kernel})["kernel"]
+    np.testing.assert_allclose(mine, theirs.transpose(2, 3, 1, 0)[::-1, ::-1], atol=1e-6)
+
+
+REFUSED = {
+    "an attention's kernel": (
+        lambda: moves({"query": {"kernel": jnp.ones((8, 2, 4))}}),
+        "parameters of musgd with use_muon must have 2 or 4 dimensions, in torch's layout at least 2, "
+        "got query/kernel of shape (8, 2, 4). Give them a group without use_muon.",
+    ),
+    "a bias": (
+        lambda: moves({"a": jnp.ones((8, 2)), "bias": jnp.ones(2)}, layout="torch"),
+        "parameters of musgd with use_muon must have 2 or 4 dimensions, in torch's layout at least 2, "
+        "got bias of shape (2,). Give them a group without use_muon.",
+    ),
+    "another layout": (
+        lambda: optimizers.musgd(0.1, layout="HWIO"),
+        "layout must be one of flax, torch, got 'HWIO'",
+    ),
+    "another dtype": (
+        lambda: optimizers.muon(0.1, iteration_dtype=jnp.float16),
+        "iteration_dtype must be one of bfloat16, float32, float64, got 'float16'",
+    ),
+    "a dtype that is not there": (
+        lambda: optimizers.muon(0.1, iteration_dtype=np.float64).init({"kernel": jnp.ones((2, 2))}),
+        "iteration_dtype must be bfloat16 or float32 without x64, got float64. Set jax_enable_x64.",
+    ),
+    "a share of Muon": (
+        lambda: optimizers.musgd(0.1, muon=-0.5),
+        "muon must be a finite number of at least 0, got -0.5",
+    ),
+    "a share of SGD": (
+        lambda: optimizers.musgd(0.1, use_muon=True, sgd=-0.5),
+        "sgd must be a finite number of at least 0, got -0.5",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    call, sentence = REFUSED[name]
+    with pytest.raises(ValueError, match=exactly(sentence)):
+        call()
+
+
+def test_no_dtype_is_a_type_error():
+    with pytest.raises(
+        TypeError, match=r"^iteration_dtype must be one of bfloat16, float32, float64"
+    ):
+        optimizers.musgd(0.1, iteration_dtype=3)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", jnp.float32, np.float32, np.dtype("float32")], ids=str
+)
+def test_a_dtype_by_any_of_its_names(dtype):
+    """Beside a schedule too: a dtype can be called."""
+    params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)}
+    groups = {"all": {"learning_rate": 0.1, "use_muon": True, "iteration_dtype": dtype}}
+    recipe = Recipe(groups, optimizers.musgd)
+    assert recipe.groups["all"]["iteration_dtype"] == "float32"
+    assert recipe.trace(1).switches["all"]["iteration_dtype"] == "float32"
+    scheduled = optimizers.musgd(lambda count: 0.1, use_muon=True, iteration_dtype=dtype)
+    plain = optimizers.musgd(0.1, use_muon=True, iteration_dtype="float32")
+    expected = plain.update(params, plain.init(params), params)[0]["kernel"]
+    for tx in (scheduled, recipe.optimizer({"kernel": "all"})):
+        mine = tx.update(params, tx.init(params), params)[0]["kernel"]
+        np.testing.assert_allclose(mine, expected, rtol=1e-6)
