@@ -25,6 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "parity_tests"))
 
+import musgd_recordings as recordings  # noqa: E402
 import optimizer_settings as rules  # noqa: E402
 import plateau_settings as plateaus  # noqa: E402
 import scheduler_settings as schedulers  # noqa: E402
@@ -226,6 +227,12 @@ def run(n: int, nested: int, show: Callable[[Iterable[str], str], Iterable[str]]
         },
         "drift": {name: drift(name) for name in show(schedulers.LONG, "100,000 steps")},
         "optimizers": {name: rule(name) for name in show(rules.RULES, "optimizers")},
+        "musgd": {
+            f"{version}, {dtype}": recordings.distances(
+                recordings.optimizer_of(version, dtype), version, dtype
+            )
+            for version, dtype in recordings.RECORDINGS
+        },
         "recipes": recipes.run(min(n, recipes.SETTINGS), tally, show),
     }
 
@@ -368,10 +375,33 @@ def markdown(results: dict[str, Any]) -> str:
         "Muon iterates in bfloat16, and a rounding that falls on the other side moves an entry by some",
         "hundredths: its figures are held to a bound, not to equality. LBFGS and SparseAdam are not there:",
         "the one calls the loss again within a step, the other is for sparse gradients, which JAX has not.",
+        "musgd is not torch's: here it is without Muon, beside a class of the tests that recordings of",
+        "Ultralytics' tie down.",
         "",
+        *musgd_table(results["musgd"]),
         *recipes.markdown(results["recipes"], summed),
     ]
     return "\n".join(lines)
+
+
+def musgd_table(rows: dict[str, dict[str, float]]) -> list[str]:
+    """The lines on MuSGD: distances from its recordings."""
+    lines = [
+        "## MuSGD",
+        "",
+        "12 updates on the gradients of recordings of Ultralytics' class, with the iteration in bfloat16, as",
+        "it is there, and in float32, with the class's cast to bfloat16 switched off. Parameters of groups",
+        "without Muon, and Muon's buffer, by the largest entry, in ULP; parameters of groups with Muon, in all",
+        "and as a share of Muon's rates summed up.",
+        "",
+        "| version, iteration | without Muon | buffer | with Muon | share |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    spacing = np.spacing(np.float32(1))
+    for name, row in rows.items():
+        exact = " | ".join(f"{row[key] / spacing:.1f}" for key in ("others", "buffer"))
+        lines.append(f"| {name} | {exact} | {row['parameters']:.1g} | {row['share']:.1g} |")
+    return [*lines, ""]
 
 
 def expected(n: int, nested: int) -> dict[str, dict[str, int]]:
@@ -385,6 +415,7 @@ def expected(n: int, nested: int) -> dict[str, dict[str, int]]:
         },
         "drift": {name: 1 for name, case in schedulers.CASES.items() if case.closed},
         "optimizers": {name: len(case.settings()) for name, case in rules.RULES.items()},
+        "musgd": {f"{version}, {dtype}": 1 for version, dtype in recordings.RECORDINGS},
     }
 
 
@@ -399,6 +430,7 @@ def counted(results: dict[str, Any]) -> dict[str, dict[str, int]]:
         },
         "drift": {name: 1 for name, row in results["drift"].items() if row},
         "optimizers": {name: len(rows["ours"]) for name, rows in results["optimizers"].items()},
+        "musgd": {name: 1 for name, row in results["musgd"].items() if row},
     }
 
 
@@ -463,6 +495,9 @@ def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -
             bounds = rule_bounds(name, setting)
             if not all(row[figure] <= bound for figure, bound in bounds.items()):
                 found.append(f"{name}, setting {k}: {row}")
+    for name, row in results["musgd"].items():
+        if row and recordings.broken(row, name.rpartition(", ")[2]):
+            found.append(f"musgd, {name}: {row}")
     return found
 
 

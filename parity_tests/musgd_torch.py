@@ -1,6 +1,6 @@
 """Ultralytics' MuSGD in torch, written anew: its arguments, groups and names of state.
 
-``test_musgd`` ties it to the recordings of the original.
+``test_musgd_torch`` ties it to the recordings of the original.
 """
 
 import torch

@@ -47,7 +47,8 @@ def emptied(results):
     for part, kinds in (("schedulers", ("replayed", "closed")), ("optimizers", ("ours",))):
         for name, rows in results[part].items():
             yield from ((name, rows, kind) for kind in kinds if rows[kind])
-    yield from ((name, results["drift"], name) for name, row in results["drift"].items() if row)
+    for part in ("drift", "musgd"):
+        yield from ((name, results[part], name) for name, row in results[part].items() if row)
 
 
 def test_a_row_that_is_missing_is_seen():
@@ -78,6 +79,9 @@ BREAKING = {
     "muon, large": (("optimizers", "muon", "ours", 1, "params"), 0.2),
     "muon, state": (("optimizers", "muon", "ours", 1, "state"), 2e-14),
     "muon, float32": (("optimizers", "muon", "ours", 1, "worst"), 2e6),
+    "musgd": (("musgd", "8.4.190, float32", "parameters"), 1.1e-5),
+    "musgd, bfloat16": (("musgd", "8.4.0, bfloat16", "share"), 0.16),
+    "musgd, buffer": (("musgd", "8.4.0, bfloat16", "buffer"), 1e-6),
 }
 
 

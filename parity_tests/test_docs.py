@@ -168,6 +168,8 @@ def test_what_readme_covers_is_in_the_conformance_table():
     far = {row[0]: float(row[2]) for row in rows if row[0] in optimizers.__all__}
     assert "Muon, which iterates in bfloat16, within 0.03" in readme
     assert far.pop("muon") <= 0.03
+    assert "and Ultralytics' MuSGD" in readme
+    assert far.pop("musgd") <= 2e-15
     assert "within 2e-15 after each of 200 updates" in readme
     assert max(far.values()) <= 2e-15
     listed = re.search(r"torch's (SGD, .*?), every number", readme)

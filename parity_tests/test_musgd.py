@@ -1,30 +1,16 @@
-"""MuSGD against recordings of Ultralytics' own class, 12 updates each.
+"""MuSGD against recordings of Ultralytics' own class; what it computes with, and what it refuses."""
 
-``data/musgd_{version}.npz`` were made with the class of that release of ultralytics, on seeded
-gradients, and hold those, rates, momenta, the parameters after each update and the last buffers;
-``_float32`` ones with the class's cast to bfloat16 switched off. Keys and versions are in ``meta``.
-"""
-
-import functools
-import json
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from conftest import DATA
+from musgd_recordings import RECORDINGS, broken, distances, far, optimizer_of
 
 from jaxsched import Recipe, optimizers
 from jaxsched.optimizers import _musgd
-from jaxsched.schedules import table
 
-FLOAT32_BOUND = 8 * 2**-23  # of the largest entry, as for all rules
-ITERATION_BOUND = 1e-5  # with the iteration in float32: two orders of summation, 12 updates
-BFLOAT16_BOUND = 0.15  # of the rates of Muon summed up, as for Muon
-
-VERSIONS = ("8.4.190", "8.4.0")
 LAYOUTS = ("flax", "torch")
 
 
@@ -32,105 +18,19 @@ def exactly(sentence):
     return f"^{re.escape(sentence)}$"
 
 
-@functools.cache
-def recording(version, dtype):
-    suffix = {"bfloat16": "", "float32": "_float32"}[dtype]
-    with np.load(DATA / f"musgd_{version}{suffix}.npz", allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    return arrays, json.loads(str(arrays.pop("meta")))
+RUNS = [*((*recorded, "flax") for recorded in RECORDINGS), ("8.4.190", "float32", "torch")]
 
 
-def placed(array, layout):
-    """torch's array in a layout: OIHW as HWIO, a matrix transposed."""
-    last = (*range(2, array.ndim), 1, 0)
-    return array.transpose(last) if layout == "flax" and array.ndim > 1 else array
-
-
-def leaves(arrays, prefix, layout):
-    return {
-        name.removeprefix(prefix): placed(array, layout)
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
-
-
-def optimizer_of(version, dtype, layout="flax", **changed):
-    """The recipe of a recording: its rates are those of the parameters with Muon and of the others."""
-    arrays, meta = recording(version, dtype)
-    shared = {"nesterov": meta["nesterov"], "layout": layout, "iteration_dtype": dtype}
-    shared |= {"momentum": table(arrays["momenta"])}
-    muon = {"use_muon": True, "muon": meta["muon"], "sgd": meta["sgd"]}
-    muon |= {"weight_decay": meta["weight_decay"], **changed}
-    groups = {
-        "muon": {"learning_rate": table(arrays["rates"][:, 0]), **shared, **muon},
-        "rest": {"learning_rate": table(arrays["rates"][:, 1]), **shared},
-    }
-    names = leaves(arrays, "p0/", layout)
-    labels = {name: "muon" if name in meta["muon_parameters"] else "rest" for name in names}
-    return Recipe(groups, optimizers.musgd).optimizer(labels)
-
-
-def updated(tx, version, dtype, layout, *, eagerly=False):
-    """Yield the parameters and the state after each update on the recording's gradients."""
-    arrays, _ = recording(version, dtype)
-    params = jax.tree.map(jnp.asarray, leaves(arrays, "p0/", layout))
-    state, step = tx.init(params), tx.update if eagerly else jax.jit(tx.update)
-    for i in range(len(arrays["rates"])):
-        updates, state = step(leaves(arrays, f"g/{i}/", layout), state, params)
-        params = optax.apply_updates(params, updates)
-        yield params, state
-
-
-def far(mine, theirs):
-    return float(np.abs(np.asarray(mine, np.float64) - theirs).max())
-
-
-def relative(mine, theirs):
-    return far(mine, theirs) / np.abs(theirs).max()
-
-
-def broken(tx, version, dtype, layout, *, eagerly=False):
-    """Return the first bound that a run breaks, None where it breaks none."""
-    arrays, meta = recording(version, dtype)
-    path = np.cumsum(arrays["rates"][:, 0] * meta["muon"])
-    bounds = ITERATION_BOUND + 0 * path if dtype == "float32" else BFLOAT16_BOUND * path
-    end = None
-    for i, (params, state) in enumerate(updated(tx, version, dtype, layout, eagerly=eagerly)):
-        end = state
-        for name, p in leaves(arrays, f"p/{i}/", layout).items():
-            is_muon = name in meta["muon_parameters"]
-            distance = far(params[name], p) if is_muon else relative(params[name], p)
-            bound = bounds[i] if is_muon else FLOAT32_BOUND
-            if not distance <= bound:
-                return f"{name} at update {i}: {distance:.3g} of {bound:.3g}"
-    trees = end.inner.inner_states["muon"].inner_state.trees
-    for name, buffer in leaves(arrays, "buffer/", layout).items():
-        distance = relative(trees["momentum_buffer"][name], buffer)
-        if not distance <= FLOAT32_BOUND:
-            return f"momentum_buffer of {name}: {distance:.3g}"
-    for name, buffer in leaves(arrays, "buffer_sgd/", layout).items():
-        distance = far(trees["momentum_buffer_SGD"][name], buffer)
-        # The decay goes through this buffer: λ of a parameter's distance, summed up by momentum.
-        bound = bounds[-1] * meta["weight_decay"] * 10 + FLOAT32_BOUND * np.abs(buffer).max()
-        if not distance <= bound:
-            return f"momentum_buffer_SGD of {name}: {distance:.3g}"
-    return None
-
-
-RECORDINGS = [
-    *((version, dtype, "flax") for version in VERSIONS for dtype in ("bfloat16", "float32")),
-    ("8.4.190", "float32", "torch"),
-]
-
-
-@pytest.mark.parametrize(("version", "dtype", "layout"), RECORDINGS)
+@pytest.mark.parametrize(("version", "dtype", "layout"), RUNS)
 def test_recordings(version, dtype, layout):
-    assert broken(optimizer_of(version, dtype, layout), version, dtype, layout) is None
+    tx = optimizer_of(version, dtype, layout)
+    assert broken(distances(tx, version, dtype, layout), dtype) == {}
 
 
 def test_the_float64_mode_keeps_float32_parameters():
     with jax.enable_x64(True):
-        assert broken(optimizer_of("8.4.190", "float32"), "8.4.190", "float32", "flax") is None
+        tx = optimizer_of("8.4.190", "float32")
+        assert broken(distances(tx, "8.4.190", "float32"), "float32") == {}
 
 
 # --- planted mistakes, each caught by a recording ---
@@ -188,6 +88,7 @@ _musgd_orthogonalize, _musgd_scalars = _musgd.orthogonalize, _musgd._muon_scalar
 
 PLANTED = {
     "nothing": (None, None),
+    "no transpose where rows exceed columns": ("orthogonalize", never_transposed),
     "no scale": ("scale", lambda shape: 1.0),
     "the scale of Flax's shape": ("torch_shape", lambda shape: shape),
     "SGD before Muon": ("_muon_leaf", sgd_first),
@@ -200,6 +101,10 @@ PLANTED = {
 }
 
 
+# The second computes the same, of larger products; the test of the products sees it.
+UNSEEN = ("nothing", "no transpose where rows exceed columns")
+
+
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_planted_mistake_is_caught(mistake, monkeypatch):
     name, change = PLANTED[mistake]
@@ -207,8 +112,8 @@ def test_a_planted_mistake_is_caught(mistake, monkeypatch):
         monkeypatch.setattr(_musgd, name, change)
     changed = change if isinstance(change, dict) else {}
     tx = optimizer_of("8.4.190", "float32", **changed)
-    found = broken(tx, "8.4.190", "float32", "flax", eagerly=True)  # a jitted leaf is cached
-    assert (found is None) == (mistake == "nothing"), found
+    found = distances(tx, "8.4.190", "float32", eagerly=True)  # a jitted leaf is cached
+    assert (broken(found, "float32") == {}) == (mistake in UNSEEN), found
 
 
 # --- the products ---
@@ -255,15 +160,14 @@ def test_products_are_of_the_smaller_side_and_nothing_is_transposed(rule, layout
 
 
 def test_no_transpose_where_rows_exceed_columns_is_caught(monkeypatch):
-    """By its products alone: what it computes is the same, of other roundings."""
+    """By its products alone: what it computes is the same but for roundings."""
     monkeypatch.setattr(_musgd, "orthogonalize", never_transposed)
-    jax.clear_caches()  # of the leaves that the right iteration has been traced for
+    true_leaf = _musgd._muon_leaf
+    # Another function, so that no leaf that has been traced is taken for its own.
+    monkeypatch.setattr(_musgd, "_muon_leaf", lambda *leaves, **how: true_leaf(*leaves, **how))
     params, lowered = lowered_update("musgd", "flax")
-    jax.clear_caches()
     assert {(4, 4), (10, 10)} <= smallest_products(params) - products(lowered)
     assert "stablehlo.transpose" in lowered.as_text()
-    tx = optimizer_of("8.4.190", "float32")
-    assert broken(tx, "8.4.190", "float32", "flax", eagerly=True) is None
 
 
 # --- layouts ---

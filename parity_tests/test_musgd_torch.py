@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
+from musgd_recordings import ITERATION_BOUND, VERSIONS, far, leaves, recording  # noqa: E402
 from musgd_torch import MuSGD  # noqa: E402
 from optimizer_settings import DECAY, MOMENTUM, our_run, problem, relative  # noqa: E402
-from test_musgd import ITERATION_BOUND, VERSIONS, far, leaves, recording  # noqa: E402
 
 from jaxsched import Recipe, compare, optimizers  # noqa: E402
 from jaxsched.schedules import table  # noqa: E402

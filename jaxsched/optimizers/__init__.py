@@ -12,7 +12,12 @@ Two switches mean the same in all that have them: ``maximize`` ascends, with -g 
 without ``params``; ASGD, NAdam and Adafactor need ``params`` always.
 
 All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and again, which no
-transformation of gradients can; and ``SparseAdam``, for JAX has no sparse gradients.
+transformation of gradients can; and ``SparseAdam``, for JAX has no sparse gradients. And one of
+Ultralytics', ``musgd``.
+
+``muon`` and ``musgd`` read a parameter as torch's matrix, of outputs by inputs. ``layout="flax"`` takes
+the last dimension for the outputs, ``"torch"`` the first; leaves called ``embedding`` have torch's
+layout in both. No transposed copy is made.
 
 Complex parameters are refused. Inside ``optax.contrib.split_real_and_imaginary`` they are what
 torch makes of them, two real ones; JAX's gradient of one is the conjugate of torch's.

@@ -1,0 +1,137 @@
+"""Recordings of Ultralytics' MuSGD, and the distances of ours from them.
+
+``data/musgd_{version}.npz`` were made with the class of that release of ultralytics: 12 updates on
+seeded gradients. They hold those, rates, momenta, the parameters after each update and the last
+buffers; ``_float32`` ones with the class's cast to bfloat16 switched off. ``meta`` has arguments and
+versions.
+"""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxsched import Recipe, optimizers
+from jaxsched.schedules import table
+
+DATA = Path(__file__).parent / "data"
+VERSIONS = ("8.4.190", "8.4.0")
+RECORDINGS = [(version, dtype) for version in VERSIONS for dtype in ("bfloat16", "float32")]
+
+FLOAT32_BOUND = 8 * 2**-23  # of the largest entry, as for all rules
+ITERATION_BOUND = 1e-5  # with the iteration in float32: sums in two orders, over 12 updates
+BFLOAT16_BOUND = 0.15  # of Muon's rates summed up, as for Muon
+
+_EXACT = {"others": FLOAT32_BOUND, "buffer": FLOAT32_BOUND}
+BOUNDS = {
+    # λ times a parameter's distance goes into SGD's buffer.
+    "bfloat16": {**_EXACT, "share": BFLOAT16_BOUND, "sgd share": BFLOAT16_BOUND},
+    "float32": {**_EXACT, "parameters": ITERATION_BOUND, "sgd buffer": ITERATION_BOUND},
+}
+"""What each of ``distances`` may be, by the dtype of the iteration."""
+
+
+@functools.cache
+def recording(version: str, dtype: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a recording, and its ``meta``."""
+    suffix = {"bfloat16": "", "float32": "_float32"}[dtype]
+    with np.load(DATA / f"musgd_{version}{suffix}.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return arrays, json.loads(str(arrays.pop("meta")))
+
+
+def leaves(arrays: dict[str, np.ndarray], prefix: str, layout: str) -> dict[str, np.ndarray]:
+    """The arrays of a prefix, by leaf: in Flax's layout OIHW as HWIO, a matrix transposed."""
+
+    def placed(array: np.ndarray) -> np.ndarray:
+        last = (*range(2, array.ndim), 1, 0)
+        return array.transpose(last) if layout == "flax" and array.ndim > 1 else array
+
+    return {
+        name.removeprefix(prefix): placed(array)
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def optimizer_of(
+    version: str, dtype: str, layout: str = "flax", **changed: Any
+) -> optax.GradientTransformation:
+    """A recording's optimizer, with other arguments of its group with Muon."""
+    arrays, meta = recording(version, dtype)
+    shared = {"nesterov": meta["nesterov"], "layout": layout, "iteration_dtype": dtype}
+    shared |= {"momentum": table(arrays["momenta"])}
+    muon = {"use_muon": True, "muon": meta["muon"], "sgd": meta["sgd"]}
+    muon |= {"weight_decay": meta["weight_decay"], **changed}
+    rates = map(table, arrays["rates"].T)
+    groups = {
+        label: {"learning_rate": rate, **shared, **more}
+        for label, rate, more in zip(("muon", "rest"), rates, (muon, {}), strict=True)
+    }
+    names = leaves(arrays, "p0/", layout)
+    labels = {name: "muon" if name in meta["muon_parameters"] else "rest" for name in names}
+    return Recipe(groups, optimizers.musgd).optimizer(labels)
+
+
+def updated(
+    tx: optax.GradientTransformation, version: str, dtype: str, layout: str, *, eagerly: bool
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the parameters and the state after each update on the recording's gradients."""
+    arrays, _ = recording(version, dtype)
+    params: Any = jax.tree.map(jnp.asarray, leaves(arrays, "p0/", layout))
+    state, step = tx.init(params), tx.update if eagerly else jax.jit(tx.update)
+    for i in range(len(arrays["rates"])):
+        updates, state = step(leaves(arrays, f"g/{i}/", layout), state, params)
+        params = optax.apply_updates(params, updates)
+        yield params, state
+
+
+def far(mine: Any, theirs: Any) -> float:
+    """The largest difference of an entry."""
+    return float(np.abs(np.asarray(mine, np.float64) - np.asarray(theirs)).max())
+
+
+def distances(
+    tx: optax.GradientTransformation,
+    version: str,
+    dtype: str,
+    layout: str = "flax",
+    *,
+    eagerly: bool = False,
+) -> dict[str, float]:
+    """How far a run on a recording's gradients is from it.
+
+    ``others``, of parameters without Muon, and ``buffer``, Muon's: relative to the largest entry.
+    ``parameters``, those with Muon, and ``sgd buffer``, theirs: absolute; ``share``, ``sgd share``: of
+    Muon's rates summed up to the update.
+    """
+    arrays, meta = recording(version, dtype)
+    path = np.cumsum(arrays["rates"][:, 0] * meta["muon"])
+    rows: dict[str, list[float]] = {name: [] for name in ("others", "parameters", "share")}
+    state: Any = None
+    for i, (params, state) in enumerate(updated(tx, version, dtype, layout, eagerly=eagerly)):  # noqa: B007
+        for name, p in leaves(arrays, f"p/{i}/", layout).items():
+            distance = far(params[name], p)
+            if name in meta["muon_parameters"]:
+                rows["parameters"].append(distance)
+                rows["share"].append(distance / path[i])
+            else:
+                rows["others"].append(distance / np.abs(p).max())
+    trees = state.inner.inner_states["muon"].inner_state.trees
+    buffers = leaves(arrays, "buffer/", layout), leaves(arrays, "buffer_sgd/", layout)
+    mine = trees["momentum_buffer"], trees["momentum_buffer_SGD"]
+    rows["buffer"] = [far(mine[0][k], b) / np.abs(b).max() for k, b in buffers[0].items()]
+    rows["sgd buffer"] = [far(mine[1][k], b) for k, b in buffers[1].items()]
+    rows["sgd share"] = [distance / path[-1] for distance in rows["sgd buffer"]]
+    return {name: float(np.max(row)) for name, row in rows.items()}  # NaN stays
+
+
+def broken(found: dict[str, float], dtype: str) -> dict[str, float]:
+    """The distances that are above their bounds."""
+    return {name: found[name] for name, most in BOUNDS[dtype].items() if not found[name] <= most}
