@@ -67,6 +67,7 @@ def muon(
     runs). ``optax.contrib.muon`` iterates in the gradient's dtype, corrects its momentum's bias, and
     takes other parameters too.
 
+    >>> import jax.numpy as jnp
     >>> tx, params = muon(0.5, weight_decay=0.0), jnp.ones((2, 1))
     >>> tx.update(params, tx.init(params), params)[0].shape
     (2, 1)
