@@ -3,12 +3,12 @@
 ``param_groups.by_leaf_name`` finds the same without Flax, but for a ``scale`` of no norm.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import jax
 
-from jaxsched.param_groups import Path, by_rule, is_undecayed_name
+from jaxsched.param_groups import Path, by_rule, is_undecayed_name, muon_labels
 
 try:
     from flax import linen as nn
@@ -18,12 +18,15 @@ except ModuleNotFoundError as _error:
         "jaxsched.flax needs Flax: pip install 'jaxsched[train]'", name="flax"
     ) from _error
 
-__all__ = ["NORMS", "by_decay", "by_module"]
+__all__ = ["NORMS", "by_decay", "by_module", "by_muon"]
 
 NORMS = (  # normalisation layers; a subclass counts as one
     *(nnx.BatchNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.LayerNorm, nnx.RMSNorm),
     *(nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm),
 )
+
+TRANSPOSED = (nnx.ConvTranspose, nn.ConvTranspose)
+GENERAL = (nnx.LinearGeneral, nn.DenseGeneral)  # attention is built of them
 
 
 def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -93,6 +96,65 @@ def by_decay(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
         return "no_decay" if is_undecayed else "decay"
 
     return by_rule(label)(params)
+
+
+def by_muon(
+    module: nnx.Module | nn.Module,
+    *args: Any,
+    head: str | Callable[[Path], bool] | None = None,
+    dimensions: Container[int] = (2, 4),
+    others: Mapping[str, str] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Ultralytics' groups for MuSGD: ``param_groups.by_muon``, by module.
+
+    It knows what that rule can only guess at: a norm's ``scale``; a transposed convolution, which
+    is ``"muon"`` with ``transpose_kernel=True``, for then its last dimension is torch's first, and
+    refused without; a kernel of ``DenseGeneral``, ``LinearGeneral`` and so of attention, which is
+    refused unless it has 2 dimensions; and a convolution of 1 or 3 dimensions, which is
+    ``"weight"``, as in torch.
+
+    Args:
+      module: an ``nnx.Module``, or a Linen module.
+      *args: sample inputs of a Linen module, as in ``by_module``.
+      head: which parameters train at three times the rate, as in ``param_groups.by_muon``.
+      dimensions: as there.
+      others: as there.
+      **kwargs: what else a Linen module's call needs.
+
+    Returns:
+      A tree of labels for ``recipe.optimizer``.
+
+    Raises:
+      ValueError: ``module`` is neither; ``args`` are given with an ``nnx.Module``; a parameter's
+        dimensions are not torch's.
+
+    Source: ``BaseTrainer.build_optimizer`` of Ultralytics 8.4.190.
+
+    >>> block = nn.Sequential([nn.Dense(1), nn.LayerNorm()])
+    >>> by_muon(block, jax.numpy.ones((1, 1)), head="^layers_1/")
+    {'layers_0': {'bias': 'bias', 'kernel': 'muon'}, 'layers_1': {'bias': 'bias_head', 'scale': 'norm_head'}}
+    """
+    modules, params = _modules_and_params(module, args, kwargs)
+    owners = {tuple(map(str, path)): part for path, part in modules}
+
+    def is_norm(path: Path) -> bool:
+        return path[-1] == "scale" and isinstance(owners.get(path[:-1]), NORMS)
+
+    def unlike_torch(path: Path, ndim: int) -> str | None:
+        owner = owners.get(path[:-1])
+        if isinstance(owner, TRANSPOSED) and path[-1] == "kernel":
+            if getattr(owner, "transpose_kernel", False):
+                return None
+            return (
+                "of a transposed convolution, whose first dimension is the input in torch. Build it "
+                "with transpose_kernel=True."
+            )
+        if isinstance(owner, GENERAL) and ndim > (2 if path[-1] == "kernel" else 1):
+            return f"of {ndim} dimensions, where attention's in torch has fewer."
+        return None
+
+    return muon_labels(head, dimensions, others, is_norm, unlike_torch)(params)
 
 
 def _modules_and_params(

@@ -8,9 +8,9 @@ of ``params`` that returns one.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Protocol, TypeAlias, Union
+from typing import Any, ClassVar, Protocol, TypeAlias, Union, cast
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "by_dotted_name",
     "by_layer",
     "by_leaf_name",
+    "by_muon",
     "by_pattern",
     "by_rule",
     "fit",
@@ -166,6 +167,107 @@ def by_leaf_name(params: Any) -> Any:
         return None if name is None else {"bias": "bias", "scale": "norm"}.get(name, "weight")
 
     return by_rule(rule)(params)
+
+
+def by_muon(
+    *,
+    head: str | Callable[[Path], bool] | None = None,
+    dimensions: Container[int] = (2, 4),
+    others: Mapping[str, str] | None = None,
+) -> LabelFunction:
+    """Ultralytics' groups for MuSGD, from each leaf's path and number of dimensions.
+
+    A leaf of 2 or 4 dimensions goes to ``"muon"``; of the rest, those with ``bias`` in their path to
+    ``"bias"``, a ``scale`` and ``logit_scale`` to ``"norm"``, all else to ``"weight"``. Those of the
+    head, which train at three times the rate, have ``_head`` after it: ``"muon_head"``.
+
+    The number of dimensions must be that of torch's parameter. Flax's attention and ``DenseGeneral``
+    have kernels of 3 and biases of 2 where torch has 2 and 1, which as Muon's matrix are another:
+    a ``kernel`` of 3 or a ``bias`` of 2 and more dimensions is refused, unless ``others`` labels it. So is a
+    kernel below a ``ConvTranspose…``, whose first dimension is the input in torch: build it with
+    ``transpose_kernel=True``, and label it ``"muon"`` in ``others``. In a tree with other names one
+    cannot tell; ``jaxsched.flax.by_muon`` knows the module.
+
+    Args:
+      head: a regular expression, searched for in ``"head/kernel"``, or a function of the path.
+        Ultralytics 8.4.113 and later: the last module's ``cv3`` and ``one2one_cv3``, and
+        ``proto.semseg`` or ``SemanticSegment`` in the name.
+      dimensions: those of ``"muon"``; ``range(2, 9)`` before 8.4.108.
+      others: from a regular expression to the label of leaves whose dimensions are not torch's; the
+        first counts. A 1-D convolution's kernel is ``"weight"``.
+
+    Raises:
+      ValueError: on being called, where a leaf's dimensions are not torch's.
+
+    Source: ``BaseTrainer.build_optimizer`` of Ultralytics 8.4.190.
+
+    >>> params = {"cv3": {"kernel": jax.numpy.ones((1, 1, 2, 2)), "bias": jax.numpy.ones(2)}}
+    >>> by_muon(head="^cv3/")(params)
+    {'cv3': {'bias': 'bias_head', 'kernel': 'muon_head'}}
+    """
+    return muon_labels(
+        head, dimensions, others, lambda path: path[-1:] == ("scale",), _unlike_torch
+    )
+
+
+def muon_labels(
+    head: str | Callable[[Path], bool] | None,
+    dimensions: Container[int],
+    others: Mapping[str, str] | None,
+    is_norm: Callable[[Path], bool],
+    unlike_torch: Callable[[Path, int], str | None],
+) -> LabelFunction:
+    """Return ``by_muon``'s labels, given which leaves are a norm's and what is unlike torch's."""
+    compiled = [(re.compile(pattern), label) for pattern, label in (others or {}).items()]
+    in_head = re.compile(head).search if isinstance(head, str) else None
+
+    def label(path: Path, ndim: int) -> str:
+        name = "/".join(path)
+        given = next((label for pattern, label in compiled if pattern.search(name)), None)
+        if given is None and (reason := unlike_torch(path, ndim)):
+            raise ValueError(
+                f"parameters of by_muon must have torch's dimensions, got {name or 'an array'}, {reason} "
+                f"Label it in others: {{{name!r}: {'bias' if 'bias' in name else 'weight'!r}}}, say."
+            )
+        kind = given or (
+            "muon"
+            if ndim in dimensions
+            else "bias"
+            if "bias" in name
+            else "norm"
+            if "logit_scale" in name or is_norm(path)
+            else "weight"
+        )
+        if kind == FROZEN or head is None:
+            return kind
+        is_head = in_head(name) if in_head else cast(Callable[[Path], bool], head)(path)
+        return f"{kind}_head" if is_head else kind
+
+    def labels(params: Any) -> Any:
+        flat = jax.tree_util.tree_flatten_with_path(params)[0]
+        found = [label(_named(leaf_path(keys)), len(np.shape(leaf))) for keys, leaf in flat]
+        return _tree(params, found)
+
+    return labels
+
+
+def _named(path: Path) -> Path:
+    """Return a path up to the last name that is no number."""
+    while path and path[-1].isdigit():
+        path = path[:-1]
+    return path
+
+
+def _unlike_torch(path: Path, ndim: int) -> str | None:
+    """Say why a leaf's dimensions may not be torch's; None where nothing speaks against it."""
+    leaf = path[-1] if path else ""
+    if leaf == "kernel" and ndim == 3:
+        return "a kernel of 3 dimensions, as attention has where torch has 2."
+    if leaf == "bias" and ndim > 1:
+        return f"a bias of {ndim} dimensions, where torch has 1."
+    if leaf == "kernel" and any(name.startswith("ConvTranspose") for name in path):
+        return "a transposed convolution's, whose first dimension is the input in torch."
+    return None
 
 
 def by_dotted_name(params: Any) -> Any:

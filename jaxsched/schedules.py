@@ -50,6 +50,7 @@ __all__ = [
     "cosine_warmup_with_min_lr",
     "cosine_with_restarts",
     "cosine_with_warmup",
+    "hold",
     "inverse_sqrt",
     "lagged",
     "linear",
@@ -273,6 +274,33 @@ def override(
         return jnp.where(is_there, there(integer(at)), inner(count))
 
     return Schedule(override, locals(), formula)
+
+
+def hold(schedule: ScheduleLike, *, at: ArrayLike, until: ArrayLike | None = None) -> Schedule:
+    r"""``schedule``, kept at its value at one count until another.
+
+    .. math:: s(c) = \mathrm{schedule}(\mathrm{at}) \text{ if } \mathrm{at} \le c < \mathrm{until},
+              \text{ else } \mathrm{schedule}(c)
+
+    Args:
+      schedule: a schedule.
+      at: the count whose value is kept.
+      until: the first count of which the value is the schedule's own again; none if None.
+
+    Source: a warm-up that ends before its last value, as in Ultralytics 8.4.103 to 8.4.182.
+
+    >>> [float(hold(lambda c: c, at=1, until=3)(c)) for c in range(5)]
+    [0.0, 1.0, 1.0, 3.0, 4.0]
+    """
+    at, until, inner = freeze(at), freeze(until), _schedule.float64_formula(schedule)
+
+    def formula(count: Any) -> Any:
+        is_held = as_float64(count) >= as_float64(at)
+        if until is not None:
+            is_held &= as_float64(count) < as_float64(until)
+        return inner(jnp.where(is_held, integer(at), integer(count)))
+
+    return Schedule(hold, locals(), formula)
 
 
 def warmup(

@@ -270,11 +270,12 @@ ERRORS = {
     ),
     "version-ultralytics": (
         lambda: ultralytics(**SIZE, version="9"),
-        "version must be one of 8.0.227, 8.1.24, 8.3.250, 8.4.0, 8.4.190, got '9'",
+        "version must be a release from 8.0.227 on, the last of each minor version being 8.0.239, "
+        "8.1.47, 8.2.103, 8.3.253, 8.4.190, got '9'. Take the nearest of them.",
     ),
     "optimizer": (
         lambda: yolov5(**SIZE, optimizer="Lion"),
-        "optimizer must be one of SGD, Adam, AdamW, got 'Lion'",
+        "optimizer must be one of SGD, Adam, AdamW, RMSProp, got 'Lion'",
     ),
     "typo": (
         lambda: yolov5(**SIZE, hyp={"warmup_epoch": 3}),
@@ -342,18 +343,35 @@ ERRORS = {
         "hyp must be a mapping or the path of a YAML file, got [1].",
     ),
     "musgd": (
-        lambda: ultralytics(**SIZE, optimizer="auto", classes=80, images=100, version="8.4.0"),
-        'optimizer="auto" must not lead to MuSGD, which is not built yet, got version 8.4.0 with '
-        "10 iterations. Name the optimizer.",
+        lambda: ultralytics(**SIZE, optimizer="MuSGD", version="8.3.250"),
+        "MuSGD must go with a version from 8.4.0 on, got '8.3.250'.",
     ),
-    "musgd-named": (
-        lambda: ultralytics(**SIZE, optimizer="MuSGD"),
-        "optimizer must be one of SGD, Adam, AdamW, auto, got 'MuSGD'",
+    "musgd-ratios": (
+        lambda: ultralytics(**SIZE, optimizer="MuSGD", version="8.4.5"),
+        "MuSGD of 8.4.5 must go with images, for its ratios follow the run's iterations, got "
+        "images=None. Pass the number of training images.",
+    ),
+    "optimizer-ultralytics": (
+        lambda: ultralytics(**SIZE, optimizer="Lion"),
+        "optimizer must be one of SGD, MuSGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSProp, auto, "
+        "got 'Lion'",
+    ),
+    "version-type": (
+        lambda: ultralytics(**SIZE, version=8.4),
+        "version must be a release such as '8.4.190', got 8.4.",
     ),
 }
 
 
-OF_ANOTHER_TYPE = ("text", "kind", "kind-bool", "batch-bool", "switch", "float-count")
+OF_ANOTHER_TYPE = (
+    "version-type",
+    "text",
+    "kind",
+    "kind-bool",
+    "batch-bool",
+    "switch",
+    "float-count",
+)
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -470,6 +488,20 @@ def test_a_wrong_port_is_caught(name):
     recipe = yolov5(**right)
     port = WRONG_PORTS.get(name, lambda r: r)(recipe).trace(len(reference))
     assert bool(jaxsched.compare(port, reference)) == (name is None)
+
+
+def test_rmsprop_of_yolov5_warms_up_its_momentum():
+    """torch's group has a ``momentum``, which is all that the original asks for."""
+    reference = original_rules.run("yolov5", "7.0", **PORT)  # with SGD, whose group has it too
+    recipe = yolov5(**PORT, optimizer="RMSProp")
+    trace = recipe.trace(len(reference))
+    assert recipe.update_rule is optimizers.rmsprop
+    for label, group in reference.groups.items():
+        for name, values in group.items():
+            np.testing.assert_array_equal(trace.groups[label][name], values.astype(np.float32))
+        assert trace.constants[label]["alpha"] == 0.99
+    adam = yolov5(**PORT, optimizer="Adam").trace(len(reference))
+    assert not np.array_equal(adam.groups["norm"]["b1"], trace.groups["norm"]["momentum"])
 
 
 def test_beta1_warmed_up_is_caught():

@@ -130,6 +130,8 @@ COMBINED = {
     "timm_wsd": schedules.timm_wsd(1.0, 9, 8, warmup_t=2),
     "shift": schedules.shift(LINE, -2),
     "override": schedules.override(LINE, schedules.constant(2.0), at=5),
+    "hold": schedules.hold(LINE, at=2, until=6),
+    "hold to the end": schedules.hold(LINE, at=6),
     "warmup": schedules.warmup(LINE, 7, start=0.5),
     "table that goes on": schedules.table([0.5, 0.25], then=LINE),
     "batch_ramp": schedules.batch_ramp(7, end=4.0, then=4),

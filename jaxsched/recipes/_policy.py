@@ -1,20 +1,34 @@
 """What YOLOv5's and Ultralytics' policies, and the article's simulation of one, have in common."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxsched import optimizers, schedules
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._validate import is_zero, require_bool, require_choice, require_count, require_run
+from jaxsched._trace import Groups
+from jaxsched._validate import is_zero, require_bool, require_count, require_run
 from jaxsched.lr_scheduler import lambda_lr
 
 UPDATE_RULES: Mapping[str, Callable[..., Any]] = {
     "SGD": optimizers.sgd,
     "Adam": optimizers.adam,
     "AdamW": optimizers.adamw,
+    "Adamax": optimizers.adamax,
+    "NAdam": optimizers.nadam,
+    "RAdam": optimizers.radam,
+    "RMSProp": optimizers.rmsprop,
+    "MuSGD": optimizers.musgd,
 }
+WITH_MOMENTUM = ("SGD", "RMSProp", "MuSGD")  # whose groups have it in torch, so it is warmed up
+
+LABELS = ("weight", "bias", "norm")
+MUON_LABELS = ("muon", "weight", "norm", "bias")
+HEAD_FACTOR = 3  # of the base rate, in MuSGD's groups of the head
 
 DEFAULTS = {
     "lr0": 0.01,
@@ -38,32 +52,39 @@ class Version:
         resumed process repeats the rate of its predecessor's last epoch.
       drops: pending gradients are dropped at an epoch's start.
       warmup_floor: iterations that a warm-up lasts at least.
-      short_runs: the warm-up is no longer than the run without its last epoch, and the
-        accumulation ramps to an integer that the run can reach.
+      short_warmup: the warm-up is no longer than the run without its last epoch.
+      open_warmup: the warm-up writes its last values an iteration before its end, and these stay:
+        the momentum, the batches of an update, and the rate to the end of the epoch.
+      caps_batches: after the ramp an update has no more batches than the run.
+      whole_ramp: the batches of an update ramp to that integer.
       clip_norm: norm that all gradients together are clipped to.
-      bias_label: the group whose warm-up starts from the bias rate.
-      auto_short: the optimizer that "auto" takes for up to 10,000 iterations.
-      auto_long: the one that it takes for more.
+      bias_first: the warm-up takes the first group, weights in truth, for the biases.
+      auto: the optimizers that "auto" takes for up to 10,000 iterations, and for more.
+      musgd: the ratios ``muon`` and ``sgd`` of MuSGD for up to 10,000 iterations, and for more;
+        None where there is no MuSGD.
+      has_rmsprop: "RMSProp" is torch's; else it is SGD without Nesterov momentum.
     """
 
     lags: bool = True
     saves_first: bool = False
     drops: bool = True
     warmup_floor: int = 100
-    short_runs: bool = False
+    short_warmup: bool = False
+    open_warmup: bool = False
+    caps_batches: bool = False
+    whole_ramp: bool = False
     clip_norm: float | None = 10.0
-    bias_label: str = "bias"
-    auto_short: str = "AdamW"
-    auto_long: str = "SGD"
+    bias_first: bool = False
+    auto: tuple[str, str] = ("AdamW", "SGD")
+    musgd: tuple[tuple[float, float], tuple[float, float]] | None = None
+    has_rmsprop: bool = True
 
 
-def release_of(arguments: Mapping[str, Any], versions: Mapping[str, Version]) -> Version:
-    """Return the version that the arguments of a policy name, and refuse those it cannot take."""
+def require_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse what neither policy can take."""
     require_run(**{name: arguments[name] for name in ("epochs", "steps_per_epoch", "start_epoch")})
     require_count("batch_size", arguments["batch_size"], at_least=1)
     require_bool(**{name: arguments[name] for name in ("cos_lr", "resumed")})
-    require_choice("version", arguments["version"], versions)
-    return versions[arguments["version"]]
 
 
 def build(
@@ -75,31 +96,68 @@ def build(
     warmup: int,
     nbs: float,
     batches: int,
+    ratios: tuple[float, float] = (0.5, 0.5),
 ) -> Recipe:
     """Build the recipe of an original; ``origin`` are the policy and its arguments.
 
     ``hyp`` are its hyperparameters, the decay scaled, ``nbs`` is the nominal batch size, to which it
-    accumulates, and ``batches`` those of an update once the ramp is over.
+    accumulates, ``batches`` those of an update once the ramp is over, and ``ratios`` MuSGD's.
     """
     run = origin[1]
     epochs, steps_per_epoch = run["epochs"], run["steps_per_epoch"]
+    start = run["start_epoch"] * steps_per_epoch
     factor = (schedules.one_cycle if run["cos_lr"] else schedules.linear)(epochs, lrf=hyp["lrf"])
-    if release.lags:
-        rate = lagging_rate(hyp["lr0"], factor, warmup, run, saves_first=release.saves_first)
+
+    def rate(lr0: Any) -> Schedule:
+        if release.lags:
+            return lagging_rate(lr0, factor, warmup, run, saves_first=release.saves_first)
+        return schedules.per_epoch(lambda_lr(lr0, factor), steps_per_epoch)
+
+    rule, nesterov = optimizer, True
+    if optimizer == "RMSProp" and not release.has_rmsprop:
+        rule, nesterov = "SGD", False
+    is_muon = rule == "MuSGD"
+    build_groups = functools.partial(
+        groups,
+        hyp=hyp,
+        warmup=warmup,
+        optimizer=rule,
+        labels=MUON_LABELS if is_muon else LABELS,
+        nesterov=nesterov,
+        ratios=ratios,
+    )
+    bias_label = "weight" if release.bias_first else "bias"
+    if is_muon:
+        heads = build_groups(rate(hyp["lr0"] * HEAD_FACTOR), bias_label=bias_label)
+        # Of the groups of the heads and of the others, the heads' come first.
+        others = build_groups(rate(hyp["lr0"]), bias_label="" if release.bias_first else "bias")
+        made = {**others, **{f"{label}_head": group for label, group in heads.items()}}
     else:
-        rate = schedules.per_epoch(lambda_lr(hyp["lr0"], factor), steps_per_epoch)
-    ramp_end = nbs / run["batch_size"]
-    if release.short_runs:
-        ramp_end = batches = min(batches, steps_per_epoch * epochs)
+        made = build_groups(rate(hyp["lr0"]), bias_label=bias_label)
+
+    if release.caps_batches:
+        batches = min(batches, steps_per_epoch * epochs)
+    ramp_end = batches if release.whole_ramp else nbs / run["batch_size"]
+    last = warmup - 1
     ramp = schedules.batch_ramp(warmup, end=ramp_end, then=batches)
+    if release.open_warmup and warmup:
+        if run["resumed"] or start <= last:
+            made = held(made, last, until=(last // steps_per_epoch + 1) * steps_per_epoch)
+        # What the process that ran the warm-up goes on with; a later one has the nominal number.
+        stays = max(1.0, float(np.interp(last, [0, warmup], [1, ramp_end]).round()))
+        before = schedules.batch_ramp(warmup, end=ramp_end, then=stays)
+    else:
+        before = ramp
     drop = steps_per_epoch if release.drops else None
-    accumulation = optimizers.Accumulation(ramp, drop, last_update=-1)
-    start, updates = run["start_epoch"] * steps_per_epoch, 0
+    accumulation = optimizers.Accumulation(before, drop, last_update=-1)
+    updates = 0
     if run["resumed"] and start:
         updates = int(accumulation.simulate(0, start)["stepped"].sum())
+    if start > last:
+        accumulation = optimizers.Accumulation(ramp, drop, last_update=-1)
     return Recipe(
-        groups(rate, hyp, warmup, optimizer=optimizer, bias_label=release.bias_label),
-        UPDATE_RULES[optimizer],
+        made,
+        UPDATE_RULES[rule],
         clip_norm=release.clip_norm,
         accumulation=accumulation,
         ema=optimizers.EMA(updates=updates),
@@ -107,6 +165,18 @@ def build(
         length=epochs * steps_per_epoch,
         origin=origin,
     )
+
+
+def held(groups: Groups, last: int, *, until: int) -> dict[str, dict[str, Any]]:
+    """Keep what the warm-up wrote at its ``last`` iteration: the rate to ``until``."""
+    ends = {"learning_rate": until, "momentum": None}
+    return {
+        label: {
+            name: schedules.hold(value, at=last, until=ends[name]) if name in ends else value
+            for name, value in group.items()
+        }
+        for label, group in groups.items()
+    }
 
 
 def lagging_rate(
@@ -146,24 +216,33 @@ def groups(
     *,
     optimizer: str = "SGD",
     bias_label: str = "bias",
+    labels: Sequence[str] = LABELS,
+    nesterov: bool = True,
+    ratios: tuple[float, float] = (0.5, 0.5),
 ) -> dict[str, dict[str, Any]]:
-    """The three groups, warmed up toward ``rate``, which moves, in ``warmup`` iterations.
+    """The groups of an original, warmed up toward ``rate``, which moves, in ``warmup`` iterations.
 
     The rate's warm-up starts from ``warmup_bias_lr`` in the group ``bias_label`` and from 0 in the
-    others. ``momentum`` is SGD's after its warm-up, Adam's b1 all along. Only "weight" decays.
+    others. ``momentum`` is that after the warm-up where the optimizer's groups have a momentum, and
+    Adam's b1 all along. Only "weight" and "muon" decay.
     """
-    moment = {"b1": hyp["momentum"], "b2": 0.999}
-    if optimizer == "SGD":
+    moment: dict[str, Any] = {"b1": hyp["momentum"], "b2": 0.999}
+    if optimizer in WITH_MOMENTUM:
         after = schedules.constant(hyp["momentum"])
         momentum = schedules.warmup(after, warmup, start=hyp["warmup_momentum"])
-        moment = {"momentum": momentum, "nesterov": True}
+        moment = {"momentum": momentum}
+    if optimizer in ("SGD", "MuSGD"):
+        moment["nesterov"] = nesterov
+    if optimizer == "MuSGD":
+        moment |= {"muon": ratios[0], "sgd": ratios[1]}
     rising = schedules.warmup(rate, warmup, start=0.0)
     falling = schedules.warmup(rate, warmup, start=hyp["warmup_bias_lr"])
     return {
         label: {
             "learning_rate": falling if label == bias_label else rising,
-            "weight_decay": hyp["weight_decay"] if label == "weight" else 0.0,
+            "weight_decay": hyp["weight_decay"] if label in ("weight", "muon") else 0.0,
             **moment,
+            **({"use_muon": label == "muon"} if optimizer == "MuSGD" else {}),
         }
-        for label in ("weight", "bias", "norm")
+        for label in labels
     }

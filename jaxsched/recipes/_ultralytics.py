@@ -16,15 +16,76 @@ P = ParamSpec("P")
 ARGUMENTS = dict(epochs="epochs", batch_size="batch", optimizer="optimizer", cos_lr="cos_lr")
 """Arguments of ``ultralytics`` that ``args`` may hold too, and their keys there."""
 
-_NO_LAG = functools.partial(policy.Version, lags=False, drops=False)
-VERSIONS = {
-    "8.0.227": policy.Version(),
-    "8.1.24": policy.Version(saves_first=True),
-    "8.3.250": _NO_LAG(),
-    # That release put the weights first and went on warming up group 0 as the biases.
-    "8.4.0": _NO_LAG(bias_label="weight", auto_short="MuSGD"),
-    "8.4.190": _NO_LAG(warmup_floor=0, short_runs=True, auto_long="MuSGD"),
+OPTIMIZERS = ("SGD", "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSProp", "auto")
+
+Release = tuple[int, int, int]
+
+LONG_RUN = 10_000  # iterations; "auto" and MuSGD's ratios change above
+CHANGES: dict[Release, dict[str, Any]] = {
+    (8, 0, 227): {},
+    (8, 0, 228): {"saves_first": True},
+    (8, 1, 42): {"lags": False, "saves_first": False},
+    (8, 2, 8): {"drops": False},
+    (8, 4, 0): {
+        # That release put the weights first and went on warming up group 0 as the biases.
+        "bias_first": True,
+        "auto": ("MuSGD", "SGD"),
+        "musgd": ((0.5, 0.5), (0.5, 0.5)),
+        "has_rmsprop": False,
+    },
+    (8, 4, 3): {
+        "bias_first": False,
+        "auto": ("MuSGD", "MuSGD"),
+        "musgd": ((0.1, 1.0), (0.5, 0.5)),
+    },
+    (8, 4, 4): {"musgd": ((0.5, 0.5), (0.1, 1.0))},
+    (8, 4, 8): {"auto": ("AdamW", "MuSGD"), "musgd": ((0.2, 1.0), (0.2, 1.0))},
+    (8, 4, 103): {"warmup_floor": 0, "short_warmup": True, "open_warmup": True},
+    (8, 4, 105): {"has_rmsprop": True},
+    (8, 4, 177): {"caps_batches": True},
+    (8, 4, 183): {"open_warmup": False, "whole_ramp": True},
 }
+"""The first release of each change, and the fields of ``policy.Version`` that it changed.
+
+A release has the changes up to its own. Read off the released wheels and runs of them.
+"""
+
+UNSETTLED: tuple[tuple[Release, Release], ...] = (((8, 2, 6), (8, 2, 8)),)
+"""Releases between which a change was made, in none of them: 8.2.7 was never published."""
+
+LAST = {(8, 0): 239, (8, 1): 47, (8, 2): 103, (8, 3): 253, (8, 4): 190}
+"""The last release of each minor version that was looked at."""
+
+
+def _version(text: Any) -> policy.Version:
+    """Return the version of a release, ``"8.3.143"``; refuse one that is not settled."""
+    if not isinstance(text, str):
+        raise TypeError(f"version must be a release such as '8.4.190', got {describe(text)}.")
+    parts = text.split(".")
+    is_release = len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts)
+    release = cast(Release, tuple(map(int, parts))) if is_release else (0, 0, 0)
+    last = LAST.get(release[:2], -1)
+    if release < min(CHANGES) or release[2] > last:
+        ends = ", ".join(f"{a}.{b}.{c}" for (a, b), c in LAST.items())
+        raise ValueError(
+            f"version must be a release from {_dotted(min(CHANGES))} on, the last of each minor "
+            f"version being {ends}, got {describe(text)}. Take the nearest of them."
+        )
+    for before, since in UNSETTLED:
+        if before < release < since:
+            raise ValueError(
+                f"version must be up to {_dotted(before)} or from {_dotted(since)} on, between "
+                f"which the rules changed, got {describe(text)}. Take the one that you compare with."
+            )
+    fields: dict[str, Any] = {}
+    for first, changes in CHANGES.items():
+        if first <= release:
+            fields |= changes
+    return policy.Version(**fields)
+
+
+def _dotted(release: Release) -> str:
+    return ".".join(map(str, release))
 
 
 def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
@@ -62,7 +123,7 @@ def ultralytics(
     resumed: bool = False,
     version: str = "8.4.190",
 ) -> Recipe:
-    r"""Ultralytics' run: three groups, warm-up, decay, accumulation, clip and average.
+    r"""Ultralytics' run: its groups, warm-up, decay, accumulation, clip and average.
 
     With i the iteration, n ``steps_per_epoch``, e = i // n and w the warm-up's iterations:
 
@@ -72,12 +133,16 @@ def ultralytics(
         \gamma_i &= \mathrm{lr0} f(e) && i > w \\
         \mu_i &= \operatorname{interp}(i, [0, w], [\mathrm{warmup\_momentum}, \mathrm{momentum}])
 
-    f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. What the
-    versions differ in is listed in ``_policy.Version``: 8.0.227 and 8.1.24 lag by an epoch after
-    the warm-up, as YOLOv5 does, and drop what is pending at an epoch's end; 8.4.0 warms
-    up the *weights* from ``warmup_bias_lr``. w is max(round(warmup_epochs n), 100), in
-    8.4.190 round(min(warmup_epochs, E - 1) n), and 0 turns it off. ``"weight"`` decays by
-    weight_decay · batch_size · a / nbs with a = max(round(nbs / batch_size), 1).
+    f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. w is
+    max(round(warmup_epochs n), 100), from 8.4.103 on round(min(warmup_epochs, E - 1) n), and 0 turns
+    it off. ``"weight"`` and ``"muon"`` decay by weight_decay · batch_size · a / nbs with
+    a = max(round(nbs / batch_size), 1). Versions are ranges of releases; what each changed is in
+    docs/policy.md: up to 8.1.41 rates lag by an epoch after the warm-up, as YOLOv5's do.
+
+    MuSGD has the groups ``"muon"``, ``"weight"``, ``"norm"``, ``"bias"``, and ``"muon_head"``,
+    ``"weight_head"``, ``"norm_head"``, ``"bias_head"`` at three times the rate; label the
+    parameters with ``jaxsched.flax.by_muon`` or ``param_groups.by_muon``. The other optimizers have
+    ``"weight"``, ``"bias"`` and ``"norm"``.
 
     **The loss that it expects** is the original's: the mean over the batch times ``batch_size``,
     the global one, on however many devices, for gradients are summed over the batches of an update.
@@ -89,22 +154,23 @@ def ultralytics(
       args: the original's settings, a mapping or a YAML file such as a run's own ``args.yaml``;
         what is missing has its default, what belongs to other parts is passed over. ``epochs``,
         ``batch``, ``optimizer`` and ``cos_lr`` in it stand for arguments that are not given here.
-      optimizer: "SGD" (with Nesterov), "Adam", "AdamW", or "auto", which chooses by the
-        run's iterations.
+      optimizer: "SGD" (with Nesterov), "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
+        "RMSProp", in any case, or "auto", which chooses by the run's iterations. "RMSProp" in 8.4.0
+        to 8.4.104 is SGD without Nesterov, for its name finds no class there.
       cos_lr: decays along a cosine in place of a line.
       classes: classes of the data set, for "auto".
-      images: training images of the data set, for "auto".
+      images: training images of the data set, for "auto", and for MuSGD in 8.4.3 to 8.4.7, whose
+        ratios follow the run's iterations.
       start_epoch: the epoch in which this process starts.
       resumed: whether it starts with its predecessor's optimizer and average.
-      version: "8.0.227", "8.1.24", "8.3.250", "8.4.0" or "8.4.190".
+      version: a release from "8.0.227" to "8.4.190".
 
     Returns:
-      A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``.
+      A recipe of these groups.
 
     Raises:
-      ValueError: a number out of range, an unknown key, optimizer or version, an
-        argument that ``args`` contradicts, or a run for which the version would take
-        MuSGD, which is not built yet.
+      ValueError: a number out of range, an unknown key or optimizer, a release that is not
+        settled, an argument that ``args`` contradicts, MuSGD where the release has none.
 
     Source: ``BaseTrainer`` of Ultralytics.
 
@@ -113,7 +179,8 @@ def ultralytics(
     0.009703
     """
     arguments = dict(locals())
-    release = policy.release_of(arguments, VERSIONS)
+    policy.require_arguments(arguments)
+    release = _version(version)
     read = settings.read("args", args)
     # "optimize" is a setting of the exporter, not a typo.
     settings.refuse_typos("args", read, [*ARGUMENTS.values(), "optimize"])
@@ -121,32 +188,38 @@ def ultralytics(
     arguments["args"] = dict(a)
     rule = "a whole number of at least 1"
     require("args['nbs']", a["nbs"], rule, lambda v: v >= 1 and v % 1 == 0)
+    for name, value in (("classes", classes), ("images", images)):
+        if value is not None:
+            require_count(name, value, at_least=1)
+    name = optimizer.lower() if isinstance(optimizer, str) else optimizer
+    optimizer = {known.lower(): known for known in OPTIMIZERS}.get(name, optimizer)
+    require_choice("optimizer", optimizer, OPTIMIZERS)
+
+    is_long: Any = None
+    if images is not None:
+        is_long = math.ceil(images / max(batch_size, a["nbs"])) * epochs > LONG_RUN
     if optimizer == "auto":
         if classes is None or images is None:
             raise ValueError(
                 'optimizer="auto" must go with classes and images, got '
                 f"classes={classes!r}, images={images!r}. Pass both, or name the optimizer."
             )
-        require_count("classes", classes, at_least=1)
-        require_count("images", images, at_least=1)
-        iterations = math.ceil(images / max(batch_size, a["nbs"])) * epochs
-        optimizer = release.auto_long if iterations > 10_000 else release.auto_short
-        if optimizer == "MuSGD":
-            raise ValueError(
-                'optimizer="auto" must not lead to MuSGD, which is not built yet, got version '
-                f"{version} with {iterations} iterations. Name the optimizer."
-            )
-        a["lr0"] = 0.01 if optimizer == "SGD" else round(0.002 * 5 / (4 + classes), 6)
+        optimizer = release.auto[is_long]
+        a["lr0"] = 0.01 if is_long else round(0.002 * 5 / (4 + classes), 6)
         a["warmup_bias_lr"] = 0.0  # whichever optimizer was chosen
         a["momentum"] = 0.9
-    require_choice("optimizer", optimizer, [*policy.UPDATE_RULES, "auto"])
+    ratios = (0.5, 0.5)
+    if optimizer == "MuSGD":
+        ratios = _ratios(release, version, is_long)
 
     warmup = 0
     if a["warmup_epochs"] > 0:
-        length = min(a["warmup_epochs"], epochs - 1) if release.short_runs else a["warmup_epochs"]
+        length = min(a["warmup_epochs"], epochs - 1) if release.short_warmup else a["warmup_epochs"]
         warmup = max(round(length * steps_per_epoch), release.warmup_floor)
-    if optimizer == "SGD" and warmup and (resumed or start_epoch * steps_per_epoch <= warmup):
-        # The warm-up leads to the given momentum, also where "auto" built SGD with another.
+    last = warmup - 1 if release.open_warmup else warmup
+    is_warmed = warmup > 0 and (resumed or start_epoch * steps_per_epoch <= last)
+    if optimizer in policy.WITH_MOMENTUM and is_warmed:
+        # The warm-up leads to the given momentum, also where "auto" built with another.
         a["momentum"] = arguments["args"]["momentum"]
     batches = max(round(a["nbs"] / batch_size), 1)
     a["weight_decay"] = a["weight_decay"] * batch_size * batches / a["nbs"]
@@ -158,4 +231,18 @@ def ultralytics(
         warmup=warmup,
         nbs=a["nbs"],
         batches=batches,
+        ratios=ratios,
     )
+
+
+def _ratios(release: policy.Version, version: str, is_long: bool | None) -> tuple[float, float]:
+    """Return the factors of MuSGD's two moves."""
+    if release.musgd is None:
+        raise ValueError(f"MuSGD must go with a version from 8.4.0 on, got {describe(version)}.")
+    short, long = release.musgd
+    if short != long and is_long is None:
+        raise ValueError(
+            f"MuSGD of {version} must go with images, for its ratios follow the run's iterations, "
+            "got images=None. Pass the number of training images."
+        )
+    return long if is_long else short

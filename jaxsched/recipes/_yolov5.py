@@ -6,6 +6,7 @@ from jaxsched.recipes import _policy as policy
 from jaxsched.recipes import _settings as settings
 from jaxsched.recipes._settings import Settings
 
+OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")
 VERSIONS = {"6.1": policy.Version(warmup_floor=1000, clip_norm=None), "7.0": policy.Version()}
 
 
@@ -34,8 +35,8 @@ def yolov5(
         \mu_i &= \operatorname{interp}(i, [0, w], [\mathrm{warmup\_momentum}, \mathrm{momentum}])
 
     f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. γ starts from
-    ``warmup_bias_lr`` in ``"bias"`` and from 0 in the others. Adam's b1 is ``momentum`` and is not
-    warmed up. ``"weight"`` decays by weight_decay · batch_size · a / 64 with a = max(round(64 /
+    ``warmup_bias_lr`` in ``"bias"`` and from 0 in the others. SGD and RMSProp have the momentum,
+    which is warmed up; Adam's b1 is ``momentum`` and is not. ``"weight"`` decays by weight_decay · batch_size · a / 64 with a = max(round(64 /
     batch_size), 1), and updates come every a batches, ramped up from 1 over the warm-up. What is
     pending at an epoch's end is dropped.
 
@@ -51,7 +52,7 @@ def yolov5(
       hyp: the original's hyperparameters, a mapping or a YAML file such as
         ``hyp.scratch-low.yaml``; what is missing has its default, and what belongs to
         augmentation and loss is passed over.
-      optimizer: "SGD" (with Nesterov), "Adam" or "AdamW".
+      optimizer: "SGD" (with Nesterov), "Adam", "AdamW" or "RMSProp".
       cos_lr: decays along a cosine in place of a line.
       start_epoch: the epoch in which this process starts.
       resumed: whether it starts with its predecessor's optimizer and average; give a state
@@ -72,8 +73,10 @@ def yolov5(
     0.1
     """
     arguments = dict(locals())
-    release = policy.release_of(arguments, VERSIONS)
-    require_choice("optimizer", optimizer, policy.UPDATE_RULES)
+    policy.require_arguments(arguments)
+    require_choice("version", version, VERSIONS)
+    release = VERSIONS[version]
+    require_choice("optimizer", optimizer, OPTIMIZERS)
     h = settings.numbers("hyp", settings.read("hyp", hyp), policy.DEFAULTS)
     nbs = 64
     batches = max(round(nbs / batch_size), 1)
