@@ -29,6 +29,7 @@ import musgd_recordings as recordings  # noqa: E402
 import optimizer_settings as rules  # noqa: E402
 import plateau_settings as plateaus  # noqa: E402
 import scheduler_settings as schedulers  # noqa: E402
+import ultralytics_runs as originals  # noqa: E402
 
 from benchmarks import conformance_recipes as recipes  # noqa: E402
 from jaxsched.lr_scheduler._recursion import torch_rates  # noqa: E402
@@ -233,6 +234,7 @@ def run(n: int, nested: int, show: Callable[[Iterable[str], str], Iterable[str]]
             )
             for version, dtype in recordings.RECORDINGS
         },
+        "ultralytics": ultralytics(),
         "recipes": recipes.run(min(n, recipes.SETTINGS), tally, show),
     }
 
@@ -379,6 +381,7 @@ def markdown(results: dict[str, Any]) -> str:
         "Ultralytics' tie down.",
         "",
         *musgd_table(results["musgd"]),
+        *ultralytics_table(results["ultralytics"]),
         *recipes.markdown(results["recipes"], summed),
     ]
     return "\n".join(lines)
@@ -402,6 +405,40 @@ def musgd_table(rows: dict[str, dict[str, float]]) -> list[str]:
         exact = " | ".join(f"{row[key] / spacing:.1f}" for key in ("others", "buffer"))
         lines.append(f"| {name} | {exact} | {row['parameters']:.1g} | {row['share']:.1g} |")
     return [*lines, ""]
+
+
+def ultralytics() -> dict[str, dict[str, int]]:
+    """Recorded runs of each release, those that equal the recipe, and their iterations."""
+    return {
+        version: {
+            "runs": len(runs),
+            "equal": sum(
+                not originals.differences(run, originals.recipe_of(version, name))
+                for name, run in runs.items()
+            ),
+            "iterations": sum(run["rows"] for run in runs.values()),
+        }
+        for version, runs in originals.RUNS.items()
+    }
+
+
+def ultralytics_table(rows: dict[str, dict[str, int]]) -> list[str]:
+    """The lines on ``recipes.ultralytics``."""
+    return [
+        "## Ultralytics",
+        "",
+        "Runs of the releases' own trainer on a small model, with each of their optimizers, short and long, at",
+        'several batch sizes, resumed, and with "auto". *Equal* is a run all of whose rates, momenta, decays,',
+        "updates and averages are those of `recipes.ultralytics` in float32.",
+        "",
+        "| release | runs | equal | iterations |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {version} | {row['runs']} | {row['equal']} | {row['iterations']} |"
+            for version, row in rows.items()
+        ),
+        "",
+    ]
 
 
 def expected(n: int, nested: int) -> dict[str, dict[str, int]]:
@@ -498,6 +535,10 @@ def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -
     for name, row in results["musgd"].items():
         if row and recordings.broken(row, name.rpartition(", ")[2]):
             found.append(f"musgd, {name}: {row}")
+    for version, runs in originals.RUNS.items():
+        row = results["ultralytics"].get(version, {})
+        if not row.get("runs") == row.get("equal") == len(runs):
+            found.append(f"ultralytics, {version}: {row}")
     return found
 
 

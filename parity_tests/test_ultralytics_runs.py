@@ -1,118 +1,19 @@
 """Runs of Ultralytics' own trainer, on both sides of each release that changed a recipe.
 
-Each was recorded with a small model, 1 to 18 epochs; ``data/ultralytics_runs.npz`` holds the numbers.
+Each was recorded with a small model, 1 to 18 epochs.
 """
 
 import dataclasses
-import functools
-import json
 import re
 
 import numpy as np
 import pytest
-from conftest import DATA
+from ultralytics_runs import ARGUMENTS, BASE, RUNS, column, differences, evaluated, recipe_of
 
 import jaxsched
-from jaxsched import Trace, optimizers
+from jaxsched import Trace
 from jaxsched.recipes import _ultralytics as policy
 from jaxsched.recipes import ultralytics
-
-FILE = np.load(DATA / "ultralytics_runs.npz", allow_pickle=False)
-RUNS = json.loads(str(FILE["index"]))
-VALUES, OFFSETS = FILE["values"], FILE["offsets"]
-MAX_ROWS = max(run["rows"] for runs in RUNS.values() for run in runs.values())
-
-BASE = {"epochs": 18, "steps_per_epoch": 7, "batch_size": 16}
-TINY = {**BASE, "epochs": 1, "steps_per_epoch": 3}
-SHORT, LONG = 10_000 * 64, 10_001 * 64
-ARGUMENTS = {
-    "sgd": BASE,
-    "ramp": {"epochs": 5, "steps_per_epoch": 12, "batch_size": 2, "args": {"warmup_epochs": 2.0}},
-    "cos": {**TINY, "epochs": 4, "cos_lr": True, "args": {"warmup_epochs": 0.0}},
-    "auto_short": {**TINY, "optimizer": "auto", "images": SHORT, "classes": 3},
-    "auto_long": {
-        **{**TINY, "optimizer": "auto", "images": LONG, "classes": 3},
-        "args": {"warmup_epochs": 0.0},
-    },
-    "adam": {**TINY, "optimizer": "Adam"},
-    "adamw": {**TINY, "optimizer": "AdamW"},
-    "adamax": {**TINY, "optimizer": "Adamax"},
-    "nadam": {**TINY, "optimizer": "NAdam"},
-    "radam": {**TINY, "optimizer": "RAdam"},
-    "RMSProp": {**TINY, "steps_per_epoch": 6, "optimizer": "RMSProp"},
-    "RMSprop": {**TINY, "optimizer": "RMSprop"},
-    "lower": {**TINY, "optimizer": "adamw"},
-    "short": {"epochs": 2, "steps_per_epoch": 5, "batch_size": 1},
-    "big": {"epochs": 2, "steps_per_epoch": 6, "batch_size": 100},
-    "resume": {**BASE, "start_epoch": 16, "resumed": True},
-    "musgd": {**BASE, "epochs": 3, "steps_per_epoch": 5, "optimizer": "MuSGD", "images": 100},
-    "musgd_long": {
-        **{**TINY, "batch_size": 2, "optimizer": "MuSGD", "images": LONG},
-        "args": {"warmup_epochs": 0.0},
-    },
-}
-RULES = {
-    **{"SGD": "sgd", "MuSGD": "musgd", "Adam": "adam", "AdamW": "adamw", "Adamax": "adamax"},
-    **{"NAdam": "nadam", "RAdam": "radam", "RMSprop": "rmsprop"},
-}
-
-
-def column(entry, rows):
-    """A recorded quantity: a number, or the index of a column."""
-    if isinstance(entry, list):
-        return VALUES[OFFSETS[entry[0]] : OFFSETS[entry[0] + 1]]
-    return np.full(rows, entry)
-
-
-@functools.cache
-def evaluated(schedule, start, rows):
-    """The values of a schedule, or of a number; the same one serves many recipes."""
-    if not callable(schedule):
-        return np.full(rows, schedule, np.float32)
-    # One length, so that what is compiled for one serves all.
-    return np.asarray(schedule(start + np.arange(MAX_ROWS)))[:rows]
-
-
-def differences(run, recipe):
-    """Names of what the recipe has otherwise than the recorded run."""
-    rows, found = run["rows"], []
-    groups = recipe.complete_groups()
-    if set(groups) != set(run["groups"]):
-        return ["groups"]
-    # Without Muon, MuSGD is SGD: what 8.4.0 to 8.4.104 make of RMSProp.
-    rule = RULES[run["optimizer"] if len(groups) != 3 else run["optimizer"].replace("MuS", "S")]
-    if recipe.update_rule is not getattr(optimizers, rule):
-        found.append("update_rule")
-    for label, group in run["groups"].items():
-        for name, entry in {**group, **{k: run[k] for k in ("muon", "sgd") if k in run}}.items():
-            mine = groups[label].get(name)
-            if isinstance(entry, bool):
-                equal = mine in (entry, None)  # sgd has no use_muon
-            else:
-                expected = column(entry, rows).astype(np.float32)
-                equal = np.array_equal(evaluated(mine, recipe.start, rows), expected)
-            if not equal:
-                found.append(f"{label} {name}")
-    if run["clip"] and [recipe.clip_norm] != run["clip"]:  # empty where no update was made
-        found.append("clip_norm")
-    mine = recipe.bookkeeping(rows)
-    for name, entry in run["run"].items():
-        tolerance = 1e-15 if name == "ema_decay" else 0.0  # math.exp against numpy's
-        if np.abs(mine[name] - column(entry, rows)).max() > tolerance:
-            found.append(name)
-    return found
-
-
-@functools.cache
-def _recipe_of(fields, name, version):
-    return ultralytics(**ARGUMENTS[name], version=version)
-
-
-def recipe_of(version, name):
-    """The recipe of a release; releases of one range share it, for the time that it takes."""
-    fields = policy._version(version)
-    first = next(other for other in RUNS if policy._version(other) == fields)
-    return _recipe_of(fields, name, first)
 
 
 @pytest.mark.parametrize("version", RUNS)
