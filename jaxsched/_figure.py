@@ -4,14 +4,13 @@ import itertools
 
 import numpy as np
 
+from jaxsched._extras import missing
 from jaxsched._trace import Trace, warmup_end
 
 try:
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "jaxsched.plot needs matplotlib: pip install 'jaxsched[train]'", name="matplotlib"
-    ) from error
+    raise missing("jaxsched.plot", "matplotlib") from error
 
 # Okabe and Ito's colours, which the colour-blind can distinguish. Groups often coincide, so later
 # lines are thinner and dashed: what lies beneath shows.

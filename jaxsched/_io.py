@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+PICTURES = (".png", ".svg")
+"""Suffixes of the pictures that are drawn."""
+
 
 def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
     """Return a file's text; refuse one of more than ``max_bytes``, or that is no UTF-8."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsched import lr_scheduler, optimizers, schedules
+from jaxsched._extras import missing
 from jaxsched._io import atomic_write, read_text, require_suffix
 from jaxsched._schedule import Schedule, momentum_of, show, traceable
 from jaxsched._trace import common_value, map_groups
@@ -270,10 +271,7 @@ def _yaml() -> tuple[Any, Any, Any]:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a YAML file needs PyYAML: pip install 'jaxsched[train]'. A recipe may be .json, too.",
-            name="yaml",
-        ) from error
+        raise missing("a YAML file", "yaml") from error
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:

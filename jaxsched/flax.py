@@ -8,15 +8,14 @@ from typing import Any
 
 import jax
 
+from jaxsched._extras import missing
 from jaxsched.param_groups import Path, by_rule, is_undecayed_name, muon_labels
 
 try:
     from flax import linen as nn
     from flax import nnx
 except ModuleNotFoundError as _error:
-    raise ModuleNotFoundError(
-        "jaxsched.flax needs Flax: pip install 'jaxsched[train]'", name="flax"
-    ) from _error
+    raise missing("jaxsched.flax", "flax") from _error
 
 __all__ = ["NORMS", "by_decay", "by_module", "by_muon"]
 

@@ -4,39 +4,15 @@ import os
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from jaxsched._figure import figure_of
-from jaxsched._io import atomic_write, require_suffix
+from jaxsched._figure import Figure, figure_of
+from jaxsched._io import PICTURES, atomic_write, require_suffix
 from jaxsched._recipe import Recipe
+from jaxsched._rows import rows_of
 from jaxsched._trace import Trace
-from jaxsched._validate import require_count
 from jaxsched.parity._report import Quantity, Report, column_of
 
 __all__ = ["plot", "plot_difference", "rows_of"]
-
-SUFFIXES = (".png", ".svg")
-
-
-def rows_of(run: Recipe | Trace, iterations: int | None = None) -> Trace:
-    """Return the trace to show of a run.
-
-    Args:
-      run: a trace, or a recipe.
-      iterations: how many; if not given all, a recipe's from its start to the end of its last epoch.
-
-    Raises:
-      ValueError: a recipe without a length, without ``iterations``.
-    """
-    if isinstance(run, Trace):
-        return run if iterations is None else run.head(iterations)
-    if iterations is not None:
-        require_count("iterations", iterations, at_least=1)
-    elif (iterations := run.iterations) is None:
-        raise ValueError(
-            "iterations must be given for a recipe without a length, got None. Pass a number."
-        )
-    return run.trace(iterations)
 
 
 def plot(
@@ -52,7 +28,7 @@ def plot(
     Raises:
       ValueError: another suffix; a recipe without a length, without ``iterations``.
     """
-    require_suffix(path, SUFFIXES)
+    require_suffix(path, PICTURES)
     _save(figure_of(rows_of(run, iterations)), path)
 
 
@@ -63,7 +39,7 @@ def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:
       report: of two runs that differ.
       path: the picture, ``.png`` or ``.svg``.
     """
-    require_suffix(path, SUFFIXES)
+    require_suffix(path, PICTURES)
     # Groups often part alike: of each name the group that is off most.
     worst: dict[str, Quantity] = {}
     for q in (q for q in report.quantities if q.first and not q.is_setting):

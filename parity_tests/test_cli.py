@@ -5,15 +5,19 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
 
+import jaxsched
 from jaxsched import Recipe, Trace, cli, recipes
+from jaxsched._extras import missing
 from jaxsched._trace import warmup_end
-from jaxsched.cli import _commands
+from jaxsched.cli import _parser
 from jaxsched.examples import train_nnx
 from jaxsched.plot import plot
 
@@ -43,7 +47,7 @@ def kept(trace):
 def run(tmp_path_factory):
     """One short run: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("train") / "new" / "run"
-    command = [sys.executable, "-m", "jaxsched.cli", "train", "--epochs", "1", "--out", folder]
+    command = [sys.executable, "-m", "jaxsched", "train", "--epochs", "1", "--out", folder]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
@@ -289,26 +293,34 @@ def test_plot_needs_to_know_how_many_iterations(tmp_path):
 PLOT = "jaxsched plot yolov5_resnet18"
 REFUSED = [
     ("", "jaxsched: command must be one of train, plot, export, record, verify, got none. See jaxsched --help."),
-    ("trian", "jaxsched: command must be one of train, plot, export, record, verify, got trian. Did you mean train?"),
-    ("plot", "jaxsched plot: recipe must be one of {recipes}, got none. See jaxsched plot --help."),
-    ("plot yolov5_resnet", "jaxsched plot: recipe must be one of {recipes}, got yolov5_resnet. Did you mean yolov5_resnet18?"),
+    ("trian", 'jaxsched: Unknown command "trian". Did you mean "train"? Available commands: train, plot, export, record, verify.'),
+    ("--hlp", 'jaxsched: Unknown command "--hlp". Available commands: train, plot, export, record, verify.'),
+    ("plot", "jaxsched plot: recipe must be one of {recipes} or a file, got none. A recipe's file ends in .yaml or .json."),
+    ("plot yolov5_resnet", "jaxsched plot: recipe must be one of {recipes} or a file, got yolov5_resnet. Did you mean yolov5_resnet18?"),
     ("plot yolov5_resnet18 --out lr.gif", f"{PLOT}: the file must end in .png or .svg, got lr.gif"),
     ("export yolov5_resnet18 --out curves", "jaxsched export yolov5_resnet18: the file must end in .csv or .json or .npz, got curves"),
     ("plot yolov5_resnet18 --epochs 0", f"{PLOT}: epochs must be an integer of at least 1, got 0"),
     ("plot yolov5_resnet18 --lr0 -1", f"{PLOT}: lr0 must be a finite number of at least 0, got -1.0"),
     ("plot yolov5_resnet18 --start-epoch 100", f"{PLOT}: start_epoch must be below epochs, 100, got 100"),
     ("plot yolov5_resnet18 --iterations 0", f"{PLOT}: iterations must be an integer of at least 1, got 0"),
-    ("record python train.py", "jaxsched record: Unrecognized options: python, train.py. The script follows --, as in -o run.npz -- python train.py. See jaxsched record --help."),
-    ("plot yolov5_resnet18 --epoch 3", f"{PLOT}: Unrecognized options: --epoch"),
-    ("plot yolov5_resnet18 --epochs x", f"{PLOT}: Error parsing --epochs: invalid literal for int() with base 10: 'x'. See {PLOT} --help."),
-    ("plot yolov5_resnet18 --epochs", f"{PLOT}: Missing value for argument"),
+    ("record python train.py", "jaxsched record: the script must follow --, got none: record -o run.npz -- python train.py"),
+    ("record python train.py --lr 3", "jaxsched record: the script must follow --, got none: record -o run.npz -- python train.py"),
+    ("train --epcohs 3", "jaxsched train: Unknown option: --epcohs. Did you mean --epochs?"),
+    ("train extra", "jaxsched train: Unused Tokens: ['extra']."),
+    ("train --recipe yolo", 'jaxsched train: Invalid value "yolo" for --recipe. Choose from: "yolov5_resnet18", "yolov5". Did you mean "yolov5"?'),
+    ("train --seed 1 --seed 2", "jaxsched train: Parameter --seed specified multiple times."),
+    ("export yolov5 --steps-per-epoch 3", "jaxsched export yolov5: Parameter --epochs requires an argument."),
+    ("plot yolov5_resnet18 --epoch 3", f"{PLOT}: Unknown option: --epoch. Did you mean --epochs?"),
+    ("plot yolov5_resnet18 --epochs x", f'{PLOT}: Invalid value for --epochs: unable to convert "x" into int.'),
+    ("plot yolov5_resnet18 --epochs 1.5", f'{PLOT}: Invalid value for --epochs: unable to convert "1.5" into int.'),
+    ("plot yolov5_resnet18 --epochs", f"{PLOT}: Parameter --epochs requires an argument."),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_what_cannot_be_followed_is_refused_in_a_sentence(words, sentence, capsys):
-    sentence = sentence.format(recipes=", ".join(_commands.factories()))
-    assert refused(capsys, *words.split()).startswith(sentence)
+    sentence = sentence.format(recipes=", ".join(_parser.factories()))
+    assert refused(capsys, *words.split()) == sentence
 
 
 BAD_FILES = {
@@ -353,7 +365,7 @@ def test_a_recipes_file_that_is_not_there_is_refused(command, capsys):
     assert refused(capsys, command, "no.yaml") == sentence
 
 
-@pytest.mark.parametrize("name", ["tyro", "rich", "matplotlib", "flax", "sklearn"])
+@pytest.mark.parametrize("name", ["cyclopts", "rich", "matplotlib", "flax", "orbax", "sklearn"])
 def test_a_missing_package_is_named(name, tmp_path):
     # In a process of its own: what was imported half would stay behind.
     code = (
@@ -363,19 +375,18 @@ def test_a_missing_package_is_named(name, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == f"jaxsched train needs {name}: pip install 'jaxsched[train]'\n"
+    command = "jaxsched" if name in ("cyclopts", "rich") else "jaxsched train"
+    assert done.stderr == f"{missing(command, name)}\n"
 
 
 def helped(capsys, *words):
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*words, "--help"])
-    assert not stop.value.code
+    assert cli.main([*words, "--help"]) == 0
     return capsys.readouterr().out
 
 
 def test_help_tells_the_commands_and_recipes(capsys):
     told = helped(capsys)
-    assert all(f"  {command} " in told for command in _commands.COMMANDS)
+    assert all(f" {command.__name__} " in told for command in _parser.COMMANDS)
     assert "yolov5_resnet18" in helped(capsys, "plot")
     assert "100 epochs" in " ".join(helped(capsys, "train").split())
 
@@ -384,11 +395,60 @@ def test_help_tells_the_commands_and_recipes(capsys):
     "words", [["train"], ["plot", "yolov5"], ["export", "yolov5_resnet18"], ["record"], ["verify"]]
 )
 def test_help_has_an_example_that_is_taken(words, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
     example = re.search(rf"For instance: jaxsched ({words[0]} .*)", helped(capsys, *words), re.M)
-    monkeypatch.setattr(
-        _commands, "_bound", lambda *given, bound=_commands._bound: bound(*given) and int
-    )
-    assert cli.main(shlex.split(example[1])) == 0
+    assert _parser.parse(_parser.application(), shlex.split(example[1]))
+
+
+def test_the_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jaxsched {jaxsched.__version__}\n"
+
+
+def test_python_m_jaxsched_is_the_command():
+    command = [sys.executable, "-m", "jaxsched", "trian"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith('jaxsched: Unknown command "trian". Did you mean "train"?')
+
+
+COMPLETED = {
+    "tr": {"train"},
+    "plot yol": {"yolov5", "yolov5_resnet18"},
+    "export yolov5 --ep": {"--epochs"},
+    "train --recipe y": {"yolov5", "yolov5_resnet18"},
+    "verify --ag": {"--against"},
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the script is for bash")
+def test_a_shell_completes_commands_recipes_and_options(tmp_path):
+    script = tmp_path / "completion.bash"
+    script.write_text(_parser.application().generate_completion(shell="bash"))
+    lines = [f"source {script}"]
+    for words in COMPLETED:
+        count = len(words.split())
+        lines += [f"COMP_WORDS=(jaxsched {words}); COMP_CWORD={count}; COMPREPLY=()"]
+        lines += ["_jaxsched", 'echo "${COMPREPLY[@]}"']
+    command = ["bash", "--norc", "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    offered = [{*line.split()} for line in done.stdout.splitlines()]
+    assert dict(zip(COMPLETED, offered, strict=True)) == COMPLETED
+
+
+def test_completion_is_installed_where_one_says(tmp_path):
+    file = tmp_path / "jaxsched.bash"
+    words = ["--install-completion", "--shell", "bash", "--output", str(file)]
+    app = _parser.application()
+    call = _parser.parse(app, words)
+    assert call.keywords == {"shell": "bash", "output": file}
+
+
+def test_a_recipe_has_the_name_of_a_shell_too():
+    for name in ("yolov5_resnet18", "yolov5-resnet18"):
+        words = ["export", name, "--warmup_iterations", "3", "--no-resumed"]
+        call = _parser.parse(_parser.application(), words)
+        assert call.keywords == {"warmup_iterations": 3, "resumed": False}
 
 
 def test_what_is_verified_is_called_by_its_name(capsys):
@@ -448,3 +508,19 @@ def test_a_new_factory_needs_no_line_here(monkeypatch, tmp_path, capsys):
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 1 + 4
     capsys.readouterr()
     assert "--epochs" in refused(capsys, "export", "later", "--hyp", "hyp.yaml", "--out", out)
+
+
+def of_args(
+    args: Mapping[str, object] | str, /, *, blocks: Sequence[str] = (), f: Callable = abs
+) -> Recipe:
+    """A recipe of a file, of several words, and of what no command line can hold."""
+    assert (args, blocks, f) == ("args.yaml", ["a", "b"], abs)
+    return Recipe({"all": {"learning_rate": 0.5}}, length=2)
+
+
+def test_a_factory_may_take_a_file_and_several_words(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(recipes, "of_args", of_args, raising=False)
+    monkeypatch.setattr(recipes, "__all__", ["of_args"])
+    words = ["export", "of_args", "args.yaml", "--blocks", "a", "--blocks", "b"]
+    assert cli.main([*words, "-o", str(tmp_path / "x.csv")]) == 0
+    assert "--f" not in helped(capsys, "export", "of-args")

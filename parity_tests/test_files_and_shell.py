@@ -23,7 +23,7 @@ ROOT = str(Path(jaxsched.__file__).parents[1])
 
 
 def command(*words):
-    return [sys.executable, "-m", "jaxsched.cli", *map(str, words)]
+    return [sys.executable, "-m", "jaxsched", *map(str, words)]
 
 
 # Files that are written
@@ -322,7 +322,7 @@ def test_help_on_a_narrow_terminal_without_unicode(words):
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"usage: jaxsched" in done.stdout
+    assert b"Usage: jaxsched" in done.stdout
     assert done.stdout.isascii()
 
 

@@ -12,10 +12,10 @@ import pytest
 import jaxsched
 
 PACKAGE = Path(jaxsched.__file__).parent
-HEAVY = ("torch", "flax", "matplotlib", "sklearn", "rich", "tyro")
+HEAVY = ("torch", "flax", "matplotlib", "sklearn", "rich", "cyclopts")
 # A module may import those in lines above its own.
 LAYERS = [
-    ["_validate", "_io", "_arithmetic"],
+    ["_validate", "_io", "_arithmetic", "_extras"],
     ["_float64"],
     ["_schedule"],
     ["_update_clock", "_warmup_factors", "_timm_warmup"],
@@ -24,10 +24,11 @@ LAYERS = [
     ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],
     ["_recipe", "_replay", "_recipe_text", "_recipe_file"],
-    ["recipes", "parity"],
+    ["recipes", "parity", "_rows"],
     ["testing", "torch", "flax", "plot"],
     ["examples"],
     ["cli"],
+    ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Within a layer: parts of Recipe, which it imports when a method needs them, and the figure of
@@ -57,12 +58,18 @@ def test_and_the_check_can_fail():
 
 
 @pytest.mark.parametrize(
-    ("package", "extra", "name"), [("torch", "torch", "PyTorch"), ("flax", "train", "Flax")]
+    ("module", "package", "extra", "name"),
+    [
+        ("torch", "torch", "torch", "PyTorch"),
+        ("flax", "flax", "train", "Flax"),
+        ("plot", "matplotlib", "train", "matplotlib"),
+    ],
 )
-def test_what_is_missing_is_told(package, extra, name):
-    code = f"import sys; sys.modules[{package!r}] = None; import jaxsched.{package}"
+def test_what_is_missing_is_told(module, package, extra, name):
+    code = f"import sys; sys.modules[{package!r}] = None; import jaxsched.{module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    sentence = f"jaxsched.{package} needs {name}: pip install 'jaxsched[{extra}]'"
+    sentence = f"jaxsched.{module} needs {name}: pip install 'jaxsched[{extra}]', "
+    sentence += f"or in a checkout pip install -e '.[{extra}]'"
     assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {sentence}"
 
 

@@ -427,7 +427,7 @@ def test_a_recording_is_closed_by_the_end_of_its_block():
 
 
 def test_a_killed_script_leaves_a_whole_trace(script, tmp_path):
-    command = [sys.executable, "-m", "jaxsched.cli", *script(10_000, 0, 0.01)]
+    command = [sys.executable, "-m", "jaxsched", *script(10_000, 0, 0.01)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
         for line in child.stdout:
             if int(line) == 150:

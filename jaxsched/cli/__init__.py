@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["main"]
 
-MIN_COLUMNS = 40  # of a terminal: in a narrower one tyro draws its help without end
+MIN_COLUMNS = 40  # of a terminal: in a narrower one rich draws a table without end
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

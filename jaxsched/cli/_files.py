@@ -1,16 +1,19 @@
 """``jaxsched plot``, ``export`` and ``record``: the commands that write one file."""
 
 import csv
+import importlib
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxsched._io import atomic_write, make_writable
+from jaxsched._io import PICTURES, atomic_write, make_writable
 from jaxsched._recipe import Recipe
+from jaxsched._rows import rows_of
 from jaxsched._trace import Trace
+
+NO_SCRIPT = "the script must follow --, got none: record -o run.npz -- python train.py"
 
 
 def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None = None) -> None:
@@ -23,10 +26,8 @@ def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None =
       out: the picture, .png or .svg.
       iterations: how many; if not given, to the end of the last epoch.
     """
-    from jaxsched import plot as pictures
-
-    make_writable(out, pictures.SUFFIXES)
-    pictures.plot(recipe, out, iterations=iterations)
+    make_writable(out, PICTURES)
+    importlib.import_module("jaxsched.plot").plot(recipe, out, iterations=iterations)
     print(f"wrote {out}")
 
 
@@ -42,8 +43,6 @@ def export(
       out: the file, .csv, .json, or .npz, which jaxsched.Trace.load reads.
       iterations: how many; if not given, to the end of the last epoch.
     """
-    from jaxsched.plot import rows_of
-
     writers = {".csv": write_csv, ".json": write_json, ".npz": Trace.save}
     make_writable(out, writers)
     writers[out.suffix](rows_of(recipe, iterations), out)
@@ -67,7 +66,7 @@ def write_json(trace: Trace, path: Path) -> None:
         file.write((json.dumps(content, default=np.ndarray.tolist) + "\n").encode())
 
 
-def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
+def record(*script: str, out: Path = Path("run.npz")) -> int:
     """Runs a PyTorch script as it stands and records what its optimizers are set to.
 
     For instance: jaxsched record -o run.npz -- python train.py
@@ -84,9 +83,7 @@ def record(script: Sequence[str], *, out: Path = Path("run.npz")) -> int:
     """
     make_writable(out, (".npz",))
     if not script:
-        raise ValueError(
-            "the script must follow --, got none: record -o run.npz -- python train.py"
-        )
+        raise ValueError(NO_SCRIPT)
     from jaxsched.torch import _script as scripts
 
     return scripts.run(script, out)

@@ -1,15 +1,18 @@
 """``jaxsched verify``: two runs side by side, with the likely cause where they part."""
 
 import dataclasses
+import importlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from jaxsched._io import atomic_write, make_writable
+from jaxsched._io import PICTURES, atomic_write, make_writable
 from jaxsched._recipe import Recipe
 from jaxsched._trace import NOT_CLOSED, Trace, rename
 from jaxsched._validate import require_count
 from jaxsched.cli import _sources as sources
+from jaxsched.cli._console import Console
 from jaxsched.parity import Report, compare
 
 
@@ -21,7 +24,7 @@ def verify(
     labels: str | None = None,
     iterations: int | None = None,
     steps_per_epoch: int | None = None,
-    out: Path = Path("parity.png"),
+    out: Path | None = None,
     report: Path | None = None,
 ) -> int:
     """Holds a run against a reference, quantity by quantity, and tells why they part.
@@ -41,12 +44,14 @@ def verify(
       iterations: how many are compared; if not given, all that both have, or to the end of
         a recipe's last epoch.
       steps_per_epoch: batches between two steps of a torch scheduler.
-      out: the picture of the curves where they part, .png or .svg.
+      out: the picture of the curves where they part, .png or .svg; if not given, parity.png,
+        and none where matplotlib is not installed.
       report: a file for the evidence, .json: versions, hashes of both sides, every figure.
     """
-    from jaxsched.plot import SUFFIXES, plot_difference
-
-    make_writable(out, SUFFIXES)
+    picture = Path("parity.png") if out is None else out
+    make_writable(picture, PICTURES)
+    if out is not None:
+        importlib.import_module("jaxsched.plot")  # what is missing is said before the comparison
     if report is not None:
         make_writable(report, (".json",))
     if iterations is not None:
@@ -65,8 +70,11 @@ def verify(
     if found:
         return 0
     if any(q.first and not q.is_setting for q in found.quantities):
-        plot_difference(found, out)
-        print(f"wrote {out}")
+        try:
+            importlib.import_module("jaxsched.plot").plot_difference(found, picture)
+            print(f"wrote {picture}")
+        except ModuleNotFoundError as error:
+            print(f"no picture of the curves: {error}", file=sys.stderr)
     return 1
 
 
@@ -118,7 +126,6 @@ def _relabelled(
 
 
 def _print(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -135,9 +142,7 @@ def _print(report: Report) -> None:
             far = "" if q.is_setting else f"{q.max_relative:.2g}"
         table.add_row(q.label, q.name.replace("_", " "), f"{q.n:,}", share, ulp, far, first)
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    with console.capture() as lines:
-        console.print(table)
-    print(lines.get(), end="")  # a console of rich ends the process where nobody reads it
+    console.print(table)
     for what, names in (("not compared", report.not_compared), ("left out", report.left_out)):
         if names:
             print(f"{what}, only on one side: {', '.join(names)}")

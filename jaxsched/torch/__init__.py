@@ -4,12 +4,12 @@ Only here is torch imported. Recipes made here count iterations from the start o
 recordings say what they count.
 """
 
+from jaxsched._extras import missing
+
 try:
     import torch  # noqa: F401
 except ModuleNotFoundError as _error:
-    raise ModuleNotFoundError(
-        "jaxsched.torch needs PyTorch: pip install 'jaxsched[torch]'", name="torch"
-    ) from _error
+    raise missing("jaxsched.torch", "torch") from _error
 
 from jaxsched.torch._convert import from_torch, parameter_labels
 from jaxsched.torch._recording import Recording, record

@@ -1,4 +1,4 @@
-"""``python -m jaxsched.cli``."""
+"""``python -m jaxsched``."""
 
 import sys
 
