@@ -511,10 +511,10 @@ def test_a_new_factory_needs_no_line_here(monkeypatch, tmp_path, capsys):
 
 
 def of_args(
-    args: Mapping[str, object] | str, /, *, blocks: Sequence[str] = (), f: Callable = abs
+    args: Mapping[str, object] | str, /, *, blocks: Sequence[str] = (), f: Callable | None = None
 ) -> Recipe:
     """A recipe of a file, of several words, and of what no command line can hold."""
-    assert (args, blocks, f) == ("args.yaml", ["a", "b"], abs)
+    assert (args, blocks, f) == ("args.yaml", ["a", "b"], None)
     return Recipe({"all": {"learning_rate": 0.5}}, length=2)
 
 

@@ -139,7 +139,7 @@ def _writable(hint: Any, default: Any) -> Any:
         plain = [int if type(default) is int else float]
     if int in plain and {*plain} <= {int, type(None)}:
         return Annotated[int, Parameter(converter=_integer)]
-    return typing.Union[tuple(plain)] if plain else None  # noqa: UP007
+    return typing.Union[tuple(plain)] if {*plain} - {type(None)} else None  # noqa: UP007
 
 
 def _integer(_: Any, tokens: Sequence[Token]) -> int:
