@@ -22,7 +22,7 @@ from benchmarks.timing import report
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "jaxsched/parity/_explain").glob("*.py"))
 TESTS = [f"parity_tests/test_{name}.py" for name in ("solve", "explain_parts", "explain_changes")]
-TESTS += ["parity_tests/test_causes.py", "-m", "not long"]
+TESTS += ["parity_tests/test_causes.py"]
 FAULTS, SHARE, SECONDS = 100, 0.9, 600
 
 OTHER = {

@@ -31,7 +31,7 @@ collect_ignore = [
 
 DATA = Path(__file__).parent / "data"
 
-IMPORT_VARIABLES = ("PYTEST_", "KMP_", "TORCH", "TRITON_", "CUDA_")
+IMPORT_VARIABLES = ("PYTEST_", "CRC32C_", "KMP_", "TORCH", "TRITON_", "CUDA_")
 """Prefixes of variables that pytest sets for each test, and libraries when first imported."""
 
 
@@ -60,6 +60,34 @@ def recorded_article(name):
         },
         start=int(column["ni"][0]),
     )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run the tests marked long too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run one process a core, where xdist is installed, unless ``-n`` or ``--pdb`` is given."""
+    is_worker = hasattr(config, "workerinput")
+    if getattr(config.option, "numprocesses", 0) is None and not is_worker:
+        config.option.numprocesses = "auto"  # which is 0 with --pdb
+
+
+def pytest_configure(config):
+    """Keep what XLA compiles, for the next run: in one folder a worker, for JAX locks no file."""
+    if hasattr(config, "cache"):
+        folder = config.cache.mkdir(f"xla-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.long:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: pytest --long runs it"))
 
 
 @pytest.hookimpl(wrapper=True)
