@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxsched.examples import patches
 from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
 
 __all__ = [
@@ -91,6 +92,7 @@ def conv(inputs: int, outputs: int, size: int, stride: int, *, rngs: nnx.Rngs) -
         padding=size // 2,
         use_bias=False,
         kernel_init=conv_init,
+        conv_general_dilated=patches.conv_general_dilated,
         rngs=rngs,
     )
 

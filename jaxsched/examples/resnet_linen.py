@@ -5,7 +5,7 @@ import functools
 import jax
 from flax import linen as nn
 
-from jaxsched.examples import resnet
+from jaxsched.examples import patches, resnet
 
 __all__ = ["ResNet18", "TorchBatchNorm", "conv"]
 
@@ -33,6 +33,7 @@ def conv(outputs: int, size: int, stride: int) -> nn.Conv:
         padding=size // 2,
         use_bias=False,
         kernel_init=resnet.conv_init,
+        conv_general_dilated=patches.conv_general_dilated,
     )
 
 
