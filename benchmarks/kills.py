@@ -57,7 +57,7 @@ def killed(out: Path, environment: dict[str, str], inside: bool, rng: random.Ran
     with subprocess.Popen(command(out), env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             time.sleep(0.001)
-            partial = (out / "checkpoints").glob("*.partial/arrays*")
+            partial = (out / "checkpoints").glob("*.orbax-checkpoint-tmp*")
             saving = any(begun(path) > started for path in partial)
             done = whole(out)
             if done < before + epochs * STEPS_PER_EPOCH or done + STEPS_PER_EPOCH >= END:
@@ -72,7 +72,7 @@ def killed(out: Path, environment: dict[str, str], inside: bool, rng: random.Ran
     return {
         "seconds": round(time.time() - started, 2),
         "inside a save": any(
-            begun(path) > started for path in (out / "checkpoints").glob("*.partial")
+            begun(path) > started for path in (out / "checkpoints").glob("*.orbax-checkpoint-tmp*")
         ),
         "checkpoint before": before,
         "checkpoint after": whole(out),
@@ -81,8 +81,8 @@ def killed(out: Path, environment: dict[str, str], inside: bool, rng: random.Ran
 
 
 def arrays_of(out: Path) -> list[np.ndarray]:
-    with ocp.StandardCheckpointer() as reader:
-        held = reader.restore((out / "checkpoints" / str(whole(out)) / "arrays").absolute())
+    with ocp.CheckpointManager(out / "checkpoints") as reader:
+        held = reader.restore(reader.latest_step())
     return [np.asarray(leaf) for leaf in jax.tree.leaves(held)]
 
 

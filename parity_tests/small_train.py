@@ -52,8 +52,8 @@ def put_in_place():
 
 def arrays_of(folder, iteration):
     """All that the checkpoint of an iteration holds, the rows of the trace too."""
-    with ocp.StandardCheckpointer() as reader:
-        held = reader.restore((folder / "checkpoints" / str(iteration) / "arrays").absolute())
+    with ocp.CheckpointManager(folder / "checkpoints") as reader:
+        held = reader.restore(iteration)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(held)]
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from small_train import SmallDetector, SmallNet, arrays_of
@@ -219,7 +220,12 @@ def state(value=0):
 
 
 def test_what_was_saved_comes_back(kept):
-    iteration, found, rows = kept.restore(state())
+    assert_as_saved(kept.restore(state()))
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["2", "3"]
+
+
+def assert_as_saved(saved):
+    iteration, found, rows = saved
     assert iteration == 3
     assert (jax.random.key_data(found.pop("key")) == jax.random.key_data(jax.random.key(3))).all()
     for name, value in found.items():
@@ -227,7 +233,6 @@ def test_what_was_saved_comes_back(kept):
         assert (value == state(3)[name]).all(), name
     assert rows == [{"loss": np.float32(0.1)}] * 3
     assert rows[0]["loss"].dtype == np.float32
-    assert sorted(path.name for path in kept.folder.iterdir()) == ["2", "3"]
 
 
 OTHERS = [
@@ -263,22 +268,57 @@ def damages(folder):
         yield name, None
 
 
+# Orbax leaves coroutines behind that did not end.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_is_refused_and_left(kept):
-    damaged = list(damages(kept.folder))
-    assert len(damaged) > 20
-    for name, data in damaged:
+    """Where Orbax does without a file, the arrays come back as they were saved."""
+    sentence = re.compile(
+        r"\S*/3 must be (a whole checkpoint, got one whose|of this run, got) [^\n]+"
+    )
+    refused = 0
+    for name, data in list(damages(kept.folder)):
         whole = (kept.folder / name).read_bytes()
         (kept.folder / name).unlink() if data is None else (kept.folder / name).write_bytes(data)
         before = content(kept.folder)
-        with pytest.raises(
-            ValueError, match=r"3 must be a whole checkpoint, got one whose"
-        ) as told:
-            kept.restore(state())
-        assert str(name.relative_to("3")) in str(told.value)
-        assert "\n" not in str(told.value)
+        if told := refusal(kept):
+            assert sentence.fullmatch(told), name
+            refused += 1
         assert content(kept.folder) == before
         (kept.folder / name).write_bytes(whole)
-    assert kept.restore(state()).iteration == 3
+    assert refused > 12
+    assert refusal(kept) is None
+
+
+def refusal(kept):
+    """The sentence; None where the last checkpoint comes back as it was saved."""
+    try:
+        saved = kept.restore(state())
+    except ValueError as error:
+        return str(error)
+    assert_as_saved(saved)
+    return None
+
+
+def test_an_array_that_orbax_reads_as_other_numbers_is_refused(kept, monkeypatch):
+    usual = ocp.CheckpointManager.restore
+
+    def restore(*args, **kwargs):
+        arrays = usual(*args, **kwargs)
+        arrays["rows"]["loss"][1] += 1
+        return arrays
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    with pytest.raises(ValueError, match=r"got one whose rows/loss is not as it was written\. "):
+        kept.restore(state())
+
+
+def test_orbax_alone_restores_it_by_name(kept):
+    with ocp.CheckpointManager(kept.folder) as manager:
+        assert manager.all_steps() == [2, 3]
+        saved = manager.restore(manager.latest_step())
+    assert saved["state"].keys() == state().keys()
+    assert (saved["state"]["kernel"] == 3).all()
+    assert saved["rows"]["loss"].tolist() == [np.float32(0.1)] * 3
 
 
 def test_another_machine_is_told(kept, monkeypatch):
@@ -293,9 +333,8 @@ def full(*_, **__):
 
 FULL = [
     ("shutil.disk_usage", "seen before"),
-    ("ocp.StandardCheckpointer.save", "arrays, at once"),
-    ("ocp.StandardCheckpointer.wait_until_finished", "arrays, later"),
-    ("json.dump", "notes"),
+    ("ocp.CheckpointManager.save", "arrays, at once"),
+    ("ocp.CheckpointManager.wait_until_finished", "arrays, later"),
 ]
 
 
@@ -335,13 +374,13 @@ def test_killed_at_any_moment(never_stopped, tmp_path):
             begun = 0
             while kill and process.poll() is None:
                 time.sleep(0.001)
-                partial = [p.name for p in folder.glob("*.partial")]
+                partial = [p.name for p in folder.glob("*.orbax-checkpoint-tmp*")]
                 begun = max([begun, *(int(name.split(".")[0]) for name in partial)])
                 if partial and begun == {"inside the first save": 30}.get(kill, 60):
                     time.sleep(rng.random() * 0.005)
                     process.send_signal(signal.SIGKILL)
                     process.wait()
-                    inside += any(folder.glob("*.partial"))
+                    inside += any(folder.glob("*.orbax-checkpoint-tmp*"))
                     break
             process.communicate()
         assert process.returncode == (-signal.SIGKILL if kill else 0)

@@ -1,6 +1,10 @@
-"""Checkpoints of a run, by Orbax: stopped anywhere and resumed, it ends in the same bits.
+"""Checkpoints of a run by ``orbax.checkpoint.CheckpointManager``, refused where they do not fit.
 
-A checkpoint is called by the iterations that are done; the next to come has that number.
+A step of the manager is the number of iterations that are done; the next one has that number.
+Orbax writes in the background, keeps the last few and finds the newest. Its ``custom_metadata``
+hold what Orbax does not check: which run it is, so that another recipe, seed or model is refused in
+a sentence; a checksum of each array, since changed bytes can be read as other numbers; and the
+machine and libraries, on which the bits of a resumed run depend.
 """
 
 import errno
@@ -8,10 +12,9 @@ import json
 import os
 import platform
 import shutil
-import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +28,11 @@ from jaxsched.param_groups import leaf_path
 
 __all__ = ["Checkpoints", "Saved"]
 
-_FORMAT, _NOTES = "jaxsched.Checkpoint 1", "notes.json"
+_FORMAT = "jaxsched.Checkpoint 2"
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
       iteration: the first that is still to be done.
@@ -45,17 +48,20 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The last checkpoints of one run, in a folder of its own.
 
+    ``ocp.CheckpointManager(folder).restore(step)`` reads one without this class: nested
+    dictionaries ``state``, by the names of the leaves, and ``rows``, an array a column.
+
     Args:
-      folder: where; made by the first save.
-      run: what makes the run what it is, in JSON's types: the recipe's name and
-        arguments, the seed. A checkpoint of another is refused.
+      folder: where; created by the first save.
+      run: what identifies the run, in JSON's types: the content of the recipe, the seed. A
+        checkpoint of another run is refused.
       keep: how many to keep; older ones are deleted once a newer is whole.
 
     >>> import tempfile
-    >>> kept = Checkpoints(tempfile.mkdtemp() + "/checkpoints", {"seed": 0})
-    >>> kept.save(2, {"kernel": jnp.ones(3)}, [{"loss": 0.5}, {"loss": 0.25}])
-    >>> kept.close()
-    >>> iteration, state, rows = kept.restore({"kernel": jnp.zeros(3)})
+    >>> checkpoints = Checkpoints(tempfile.mkdtemp() + "/checkpoints", {"seed": 0})
+    >>> checkpoints.save(2, {"kernel": jnp.ones(3)}, [{"loss": 0.5}, {"loss": 0.25}])
+    >>> checkpoints.close()
+    >>> iteration, state, rows = checkpoints.restore({"kernel": jnp.zeros(3)})
     >>> iteration, float(state["kernel"][0]), float(rows[1]["loss"])
     (2, 1.0, 0.25)
     """
@@ -66,108 +72,68 @@ class Checkpoints:
         self.folder: Path = Path(folder).absolute()
         self._run = json.loads(json.dumps(run))
         self._keep = keep
-        self._writer: ocp.StandardCheckpointer | None = None
-        self._rest: threading.Thread | None = None
-        self._error: Exception | None = None
+        self._writer: ocp.CheckpointManager | None = None
 
     @property
     def last(self) -> int | None:
         """The newest whole checkpoint; None where there is none."""
-        return max(self._whole(), default=None)
-
-    def _whole(self) -> list[int]:
-        names = [path.name for path in self.folder.glob("*") if path.is_dir()]
-        return sorted(int(name) for name in names if name.isdecimal())
+        steps = ocp.utils.checkpoint_steps(self.folder) if self.folder.is_dir() else []
+        return max(steps, default=None)
 
     def save(self, iteration: int, state: Any, rows: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Writes a checkpoint in the background; one that a kill cuts short is never seen.
+        """Write a checkpoint in the background; one that a kill cuts short is never read.
 
         Args:
           iteration: how many are done.
           state: a tree of arrays: parameters, statistics, the optimizer's state, averages.
-          rows: what each iteration told, nested dictionaries of scalars, all alike.
+          rows: what each iteration returned, nested dictionaries of scalars, all alike.
 
         Raises:
           OSError: this checkpoint, or the one before, cannot be written; those that
-            are whole stay.
+            are whole remain.
         """
-        self._wait()
-        columns = _columns(list(rows))
-        leaves = [_plain(leaf) for leaf in jax.tree.leaves(state)]
+        arrays = {"state": _by_name(state)}
+        if rows := list(rows):
+            arrays["rows"] = jax.tree.map(lambda *column: np.array(column), *rows)
         notes = {
             "format": _FORMAT,
             "run": self._run,
-            "machine": _machine(leaves),
-            "leaves": _described(state),
-            "rows": len(columns[0][1]) if columns else 0,
-            "columns": [[path, str(column.dtype)] for path, column in columns],
+            "machine": _machine(jax.tree.leaves(arrays["state"])),
+            "checksums": _checksums(arrays),
         }
-        arrays = {"state": leaves, "rows": [column for _, column in columns]}
-        partial = self.folder / f"{iteration}.partial"
+        notes["checksum"] = _checksum(notes)
         try:
             if self._writer is None:
-                self._writer = ocp.StandardCheckpointer()
-                if not jax.process_index():
-                    self._prune()
-            partial.mkdir(parents=True, exist_ok=True)
-            # Told before Orbax's threads meet it, which say each in its own way that it is full.
-            if shutil.disk_usage(partial).free < sum(x.nbytes for x in jax.tree.leaves(arrays)):
+                self._writer = self._manager(write=True)
+            self._writer.wait_until_finished()
+            # Checked before Orbax's threads find the disk full, each in words of its own.
+            if shutil.disk_usage(self.folder).free < sum(x.nbytes for x in jax.tree.leaves(arrays)):
                 raise OSError(os.strerror(errno.ENOSPC))
-            self._writer.save(partial / "arrays", arrays, force=True)
+            args = ocp.args.StandardSave(arrays)  # pyright: ignore[reportCallIssue]
+            self._writer.save(iteration, args=args, custom_metadata=notes, force=True)
         except Exception as error:
+            self._writer = None
             raise self._unwritten(error) from error
-        self._rest = threading.Thread(target=self._finish, args=(self._writer, partial, notes))
-        self._rest.start()
-
-    def _finish(self, writer: Any, partial: Path, notes: dict[str, Any]) -> None:
-        try:
-            writer.wait_until_finished()
-            if jax.process_index():
-                return
-            notes["files"] = _files(partial)
-            with (partial / _NOTES).open("w") as file:
-                json.dump({**notes, "sum": _sum_of(notes)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            whole = partial.with_suffix("")
-            if whole.exists():  # the same iteration, saved again
-                whole.rename(whole.with_suffix(".old.partial"))
-            partial.rename(whole)
-            self._prune()
-        except Exception as error:  # told by the next call
-            self._error = error
-
-    def _prune(self) -> None:
-        """Deletes what a kill left half done, and what is older than the last few."""
-        for number in self._whole()[: -self._keep]:
-            old = self.folder / str(number)
-            old.rename(old.with_suffix(".old.partial"))
-        for path in self.folder.glob("*.partial"):
-            shutil.rmtree(path)
 
     def close(self) -> None:
-        """Waits until the last checkpoint is whole.
+        """Wait until the last checkpoint is whole.
 
         Raises:
-          OSError: it could not be written; those that are whole stay.
+          OSError: it could not be written; those that are whole remain.
         """
-        self._wait()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _wait(self) -> None:
-        if self._rest is not None:
-            self._rest.join()
-        error, self._rest, self._error = self._error, None, None
-        if error is not None:
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                writer.wait_until_finished()
+                writer.close()
+        except Exception as error:
             raise self._unwritten(error) from error
 
     def restore(self, like: Any) -> Saved:
-        """The last checkpoint, its arrays laid out over devices as those of ``like``.
+        """Return the last checkpoint, its arrays laid out over devices as those of ``like``.
 
         On other processors or libraries than those it was written on, a warning says
-        what differs: the run then goes on, but not to the bit.
+        what differs: the run then goes on, but perhaps to other bits.
 
         Args:
           like: a fresh state of the same run.
@@ -179,51 +145,75 @@ class Checkpoints:
         step = self.last
         if step is None:
             raise ValueError(f"{self.folder} must hold a checkpoint, got none.")
-        folder = self.folder / str(step)
-        notes = _read_notes(folder)
-        self._refuse_others(step, notes, like)
-        leaves = [_plain(leaf) for leaf in jax.tree.leaves(like)]
-        target = {
-            "state": [
-                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-                for leaf in leaves
-            ],
-            "rows": [np.empty(notes["rows"], dtype) for _, dtype in notes["columns"]],
-        }
-        with ocp.StandardCheckpointer() as reader:
-            arrays: Any = reader.restore(folder / "arrays", target)
-        _warn_elsewhere(notes["machine"], _machine(leaves))
-        state = [
-            jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new
-            for new, old in zip(arrays["state"], jax.tree.leaves(like), strict=True)
-        ]
-        rows = [
-            _nested([path for path, _ in notes["columns"]], values)
-            for values in zip(*arrays["rows"], strict=True)
-        ]
-        return Saved(step, jax.tree.unflatten(jax.tree.structure(like), state), rows)
+        fresh = _by_name(like)
+        with self._manager(write=False) as reader:
+            held = self._read(step, "metadata", lambda: reader.metadata(step))
+            notes, tree = dict(held.custom_metadata or {}), held.item_metadata
+            known = notes.pop("checksum", None) == _checksum(notes)
+            if not known or notes["format"] != _FORMAT or tree is None or "state" not in tree:
+                raise self._damaged(step, f"metadata are not those of a {_FORMAT}")
+            self._refuse_others(step, "", self._run, notes["run"])
+            self._refuse_others(step, "a model whose ", _describe(fresh), _describe(tree["state"]))
+            columns = jax.tree.map(
+                lambda held: np.empty(held.shape, held.dtype), tree.get("rows", {})
+            )
+            target = {"state": jax.tree.map(_target, fresh)} | (
+                {"rows": columns} if columns else {}
+            )
+            args = ocp.args.StandardRestore(target)  # pyright: ignore[reportCallIssue]
+            arrays = self._read(step, "arrays", lambda: reader.restore(step, args=args))
+        for name, checksum in _checksums(arrays).items():
+            if notes["checksums"].get(name) not in (checksum, None):
+                raise self._damaged(step, f"{name} is not as it was written")
+        _warn_elsewhere(notes["machine"], _machine(jax.tree.leaves(fresh)))
+        columns = arrays.get("rows", {})
+        n = len(jax.tree.leaves(columns)[0]) if columns else 0
+        rows = [jax.tree.map(lambda column, k=k: column[k], columns) for k in range(n)]
+        return Saved(step, _as_tree(arrays["state"], like), rows)
 
-    def _refuse_others(self, step: int, notes: Mapping[str, Any], like: Any) -> None:
-        """Refuses another run, then another model, by the first things that differ."""
-        what = f"{self.folder / str(step)} must be of this run, got one"
-        for kind, mine, theirs in (
-            ("", self._run, notes["run"]),
-            ("a model whose ", _described(like), notes["leaves"]),
-        ):
-            mine, theirs = _flat(mine), _flat(theirs)
-            differ = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-            told = ", ".join(
+    def _manager(self, *, write: bool) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+            create=write,
+            cleanup_tmp_directories=write,  # those that a kill left
+        )
+        handler = ocp.StandardCheckpointHandler()
+        return ocp.CheckpointManager(self.folder, options=options, item_handlers=handler)
+
+    def _read(self, step: int, what: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise self._damaged(step, f"{what} cannot be read ({reason})") from error
+
+    def _damaged(self, step: int, what: str) -> ValueError:
+        return ValueError(
+            f"{self.folder / str(step)} must be a whole checkpoint, got one whose {what}. "
+            "Move it away to go on from the one before."
+        )
+
+    def _refuse_others(
+        self, step: int, kind: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
+    ) -> None:
+        """Refuse another run or model, by the first things that differ."""
+        mine, theirs = _flat(mine), _flat(theirs)
+        differ = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        if differ:
+            first = ", ".join(
                 f"{name} is {theirs.get(name, 'not there')}, here {mine.get(name, 'not there')}"
                 for name in differ[:3]
             )
-            if differ:
-                more = f" and {len(differ) - 3} more differ" if len(differ) > 3 else ""
-                raise ValueError(f"{what} of {kind}{told}{more}. Resume it as it was started.")
+            more = f" and {len(differ) - 3} more differ" if len(differ) > 3 else ""
+            raise ValueError(
+                f"{self.folder / str(step)} must be of this run, got one of {kind}{first}{more}. "
+                "Resume it as it was started."
+            )
 
     def _unwritten(self, error: Exception) -> OSError:
         full = os.strerror(errno.ENOSPC)
-        told = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = full if full in str(error) else told.partition(" [")[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = full if full in str(error) else first.partition(" [")[0]
         last = "none is whole yet" if self.last is None else f"the last whole one is {self.last}"
         return OSError(f"a checkpoint in {self.folder} could not be written ({reason}); {last}")
 
@@ -232,35 +222,62 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _plain(leaf: Any) -> jax.Array:
-    """A leaf as an array of numbers, a random key as its data."""
-    leaf = jnp.asarray(leaf)
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+def _leaves(state: Any) -> dict[str, Any]:
+    """Each leaf by its path, joined by slashes."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {"/".join(leaf_path(keys)): leaf for keys, leaf in leaves}
 
 
-def _described(state: Any) -> dict[str, str]:
-    """What each leaf is, by its path."""
-    return {
-        "/".join(leaf_path(keys)): f"{leaf.dtype}{list(leaf.shape)}"
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
-
-
-def _columns(rows: list[Mapping[str, Any]]) -> list[tuple[list[str], np.ndarray]]:
-    """The path and the values of each number that the rows tell."""
-    paths = [leaf_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(rows[:1])]
-    values = zip(*(jax.tree.leaves(row) for row in rows), strict=True)
-    return [(list(path[1:]), np.array(column)) for path, column in zip(paths, values, strict=True)]
-
-
-def _nested(paths: list[list[str]], values: Iterable[Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for path, value in zip(paths, values, strict=True):
-        inner = row
-        for key in path[:-1]:
+def _by_name(state: Any) -> dict[str, Any]:
+    """Nested dictionaries of arrays by their names, a random key as its data."""
+    tree: dict[str, Any] = {}
+    for path, leaf in _leaves(state).items():
+        *above, name = path.split("/")
+        inner = tree
+        for key in above:
             inner = inner.setdefault(key, {})
-        inner[path[-1]] = value
-    return row
+        leaf = jnp.asarray(leaf)
+        inner[name] = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return tree
+
+
+def _as_tree(named: dict[str, Any], like: Any) -> Any:
+    """The inverse of ``_by_name``, for a state like the one it was called with."""
+    leaves = _leaves(named)
+    return jax.tree.unflatten(
+        jax.tree.structure(like),
+        [
+            jax.random.wrap_key_data(leaves[path], impl=jax.random.key_impl(old))
+            if _is_key(old)
+            else leaves[path]
+            for path, old in _leaves(like).items()
+        ],
+    )
+
+
+def _target(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _describe(tree: Any) -> dict[str, str]:
+    """The dtype and shape of each leaf, by its path."""
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _leaves(tree).items()}
+
+
+def _checksum(notes: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
+
+
+def _checksums(arrays: Mapping[str, Any]) -> dict[str, int | None]:
+    """Of the bytes of each array; None where this process does not hold all of it."""
+    return {
+        path: zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+        if not isinstance(array, jax.Array)
+        or array.is_fully_addressable
+        or array.is_fully_replicated
+        else None
+        for path, array in _leaves(arrays).items()
+    }
 
 
 def _flat(tree: Mapping[Any, Any]) -> dict[str, Any]:
@@ -271,49 +288,6 @@ def _flat(tree: Mapping[Any, Any]) -> dict[str, Any]:
         inner = _flat(value) if isinstance(value, Mapping) else {}
         flat |= {f"{name}.{key}": v for key, v in inner.items()} or {name: value}
     return flat
-
-
-def _files(folder: Path) -> dict[str, int]:
-    """The checksum of every file in a folder but the notes.
-
-    Orbax finds some damage by itself, but tells of it from threads of its own.
-    """
-
-    def checksum(path: Path) -> int:
-        sum_so_far = 0
-        with path.open("rb") as file:
-            while piece := file.read(2**24):
-                sum_so_far = zlib.crc32(piece, sum_so_far)
-        return sum_so_far
-
-    return {
-        path.relative_to(folder).as_posix(): checksum(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != _NOTES
-    }
-
-
-def _read_notes(folder: Path) -> dict[str, Any]:
-    """The notes of a checkpoint, of which every file is as it was written."""
-    whole = f"{folder} must be a whole checkpoint, got one whose"
-    remedy = "Move it away to go on from the one before."
-    try:
-        notes = json.loads((folder / _NOTES).read_text())
-        if notes.pop("sum") != _sum_of(notes) or notes["format"] != _FORMAT:
-            raise ValueError("sum")
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{whole} {_NOTES} is damaged or gone. {remedy}") from error
-    found = _files(folder)
-    differ = [
-        name for name in {**notes["files"], **found} if notes["files"].get(name) != found.get(name)
-    ]
-    if differ:
-        raise ValueError(f"{whole} {differ[0]} is not as it was written. {remedy}")
-    return notes
-
-
-def _sum_of(notes: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
 
 
 def _machine(leaves: list[jax.Array]) -> dict[str, Any]:

@@ -94,9 +94,9 @@ def trained(
         where = meshes.layout(mesh, batch_size=run.batch_size)
         n = meshes.shares(where)
         print(f"{where.mesh.size} devices, {n} shares of {run.batch_size // n} images")
-    both = run.create()
+    parts = dict(zip(("model", "optimizer"), run.create(), strict=True))
     if where is not None:
-        nnx.update(both, meshes.place(nnx.state(both), where))
+        nnx.update(parts, meshes.place(nnx.state(parts), where))
     done, total = 0, epochs * run.steps_per_epoch
     told = []
     if resume and checkpoints.last is None:
@@ -104,7 +104,7 @@ def trained(
     elif resume:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            done, state, before = checkpoints.restore(nnx.state(both))
+            done, state, before = checkpoints.restore(nnx.state(parts))
         for warning in caught:
             print(f"jaxsched train: {warning.message}", file=sys.stderr)
         if done > total:
@@ -112,19 +112,19 @@ def trained(
                 f"epochs must be at least {-(-done // run.steps_per_epoch)}, for the checkpoint is of "
                 f"iteration {done}, got {epochs}"
             )
-        nnx.update(both, state)
+        nnx.update(parts, state)
         told = [run.row(**row) for row in before]
         print(f"resumed at iteration {done}")
 
     def save() -> None:
-        checkpoints.save(len(told), nnx.state(both), [row._asdict() for row in told])
+        checkpoints.save(len(told), nnx.state(parts), [row._asdict() for row in told])
 
     batches = run.batches(start=done)
     if where is not None:
         batches = meshes.spread(batches, where)
     try:
         stopped = False
-        for stopping in shown(run.train(*both, batches), told, total):
+        for stopping in shown(run.train(*parts.values(), batches), told, total):
             if stopping or len(told) == total or len(told) % run.steps_per_epoch == 0:
                 save()
             if stopping:
@@ -134,5 +134,5 @@ def trained(
         stopped = True
     checkpoints.close()
     if where is not None:
-        nnx.update(both, meshes.whole(nnx.state(both), where))
-    return Rows(told, stopped), both
+        nnx.update(parts, meshes.whole(nnx.state(parts), where))
+    return Rows(told, stopped), (parts["model"], parts["optimizer"])
