@@ -16,6 +16,7 @@ SCRIPTS = [
     "adam_update",
     "compiled_update",
     "schedule_cost",
+    "training_step",
     "trace_compile",
     "curves",
     "sweep",

@@ -119,7 +119,7 @@ if __name__ == "__main__":
         "iteration, torch": torch_iterating(batches),
     }
     mine, xlas, torchs = "iteration, patches", "iteration, XLA", "iteration, torch"
-    seconds = interleaved(calls, rounds=60)
+    seconds = interleaved(calls, rounds=30)
     claims = {
         "iteration / torch": (best(seconds, mine, torchs), 1.2),
         "iteration, XLA's convolutions / torch": (best(seconds, xlas, torchs), None),
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     }
     for name, shape in CONVOLUTIONS.items():
         ways = {f"{name}: {way}": call for way, call in convolving(*shape).items()}
-        seconds |= interleaved(ways, rounds=60)
+        seconds |= interleaved(ways, rounds=20)
         xla, patched, torchs = ways
         claims[f"{name}: patches / XLA"] = (best(seconds, patched, xla), None)
         claims[f"{name}: patches / torch"] = (best(seconds, patched, torchs), None)

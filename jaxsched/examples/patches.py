@@ -12,8 +12,9 @@ import jax.numpy as jnp
 __all__ = ["MAX_POSITIONS", "conv_general_dilated"]
 
 MAX_POSITIONS = 4
-"""Positions of the output (height × width) up to which patches are faster: XLA's gradients on a CPU
-take 2.7 to 60 times as long at 2 × 2 and 1 × 1, and the same at 4 × 4 (``benchmarks.training_step``)."""
+"""Positions of the output (height × width) up to which patches are faster: XLA's value and gradients
+on a CPU take 6 to 60 times as long at 2 × 2 and 1 × 1, and less at 4 × 4
+(``benchmarks/training_step.py``)."""
 
 
 def conv_general_dilated(
