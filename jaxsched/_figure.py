@@ -1,6 +1,7 @@
 """The picture of a trace: learning rates and momentum by iteration, as a matplotlib figure."""
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,17 +23,27 @@ STYLES = (
 )
 
 
-def figure_of(trace: Trace, size: tuple[float, float] | None = None) -> Figure:
-    """Draw each group's learning rate and momentum; ``size`` is width and height in inches."""
+def figure_of(
+    trace: Trace,
+    size: tuple[float, float] | None = None,
+    metrics: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
+    """Draw each group's learning rate and momentum, and below them each of ``metrics``.
+
+    ``size`` is width and height in inches.
+    """
     used = {name for group in trace.groups.values() for name in group}
     names = [name for name in ("learning_rate", "momentum", "b1") if name in used]
-    size = size or (8, 1 + 3 * len(names))
+    panels = [(name, None) for name in names] + list((metrics or {}).items())
+    size = size or (8, 1 + 3 * len(panels))
     figure = Figure(size, dpi=150, layout="constrained", facecolor="white")
     end, iterations = warmup_end(trace), trace.start + np.arange(len(trace))
-    axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
-    for ax, name in zip(axes, names, strict=True):
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for ax, (name, metric) in zip(axes, panels, strict=True):
+        if metric is not None:
+            ax.plot(iterations, metric, color="#555555", linewidth=0.8)
         for (label, group), style in zip(sorted(trace.groups.items()), itertools.cycle(STYLES)):
-            if name in group:
+            if metric is None and name in group:
                 ax.plot(iterations, group[name], label=label, **style)
         ax.set_title(name.replace("_", " ").capitalize(), loc="left", fontweight="bold")
         ax.set_ylabel(name.replace("_", " "))

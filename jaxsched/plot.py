@@ -1,9 +1,11 @@
 """The picture of a run: learning rates and momentum by iteration; 0 is the first."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxsched._figure import Figure, figure_of
 from jaxsched._io import PICTURES, atomic_write, require_suffix
@@ -16,7 +18,11 @@ __all__ = ["plot", "plot_difference", "rows_of"]
 
 
 def plot(
-    run: Recipe | Trace, path: str | os.PathLike[str], *, iterations: int | None = None
+    run: Recipe | Trace,
+    path: str | os.PathLike[str],
+    *,
+    iterations: int | None = None,
+    metrics: Mapping[str, ArrayLike] | None = None,
 ) -> None:
     """Draw the learning rate and the momentum of each group, by iteration.
 
@@ -24,12 +30,23 @@ def plot(
       run: a trace, or a recipe.
       path: the picture, ``.png`` or ``.svg``.
       iterations: how many, as in ``rows_of``.
+      metrics: what the run measured, such as its loss: by name a value an iteration, each drawn
+        below the hyperparameters.
 
     Raises:
-      ValueError: another suffix; a recipe without a length, without ``iterations``.
+      ValueError: another suffix; a recipe without a length, without ``iterations``; a metric
+        without a value an iteration.
     """
     require_suffix(path, PICTURES)
-    _save(figure_of(rows_of(run, iterations)), path)
+    trace = rows_of(run, iterations)
+    values = {name: np.asarray(column) for name, column in (metrics or {}).items()}
+    for name, column in values.items():
+        if column.shape != (len(trace),):
+            raise ValueError(
+                f"metrics must have a value an iteration, shape ({len(trace)},), "
+                f"got {name} of shape {column.shape}."
+            )
+    _save(figure_of(trace, metrics=values), path)
 
 
 def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:

@@ -22,6 +22,8 @@ from jaxsched._validate import require
 
 RUN = {"epochs": 100, "steps_per_epoch": 30}
 """The article's run, as the package carries its trace."""
+METRICS = ("loss", "accuracy")
+"""What the picture of a run shows beside its hyperparameters."""
 
 
 class _Options(NamedTuple):
@@ -32,6 +34,7 @@ class _Options(NamedTuple):
     seed: int
     resume: bool
     mesh: str | None
+    tensorboard: bool
 
 
 def train(
@@ -43,6 +46,7 @@ def train(
     resume: bool = False,
     mesh: str | None = None,
     distributed: bool = False,
+    log: Literal["csv", "tensorboard"] = "csv",
 ) -> int:
     """Trains a network with a recipe on the spot, and proves the recipe.
 
@@ -56,8 +60,9 @@ def train(
       recipe: yolov5_resnet18 is the article's, a ResNet-18 on handwritten digits; yolov5 is
         YOLOv5's own with accumulation and average, a small detector on drawn shapes.
       epochs: stop after this many of the curve's 100 epochs, or 30 of yolov5.
-      out: folder for lr.png, trace.npz, checkpoints and, of the detector, boxes.png; if not
-        given, runs/ and the recipe's name.
+      out: folder for metrics.csv, which has a row an iteration and grows as the run goes on,
+        lr.png, trace.npz, checkpoints and, of the detector, boxes.png; if not given, runs/ and
+        the recipe's name.
       seed: of the data, its order, and the network.
       resume: go on from the last checkpoint in the folder, to the bits in which a run that
         was never stopped ends; from the start where there is none yet. With more epochs a
@@ -68,6 +73,8 @@ def train(
       distributed: this process is one of several of one run, each started with the same
         words by a cluster's launcher, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
         JAX_PROCESS_ID set; the folder is to be one that all of them see.
+      log: tensorboard writes what metrics.csv has for TensorBoard too, to the folder tensorboard
+        in out.
     """
     whole = {"yolov5_resnet18": RUN["epochs"], "yolov5": 30}[recipe]
     epochs = whole if epochs is None else epochs
@@ -77,6 +84,8 @@ def train(
     out = Path("runs") / recipe if out is None else out
     make_writable(out / "trace.npz", (".npz",))
     importlib.import_module("jaxsched.plot")  # what is missing is told before the training
+    if log == "tensorboard":
+        importlib.import_module("tensorboardX")
     if distributed:
         from jaxsched.examples import meshes
 
@@ -89,7 +98,7 @@ def train(
             stack.enter_context(contextlib.redirect_stdout(silence))
         else:
             stack.enter_context(_locked(out))
-        return run(_Options(epochs, out, seed, resume, mesh))
+        return run(_Options(epochs, out, seed, resume, mesh, log == "tensorboard"))
 
 
 @contextlib.contextmanager
@@ -169,6 +178,7 @@ def _trained(
         seed=options.seed,
         resume=options.resume,
         mesh=options.mesh,
+        tensorboard=options.tensorboard,
     )
 
 
@@ -216,8 +226,9 @@ def _written(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
     trace = Trace.stack([row.hyperparameters for row in rows.told], header_of=recipe.trace(1))
     if rows.told and not jax.process_index():
         trace.save(out / "trace.npz")
-        plot(trace, out / "lr.png")
-        print(f"wrote {out / 'lr.png'} and {out / 'trace.npz'}")
+        metrics = {name: [getattr(row, name) for row in rows.told] for name in METRICS}
+        plot(trace, out / "lr.png", metrics=metrics)
+        print(f"wrote {out / 'lr.png'}, {out / 'metrics.csv'} and {out / 'trace.npz'}")
     if rows.stopped:
         print(f"stopped after {len(rows.told)} iterations", file=sys.stderr)
         return None

@@ -1,4 +1,4 @@
-"""A training with checkpoints, on one device or many, whatever the example. It counts iterations.
+"""A training with checkpoints and metrics, on one device or many, whatever the example. It counts iterations.
 
 It is what ``jaxsched train`` runs; 0 is the first iteration.
 """
@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 
 from jaxsched._recipe import Recipe
 from jaxsched._recipe_file import encode
 from jaxsched.examples import meshes
 from jaxsched.examples.checkpoints import Checkpoints
+from jaxsched.examples.metrics import Metrics
 
 __all__ = ["Rows", "Run", "Shown", "trained"]
 
@@ -61,6 +63,7 @@ def trained(
     seed: int,
     resume: bool = False,
     mesh: str | None = None,
+    tensorboard: bool = False,
 ) -> tuple[Rows, tuple[Any, Any]]:
     """Trains, on from the last checkpoint where it is to, with a checkpoint an epoch.
 
@@ -73,6 +76,7 @@ def trained(
       seed: of the data, its order and the network.
       resume: whether it goes on from the last checkpoint.
       mesh: the devices, as in ``meshes.layout``; one, if not given.
+      tensorboard: as in ``metrics.Metrics``.
 
     Returns:
       What was told, before it was resumed too, and model and optimizer after it.
@@ -116,7 +120,12 @@ def trained(
         told = [run.row(**row) for row in before]
         print(f"resumed at iteration {done}")
 
+    # The first process writes for all.
+    metrics = None if jax.process_index() else Metrics(folder, told, tensorboard=tensorboard)
+
     def save() -> None:
+        if metrics is not None:
+            metrics.flush()
         checkpoints.save(len(told), nnx.state(parts), [row._asdict() for row in told])
 
     batches = run.batches(start=done)
@@ -125,6 +134,8 @@ def trained(
     try:
         stopped = False
         for stopping in shown(run.train(*parts.values(), batches), told, total):
+            if metrics is not None:
+                metrics.write(told[-1])
             if stopping or len(told) == total or len(told) % run.steps_per_epoch == 0:
                 save()
             if stopping:
@@ -132,6 +143,9 @@ def trained(
                 break
     except KeyboardInterrupt:  # a second one: what the devices hold may be half a step
         stopped = True
+    finally:
+        if metrics is not None:
+            metrics.close()
     checkpoints.close()
     if where is not None:
         nnx.update(parts, meshes.whole(nnx.state(parts), where))

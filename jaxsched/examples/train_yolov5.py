@@ -120,12 +120,13 @@ def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> I
     model.train()
     for batch in batches:
         loss, accuracy = step(model, optimizer, batch)
-        in_force = jax.device_get(jaxsched.hyperparameters(optimizer))
         run = {
-            "stepped": float(optimizers.stepped(optimizer)),
-            "ema_updates": float(optimizer.average.updates),
+            "stepped": optimizers.stepped(optimizer),
+            "ema_updates": optimizer.average.updates,
         }
-        yield Iteration(float(loss), float(accuracy), in_force, run)
+        read = jax.device_get((loss, accuracy, jaxsched.hyperparameters(optimizer), run))
+        run = {name: float(value) for name, value in read[3].items()}
+        yield Iteration(float(read[0]), float(read[1]), read[2], run)
 
 
 def averaged(model: Detector, optimizer: Optimizer) -> Detector:
