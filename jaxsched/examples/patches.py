@@ -13,7 +13,7 @@ __all__ = ["MAX_POSITIONS", "conv_general_dilated"]
 
 MAX_POSITIONS = 4
 """Positions of the output (height × width) up to which patches are faster: XLA's value and gradients
-on a CPU take 6 to 60 times as long at 2 × 2 and 1 × 1, and less at 4 × 4
+on a CPU take 5 to 30 times as long at 2 × 2 and 1 × 1, and less at 4 × 4
 (``benchmarks/training_step.py``)."""
 
 
