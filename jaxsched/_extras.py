@@ -9,6 +9,7 @@ OPTIONAL = {
     "matplotlib": ("matplotlib", "train"),
     "orbax": ("Orbax", "train"),
     "sklearn": ("scikit-learn", "train"),
+    "tensorboardX": ("tensorboardX", "train"),
 }
 """The name of each package that is imported, for people, and the extra that installs it."""
 
