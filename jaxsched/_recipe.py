@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
@@ -424,7 +425,23 @@ class _LabelledRules:
                     "Pass what is trained alone."
                 )
         known = {*self.recipe.groups, param_groups.FROZEN}
-        return param_groups.fit(self.labels, params, known=known)
+        fitted = param_groups.fit(self.labels, params, known=known)
+        self._warn_of_unused_rules(set(jax.tree.leaves(fitted)))
+        return fitted
+
+    def _warn_of_unused_rules(self, used: set[str]) -> None:
+        """Warn where one of several rules, or one with a switch of its own, has no parameter."""
+        groups_by_rule: dict[Any, list[str]] = {}
+        for label, group in self.recipe.complete_groups().items():
+            switches = frozenset((k, v) for k, v in group.items() if isinstance(v, bool | str))
+            rule = self.recipe.rule_by_label[label], switches
+            groups_by_rule.setdefault(rule, []).append(label)
+        for labels in groups_by_rule.values() if len(groups_by_rule) > 1 and used else ():
+            if not used & set(labels):
+                warnings.warn(
+                    f"no parameter gets the update rule of group {' or '.join(labels)}. Check the labels.",
+                    stacklevel=2,
+                )
 
     def is_trained(self, params: optax.Params) -> Any:
         return jax.tree.map(lambda label: label != param_groups.FROZEN, self.fit(params))

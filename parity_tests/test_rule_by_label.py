@@ -6,6 +6,7 @@ import functools
 import math
 import pickle
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -258,3 +259,39 @@ def test_rules_that_do_not_fit_are_refused(name):
 def test_a_trace_takes_names_of_rules(rule):
     with pytest.raises(TypeError, match=r"^update_rule of .* must be a string"):
         Trace({"a": {"learning_rate": np.ones(2)}}, update_rule=rule)
+
+
+MUSGD = {
+    "muon": {"learning_rate": 0.1, "use_muon": True},
+    "weight": {"learning_rate": 0.1},
+    "bias": {"learning_rate": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "labels", "unused"),
+    [
+        (RECIPE, dict.fromkeys(LABELS, "other"), "matrix"),
+        (Recipe(MUSGD, optimizers.musgd), {"matrix": "weight", "other": "bias"}, "muon"),
+    ],
+    ids=["a rule of several", "a switch"],
+)
+def test_a_rule_without_a_parameter_is_warned_of(recipe, labels, unused):
+    sentence = f"no parameter gets the update rule of group {unused}. Check the labels."
+    with pytest.warns(UserWarning, match=sentence):
+        recipe.optimizer(labels).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "labels"),
+    [
+        (RECIPE, LABELS),
+        (Recipe(MUSGD, optimizers.musgd), {"matrix": "muon", "other": "bias"}),  # no weight
+        (Recipe(GROUPS | {"other": {"learning_rate": 0.1}}, optimizers.adagrad), "matrix"),
+    ],
+    ids=["both rules", "a group of a rule in use", "one rule"],
+)
+def test_a_group_without_a_parameter_is_not_warned_of(recipe, labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recipe.optimizer(labels).init(PARAMS)
