@@ -1,8 +1,10 @@
 """Claim: of 100 random one-token faults in the search of causes, its tests notice 90 at least.
 
 A fault is an operator, a comparison, a number or a truth value that is another, in a copy of the
-package; type annotations and docstrings have none. A copy without a fault must pass, and one that
-cannot be imported must not. ``python -m benchmarks.mutation 10`` plants ten and writes nothing. It takes most of an hour and is not among ``python -m benchmarks``.
+package; type annotations and docstrings have none. A fault in the search of curves is planted for the
+tests of curves, one in the search of updates for those of updates. A copy without a fault must pass,
+and one that cannot be imported must not. ``python -m benchmarks.mutation 10`` plants ten and writes
+nothing. It takes most of an hour and is not among ``python -m benchmarks``.
 """
 
 import ast
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +23,15 @@ from pathlib import Path
 from benchmarks.timing import report
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / "jaxsched/parity/_explain").glob("*.py"))
-TESTS = [f"parity_tests/test_{name}.py" for name in ("solve", "explain_parts", "explain_changes")]
-TESTS += ["parity_tests/test_causes.py"]
+FILES = [
+    *sorted((ROOT / "jaxsched/parity/_explain").glob("*.py")),
+    *sorted((ROOT / "jaxsched/torch").glob("_update_*.py")),
+]
+# By the folder of the fault; quick ones first, for the first that fails ends them.
+TESTS = {
+    "_explain": ("solve", "explain_parts", "explain_changes", "causes"),
+    "torch": ("update_causes",),
+}
 FAULTS, SHARE, SECONDS = 100, 0.9, 600
 
 OTHER = {
@@ -93,10 +102,16 @@ def is_noticed(fault: Fault, folder: Path) -> bool:
     changed.write_text(source[:begin] + other + source[end:])
     # Neither pytest's path nor the current folder, which have the package without the fault.
     places = f"pythonpath={copy} {ROOT / 'parity_tests'} {ROOT}"
-    options = ["-qx", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", places]
-    command = [sys.executable, "-m", "pytest", *options, *TESTS]
+    options = ["-qx", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", places]
+    tests = [f"parity_tests/test_{name}.py" for name in TESTS[path.parent.name]]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     switches = dict.fromkeys(("PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE"), "1")
-    environment = {**os.environ, "PYTHONPATH": str(copy), **switches}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / f"xla-{threading.get_ident()}"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    environment = {**os.environ, "PYTHONPATH": str(copy), **switches, **cache}
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS, check=False
@@ -122,9 +137,12 @@ if __name__ == "__main__":
     begin = time.perf_counter()
     missed = 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
-        none, broken = ((FILES[0], 0, end, other) for end, other in ((0, ""), (1, "1 +")))
-        if is_noticed(none, Path(name)) or not is_noticed(broken, Path(name)):
-            sys.exit("the tests must pass without a fault, and fail where the package is broken")
+        for path in (FILES[0], FILES[-1]):
+            none, broken = ((path, 0, end, other) for end, other in ((0, ""), (1, "1 +")))
+            if is_noticed(none, Path(name)) or not is_noticed(broken, Path(name)):
+                sys.exit(
+                    "the tests must pass without a fault, and fail where the package is broken"
+                )
         found = pool.map(lambda fault: is_noticed(fault, Path(name)), drawn)
         for fault, noticed in zip(drawn, found, strict=True):
             missed += not noticed
