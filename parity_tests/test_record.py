@@ -247,12 +247,12 @@ import sys, time
 import torch
 
 EPOCHS, STATUS, PAUSE = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-parameter = torch.ones(2, requires_grad=True)
+parameter, other = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
 first = torch.optim.Adam([parameter], lr=0.1)
-second = torch.optim.SGD([parameter], lr=0.3)
+second = torch.optim.SGD([other], lr=0.3)
 scheduler = torch.optim.lr_scheduler.ExponentialLR(first, 0.9)
 for epoch in range(EPOCHS):
-    parameter.grad = torch.ones(2)
+    parameter.grad = other.grad = torch.ones(2)
     first.step()
     scheduler.step()
     if epoch % 2:
@@ -292,10 +292,44 @@ def test_a_script_with_two_optimizers_that_fails_late(script, tmp_path, capfd):
     assert Recipe.from_trace(first).update_rule is jaxsched.optimizers.adam
     err = capfd.readouterr().err
     assert err == (
-        "jaxsched record: optimizers must make equally many updates, each one before the next of "
-        "another, to be in one file, got 2 of Adam and 0 of SGD: each has a file of its own.\n"
+        "jaxsched record: optimizers of one file must make equally many updates, each one before the "
+        "next of another, got updates: 2 of Adam and 0 of SGD. Each has a file of its own.\n"
         f"wrote {tmp_path / 'run.npz'}, {tmp_path / 'run-1.npz'}\n"
     )
+
+
+WRAPPED = """
+import torch
+
+class Wrapper(torch.optim.Optimizer):
+    def __init__(self, inner):
+        self.inner = inner
+        super().__init__(inner.param_groups, inner.defaults)
+
+    def step(self):
+        self.inner.step()
+
+parameter = torch.ones(2, requires_grad=True)
+optimizer = Wrapper(torch.optim.SGD([parameter], lr=0.3))
+for _ in range(3):
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+"""
+
+
+def test_an_optimizer_and_the_one_it_wraps_have_a_file_each(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", str(Path(jaxsched.__file__).parents[1]))
+    (tmp_path / "train.py").write_text(WRAPPED)
+    command = [sys.executable, str(tmp_path / "train.py")]
+    assert cli.main(["record", "-o", str(tmp_path / "run.npz"), "--", *command]) == 0
+    rules = {}
+    for name in ("run.npz", "run-1.npz"):
+        trace = Trace.load(tmp_path / name)
+        assert trace.groups["0"]["learning_rate"].tolist() == [0.3] * 3
+        rules[name] = trace.update_rule
+    assert set(rules.values()) == {"Wrapper", "sgd"}
+    sentence = "jaxsched record: no parameter may be in two optimizers of one file, got updates: "
+    assert capfd.readouterr().err.startswith(sentence)
 
 
 def test_a_shells_words_are_no_path(script, tmp_path):

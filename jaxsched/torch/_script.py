@@ -90,6 +90,16 @@ def numbered(traces: Sequence[Trace]) -> list[Trace]:
     return renamed
 
 
+UNEQUAL = (
+    "optimizers of one file must make equally many updates, each one before the next of another"
+)
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
+    """Yield the parameters of all groups."""
+    return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+
+
 class Writer:
     """The logs of a process and their files, of which ``claims`` lists those written.
 
@@ -111,29 +121,32 @@ class Writer:
         log = self.by_optimizer.get(optimizer)
         if log is None:
             is_late = any(other.updates > 1 for other, _ in self.logs)
+            held = {id(p) for other in self.by_optimizer for p in parameters(other)}
+            shares = any(id(p) in held for p in parameters(optimizer))
             (labels,) = split_labels([optimizer], None)
             log = self.by_optimizer[optimizer] = Log(optimizer, labels, [*labels])
             self.logs.append((log, next(self.paths)))
             if note := log.meta.get("note"):
                 print(f"jaxsched record: {note}", file=sys.stderr)
             self.due = 0.0
-            if is_late:
-                self.part()
+            if shares:  # as one that wraps another does
+                self.part("no parameter may be in two optimizers of one file")
+            elif is_late:
+                self.part(UNEQUAL)
         log.note()
         updates = [log.updates for log, _ in self.logs]
         if max(updates) - min(updates) > 1:
-            self.part()
+            self.part(UNEQUAL)
         if time.monotonic() >= self.due:
             self.flush()
 
-    def part(self) -> None:
-        """From now on write a file for each optimizer."""
+    def part(self, rule: str) -> None:
+        """From now on write a file for each optimizer, since they break a rule."""
         if self.are_together:
             self.are_together, self.due = False, 0.0
             made = " and ".join(f"{log.updates} of {log.kind}" for log, _ in self.logs)
             print(
-                "jaxsched record: optimizers must make equally many updates, each one before the next of "
-                f"another, to be in one file, got {made}: each has a file of its own.",
+                f"jaxsched record: {rule}, got updates: {made}. Each has a file of its own.",
                 file=sys.stderr,
             )
 
@@ -163,7 +176,7 @@ class Writer:
         """Write every file a last time."""
         self.closed = True
         if len({log.updates for log, _ in self.logs}) > 1:
-            self.part()
+            self.part(UNEQUAL)
         self.flush()
 
     def flush_at_sigterm(self) -> None:
