@@ -110,6 +110,7 @@ def assert_agree(fresh, committed, what):
                 assert row["gap"] <= max(10 * old["gap"], 1e-14), where
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", conformance.schedulers.CASES)
 def test_a_fresh_run_of_a_scheduler_agrees(name):
     fresh = conformance.scheduler(name, FIRST)
@@ -143,6 +144,7 @@ def test_a_fresh_run_of_a_recipe_agrees(name):
     assert_agree({"rates": fresh}, COMMITTED["recipes"][name], name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", conformance.rules.RULES)
 def test_a_fresh_run_of_a_rule_agrees(name):
     """The last setting, of the most arguments."""

@@ -224,9 +224,9 @@ def test_the_source_distribution_has_no_raw_figures(dist):
 # What must not be there, and does not come with another package either.
 ABSENT = {
     "": {*OPTIONAL},
-    "cli": {"torch", "flax", "orbax", "matplotlib", "sklearn"},
+    "cli": {"torch", "flax", "orbax", "matplotlib", "sklearn", "tensorboardX"},
     "train": {"torch"},
-    "torch": {"flax", "orbax", "matplotlib", "sklearn"},
+    "torch": {"flax", "orbax", "matplotlib", "sklearn", "tensorboardX"},
 }
 
 

@@ -41,8 +41,9 @@ def small():
 
 
 def train(folder, *words, recipe="yolov5_resnet18", epochs=EPOCHS):
-    given = ["train", "--recipe", recipe, "--epochs", str(epochs), "--out", str(folder)]
-    return cli.main([*given, *words])
+    given = ["train", "--recipe", recipe, "--out", str(folder)]
+    length = [] if "--epochs" in words else ["--epochs", str(epochs)]
+    return cli.main([*given, *length, *words])
 
 
 def same(a, b):

@@ -62,7 +62,7 @@ def test_a_planted_mistake_is_told_and_no_other(name, seed):
     assert planted_updates.told(name, lines), lines
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", [*PLANTED][::3])  # each searches to the end, for a second or two
 def test_what_goes_elsewhere_than_the_mistake_leads_has_no_cause(name):
     """The same mistakes, at rates that are a hundred-thousandth off from update 4 on."""
     cls, tx, _, *more = PLANTED[name]

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxsched._validate import shorten
 from jaxsched.param_groups import leaf_path
 
 __all__ = ["Checkpoints", "Saved"]
@@ -185,7 +186,7 @@ class Checkpoints:
             return read()
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise self._damaged(step, f"{what} cannot be read ({reason})") from error
+            raise self._damaged(step, f"{what} cannot be read ({shorten(reason, 150)})") from error
 
     def _damaged(self, step: int, what: str) -> ValueError:
         return ValueError(
