@@ -188,6 +188,15 @@ def test_how_far_the_clock_is_off_is_found(shift):
     ]
 
 
+def test_an_average_under_a_clip_is_clipped_by_its_own_norm():
+    d = drawn(7)
+    both = {"clip_norm": d.clip, "accumulation": d.accumulation}
+    averaged = counted(d, *sgd(), clip=clip_by(d, "torch"))
+    assert said(averaged, torch.optim.SGD, d, lambda d: both)[1:] == [
+        "likely cause: gradients averaged, not summed, under accumulation"
+    ]
+
+
 def exponential(parameters):
     optimizer = torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
     return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)

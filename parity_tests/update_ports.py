@@ -218,7 +218,7 @@ def options(cls, d, **more):
     }[cls] | more
 
 
-def counted(d, step, keeps, mean=True, dtype=jnp.float64):
+def counted(d, step, keeps, mean=True, dtype=jnp.float64, clip=None):
     """Under accumulation, its schedules counting iterations: update k is made after (k + 1) n."""
     n = d.accumulation
     of_updates = {**vars(d), "fall": d.fall * n, "lr": {}}
@@ -226,7 +226,7 @@ def counted(d, step, keeps, mean=True, dtype=jnp.float64):
     first = 1 + d.fall * (n - 1)
     of_updates["fall"] /= first
     of_updates["lr"] = {leaf: lr / first for leaf, lr in d.lr.items()}
-    tx = port(types.SimpleNamespace(**of_updates), step, keeps)
+    tx = port(types.SimpleNamespace(**of_updates), step, keeps, clip=clip)
     return accumulating(tx, d, mean, dtype)
 
 

@@ -169,8 +169,7 @@ def _groups(case: Case) -> Iterator[Change]:
         for name in case.names:
             if any((recipe[name] != other[name]).any() for other in recipes.values()):
                 moves[f"{name} of group {label}"] = {name: recipe[name]}
-        if len(recipes) > 1:
-            moves[f"a parameter in another group: {label}"] = recipe
+        moves[f"a parameter in another group: {label}"] = recipe
     yield from (Change("groups", "group", text, _put(move)) for text, move in moves.items())
     for a, b in combinations(recipes, 2):
         others = {a: recipes[b], b: recipes[a]}
@@ -289,7 +288,7 @@ def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Step
     above, same, unknown = values > target, _is_equal(values, target), np.isnan(values)
     enclosed, numbers = (above[1:] != above[:-1]) | same[1:] | same[:-1], []
     if change.kind == "clock":
-        numbers = grid[(same | unknown).all(1) & (unknown.mean(1) < 1 - MIN_KNOWN)][:2].tolist()
+        numbers = grid[(same | unknown).all(1) & (unknown.mean(1) < 1 - MIN_KNOWN)][:1].tolist()
     # Most rows lie between the values of two neighbours, or no number between them will do.
     elif enclosed.mean(1).max() > ENCLOSED:
         numbers = solve(evaluate, target, grid, _is_equal, size=size)[:1]
