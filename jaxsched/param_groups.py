@@ -302,9 +302,10 @@ def by_decay(params: Any) -> Any:
     """The rule of transformers: biases and normalisation to ``"no_decay"``, the rest to ``"decay"``.
 
     A path that has ``bias``, ``layernorm`` or ``rmsnorm`` in it, or a module called ``norm`` or
-    ``…_norm``, is not decayed; letters may be capital. Nor is a ``scale``, which in Flax belongs to
-    normalisation. transformers goes by module there: it decays a BatchNorm or GroupNorm whose name
-    has none of these. ``jaxsched.flax.by_decay`` does the same.
+    ``…_norm``, is not decayed; letters may be capital. Nor is a ``scale``, nor a ``weight`` of at
+    most one dimension: in Flax, and in torch and Equinox, these belong to normalisation.
+    transformers goes by module there: it decays a BatchNorm or GroupNorm whose name has none of
+    these. So does ``jaxsched.flax.by_decay``, which knows the module.
 
     Raises:
       ValueError: the tree is one array, which has no name.
@@ -313,15 +314,19 @@ def by_decay(params: Any) -> Any:
 
     >>> by_decay({"ln_1": {"scale": 1.0}, "q_norm": {"weight": 1.0}, "fc": {"kernel": 1.0, "bias": 1.0}})
     {'fc': {'bias': 'no_decay', 'kernel': 'decay'}, 'ln_1': {'scale': 'no_decay'}, 'q_norm': {'weight': 'no_decay'}}
+    >>> by_decay({"ln_1.weight": np.ones(2), "fc.weight": np.ones((2, 2))})
+    {'fc.weight': 'decay', 'ln_1.weight': 'no_decay'}
     """
 
-    def rule(path: Path) -> str | None:
+    def label(path: Path, leaf: Any) -> str | None:
         if not path:
             return None
-        is_scale = re.split("[./]", path[-1])[-1] == "scale"
-        return "no_decay" if is_scale or is_undecayed_name(path) else "decay"
+        name = re.split("[./]", path[-1])[-1]
+        is_norm = name == "scale" or (name == "weight" and np.ndim(leaf) <= 1)
+        return "no_decay" if is_norm or is_undecayed_name(path) else "decay"
 
-    return by_rule(rule)(params)
+    pairs = zip(leaf_paths(params), jax.tree.leaves(params), strict=True)
+    return _tree(params, [label(path, leaf) for path, leaf in pairs])
 
 
 def is_undecayed_name(path: Path) -> bool:

@@ -210,9 +210,18 @@ def models():
     small = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
     small |= {"intermediate_size": 8, "vocab_size": 11}
     t5 = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 11}
+    clip = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    clip |= {"intermediate_size": 8}
     vit = {k: v for k, v in small.items() if k != "vocab_size"}
     return {
         "bert": transformers.BertModel(transformers.BertConfig(**small)),
+        "clip": transformers.CLIPModel(
+            transformers.CLIPConfig(
+                text_config={**clip, "vocab_size": 11, "max_position_embeddings": 8},
+                vision_config={**clip, "image_size": 8, "patch_size": 4},
+                projection_dim=8,
+            )
+        ),
         "gpt2": transformers.GPT2Model(
             transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=8)
         ),
@@ -233,6 +242,8 @@ def test_membership_is_equal_in_real_models():
         ours = {names[path]: label for path, label in zip(paths, labels, strict=True)}
         ours = {name: label for name, label in ours.items() if name in theirs}  # tied once
         assert ours == theirs, kind
+        shapes = {name: jnp.zeros(p.shape) for name, p in model.named_parameters()}
+        assert param_groups.by_decay(shapes) == theirs, f"{kind}, by torch's names"
         seen |= {name.rpartition(".")[2] for name, label in ours.items() if label == "no_decay"}
         # The twin: by the number of dimensions, as others do.
         by_ndim = {n: "decay" if p.ndim > 1 else "no_decay" for n, p in model.named_parameters()}
