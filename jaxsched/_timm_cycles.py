@@ -259,5 +259,10 @@ def _border(index: int, first: int, mul: float) -> int:
         # Where all cycles together are shorter than t, timm ends with a math domain error.
         return math.floor(math.log(rest, mul)) if rest > 0 else math.inf
 
-    nearby = range(max(math.floor(near) - 1, 0), math.ceil(near) + 3)
-    return next(t for t in nearby if cycle(t) >= index)
+    first_near = max(math.floor(near) - 1, 0)
+    border = next((t for t in range(first_near, math.ceil(near) + 3) if cycle(t) >= index), None)
+    if border is None or border == first_near:  # near to 1 the logarithm is all rounding
+        raise ValueError(
+            f"cycle_mul must be 1, or farther from it than what rounding hides, got {mul!r}. Pass 1.0."
+        )
+    return border

@@ -91,8 +91,7 @@ def timm_multistep(
     >>> [float(timm_multistep(1.0, [2, 4], 0.5)(c)) for c in range(5)]
     [1.0, 0.5, 0.5, 0.25, 0.25]
     """
-    rule = "integers of at least 0 in ascending order"
-    require("decay_t", decay_t, rule, lambda v: [max(int(m), 0) for m in v] == sorted(v))
+    require_milestones("decay_t", decay_t)
     require_nonnegative(decay_rate=decay_rate)
     milestones = np.asarray(decay_t, np.float64)
 
@@ -101,6 +100,12 @@ def timm_multistep(
         return base_lr * decay_rate**reached
 
     return warmed(timm_multistep, locals(), curve, ("decay_rate",))
+
+
+def require_milestones(name: str, value: Any) -> None:
+    """Refuse what is no list of milestones."""
+    rule = "integers of at least 0 in ascending order"
+    require(name, value, rule, lambda v: [max(int(m), 0) for m in v] == sorted(v))
 
 
 STABLE = ("constant", "rsqrt")

@@ -417,13 +417,13 @@ REFUSED = {
     ),
     "noise": (
         lambda: of(lr_noise=[0.4, 0.9]),
-        "args['lr_noise'] must be null, for noise on the rate is not supported, got [0.4, 0.9]. "
+        "args['lr_noise'] must be null, got [0.4, 0.9]: noise on the rate is not supported. "
         "Record the run with jaxsched.torch.record.",
     ),
     "layers that stop": (
         lambda: of(layer_decay=0.5, layers=3, layer_decay_no_opt_scale=0.1),
-        "args['layer_decay_no_opt_scale'] must be null, for a scale below which layers are frozen is "
-        "not supported, got 0.1.",
+        "args['layer_decay_no_opt_scale'] must be null, got 0.1: a scale below which layers are "
+        "frozen is not supported.",
     ),
     "adaptive clipping": (
         lambda: of(clip_grad=0.01, clip_mode="agc"),
@@ -473,8 +473,42 @@ REFUSED = {
     ),
     "decay": (
         lambda: of(sched="wsd", epochs=10, decay_epochs=9),
-        "args['decay_epochs'] must be such that the decay fits between the warm-up and the end, got 9",
+        "args['decay_epochs'] must give a decay of 1 to 5 epochs, which the warm-up leaves, got 9, "
+        "which gives 9. Change it or warmup_epochs.",
     ),
+    "no decay left": (
+        lambda: of(
+            sched="wsd", epochs=7, decay_epochs=None, sched_on_updates=True, warmup_epochs=7
+        ),
+        "args['decay_epochs'] must give a decay of 1 to 0 updates, which the warm-up leaves, got None, "
+        "which gives 0. Change it or warmup_epochs.",
+    ),
+    "milestones": (
+        lambda: of(sched="multistep", decay_milestones=[60, 30]),
+        "args['decay_milestones'] must be integers of at least 0 in ascending order, got [60, 30]",
+    ),
+    "cycles that rounding hides": (
+        lambda: of(epochs=300, lr_cycle_mul=1 + 1e-14, lr_cycle_limit=3),
+        "cycle_mul must be 1, or farther from it than what rounding hides, got 1.00000000000001. ",
+    ),
+    **{
+        f"noise of {value!r}": (
+            lambda value=value: of(lr_noise=value),
+            f"args['lr_noise'] must be null, got {value!r}: noise on the rate is not supported.",
+        )
+        for value in (0, 0.0, [])
+    },
+    **{
+        f"{key} of others": (
+            lambda key=key: of(**{key: 1}),
+            f"args must use the original's keys, got {key!r}. Did you mean {name!r}?",
+        )
+        for key, name in {
+            **{"betas": "opt_betas", "eps": "opt_eps", "num_epochs": "epochs", "noise": "lr_noise"},
+            **{"grad_clip": "clip_grad", "nesterov": "opt_kwargs", "amsgrad": "opt_kwargs"},
+            "gradient_accumulation_steps": "grad_accum_steps",
+        }.items()
+    },
     "no args": (
         lambda: recipes.timm(None, steps_per_epoch=5),
         "args must be a mapping or the path of a YAML file, got None.",
@@ -496,6 +530,23 @@ def test_what_is_not_supported_is_refused_by_name(name):
 
 def test_what_is_refused_with_a_clip_passes_without_one():
     assert of(clip_mode="agc").clip_norm is None
+
+
+def test_numbers_may_be_traced():
+    def rate(args, layers=None):
+        recipe = of(epochs=100, layers=layers, **args)
+        return recipe.at(250)["layer_0_decay" if layers else "decay"]["learning_rate"]
+
+    for args, traced, layers in [
+        ({}, {"lr": [0.1, 0.2]}, None),
+        ({}, {"layer_decay": [0.5, 0.75]}, 3),
+        ({"layer_decay": 0.5}, {"layer_decay_min_scale": [0.1, 0.75]}, 3),
+    ]:
+        ((key, values),) = traced.items()
+        ours = jax.vmap(lambda v, a=args, k=key, n=layers: rate({**a, k: v}, n))(jnp.array(values))
+        one_by_one = [rate({**args, key: value}, layers) for value in values]
+        np.testing.assert_allclose(ours, one_by_one, rtol=2**-22)  # the input is in float32
+        assert ours[0] != ours[1]
 
 
 # --- ports ---

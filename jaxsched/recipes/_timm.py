@@ -6,11 +6,17 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jaxsched import optimizers, schedules
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule
+from jaxsched._timm_decays import require_milestones
 from jaxsched._validate import (
     describe,
+    is_number,
+    is_zero,
     require,
     require_bool,
     require_choice,
@@ -83,8 +89,16 @@ ALIASES = {
     "optimizer": "opt",
     "scheduler": "sched",
     "accum_steps": "grad_accum_steps",
+    "gradient_accumulation_steps": "grad_accum_steps",
     "clip_norm": "clip_grad",
+    "grad_clip": "clip_grad",
     "ema_decay": "model_ema_decay",
+    "betas": "opt_betas",
+    "eps": "opt_eps",
+    "nesterov": "opt_kwargs",
+    "amsgrad": "opt_kwargs",
+    "num_epochs": "epochs",
+    "noise": "lr_noise",
 }
 """What others call timm's keys."""
 
@@ -164,8 +178,8 @@ def timm(
       them with ``param_groups.by_layer``.
 
     Raises:
-      ValueError: a number out of range, an unknown key, an optimizer whose class is not torch's, a
-        schedule that follows a metric, noise, adaptive clipping, a missing ``lr``.
+      ValueError: a number out of range, a key close to one that is read, an optimizer whose class is
+        not torch's, a schedule that follows a metric, noise, adaptive clipping, a missing ``lr``.
 
     Source: ``create_optimizer_v2`` and ``create_scheduler_v2`` of timm 1.0.31, and ``train.py``,
     https://github.com/huggingface/pytorch-image-models
@@ -201,7 +215,9 @@ def timm(
     return Recipe(
         {
             f"{prefix}{label}": {
-                "learning_rate": rate if scale == 1 else schedules.scaled(rate, scale),
+                "learning_rate": (
+                    rate if is_number(scale) and scale == 1 else schedules.scaled(rate, scale)
+                ),
                 "weight_decay": decay,
                 **group,
             }
@@ -224,14 +240,15 @@ def _read(args: Any) -> dict[str, Any]:
         raise TypeError("args must be a mapping or the path of a YAML file, got None.")
     given = settings.read("args", args)
     for key, what in UNSUPPORTED.items():
-        if given.get(key):
+        # Noise of 0 is noise from the first step on.
+        if given.get(key) or (key == "lr_noise" and given.get(key) is not None):
             raise ValueError(
-                f"args[{key!r}] must be null, for {what} is not supported, got {describe(given[key])}. "
+                f"args[{key!r}] must be null, got {describe(given[key])}: {what} is not supported. "
                 "Record the run with jaxsched.torch.record."
             )
     settings.refuse_typos("args", given, (*DEFAULTS, *UNSUPPORTED, *PASSED_OVER), ALIASES)
     a = {key: given.get(key, default) for key, default in DEFAULTS.items()}
-    if not a["lr"]:
+    if a["lr"] is None or is_zero(a["lr"]):
         raise ValueError(
             f"args['lr'] must be a number above 0, got {describe(a['lr'])}: train.py computes it then, "
             "as lr_base times the ratio of the global batch to lr_base_size, or its root. Set it."
@@ -285,7 +302,7 @@ def _optimizer(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]
     return optimizer.rule, group
 
 
-def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, float]:
+def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
     """Return the factor of the rate in each layer, by the beginning of its label."""
     decay = a["layer_decay"]
     if decay is None:
@@ -296,7 +313,7 @@ def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, float]:
             )
         return {"": 1.0}
     require("args['layer_decay']", decay, "a finite number above 0", lambda v: 0 < v < math.inf)
-    least = a["layer_decay_min_scale"] or 0.0
+    least = 0.0 if a["layer_decay_min_scale"] is None else a["layer_decay_min_scale"]
     require_nonnegative(**{"args['layer_decay_min_scale']": least})
     if layers is None:
         raise ValueError(
@@ -304,7 +321,9 @@ def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, float]:
             "param_groups.by_layer(layer_of, decay).count(params)."
         )
     require_count("layers", layers, at_least=1)
-    scales = {f"layer_{k}_": max(least, decay ** (layers - 1 - k)) for k in range(layers)}
+    is_array = isinstance(decay, jax.Array) or isinstance(least, jax.Array)
+    larger: Callable[..., Any] = jnp.maximum if is_array else max
+    scales = {f"layer_{k}_": larger(least, decay ** (layers - 1 - k)) for k in range(layers)}
     # Without a scheduler nobody multiplies by them.
     return dict.fromkeys(scales, 1.0) if a["sched"] == "none" else scales
 
@@ -343,8 +362,13 @@ def _schedule(a: Mapping[str, Any], updates: int) -> tuple[Any, int]:
         stable = length if a["warmup_prefix"] else length - warmup["warmup_t"]
         decay_t = _decay_epochs(a, 0.2)
         decay_t = round(decay_t * (stable if decay_t < 1 else unit))
-        rule = "such that the decay fits between the warm-up and the end"
-        require("args['decay_epochs']", a["decay_epochs"], rule, lambda _: 0 < decay_t <= stable)
+        if not 0 < decay_t <= stable:
+            counts = "updates" if a["sched_on_updates"] else "epochs"
+            raise ValueError(
+                f"args['decay_epochs'] must give a decay of 1 to {stable} {counts}, which the warm-up "
+                f"leaves, got {describe(a['decay_epochs'])}, which gives {decay_t}. Change it or "
+                "warmup_epochs."
+            )
         schedule = schedules.timm_wsd(
             lr,
             stable,
@@ -368,6 +392,7 @@ def _schedule(a: Mapping[str, Any], updates: int) -> tuple[Any, int]:
             raise TypeError(
                 f"args['decay_milestones'] must be a list of epochs, got {describe(milestones)}."
             )
+        require_milestones("args['decay_milestones']", milestones)
         drops = [epoch * unit for epoch in milestones]
         return schedules.timm_multistep(lr, drops, a["decay_rate"], **warmup), epochs
     return (lr if sched == "none" else schedules.timm_step(lr, 1, 1.0, **warmup)), epochs
