@@ -426,7 +426,10 @@ class _LabelledRules:
                 )
         known = {*self.recipe.groups, param_groups.FROZEN}
         fitted = param_groups.fit(self.labels, params, known=known)
-        self._warn_of_unused_rules(set(jax.tree.leaves(fitted)))
+        used = set(jax.tree.leaves(fitted))
+        self._warn_of_unused_rules(used)
+        if used and isinstance(self.labels, param_groups.LayerLabels):
+            self._warn_of_unused_layers(self.labels.count(params))
         return fitted
 
     def _warn_of_unused_rules(self, used: set[str]) -> None:
@@ -442,6 +445,18 @@ class _LabelledRules:
                     f"no parameter gets the update rule of group {' or '.join(labels)}. Check the labels.",
                     stacklevel=2,
                 )
+
+    def _warn_of_unused_layers(self, count: int) -> None:
+        """Warn where the recipe has layers past the parameters' last: that one's rate is too low."""
+        labels = [
+            label for label in self.recipe.groups if f"{label}_".startswith(f"layer_{count}_")
+        ]
+        if labels:
+            warnings.warn(
+                f"no parameter is in group {' or '.join(labels)}: the parameters have {count} "
+                f"layers. Pass layers={count} to the recipe, or check the labels.",
+                stacklevel=2,
+            )
 
     def is_trained(self, params: optax.Params) -> Any:
         return jax.tree.map(lambda label: label != param_groups.FROZEN, self.fit(params))

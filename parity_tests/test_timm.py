@@ -549,6 +549,22 @@ def test_numbers_may_be_traced():
         assert ours[0] != ours[1]
 
 
+def test_layers_that_no_parameter_has_are_warned_of():
+    params = {"stem": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}
+    rule = param_groups.by_layer(
+        lambda path: ["stem", "head"].index(path[0]), 0.5, labels=param_groups.by_dimension()
+    )
+    sentence = (
+        "no parameter is in group layer_2_decay or layer_2_no_decay: the parameters have 2 layers. "
+        "Pass layers=2 to the recipe, or check the labels."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(sentence)}$"):
+        of(layer_decay=0.5, layers=5).optimizer(rule).init(params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        of(layer_decay=0.5, layers=2).optimizer(rule).init(params)
+
+
 # --- ports ---
 
 VIT = {
