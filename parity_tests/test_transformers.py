@@ -1,6 +1,7 @@
 """recipes.transformers against transformers' own factories, and a run of its Trainer."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -105,8 +106,8 @@ class GradientTrainer(Trainer):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A whole run of Trainer in float64: its recording, gradients and parameters."""
+    torch.manual_seed(0)  # before the model, too: at other parameters every update is clipped
     rng, model = np.random.default_rng(0), live.Net().double()
-    torch.manual_seed(0)
     data = [{"x": rng.normal(size=4), "y": rng.normal(size=2)} for _ in range(2 * BATCHES)]
     arguments = TrainingArguments(
         str(tmp_path_factory.mktemp("run")),
@@ -332,7 +333,7 @@ def test_no_other_argument_is_taken_for_a_typo():
 def test_arguments_are_read_from_json(tmp_path):
     setting = live.settings(8)[7]
     path = tmp_path / "arguments.json"
-    path.write_text(setting.full().to_json_string())
+    path.write_text(setting.full(max_steps=setting.num_training_steps).to_json_string())
     counts = {
         "num_training_steps": setting.num_training_steps,
         "steps_per_epoch": setting.steps_per_epoch,
@@ -345,6 +346,63 @@ def test_arguments_are_read_from_json(tmp_path):
     path.write_text("{")
     with pytest.raises(ValueError, match=r"^arguments must be a JSON file, got .*json"):
         recipes.transformers(path, **counts)
+    sentence = "a JSON file, got 'training_args.bin'. Write training_args.to_json_string()"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        recipes.transformers("training_args.bin", **counts)
+
+
+def test_the_updates_of_the_epochs_are_num_training_steps():
+    """As Trainer counts them: 3 epochs of 7 batches, 2 an update, are 12 updates."""
+    arguments = {"num_train_epochs": 3.0, "gradient_accumulation_steps": 2}
+
+    def of(steps, epoch=7, **changes):
+        return recipes.transformers(
+            {**arguments, **changes}, num_training_steps=steps, steps_per_epoch=epoch
+        )
+
+    theirs = TrainingArguments("unused", use_cpu=True, report_to=[], **arguments)
+    trainer = Trainer(live.Net(), theirs, train_dataset=list(range(7 * 8)))
+    *_, updates = trainer.set_initial_training_values(theirs, trainer.get_train_dataloader())
+    assert of(updates) == recipes.transformers(
+        {"gradient_accumulation_steps": 2}, num_training_steps=12, steps_per_epoch=7
+    )
+    assert of(11, num_train_epochs=2.6) == of(11, max_steps=11)
+    sentence = (
+        "num_training_steps must be 12, the updates of 3.0 epochs of 7 batches, 2 an update, got 21. "
+        "Set max_steps of arguments for another number."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        of(21)
+    with pytest.raises(ValueError, match="must be 6, the updates of 3 epochs of 2 batches, 1 an"):
+        of(5, 2, num_train_epochs=3, gradient_accumulation_steps=1)
+
+
+def test_numbers_may_be_traced():
+    def clip(value):
+        return recipes.transformers({"max_grad_norm": value}, num_training_steps=9).clip_norm
+
+    limits = jax.vmap(clip)(jnp.array([0.5, 0.0]))
+    np.testing.assert_array_equal(limits, [0.5, jnp.inf])
+    for key in ("warmup_ratio", "warmup_steps"):
+
+        def rate(value, key=key):
+            recipe = recipes.transformers({key: value}, num_training_steps=9)
+            return recipe.at(3)["decay"]["learning_rate"]
+
+        with pytest.raises(TypeError, match=rf"'{key}'\] must be a number, for it sets a count"):
+            jax.vmap(rate)(jnp.array([0.1, 0.2]))
+
+
+def test_counts_may_be_whole_floats():
+    def of(steps):
+        kwargs = {"num_decay_steps": steps, "num_stable_steps": steps}
+        arguments = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kwargs}
+        return live.Setting({"gradient_accumulation_steps": 1, **arguments}, 30, None)
+
+    optimizer, scheduler = live.create(of(10.0).full(), 30, live.Net())
+    theirs = live.rates(optimizer, scheduler, of(10.0)).astype(np.float32)
+    np.testing.assert_array_equal(live.our_rates(live.recipe_of(of(10.0))), theirs)
+    assert live.recipe_of(of(10.0)) == live.recipe_of(of(10))
 
 
 def test_every_other_optimizer_is_refused_by_name():
@@ -366,7 +424,19 @@ REFUSED = {
     ),
     "typo": ({"learning_rates": 0.1}, "got 'learning_rates'. Did you mean 'learning_rate'"),
     "another's key": ({"lr": 0.1}, "got 'lr'. Did you mean 'learning_rate'"),
-    "unknown kwarg": ({KWARGS: {"num_cycles": 2}}, "of linear must be among none, got num_cycles"),
+    "unknown kwarg": ({KWARGS: {"num_cycles": 2}}, "of linear must be empty, got num_cycles"),
+    "ratio above 1": ({"warmup_ratio": 2.0}, "warmup_ratio must be from 0 to 1, got 2.0"),
+    **{
+        f"{key} of others": ({key: 1}, f"got '{key}'. Did you mean '{name}'")
+        for key, name in {
+            "betas": "adam_beta1",
+            "min_lr": KWARGS,
+            "num_cycles": KWARGS,
+            "clip_grad": "max_grad_norm",
+            "gradient_clipping": "max_grad_norm",
+            "grad_accum_steps": "gradient_accumulation_steps",
+        }.items()
+    },
     "last_epoch": (
         {"lr_scheduler_type": "cosine", KWARGS: {"last_epoch": 3}},
         "of cosine must be among num_cycles, got last_epoch",
@@ -393,7 +463,10 @@ REFUSED = {
     ),
     "adafactor of version 4": ({"adafactor": True}, r"arguments\['adafactor'\] must be absent"),
     "galore's": ({"optim_target_modules": ["a"]}, r"'optim_target_modules'\] must be absent"),
-    "by module": ({"learning_rate_mapping": {"a": 1.0}}, "a rate for each module is not supported"),
+    "by module": (
+        {"learning_rate_mapping": {"a": 1.0}},
+        "got {'a': 1.0}: a rate for each module is",
+    ),
     "deepspeed": ({"deepspeed": "ds.json"}, r"arguments\['deepspeed'\] must be absent"),
     "accelerate's": (
         {"accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 4}}},

@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+from jax.core import Tracer
+
 from jaxsched import optimizers, schedules
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Hyperparameter, Schedule
@@ -64,9 +67,15 @@ ALIASES = {
     "beta2": "adam_beta2",
     "eps": "adam_epsilon",
     "epsilon": "adam_epsilon",
+    "betas": "adam_beta1",
+    "num_cycles": "lr_scheduler_kwargs",
+    "min_lr": "lr_scheduler_kwargs",
     "clip_norm": "max_grad_norm",
+    "clip_grad": "max_grad_norm",
+    "gradient_clipping": "max_grad_norm",
     "max_norm": "max_grad_norm",
     "accumulation_steps": "gradient_accumulation_steps",
+    "grad_accum_steps": "gradient_accumulation_steps",
 }
 """What others call transformers' keys."""
 
@@ -80,6 +89,7 @@ OPTIMIZERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "rmsprop": (optimizers.rmsprop, ("momentum", "alpha", "eps", "centered")),
 }
 SWITCHES = ("nesterov", "centered")
+SUFFIXES = (".json", ".yaml", ".yml")
 
 
 def transformers(
@@ -110,19 +120,23 @@ def transformers(
     Args:
       arguments: the ``TrainingArguments``: a JSON file, or ``to_dict()`` or ``to_json_string()`` of
         them. What is missing has the default of transformers 5, what belongs to other parts is passed
-        over.
+        over. Those of version 4 are read, ``warmup_ratio`` too, but the run is version 5's: in
+        version 4 SGD, Adagrad and RMSprop have no ``optim_args``, and before about 4.46 an epoch's
+        last batches make no update of their own where there are fewer than k.
       num_training_steps: updates of the run, by which the schedule is laid out.
       steps_per_epoch: batches in an epoch, ``len(trainer.get_train_dataloader())``. It is needed with
         accumulation; for data without a length it is ``num_training_steps`` · k.
 
     Returns:
       A recipe of the groups ``"decay"`` and ``"no_decay"``, in the ``Trainer``'s order; label the
-      parameters with ``jaxsched.flax.by_decay`` or ``param_groups.by_decay``.
+      parameters with ``jaxsched.flax.by_decay``, which goes by module as transformers does, or with
+      ``param_groups.by_decay``, which goes by name and dimension.
 
     Raises:
-      ValueError: a number out of range, an unknown key, a schedule that follows a metric, an
-        optimizer that is not torch's, a setting that changes the recipe and is not supported,
-        accumulation without ``steps_per_epoch``.
+      ValueError: a number out of range, a key close to one that is read, a schedule that follows a
+        metric, an optimizer that is not torch's, a setting that changes the recipe and is not
+        supported, accumulation without ``steps_per_epoch``, ``num_training_steps`` other than
+        ``max_steps`` or than the updates of ``num_train_epochs`` epochs of ``steps_per_epoch``.
 
     Source: ``Trainer.create_optimizer_and_scheduler`` of transformers 5.24,
     https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/trainer.py
@@ -147,6 +161,16 @@ def transformers(
     rate = _rate(a, num_training_steps)
     batches, accumulation = a["gradient_accumulation_steps"], None
     require_count("arguments['gradient_accumulation_steps']", batches, at_least=1)
+    epochs = given.get("num_train_epochs")
+    if steps_per_epoch is not None and is_number(epochs) and not (limit and limit > 0):
+        require_nonnegative(**{"arguments['num_train_epochs']": epochs})
+        updates = math.ceil(epochs * -(-steps_per_epoch // batches))
+        if updates != num_training_steps:
+            raise ValueError(
+                f"num_training_steps must be {updates}, the updates of {epochs} epochs of "
+                f"{steps_per_epoch} batches, {batches} an update, got {num_training_steps}. Set "
+                "max_steps of arguments for another number."
+            )
     length = num_training_steps
     if batches > 1:
         if steps_per_epoch is None:
@@ -161,6 +185,10 @@ def transformers(
         length = epochs * steps_per_epoch + rest * batches
     require_below_int32("iterations of the run", length)
     clip_norm = a["max_grad_norm"]
+    if isinstance(clip_norm, Tracer):
+        clip_norm = jnp.where(clip_norm > 0, clip_norm, jnp.inf)
+    elif clip_norm is not None and clip_norm <= 0:
+        clip_norm = None
     update_rule, group = _group(a)
     require_nonnegative(weight_decay=a["weight_decay"])
     return Recipe(
@@ -169,7 +197,7 @@ def transformers(
             for label, decay in (("decay", a["weight_decay"]), ("no_decay", 0.0))
         },
         update_rule,
-        clip_norm=clip_norm if clip_norm is not None and clip_norm > 0 else None,
+        clip_norm=clip_norm,
         accumulation=accumulation,
         length=length,
         origin=(
@@ -192,12 +220,17 @@ def _read(arguments: Any) -> dict[str, Any]:
         )
     if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
         arguments = _json("arguments", arguments)
+    elif not isinstance(arguments, Mapping) and not str(arguments).endswith(SUFFIXES):
+        raise ValueError(
+            f"arguments must be a mapping, JSON or the path of a JSON file, got {describe(arguments)}. "
+            "Write training_args.to_json_string() to a file that ends in .json."
+        )
     given = settings.read("arguments", arguments)
     for key, what in UNSUPPORTED.items():
         if given.get(key):
             raise ValueError(
-                f"arguments[{key!r}] must be absent, for {what} is not supported, got "
-                f"{describe(given[key])}. Build that recipe by hand, or convert it with from_torch."
+                f"arguments[{key!r}] must be absent, got {describe(given[key])}: {what} is not "
+                "supported. Build that recipe by hand, or convert it with from_torch."
             )
     accelerator = given.get("accelerator_config")
     plugin = isinstance(accelerator, Mapping) and accelerator.get("gradient_accumulation_kwargs")
@@ -207,7 +240,8 @@ def _read(arguments: Any) -> dict[str, Any]:
             f"{describe(plugin['num_steps'])}. Pass it as gradient_accumulation_steps."
         )
     # "eval_accumulation_steps" is a setting of the evaluation, not a typo.
-    settings.refuse_typos("arguments", given, [*DEFAULTS, "eval_accumulation_steps"], ALIASES)
+    known = [*DEFAULTS, "num_train_epochs", "eval_accumulation_steps"]
+    settings.refuse_typos("arguments", given, known, ALIASES)
     return given
 
 
@@ -282,17 +316,24 @@ def _rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
     if kind == "constant_with_warmup":  # where transformers does not pass them on
         kwargs = {}
     elif unknown := sorted(set(map(str, kwargs)) - set(names)):
+        rule = f"be among {', '.join(names)}" if names else "be empty"
         raise ValueError(
-            f"arguments['lr_scheduler_kwargs'] of {kind} must be among "
-            f"{', '.join(names) or 'none'}, got {', '.join(unknown)}."
+            f"arguments['lr_scheduler_kwargs'] of {kind} must {rule}, got {', '.join(unknown)}."
         )
     return lambda_lr(lr, schedule(lr, _warmup(a, steps), steps, **kwargs))
 
 
 def _warmup(a: Mapping[str, Any], steps: int) -> int:
     """Return the updates of the warm-up."""
+    for key in ("warmup_steps", "warmup_ratio"):
+        if isinstance(a[key], Tracer):
+            raise TypeError(
+                f"arguments[{key!r}] must be a number, for it sets a count of updates, got a traced "
+                "value. Pass it from outside of jit and vmap."
+            )
     given, ratio = a["warmup_steps"] or 0, a["warmup_ratio"] or 0
-    require_nonnegative(warmup_steps=given, warmup_ratio=ratio)
+    require_nonnegative(warmup_steps=given)
+    require("warmup_ratio", ratio, "from 0 to 1", lambda v: 0 <= v <= 1)
     if given >= 1:
         return int(given)
     return math.ceil(steps * (given or ratio))
@@ -363,14 +404,19 @@ def _warmup_stable_decay(
         )
     return schedules.warmup_stable_decay(
         warmup,
-        num_decay_steps,
+        _whole(num_decay_steps),
         steps if num_stable_steps is None else None,
-        num_stable_steps,
+        _whole(num_stable_steps),
         warmup_type,
         decay_type,
         min_lr_ratio,
         num_cycles,
     )
+
+
+def _whole(value: Any) -> Any:
+    """Return a float such as 10.0, which transformers takes for a count, as an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # From (learning rate, updates of the warm-up, of the run, **lr_scheduler_kwargs) to a factor.
