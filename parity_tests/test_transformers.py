@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -351,7 +352,7 @@ def test_arguments_are_read_from_json(tmp_path):
         recipes.transformers("training_args.bin", **counts)
 
 
-def test_the_updates_of_the_epochs_are_num_training_steps():
+def test_batches_are_not_taken_for_updates():
     """As Trainer counts them: 3 epochs of 7 batches, 2 an update, are 12 updates."""
     arguments = {"num_train_epochs": 3.0, "gradient_accumulation_steps": 2}
 
@@ -366,15 +367,15 @@ def test_the_updates_of_the_epochs_are_num_training_steps():
     assert of(updates) == recipes.transformers(
         {"gradient_accumulation_steps": 2}, num_training_steps=12, steps_per_epoch=7
     )
-    assert of(11, num_train_epochs=2.6) == of(11, max_steps=11)
     sentence = (
-        "num_training_steps must be 12, the updates of 3.0 epochs of 7 batches, 2 an update, got 21. "
-        "Set max_steps of arguments for another number."
+        "num_training_steps must count updates, 12 in 3.0 epochs of 7 batches, 2 an update, got 21, "
+        "the number of batches. Set max_steps of arguments if these are updates."
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(sentence)}$"):
         of(21)
-    with pytest.raises(ValueError, match="must be 6, the updates of 3 epochs of 2 batches, 1 an"):
-        of(5, 2, num_train_epochs=3, gradient_accumulation_steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        of(20), of(21, max_steps=21), of(21, gradient_accumulation_steps=1)
 
 
 def test_numbers_may_be_traced():

@@ -156,8 +156,7 @@ def settings(n: int) -> list[Setting]:
 
 def recipe_of(setting: Setting, **changes: Any) -> Recipe:
     """Our recipe of a setting."""
-    # Without max_steps the number of updates would have to be that of num_train_epochs, 3.
-    arguments = setting.full(max_steps=setting.num_training_steps).to_dict()
+    arguments = setting.full().to_dict()
     return recipes.transformers(
         {**arguments, **changes},
         num_training_steps=setting.num_training_steps,

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -136,7 +137,8 @@ def transformers(
       ValueError: a number out of range, a key close to one that is read, a schedule that follows a
         metric, an optimizer that is not torch's, a setting that changes the recipe and is not
         supported, accumulation without ``steps_per_epoch``, ``num_training_steps`` other than
-        ``max_steps`` or than the updates of ``num_train_epochs`` epochs of ``steps_per_epoch``.
+        ``max_steps``. Where it is the number of batches in ``num_train_epochs``, not of updates, a
+        warning says so.
 
     Source: ``Trainer.create_optimizer_and_scheduler`` of transformers 5.24,
     https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/trainer.py
@@ -162,14 +164,14 @@ def transformers(
     batches, accumulation = a["gradient_accumulation_steps"], None
     require_count("arguments['gradient_accumulation_steps']", batches, at_least=1)
     epochs = given.get("num_train_epochs")
-    if steps_per_epoch is not None and is_number(epochs) and not (limit and limit > 0):
-        require_nonnegative(**{"arguments['num_train_epochs']": epochs})
+    if batches > 1 and steps_per_epoch and is_number(epochs) and not (limit and limit > 0):
         updates = math.ceil(epochs * -(-steps_per_epoch // batches))
-        if updates != num_training_steps:
-            raise ValueError(
-                f"num_training_steps must be {updates}, the updates of {epochs} epochs of "
-                f"{steps_per_epoch} batches, {batches} an update, got {num_training_steps}. Set "
-                "max_steps of arguments for another number."
+        if num_training_steps == math.ceil(epochs * steps_per_epoch) != updates:
+            warnings.warn(
+                f"num_training_steps must count updates, {updates} in {epochs} epochs of "
+                f"{steps_per_epoch} batches, {batches} an update, got {num_training_steps}, the number "
+                "of batches. Set max_steps of arguments if these are updates.",
+                stacklevel=2,
             )
     length = num_training_steps
     if batches > 1:
