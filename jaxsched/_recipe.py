@@ -21,6 +21,7 @@ from jaxsched._trace import Groups, Trace, common_value, map_groups
 from jaxsched._validate import describe, dtype_name, is_number, is_real_array, require_count
 from jaxsched.optimizers import _scheduled
 from jaxsched.optimizers._accumulation import accumulated
+from jaxsched.optimizers._musgd import RATIOS
 from jaxsched.optimizers._rule import Rule
 from jaxsched.optimizers._scheduled import Fixed
 from jaxsched.schedules import constant
@@ -180,15 +181,24 @@ class Recipe:
         return html(self)
 
     def complete_groups(self) -> dict[str, dict[str, Any]]:
-        """Return the groups, with missing arguments filled in from the update rules' defaults."""
+        """Return the groups, with missing arguments filled in from the update rules' defaults.
+
+        MuSGD's ratios are left out of groups without ``use_muon``, in which they have no effect.
+        """
 
         def defaults(label: str) -> dict[str, Any]:
             plain = dtype_name if is_own(self.rule_by_label[label]) else lambda value: value
             return {name: plain(p.default) for name, p in self._parameters[label].items()}
 
+        rules = self.rule_by_label
+
+        def has_effect(label: str, name: str, group: Mapping[str, Any]) -> bool:
+            return rules[label] is not optimizers.musgd or name not in RATIOS or group["use_muon"]
+
+        groups = {label: defaults(label) | dict(group) for label, group in self.groups.items()}
         return {
-            label: {k: v for k, v in (defaults(label) | dict(group)).items() if v is not _EMPTY}
-            for label, group in self.groups.items()
+            label: {k: v for k, v in g.items() if v is not _EMPTY and has_effect(label, k, g)}
+            for label, g in groups.items()
         }
 
     @functools.cached_property

@@ -14,7 +14,7 @@ from musgd_recordings import ITERATION_BOUND, VERSIONS, far, leaves, recording  
 from musgd_torch import MuSGD  # noqa: E402
 from optimizer_settings import DECAY, MOMENTUM, our_run, problem, relative  # noqa: E402
 
-from jaxsched import Recipe, compare, optimizers  # noqa: E402
+from jaxsched import Recipe, compare, optimizers, recipes  # noqa: E402
 from jaxsched.schedules import table  # noqa: E402
 from jaxsched.torch import (  # noqa: E402
     assert_optimizer_matches,
@@ -252,6 +252,19 @@ def test_a_recording_equals_the_recipe():
     groups["muon"]["muon"] = 0.5
     assert not compare(Recipe(groups, optimizers.musgd), trace)
     assert Recipe.from_trace(trace).groups["muon"]["sgd"] == 1.0
+
+
+def test_ratios_that_no_update_uses_are_neither_stated_nor_compared():
+    same = from_torch(live()[1], labels=KEYS)
+    groups = {label: {**group, "muon": 0.2, "sgd": 1.0} for label, group in same.groups.items()}
+    stated = Recipe(groups, optimizers.musgd)
+    assert compare(same, stated, iterations=2)
+    assert compare(stated, same, iterations=2)
+    assert [label for label, group in stated.at(0).items() if "sgd" in group] == ["muon"]
+    groups["muon"]["sgd"] = 0.5
+    assert not compare(same, Recipe(groups, optimizers.musgd), iterations=2)
+    musgd = recipes.ultralytics(epochs=3, steps_per_epoch=4, optimizer="MuSGD")
+    assert [k for k, group in musgd.groups.items() if "muon" in group] == ["muon", "muon_head"]
 
 
 class Lookalike(torch.optim.SGD):

@@ -192,7 +192,7 @@ def musgd_run():
     rows, columns, switches = run["rows"], {}, {}
     for label, group in run["groups"].items():
         numbers = {name: v for name, v in group.items() if not isinstance(v, bool)}
-        numbers |= {"muon": run["muon"], "sgd": run["sgd"]}
+        numbers |= {"muon": run["muon"], "sgd": run["sgd"]} if group["use_muon"] else {}
         columns[label] = {name: column(v, rows) for name, v in numbers.items()}
         switches[label] = {name: v for name, v in group.items() if isinstance(v, bool)}
     return Trace(

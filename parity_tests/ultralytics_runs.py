@@ -79,7 +79,9 @@ def differences(run, recipe):
     if recipe.update_rule is not getattr(optimizers, rule):
         found.append("update_rule")
     for label, group in run["groups"].items():
-        for name, entry in {**group, **{k: run[k] for k in ("muon", "sgd") if k in run}}.items():
+        # The optimizer holds the ratios; only groups with use_muon use them.
+        ratios = ("muon", "sgd") if group.get("use_muon") else ()
+        for name, entry in {**group, **{k: run[k] for k in ratios}}.items():
             mine = groups[label].get(name)
             if isinstance(entry, bool):
                 equal = mine in (entry, None)  # sgd has no use_muon

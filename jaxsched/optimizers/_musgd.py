@@ -21,6 +21,7 @@ from jaxsched.optimizers._scheduled import schedulable
 from jaxsched.optimizers._sgd import sgd_leaf
 
 EPS = 1e-7
+RATIOS = ("muon", "sgd")  # without effect in groups without use_muon
 
 
 @schedulable
@@ -70,7 +71,9 @@ def musgd(
         ``init``.
 
     Source: ``ultralytics.optim.MuSGD``, ultralytics 8.4.0 to 8.4.190. In bfloat16 a parameter is
-    within 0.15 of the γρ summed up so far; in float32 within 1e-5 of the original's in float32.
+    within 0.15 of the γρ summed up so far; of releases before 8.4.102, whose factor too is applied in
+    bfloat16, a dense layer of 256 by 2 was up to 0.18 away. In float32 it is within 1e-5 of the
+    original's in float32.
 
     >>> import jax.numpy as jnp
     >>> tx, params = musgd(0.5, use_muon=True), {"kernel": jnp.ones((1, 2))}

@@ -233,16 +233,18 @@ def groups(
         moment = {"momentum": momentum}
     if optimizer in ("SGD", "MuSGD"):
         moment["nesterov"] = nesterov
-    if optimizer == "MuSGD":
-        moment |= {"muon": ratios[0], "sgd": ratios[1]}
     rising = schedules.warmup(rate, warmup, start=0.0)
     falling = schedules.warmup(rate, warmup, start=hyp["warmup_bias_lr"])
+    of_muon: dict[bool, dict[str, Any]] = {
+        True: {"use_muon": True, "muon": ratios[0], "sgd": ratios[1]},
+        False: {"use_muon": False},
+    }
     return {
         label: {
             "learning_rate": falling if label == bias_label else rising,
             "weight_decay": hyp["weight_decay"] if label in ("weight", "muon") else 0.0,
             **moment,
-            **({"use_muon": label == "muon"} if optimizer == "MuSGD" else {}),
+            **(of_muon[label == "muon"] if optimizer == "MuSGD" else {}),
         }
         for label in labels
     }

@@ -9,6 +9,7 @@ import torch
 
 from jaxsched import _recipe_file, optimizers
 from jaxsched._validate import describe
+from jaxsched.optimizers._musgd import RATIOS
 
 RULES: dict[type, Callable[..., Any]] = {
     kind: _recipe_file.RULES[name.lower()]
@@ -16,8 +17,7 @@ RULES: dict[type, Callable[..., Any]] = {
     if isinstance(kind := getattr(torch.optim, name), type) and name.lower() in _recipe_file.RULES
 }
 
-# Arguments that the optimizer itself holds, for the groups with use_muon.
-MUSGD, OF_MUSGD = "MuSGD", ("muon", "sgd")
+MUSGD = "MuSGD"  # the optimizer itself holds RATIOS, for the groups with use_muon
 # What is looked for in the groups of an optimizer that is not known.
 USUAL = ("learning_rate", "momentum", "b1", "b2", "weight_decay")
 NAMES = {  # torch's names that are others here; where there are two, torch has a pair
@@ -56,7 +56,7 @@ def has_made_updates(optimizer: torch.optim.Optimizer) -> bool:
 
 def is_musgd(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether an optimizer is Ultralytics' MuSGD, by its name and what it has."""
-    has = type(optimizer).__name__ == MUSGD and all(hasattr(optimizer, k) for k in OF_MUSGD)
+    has = type(optimizer).__name__ == MUSGD and all(hasattr(optimizer, k) for k in RATIOS)
     return has and all("use_muon" in group for group in optimizer.param_groups)
 
 
@@ -69,7 +69,7 @@ def complete(group: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Mapp
     """Return a group with the arguments that the optimizer itself holds for it."""
     if not group.get("use_muon") or not is_musgd(optimizer):
         return group
-    return {**group, **{name: getattr(optimizer, name) for name in OF_MUSGD}}
+    return {**group, **{name: getattr(optimizer, name) for name in RATIOS}}
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
