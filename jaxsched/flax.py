@@ -3,13 +3,21 @@
 ``param_groups.by_leaf_name`` finds the same without Flax, but for a ``scale`` of no norm.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxsched._extras import missing
-from jaxsched.param_groups import Path, by_rule, is_undecayed_name, muon_labels
+from jaxsched.param_groups import (
+    Path,
+    by_rule,
+    in_others,
+    is_undecayed_name,
+    mismatch,
+    muon_labels,
+)
 
 try:
     from flax import linen as nn
@@ -25,7 +33,11 @@ NORMS = (  # normalisation layers; a subclass counts as one
 )
 
 TRANSPOSED = (nnx.ConvTranspose, nn.ConvTranspose)
-GENERAL = (nnx.LinearGeneral, nn.DenseGeneral)  # attention is built of them
+CONVOLUTIONS = (nnx.Conv, nn.Conv, *TRANSPOSED)
+MATRICES = (  # whose torch counterparts have 2 dimensions; attention is built of the general ones
+    *(nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Embed),
+    *(nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Embed),
+)
 
 
 def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -101,7 +113,7 @@ def by_muon(
     module: nnx.Module | nn.Module,
     *args: Any,
     head: str | Callable[[Path], bool] | None = None,
-    dimensions: Container[int] = (2, 4),
+    dimensions: Collection[int] = (2, 4),
     others: Mapping[str, str] | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -109,9 +121,10 @@ def by_muon(
 
     It knows what that rule can only guess at: a norm's ``scale``; a transposed convolution, which
     is ``"muon"`` with ``transpose_kernel=True``, for then its last dimension is torch's first, and
-    refused without; a kernel of ``DenseGeneral``, ``LinearGeneral`` and so of attention, which is
-    refused unless it has 2 dimensions; and a convolution of 1 or 3 dimensions, which is
-    ``"weight"``, as in torch.
+    refused without; a convolution of 1 or 3 dimensions, which is ``"weight"``, as in torch; and what
+    has more dimensions than in torch, which is refused: attention's kernels and biases, and all of
+    stacked modules, as by ``nnx.vmap`` or ``nn.scan``. Of a module of your own it knows no more than
+    that rule.
 
     Args:
       module: an ``nnx.Module``, or a Linen module.
@@ -125,8 +138,9 @@ def by_muon(
       A tree of labels for ``recipe.optimizer``.
 
     Raises:
-      ValueError: ``module`` is neither; ``args`` are given with an ``nnx.Module``; a parameter's
-        dimensions are not torch's.
+      ValueError: ``module`` is neither; ``args`` are given with an ``nnx.Module``; a pattern is not
+        a regular expression; a parameter's dimensions are not torch's.
+      TypeError: ``head``, ``dimensions`` or ``others`` is of another type.
 
     Source: ``BaseTrainer.build_optimizer`` of Ultralytics 8.4.190.
 
@@ -140,20 +154,34 @@ def by_muon(
     def is_norm(path: Path) -> bool:
         return path[-1] == "scale" and isinstance(owners.get(path[:-1]), NORMS)
 
-    def unlike_torch(path: Path, ndim: int) -> str | None:
-        owner = owners.get(path[:-1])
-        if isinstance(owner, TRANSPOSED) and path[-1] == "kernel":
-            if getattr(owner, "transpose_kernel", False):
-                return None
+    def mismatch_of(path: Path, ndim: int) -> str | None:
+        owner: Any = owners.get(path[:-1])
+        is_kernel = path[-1] in ("kernel", "embedding")
+        label = "weight"
+        if is_norm(path):
+            expected, label = 1, "norm"
+        elif is_kernel and isinstance(owner, CONVOLUTIONS):
+            expected = 2 + np.size(owner.kernel_size)
+        elif is_kernel and isinstance(owner, MATRICES):
+            expected = 2
+        elif is_kernel and isinstance(owner, nn.ConvLocal):
+            return f"of ConvLocal, which torch does not have. Label it {in_others(path, label)}."
+        else:
+            return mismatch(path, ndim)
+        if ndim > expected:
+            without_muon = ", which trains it without Muon, unlike the original"
+            return (
+                f"of {ndim} dimensions, where torch's has {expected}. Label it "
+                f"{in_others(path, label)}{without_muon if expected in dimensions else ''}."
+            )
+        if isinstance(owner, TRANSPOSED) and not owner.transpose_kernel:
             return (
                 "of a transposed convolution, whose first dimension is the input in torch. Build it "
                 "with transpose_kernel=True."
             )
-        if isinstance(owner, GENERAL) and ndim > (2 if path[-1] == "kernel" else 1):
-            return f"of {ndim} dimensions, where attention's in torch has fewer."
         return None
 
-    return muon_labels(head, dimensions, others, is_norm, unlike_torch)(params)
+    return muon_labels(head, dimensions, others, is_norm, mismatch_of)(params)
 
 
 def _modules_and_params(

@@ -8,7 +8,7 @@ of ``params`` that returns one.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol, TypeAlias, Union, cast
 
@@ -172,10 +172,10 @@ def by_leaf_name(params: Any) -> Any:
 def by_muon(
     *,
     head: str | Callable[[Path], bool] | None = None,
-    dimensions: Container[int] = (2, 4),
+    dimensions: Collection[int] = (2, 4),
     others: Mapping[str, str] | None = None,
 ) -> LabelFunction:
-    """Ultralytics' groups for MuSGD, from each leaf's path and number of dimensions.
+    r"""Ultralytics' groups for MuSGD, from each leaf's path and number of dimensions.
 
     A leaf of 2 or 4 dimensions goes to ``"muon"``; of the rest, those with ``bias`` in their path to
     ``"bias"``, a ``scale`` and ``logit_scale`` to ``"norm"``, all else to ``"weight"``. Those of the
@@ -189,15 +189,19 @@ def by_muon(
     cannot tell; ``jaxsched.flax.by_muon`` knows the module.
 
     Args:
-      head: a regular expression, searched for in ``"head/kernel"``, or a function of the path.
-        Ultralytics 8.4.113 and later: the last module's ``cv3`` and ``one2one_cv3``, and
-        ``proto.semseg`` or ``SemanticSegment`` in the name.
-      dimensions: those of ``"muon"``; ``range(2, 9)`` before 8.4.108.
+      head: a regular expression, searched for in ``"head/kernel"`` and in the names of
+        ``torch_names``, or a function of the path. Where module 23 is the last, Ultralytics 8.4.190
+        has ``r"(^|\.)23\.(one2one_)?cv3\.|proto\.semseg|SemanticSegment"``, 8.4.0
+        ``r"23.*cv3|cv3.*23|proto\.semseg|flow_model"``; what changed between is in docs/policy.md.
+      dimensions: those of ``"muon"``; ``range(2, 9)`` before 8.4.108; ``()`` for the groups of the
+        other optimizers, where dimensions do not matter and none are refused.
       others: from a regular expression to the label of leaves whose dimensions are not torch's; the
         first counts. A 1-D convolution's kernel is ``"weight"``.
 
     Raises:
-      ValueError: on being called, where a leaf's dimensions are not torch's.
+      ValueError: a pattern is not a regular expression; on being called, where a leaf's dimensions
+        are not torch's.
+      TypeError: ``head``, ``dimensions`` or ``others`` is of another type.
 
     Source: ``BaseTrainer.build_optimizer`` of Ultralytics 8.4.190.
 
@@ -205,29 +209,42 @@ def by_muon(
     >>> by_muon(head="^cv3/")(params)
     {'cv3': {'bias': 'bias_head', 'kernel': 'muon_head'}}
     """
-    return muon_labels(
-        head, dimensions, others, lambda path: path[-1:] == ("scale",), _unlike_torch
-    )
+    return muon_labels(head, dimensions, others, lambda path: path[-1:] == ("scale",), mismatch)
 
 
 def muon_labels(
     head: str | Callable[[Path], bool] | None,
-    dimensions: Container[int],
+    dimensions: Collection[int],
     others: Mapping[str, str] | None,
     is_norm: Callable[[Path], bool],
-    unlike_torch: Callable[[Path, int], str | None],
+    mismatch_of: Callable[[Path, int], str | None],
 ) -> LabelFunction:
     """Return ``by_muon``'s labels, given which leaves are a norm's and what is unlike torch's."""
-    compiled = [(re.compile(pattern), label) for pattern, label in (others or {}).items()]
-    in_head = re.compile(head).search if isinstance(head, str) else None
+    others = {} if others is None else others
+    if not isinstance(others, Mapping):
+        raise TypeError(
+            f"others must map regular expressions to labels, got {describe(others)}. "
+            "Pass a dictionary."
+        )
+    if isinstance(dimensions, str) or not isinstance(dimensions, Collection):
+        raise TypeError(
+            f"dimensions must be a collection of integers, got {describe(dimensions)}. "
+            "Put it into a tuple."
+        )
+    if not (head is None or isinstance(head, str) or callable(head)):
+        raise TypeError(
+            f"head must be a regular expression or a function of the path, got {describe(head)}. "
+            "Join several patterns by |."
+        )
+    compiled = [(_compile("others", pattern), label) for pattern, label in others.items()]
+    in_head = _compile("head", head).search if isinstance(head, str) else None
 
     def label(path: Path, ndim: int) -> str:
         name = "/".join(path)
         given = next((label for pattern, label in compiled if pattern.search(name)), None)
-        if given is None and (reason := unlike_torch(path, ndim)):
+        if given is None and len(dimensions) and (reason := mismatch_of(path, ndim)):
             raise ValueError(
-                f"parameters of by_muon must have torch's dimensions, got {name or 'an array'}, {reason} "
-                f"Label it in others: {{{name!r}: {'bias' if 'bias' in name else 'weight'!r}}}, say."
+                f"parameters of by_muon must have torch's dimensions, got {name}, {reason}"
             )
         kind = given or (
             "muon"
@@ -240,7 +257,10 @@ def muon_labels(
         )
         if kind == FROZEN or head is None:
             return kind
-        is_head = in_head(name) if in_head else cast(Callable[[Path], bool], head)(path)
+        if in_head:
+            is_head = any(map(in_head, (name, *torch_names(path))))
+        else:
+            is_head = cast(Callable[[Path], bool], head)(path)
         return f"{kind}_head" if is_head else kind
 
     def labels(params: Any) -> Any:
@@ -258,16 +278,46 @@ def _named(path: Path) -> Path:
     return path
 
 
-def _unlike_torch(path: Path, ndim: int) -> str | None:
-    """Say why a leaf's dimensions may not be torch's; None where nothing speaks against it."""
+def _compile(name: str, pattern: Any) -> re.Pattern[str]:
+    """Compile a regular expression of the argument ``name``."""
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"{name} must have regular expressions, got {describe(pattern)}. Pass strings."
+        )
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{name} must be a regular expression, got {describe(pattern)} ({error}). "
+            "Escape what is meant literally with re.escape."
+        ) from error
+
+
+def mismatch(path: Path, ndim: int) -> str | None:
+    """Return why a leaf's dimensions may not be torch's, and the remedy; None without a reason."""
     leaf = path[-1] if path else ""
-    if leaf == "kernel" and ndim == 3:
-        return "a kernel of 3 dimensions, as attention has where torch has 2."
-    if leaf == "bias" and ndim > 1:
-        return f"a bias of {ndim} dimensions, where torch has 1."
     if leaf == "kernel" and any(name.startswith("ConvTranspose") for name in path):
-        return "a transposed convolution's, whose first dimension is the input in torch."
+        label = "muon" if ndim == 4 else "weight"
+        return (
+            "a transposed convolution's, whose first dimension is the input in torch. Build it with "
+            f"transpose_kernel=True, and then label it {in_others(path, label)}."
+        )
+    if leaf == "kernel" and ndim == 3:
+        return (
+            "a kernel of 3 dimensions, as attention has where torch has 2. "
+            f"Label it {in_others(path, 'weight')}, as the original does with a 1-D convolution's, "
+            "but not with attention's."
+        )
+    if leaf == "bias" and ndim > 1:
+        return (
+            f"a bias of {ndim} dimensions, where torch has 1. Label it {in_others(path, 'bias')}."
+        )
     return None
+
+
+def in_others(path: Path, label: str) -> str:
+    """Return the words that label a leaf in ``by_muon``'s ``others``."""
+    return f"in others: {{{'/'.join(path)!r}: {label!r}}}"
 
 
 def by_dotted_name(params: Any) -> Any:
