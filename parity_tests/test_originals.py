@@ -249,6 +249,13 @@ def test_a_file_of_the_originals_form_is_read(tmp_path, monkeypatch):
     assert not jaxsched.compare(from_file, yolov5(epochs=5, steps_per_epoch=60))
 
 
+def test_names_of_optimizers_agree_in_any_case():
+    adam = ultralytics(**SIZE, optimizer="adam", args={"optimizer": "Adam", "time": None})
+    assert adam == ultralytics(**SIZE, optimizer="Adam")
+    with pytest.raises(ValueError, match="optimizer must agree with args, got 'adam' against"):
+        ultralytics(**SIZE, optimizer="adam", args={"optimizer": "AdamW"})
+
+
 def test_args_stand_for_what_is_not_given(tmp_path):
     path = tmp_path / "args.yaml"
     path.write_text("task: detect\nepochs: 5\nbatch: 32\noptimizer: AdamW\ncos_lr: true\nnbs: 32\n")
@@ -278,6 +285,20 @@ ERRORS = {
     "optimizer": (
         lambda: yolov5(**SIZE, optimizer="Lion"),
         "optimizer must be one of SGD, Adam, AdamW, RMSProp, got 'Lion'",
+    ),
+    "optimizer of 7.0": (
+        lambda: yolov5(**SIZE, optimizer="RMSProp", version="6.1"),
+        "RMSProp must go with version 7.0, got '6.1'. Pass version=\"7.0\".",
+    ),
+    "version of 5000 digits": (
+        lambda: ultralytics(**SIZE, version="8.4." + "9" * 5000),
+        "version must be a release from 8.0.227 on, the last of each minor version being 8.0.239, "
+        f"8.1.47, 8.2.103, 8.3.253, 8.4.190, got '8.4.{'9' * 38}...{'9' * 43}'. Take the nearest of them.",
+    ),
+    "time": (
+        lambda: ultralytics(**SIZE, args={"time": 2.0}),
+        "args['time'] must be null, for with it the original sets the epochs by the clock as it "
+        "runs, got 2.0. Pass the epochs that the run came to, and time: null.",
     ),
     "typo": (
         lambda: yolov5(**SIZE, hyp={"warmup_epoch": 3}),

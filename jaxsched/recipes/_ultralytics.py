@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, cast
 
@@ -62,7 +63,7 @@ def _version(text: Any) -> policy.Version:
     if not isinstance(text, str):
         raise TypeError(f"version must be a release such as '8.4.190', got {describe(text)}.")
     parts = text.split(".")
-    is_release = len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts)
+    is_release = len(parts) == 3 and all(re.fullmatch("0|[1-9][0-9]{0,3}", part) for part in parts)
     release = cast(Release, tuple(map(int, parts))) if is_release else (0, 0, 0)
     last = LAST.get(release[:2], -1)
     if release < min(CHANGES) or release[2] > last:
@@ -97,7 +98,7 @@ def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
         for name, key in ARGUMENTS.items():
             if key not in args or args[key] is None:
                 continue
-            if name in given and given[name] != args[key]:
+            if name in given and not _agree(given[name], args[key]):
                 raise ValueError(
                     f"{name} must agree with args, got {describe(given[name])} against {key}: {describe(args[key])}. "
                     "Leave one of the two out."
@@ -106,6 +107,13 @@ def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
         return factory(*positional, **given)
 
     return ultralytics
+
+
+def _agree(value: Any, other: Any) -> bool:
+    """Return whether two values of an argument are equal, names of optimizers in any case."""
+    if isinstance(value, str) and isinstance(other, str):
+        return value.lower() == other.lower()
+    return value == other
 
 
 @_args_first
@@ -142,17 +150,20 @@ def ultralytics(
     MuSGD has the groups ``"muon"``, ``"weight"``, ``"norm"``, ``"bias"``, and ``"muon_head"``,
     ``"weight_head"``, ``"norm_head"``, ``"bias_head"`` at three times the rate; label the
     parameters with ``jaxsched.flax.by_muon`` or ``param_groups.by_muon``. The other optimizers have
-    ``"weight"``, ``"bias"`` and ``"norm"``.
+    ``"weight"``, ``"bias"`` and ``"norm"``, which are the labels of either with ``dimensions=()``.
 
     **The loss that it expects** is the original's: the mean over the batch times ``batch_size``,
     the global one, on however many devices, for gradients are summed over the batches of an update.
+    For classification it is the plain mean, which the original does not multiply by ``batch_size``,
+    on several devices the sum of each one's.
 
     Args:
       epochs: epochs of the run, E.
       steps_per_epoch: batches in an epoch.
       batch_size: images in a batch, on all devices together.
       args: the original's settings, a mapping or a YAML file such as a run's own ``args.yaml``;
-        what is missing has its default, what belongs to other parts is passed over. ``epochs``,
+        what is missing has its default, what belongs to other parts is passed over; ``time``, by
+        which the original sets the epochs as it runs, is refused. ``epochs``,
         ``batch``, ``optimizer`` and ``cos_lr`` in it stand for arguments that are not given here.
       optimizer: "SGD" (with Nesterov), "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
         "RMSProp", in any case, or "auto", which chooses by the run's iterations. "RMSProp" in 8.4.0
@@ -184,6 +195,11 @@ def ultralytics(
     read = settings.read("args", args)
     # "optimize" is a setting of the exporter, not a typo.
     settings.refuse_typos("args", read, [*ARGUMENTS.values(), "optimize"])
+    if read.get("time"):
+        raise ValueError(
+            "args['time'] must be null, for with it the original sets the epochs by the clock as it "
+            f"runs, got {describe(read['time'])}. Pass the epochs that the run came to, and time: null."
+        )
     a = settings.numbers("args", read, {**policy.DEFAULTS, "nbs": 64})
     arguments["args"] = dict(a)
     rule = "a whole number of at least 1"

@@ -52,7 +52,7 @@ def yolov5(
       hyp: the original's hyperparameters, a mapping or a YAML file such as
         ``hyp.scratch-low.yaml``; what is missing has its default, and what belongs to
         augmentation and loss is passed over.
-      optimizer: "SGD" (with Nesterov), "Adam", "AdamW" or "RMSProp".
+      optimizer: "SGD" (with Nesterov), "Adam", "AdamW" or, in 7.0, "RMSProp".
       cos_lr: decays along a cosine in place of a line.
       start_epoch: the epoch in which this process starts.
       resumed: whether it starts with its predecessor's optimizer and average; give a state
@@ -77,6 +77,8 @@ def yolov5(
     require_choice("version", version, VERSIONS)
     release = VERSIONS[version]
     require_choice("optimizer", optimizer, OPTIMIZERS)
+    if optimizer == "RMSProp" and version == "6.1":
+        raise ValueError("RMSProp must go with version 7.0, got '6.1'. Pass version=\"7.0\".")
     h = settings.numbers("hyp", settings.read("hyp", hyp), policy.DEFAULTS)
     nbs = 64
     batches = max(round(nbs / batch_size), 1)
