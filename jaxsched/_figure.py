@@ -1,7 +1,7 @@
 """The picture of a trace: learning rates and momentum by iteration, as a matplotlib figure."""
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,18 @@ STYLES = (
     {"color": "#000000", "linewidth": 1.2, "linestyle": (0, (6, 4))},
     {"color": "#CC79A7", "linewidth": 1.2, "linestyle": ":"},
 )
+COLORS = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#009E73", "#D55E00", "#56B4E9", "#999999")
+
+
+def styles_of(n: int) -> Sequence[Mapping[str, Any]]:
+    """Return the styles of ``n`` lines. Of more than four the later lie within the earlier."""
+    if n <= len(STYLES):
+        return STYLES[:n]
+    widths = np.linspace(6, 1, n)
+    return [
+        {"color": COLORS[k % len(COLORS)], "linewidth": width, "solid_capstyle": "butt"}
+        for k, width in enumerate(widths)
+    ]
 
 
 def figure_of(
@@ -42,7 +54,8 @@ def figure_of(
     for ax, (name, metric) in zip(axes, panels, strict=True):
         if metric is not None:
             ax.plot(iterations, metric, color="#555555", linewidth=0.8)
-        for (label, group), style in zip(sorted(trace.groups.items()), itertools.cycle(STYLES)):
+        styles = styles_of(len(trace.groups))
+        for (label, group), style in zip(sorted(trace.groups.items()), styles, strict=True):
             if metric is None and name in group:
                 ax.plot(iterations, group[name], label=label, **style)
         ax.set_title(name.replace("_", " ").capitalize(), loc="left", fontweight="bold")
@@ -57,6 +70,9 @@ def figure_of(
         axes[0].annotate(text, (end, 1), (4, -4), color="#333333", **place)
     axes[-1].set_xlabel("iteration")
     handles, labels = axes[0].get_legend_handles_labels()
-    legend = {"loc": "outside upper center", "ncols": len(labels), "handlelength": 4}
+    # A column takes an inch for the line, and a twelfth for a character.
+    columns = int(size[0] / (1 + max(map(len, labels), default=0) / 12))
+    ncols = max(1, min(columns, len(labels)))
+    legend = {"loc": "outside upper center", "ncols": ncols, "handlelength": 4}
     figure.legend(handles, labels, frameon=False, **legend)
     return figure

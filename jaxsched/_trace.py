@@ -403,7 +403,8 @@ def _plain(value: Any, otherwise: Callable[[Any], str] | None = None) -> Any:
 def warmup_end(trace: Trace) -> int | None:
     """Return the first iteration at which the groups share one rate for good and momentum has risen.
 
-    ``None`` where nothing warms up, or does so until the trace's end.
+    A group whose rate ends apart from the first one's shares none, as MuSGD's heads at three times
+    the rate: its rate says nothing. ``None`` where nothing warms up, or does so until the trace's end.
 
     >>> rates = {"weight": [0.0, 0.5, 1.0, 1.0], "bias": [2.0, 1.5, 1.0, 1.0]}
     >>> warmup_end(Trace({label: {"learning_rate": rate} for label, rate in rates.items()}))
@@ -411,14 +412,20 @@ def warmup_end(trace: Trace) -> int | None:
     """
     rates = [g["learning_rate"] for g in trace.groups.values() if "learning_rate" in g]
     warming = np.zeros(len(trace), bool)
+    ends_apart = False
     for rate in rates[1:]:
-        warming |= rate != rates[0]
+        if rate[-1] == rates[0][-1]:
+            warming |= rate != rates[0]
+        else:
+            ends_apart = True
     for momentum in (g["momentum"] for g in trace.groups.values() if "momentum" in g):
         # A momentum that falls is cycled, not warmed up.
         if (np.diff(momentum) >= 0).all():
             warming |= momentum != momentum[-1]
     rows = np.flatnonzero(warming)
-    return None if not rows.size or rows[-1] == len(trace) - 1 else trace.start + int(rows[-1]) + 1
+    # Rates also end apart where the trace ends within the warm-up, but there momentum still rises.
+    last = len(trace) - 1 - ends_apart
+    return None if not rows.size or rows[-1] >= last else trace.start + int(rows[-1]) + 1
 
 
 def _column(name: str, values: Any) -> np.ndarray:

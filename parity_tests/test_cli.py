@@ -16,6 +16,7 @@ import pytest
 import jaxsched
 from jaxsched import Recipe, Trace, cli, recipes
 from jaxsched._extras import missing
+from jaxsched._figure import figure_of
 from jaxsched._trace import warmup_end
 from jaxsched.cli import _parser
 from jaxsched.examples import train_nnx
@@ -249,6 +250,27 @@ def test_plot_png_and_svg(tmp_path):
 def test_warmup_end_is_read_off_the_curves(warmup):
     recipe = recipes.yolov5_resnet18(epochs=2, warmup_iterations=warmup)
     assert warmup_end(recipe.trace(60)) == (warmup if 0 < warmup < 60 else None)
+
+
+def test_eight_groups_have_a_picture():
+    recipe = recipes.ultralytics(epochs=10, steps_per_epoch=20, optimizer="MuSGD")
+    assert warmup_end(recipe.trace(200)) == 60
+    assert warmup_end(recipe.trace(60)) is None
+    figure = figure_of(recipe.trace(200))
+    lines = figure.axes[0].get_lines()[:8]
+    assert len({line.get_color() for line in lines}) == 8
+    assert len({line.get_linewidth() for line in lines}) == 8
+    figure.draw_without_rendering()
+    box, (legend,) = figure.bbox, figure.legends
+    assert len(legend.get_texts()) == 8
+    frame = legend.get_window_extent()
+    assert box.x0 <= frame.x0
+    assert frame.x1 <= box.x1
+
+
+def test_rates_that_end_apart_are_no_warmup():
+    rates = {"a": [0.0, 0.5, 1.0, 1.0], "b": [0.0, 1.5, 2.0, 3.0]}
+    assert warmup_end(Trace({k: {"learning_rate": rate} for k, rate in rates.items()})) is None
 
 
 def test_a_momentum_that_cycles_is_no_warmup(tmp_path):
