@@ -244,6 +244,11 @@ AS_WRITTEN = {
         exponential,
         "schedule stepped once in 4 times",
     ),
+    "stepped twice": (
+        optax.sgd(lambda count: 0.1 * 0.9 ** (count * 2), momentum=0.9),
+        exponential,
+        "schedule stepped 2 times for once",
+    ),
     "stepped three times": (
         optax.sgd(lambda count: 0.1 * 0.9 ** (count * 3), momentum=0.9),
         exponential,

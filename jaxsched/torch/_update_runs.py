@@ -259,7 +259,7 @@ class Case:
         if clip == "group":
             beside = [k for k in beside if self.labels[k] == self.labels.get(leaf)]
         squares = [self.squares[k] for k in beside]
-        norms = np.sqrt(np.sum(squares, 0) + 0 * self.squares[leaf])[..., None, None]
+        norms = np.sqrt(sum(squares, np.zeros_like(self.squares[leaf])))[..., None, None]
         norms[:, -1] /= self.accumulation if "mean" in how else 1
         factors = np.minimum(most[:, None] / (norms + (0.0 if clip == "optax" else 1e-6)), 1)
         batches = self.batches[leaf][:, :, None, at]  # (updates, accumulation, 1, entries)
