@@ -1751,7 +1751,8 @@ def test_relabel_renames_what_the_header_states():
 @pytest.mark.parametrize("rule", RULES)
 def test_a_trace_states_every_argument_of_its_rule(rule, tmp_path):
     """As a number in a column or as a switch: from its trace comes a recipe of the same content."""
-    recipe = Recipe({"a": {"learning_rate": 0.1}}, RULES[rule], length=3)
+    group = {"learning_rate": 0.1, **({"use_muon": True} if rule == "musgd" else {})}
+    recipe = Recipe({"a": group}, RULES[rule], length=3)
     trace = recipe.trace(3)
     stated = {*trace.groups["a"], *trace.switches["a"]}
     assert stated == set(inspect.signature(RULES[rule]).parameters)

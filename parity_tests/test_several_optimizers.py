@@ -304,7 +304,9 @@ def test_the_files_of_a_script(name, live, tmp_path, capsys):
     assert {k: (len(t), "".join(t.groups)) for k, t in traces.items()} == files
     assert all(trace.closed for trace in traces.values())
     err = capsys.readouterr().err
-    assert err.count("to be in one file, got ") == len(files) - 1, err
+    assert err.count("optimizers of one file must make equally many updates, ") == len(files) - 1, (
+        err
+    )
 
 
 VERIFIED = """
