@@ -163,7 +163,7 @@ def transformers(
     rate = _rate(a, num_training_steps)
     batches, accumulation = a["gradient_accumulation_steps"], None
     require_count("arguments['gradient_accumulation_steps']", batches, at_least=1)
-    epochs = given.get("num_train_epochs")
+    epochs: Any = given.get("num_train_epochs")
     if batches > 1 and steps_per_epoch and is_number(epochs) and not (limit and limit > 0):
         updates = math.ceil(epochs * -(-steps_per_epoch // batches))
         if num_training_steps == math.ceil(epochs * steps_per_epoch) != updates:
