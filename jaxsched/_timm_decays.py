@@ -73,7 +73,7 @@ def timm_multistep(
     .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{decay\_rate}^{|\{m : m \le t + 1\}|}
 
     with t the count, less ``warmup_t`` with ``warmup_prefix``. The drop of milestone m is at
-    t = m - 1, where torch's ``MultiStepLR`` has it at m.
+    t = m - 1, where torch's ``MultiStepLR`` drops at m.
 
     Args:
       base_lr: the group's rate before any schedule.

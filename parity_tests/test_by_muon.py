@@ -9,7 +9,7 @@ import pytest
 
 from jaxsched import param_groups, recipes
 
-flax = pytest.importorskip("flax")
+flax = pytest.importorskip("flax", reason="flax is of the extra train")
 from flax import linen as nn  # noqa: E402
 from flax import nnx  # noqa: E402
 from flax.traverse_util import unflatten_dict  # noqa: E402

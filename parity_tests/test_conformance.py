@@ -16,7 +16,7 @@ from benchmarks import conformance
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 if not conformance.RESULTS.exists():
-    pytest.skip("the source distribution has no raw figures", allow_module_level=True)
+    pytest.skip(reason="the source distribution has no raw figures", allow_module_level=True)
 COMMITTED = json.loads(conformance.RESULTS.read_text())
 FIRST = 8  # settings of each class that are run again
 

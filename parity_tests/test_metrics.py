@@ -62,7 +62,9 @@ def test_rows_after_the_checkpoint_are_replaced(tmp_path):
 
 def events(folder):
     """What TensorBoard shows: a new start hides what is from its step on."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    event_pb2 = pytest.importorskip(
+        "tensorboardX.proto.event_pb2", reason="tensorboardX is of the extra train"
+    )
     shown = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
         data = path.read_bytes()

@@ -178,7 +178,7 @@ def test_a_recipe_of_ones_own_is_known_by_its_content(tmp_path):
     assert own_recipe().origin is None
     run_of(own_recipe(), tmp_path, resume=False)
     rows, _ = run_of(own_recipe(), tmp_path, resume=True)  # another lambda, of the same values
-    assert [row.loss for row in rows.told] == [0.0, 1.0, 2.0, 3.0]
+    assert [row.loss for row in rows.records] == [0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(("change", "sentence"), OWN, ids=["number", "switch", "curve", "constant"])

@@ -83,7 +83,7 @@ def train(
     require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
     make_writable(out / "trace.npz", (".npz",))
-    importlib.import_module("jaxsched.plot")  # what is missing is told before the training
+    importlib.import_module("jaxsched.plot")  # refuses what is missing before the training
     if log == "tensorboard":
         importlib.import_module("tensorboardX")
     if distributed:
@@ -150,7 +150,7 @@ def _detector(options: _Options) -> int:
         train_yolov5.picture(model, test, options.out / "boxes.png")
     fit = train_yolov5.fit(model, test)
     print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {options.out / 'boxes.png'}")
-    report = train_yolov5.proof(rows.told, recipe)
+    report = train_yolov5.proof(rows.records, recipe)
     print(report)
     return 0 if report else 1
 
@@ -182,8 +182,8 @@ def _trained(
     )
 
 
-def _shown(iterations: Iterable[Any], told: list[Any], total: int) -> Iterator[bool]:
-    """Runs a training behind a progress bar, appending to ``told``.
+def _shown(iterations: Iterable[Any], records: list[Any], total: int) -> Iterator[bool]:
+    """Runs a training behind a progress bar, appending to ``records``.
 
     Yields:
       After each iteration whether Ctrl-C was pressed, so that a run is stopped between two.
@@ -209,10 +209,10 @@ def _shown(iterations: Iterable[Any], told: list[Any], total: int) -> Iterator[b
     usual = signal.signal(signal.SIGINT, note) if alone else None
     try:
         with TwoLines(*columns) as progress:
-            bar = progress.add_task("compiling", total=total, completed=len(told))
+            bar = progress.add_task("compiling", total=total, completed=len(records))
             for iteration in iterations:
-                told.append(iteration)
-                progress.update(bar, advance=1, description=_told(iteration))
+                records.append(iteration)
+                progress.update(bar, advance=1, description=_describe(iteration))
                 yield bool(pressed)
     finally:
         if usual is not None:
@@ -223,19 +223,19 @@ def _written(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
     """The run's trace, written with its picture; ``None`` where the run was stopped."""
     from jaxsched.plot import plot
 
-    trace = Trace.stack([row.hyperparameters for row in rows.told], header_of=recipe.trace(1))
-    if rows.told and not jax.process_index():
+    trace = Trace.stack([row.hyperparameters for row in rows.records], header_of=recipe.trace(1))
+    if rows.records and not jax.process_index():
         trace.save(out / "trace.npz")
-        metrics = {name: [getattr(row, name) for row in rows.told] for name in METRICS}
+        metrics = {name: [getattr(row, name) for row in rows.records] for name in METRICS}
         plot(trace, out / "lr.png", metrics=metrics)
         print(f"wrote {out / 'lr.png'}, {out / 'metrics.csv'} and {out / 'trace.npz'}")
     if rows.stopped:
-        print(f"stopped after {len(rows.told)} iterations", file=sys.stderr)
+        print(f"stopped after {len(rows.records)} iterations", file=sys.stderr)
         return None
     return trace
 
 
-def _told(iteration: Any) -> str:
+def _describe(iteration: Any) -> str:
     rates = "  ".join(
         f"{label} {group['learning_rate']:.5f}"
         for label, group in iteration.hyperparameters.items()

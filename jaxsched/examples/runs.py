@@ -42,9 +42,9 @@ class Run(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What each iteration told, and whether the run was stopped by the user."""
+    """The record of each iteration, and whether the user stopped the run."""
 
-    told: list[Any]
+    records: list[Any]
     stopped: bool
 
 
@@ -79,7 +79,7 @@ def trained(
       tensorboard: as in ``metrics.Metrics``.
 
     Returns:
-      What was told, before it was resumed too, and model and optimizer after it.
+      The records, those before it was resumed too, and model and optimizer after it.
 
     Raises:
       ValueError: a folder with another run's checkpoints, a checkpoint that does not
@@ -102,7 +102,7 @@ def trained(
     if where is not None:
         nnx.update(parts, meshes.place(nnx.state(parts), where))
     done, total = 0, epochs * run.steps_per_epoch
-    told = []
+    records = []
     if resume and checkpoints.last is None:
         print(f"no checkpoint in {checkpoints.folder} yet: the run starts at iteration 0")
     elif resume:
@@ -117,26 +117,26 @@ def trained(
                 f"iteration {done}, got {epochs}"
             )
         nnx.update(parts, state)
-        told = [run.row(**row) for row in before]
+        records = [run.row(**row) for row in before]
         print(f"resumed at iteration {done}")
 
     # The first process writes for all.
-    metrics = None if jax.process_index() else Metrics(folder, told, tensorboard=tensorboard)
+    metrics = None if jax.process_index() else Metrics(folder, records, tensorboard=tensorboard)
 
     def save() -> None:
         if metrics is not None:
             metrics.flush()
-        checkpoints.save(len(told), nnx.state(parts), [row._asdict() for row in told])
+        checkpoints.save(len(records), nnx.state(parts), [row._asdict() for row in records])
 
     batches = run.batches(start=done)
     if where is not None:
         batches = meshes.spread(batches, where)
     try:
         stopped = False
-        for stopping in shown(run.train(*parts.values(), batches), told, total):
+        for stopping in shown(run.train(*parts.values(), batches), records, total):
             if metrics is not None:
-                metrics.write(told[-1])
-            if stopping or len(told) == total or len(told) % run.steps_per_epoch == 0:
+                metrics.write(records[-1])
+            if stopping or len(records) == total or len(records) % run.steps_per_epoch == 0:
                 save()
             if stopping:
                 stopped = True
@@ -149,4 +149,4 @@ def trained(
     checkpoints.close()
     if where is not None:
         nnx.update(parts, meshes.whole(nnx.state(parts), where))
-    return Rows(told, stopped), (parts["model"], parts["optimizer"])
+    return Rows(records, stopped), (parts["model"], parts["optimizer"])
