@@ -4,8 +4,7 @@ import dataclasses
 import functools
 import inspect
 import os
-import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -16,38 +15,26 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsched import _validate, optimizers, param_groups
+from jaxsched._recipe_checks import (
+    EMPTY,
+    Origin,
+    UpdateRule,
+    is_numeric,
+    is_own,
+    require_fields,
+    require_group,
+    rule_name,
+    without_partial,
+)
+from jaxsched._recipe_rules import LabelledRules
 from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
 from jaxsched._trace import Groups, Trace, common_value, map_groups
 from jaxsched._validate import describe, dtype_name, is_number, is_real_array, require_count
 from jaxsched.optimizers import _scheduled
-from jaxsched.optimizers._accumulation import accumulated
 from jaxsched.optimizers._musgd import RATIOS
 from jaxsched.optimizers._rule import Rule
 from jaxsched.optimizers._scheduled import Fixed
 from jaxsched.schedules import constant
-
-UpdateRule = Callable[..., optax.GradientTransformation]
-
-_EMPTY = inspect.Parameter.empty
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Origin:
-    """Where a recipe comes from: for people and for reports, never for what a recipe does.
-
-    Attributes:
-      factory: the function that made the recipe.
-      arguments: what it was called with; live objects by their description.
-      content: the recipe's content then. A recipe changed by ``dataclasses.replace`` has another
-        content, and no origin.
-    """
-
-    factory: Callable[..., Any]
-    arguments: Mapping[str, Any]
-    content: Hashable = dataclasses.field(default=None, repr=False)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.factory, self.arguments))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -106,8 +93,8 @@ class Recipe:
     origin: Origin | tuple[Callable[..., Any], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        _require_fields(self)
-        rules = {label: _without_partial(rule) for label, rule in self.rule_by_label.items()}
+        require_fields(self)
+        rules = {label: without_partial(rule) for label, rule in self.rule_by_label.items()}
 
         def entry(label: str, name: str, value: Any) -> Any:
             # One kind of switch: a trace states those that are Python's own.
@@ -119,7 +106,7 @@ class Recipe:
         object.__setattr__(self, "update_rule", common_value({k: r for k, (r, _) in rules.items()}))
         object.__setattr__(self, "groups", FrozenDict(groups))
         for label, rule in self.rule_by_label.items():
-            _require_group(label, self.groups[label], self._parameters[label], show(rule))
+            require_group(label, self.groups[label], self._parameters[label], show(rule))
         if isinstance(self.length, jax.Array):
             object.__setattr__(self, "length", None)  # traced by JAX
         origin = self.origin
@@ -197,7 +184,7 @@ class Recipe:
 
         groups = {label: defaults(label) | dict(group) for label, group in self.groups.items()}
         return {
-            label: {k: v for k, v in g.items() if v is not _EMPTY and has_effect(label, k, g)}
+            label: {k: v for k, v in g.items() if v is not EMPTY and has_effect(label, k, g)}
             for label, g in groups.items()
         }
 
@@ -213,7 +200,7 @@ class Recipe:
                 value = value.arguments["value"]  # known before the graph runs
             plain = isinstance(value, bool | int | float | str | tuple | np.generic | Schedule)
             known = plain or value is None or is_real_array(value)
-            return value if known or _is_numeric(self._parameters[label][name]) else Fixed(value)
+            return value if known or is_numeric(self._parameters[label][name]) else Fixed(value)
 
         return map_groups(entry, self.complete_groups())
 
@@ -362,7 +349,7 @@ class Recipe:
             the recipe does not have.
           TypeError: a leaf of the parameters is no array.
         """
-        rules = _LabelledRules(self, labels)
+        rules = LabelledRules(self, labels)
         return _scheduled.Scheduled(
             self._scheduled_groups, rules.build, self.start
         ).transformation()
@@ -420,75 +407,6 @@ class Recipe:
         return read(path, cls)
 
 
-@dataclasses.dataclass(frozen=True)
-class _LabelledRules:
-    """The update rules of a recipe on the groups that labels make."""
-
-    recipe: Recipe
-    labels: Any
-
-    def fit(self, params: optax.Params) -> Any:
-        for leaf in jax.tree.leaves(params):
-            if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
-                raise TypeError(
-                    f"parameters must be arrays or numbers, got {type(leaf).__name__} among them. "
-                    "Pass what is trained alone."
-                )
-        known = {*self.recipe.groups, param_groups.FROZEN}
-        fitted = param_groups.fit(self.labels, params, known=known)
-        used = set(jax.tree.leaves(fitted))
-        self._warn_of_unused_rules(used)
-        if used and isinstance(self.labels, param_groups.LayerLabels):
-            self._warn_of_unused_layers(self.labels.count(params))
-        return fitted
-
-    def _warn_of_unused_rules(self, used: set[str]) -> None:
-        """Warn where one of several rules, or one with a switch of its own, has no parameter."""
-        groups_by_rule: dict[Any, list[str]] = {}
-        for label, group in self.recipe.complete_groups().items():
-            switches = frozenset((k, v) for k, v in group.items() if isinstance(v, bool | str))
-            rule = self.recipe.rule_by_label[label], switches
-            groups_by_rule.setdefault(rule, []).append(label)
-        for labels in groups_by_rule.values() if len(groups_by_rule) > 1 and used else ():
-            if not used & set(labels):
-                warnings.warn(
-                    f"no parameter gets the update rule of group {' or '.join(labels)}. Check the labels.",
-                    stacklevel=2,
-                )
-
-    def _warn_of_unused_layers(self, count: int) -> None:
-        """Warn where the recipe has layers past the parameters' last: that one's rate is too low."""
-        labels = [
-            label for label in self.recipe.groups if f"{label}_".startswith(f"layer_{count}_")
-        ]
-        if labels:
-            warnings.warn(
-                f"no parameter is in group {' or '.join(labels)}: the parameters have {count} "
-                f"layers. Pass layers={count} to the recipe, or check the labels.",
-                stacklevel=2,
-            )
-
-    def is_trained(self, params: optax.Params) -> Any:
-        return jax.tree.map(lambda label: label != param_groups.FROZEN, self.fit(params))
-
-    def build(self, iteration: Any, values: Groups) -> optax.GradientTransformation:
-        recipe = self.recipe
-        rules = optax.multi_transform(
-            {**recipe.rules(values), param_groups.FROZEN: optax.set_to_zero()}, self.fit
-        )
-        clip = None
-        if recipe.clip_norm is not None:
-            clip = optimizers.clip_grad_norm(recipe.clip_norm)
-        elif recipe.clip_value is not None:
-            clip = optimizers.clip_grad_value(recipe.clip_value)
-        if clip is not None:
-            # Before the rules, which see a group each. torch skips what has no gradient.
-            rules = optax.chain(optax.masked(clip, self.is_trained), rules)
-        if recipe.accumulation is not None:
-            rules = accumulated(rules, recipe.accumulation, iteration)
-        return rules
-
-
 def _rounded(values: Groups) -> dict[str, dict[str, Any]]:
     """Return the arrays among ``values`` in the default float dtype, for rules of others."""
 
@@ -496,124 +414,3 @@ def _rounded(values: Groups) -> dict[str, dict[str, Any]]:
         return _scheduled.to_default_float(value) if isinstance(value, jax.Array) else value
 
     return map_groups(rounded, values)
-
-
-def _require_fields(recipe: Any) -> None:
-    """Refuse what the fields of a recipe cannot be."""
-    require_count("start", recipe.start)
-    _validate.require_choice("clock", recipe.clock, ("iteration", "update"))
-    if recipe.length is not None:
-        require_count("length", recipe.length)
-        if is_number(recipe.start):
-            rule = f"at least start, {recipe.start}"
-            _validate.require("length", recipe.length, rule, lambda v: v >= recipe.start)
-    for name in ("clip_norm", "clip_value"):
-        if getattr(recipe, name) is not None:
-            _validate.require_nonnegative(**{name: getattr(recipe, name)})
-    if recipe.clip_norm is not None and recipe.clip_value is not None:
-        raise ValueError(
-            f"clip_norm must be None where clip_value is given, got {describe(recipe.clip_norm)} and "
-            f"{describe(recipe.clip_value)}. Pass one."
-        )
-    for name, kind, rule in (
-        ("accumulation", optimizers.Accumulation, "an optimizers.Accumulation or None"),
-        ("ema", optimizers.EMA, "an optimizers.EMA or None"),
-        ("origin", Origin | tuple, "(factory, arguments) or None"),
-    ):
-        if not isinstance(value := getattr(recipe, name), kind | None):
-            raise TypeError(f"{name} must be {rule}, got {describe(value)}.")
-    if not isinstance(recipe.groups, Mapping) or not all(
-        isinstance(group, Mapping) for group in recipe.groups.values()
-    ):
-        raise TypeError("groups must be a mapping of label to {argument: value}.")
-    if not recipe.groups:
-        raise ValueError("groups must hold at least 1 group, got none.")
-    _require_rules(recipe.update_rule, recipe.groups)
-
-
-def _require_rules(rule: Any, groups: Mapping[str, Any]) -> None:
-    """Refuse what is neither an update rule nor one for each group."""
-    if not isinstance(rule, Mapping):
-        if not callable(rule):
-            raise TypeError(
-                f"update_rule must be a function such as optimizers.sgd, got {describe(rule)}."
-            )
-        return
-    if missing := [label for label in groups if label not in rule]:
-        raise ValueError(
-            f"update_rule must have a rule for each group, got none for {', '.join(missing)}. "
-            "Add one."
-        )
-    if unknown := [str(label) for label in rule if label not in groups]:
-        raise ValueError(
-            f"labels of update_rule must be among those of groups, {', '.join(groups)}, got "
-            f"{', '.join(unknown)}. Leave what is frozen out."
-        )
-    for label, function in rule.items():
-        if not callable(function):
-            raise TypeError(
-                f"update_rule of group {label} must be a function such as optimizers.sgd, got "
-                f"{describe(function)}."
-            )
-
-
-def rule_name(rule: UpdateRule) -> str:
-    """Return a name for the update rule: that in ``jaxsched.optimizers``, or with its module.
-
-    One with ``<`` in it, ``<lambda>`` say, stands for no function in particular.
-    """
-    if is_own(rule):
-        return getattr(rule, "__name__", "")
-    # A script's own ``def sgd`` is not this package's.
-    name = show(rule)
-    return f"{rule.__module__}.{name}" if hasattr(optimizers, name) else name
-
-
-def _without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
-    """Return a rule of this package without ``functools.partial`` around it, and its arguments."""
-    arguments: dict[str, Any] = {}
-    inner: Any = rule
-    while isinstance(inner, functools.partial):
-        bound = inspect.signature(inner.func).bind_partial(*inner.args, **inner.keywords)
-        arguments = {**bound.arguments, **arguments}
-        inner = inner.func
-    return (inner, arguments) if is_own(inner) else (rule, {})
-
-
-def is_own(rule: Any) -> bool:
-    """Return whether an update rule is one of this package itself."""
-    return getattr(optimizers, getattr(rule, "__name__", ""), None) is rule
-
-
-def _is_numeric(parameter: inspect.Parameter) -> bool:
-    """Return whether an argument of an update rule is a number: needed, or a number by default."""
-    return parameter.default is _EMPTY or is_number(parameter.default)
-
-
-def _require_group(
-    label: Any, group: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], rule: str
-) -> None:
-    """Refuse a group that the update rule cannot be called with."""
-    if label == param_groups.FROZEN or not isinstance(label, str):
-        raise ValueError(
-            f'labels of groups must be strings other than "{param_groups.FROZEN}", '
-            f"got {describe(label)}. What is frozen needs no group."
-        )
-    if unknown := sorted(set(group) - set(parameters)):
-        raise ValueError(
-            f"arguments of {rule} must be among {', '.join(parameters)}, "
-            f"got {', '.join(unknown)} in group {label}."
-        )
-    missing = [n for n, p in parameters.items() if p.default is _EMPTY and n not in group]
-    if missing:
-        raise ValueError(f"group {label} must have {', '.join(missing)}, which {rule} needs.")
-    for name, value in group.items():
-        default = parameters[name].default
-        number = callable(value) or is_number(value) or is_real_array(value)
-        for applies, holds, kind in (
-            (_is_numeric(parameters[name]), number, "a number or a schedule"),
-            (isinstance(default, tuple), isinstance(value, tuple), "a tuple or a list"),
-            (isinstance(default, bool), isinstance(value, bool), "True or False"),
-        ):
-            if applies and not holds:
-                raise TypeError(f"{name} of group {label} must be {kind}, got {describe(value)}")

@@ -23,6 +23,7 @@ LAYERS = [
     ["schedules"],
     ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],
+    ["_recipe_checks", "_recipe_rules"],
     ["_recipe", "_replay", "_recipe_text", "_recipe_file"],
     ["recipes", "parity", "_rows"],
     ["testing", "torch", "flax", "plot"],

@@ -1,0 +1,81 @@
+"""The update rules of a recipe as one transformation, on the groups that labels make."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import jax
+import optax
+
+from jaxsched import optimizers, param_groups
+from jaxsched._trace import Groups
+from jaxsched.optimizers._accumulation import accumulated
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledRules:
+    """The update rules of a recipe on the groups that labels make."""
+
+    recipe: Any  # a Recipe, whose file imports this one
+    labels: Any
+
+    def fit(self, params: optax.Params) -> Any:
+        for leaf in jax.tree.leaves(params):
+            if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+                raise TypeError(
+                    f"parameters must be arrays or numbers, got {type(leaf).__name__} among them. "
+                    "Pass what is trained alone."
+                )
+        known = {*self.recipe.groups, param_groups.FROZEN}
+        fitted = param_groups.fit(self.labels, params, known=known)
+        used = set(jax.tree.leaves(fitted))
+        self._warn_of_unused_rules(used)
+        if used and isinstance(self.labels, param_groups.LayerLabels):
+            self._warn_of_unused_layers(self.labels.count(params))
+        return fitted
+
+    def _warn_of_unused_rules(self, used: set[str]) -> None:
+        """Warn where one of several rules, or one with a switch of its own, has no parameter."""
+        groups_by_rule: dict[Any, list[str]] = {}
+        for label, group in self.recipe.complete_groups().items():
+            switches = frozenset((k, v) for k, v in group.items() if isinstance(v, bool | str))
+            rule = self.recipe.rule_by_label[label], switches
+            groups_by_rule.setdefault(rule, []).append(label)
+        for labels in groups_by_rule.values() if len(groups_by_rule) > 1 and used else ():
+            if not used & set(labels):
+                warnings.warn(
+                    f"no parameter gets the update rule of group {' or '.join(labels)}. Check the labels.",
+                    stacklevel=2,
+                )
+
+    def _warn_of_unused_layers(self, count: int) -> None:
+        """Warn where the recipe has layers past the parameters' last: that one's rate is too low."""
+        labels = [
+            label for label in self.recipe.groups if f"{label}_".startswith(f"layer_{count}_")
+        ]
+        if labels:
+            warnings.warn(
+                f"no parameter is in group {' or '.join(labels)}: the parameters have {count} "
+                f"layers. Pass layers={count} to the recipe, or check the labels.",
+                stacklevel=2,
+            )
+
+    def is_trained(self, params: optax.Params) -> Any:
+        return jax.tree.map(lambda label: label != param_groups.FROZEN, self.fit(params))
+
+    def build(self, iteration: Any, values: Groups) -> optax.GradientTransformation:
+        recipe = self.recipe
+        rules = optax.multi_transform(
+            {**recipe.rules(values), param_groups.FROZEN: optax.set_to_zero()}, self.fit
+        )
+        clip = None
+        if recipe.clip_norm is not None:
+            clip = optimizers.clip_grad_norm(recipe.clip_norm)
+        elif recipe.clip_value is not None:
+            clip = optimizers.clip_grad_value(recipe.clip_value)
+        if clip is not None:
+            # Before the rules, which see a group each. torch skips what has no gradient.
+            rules = optax.chain(optax.masked(clip, self.is_trained), rules)
+        if recipe.accumulation is not None:
+            rules = accumulated(rules, recipe.accumulation, iteration)
+        return rules
