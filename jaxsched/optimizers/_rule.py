@@ -182,9 +182,11 @@ def update_rule(
         # By name: a dictionary comes sorted out of jit.
         others = (params, *(state.trees[name] for name in trees))
         columns = [structure.flatten_up_to(tree) for tree in others]
+        # Not `kind`: where a comprehension's variable has the name of one that `derive` reads from
+        # outside, CPython 3.12 and 3.13 leave it unbound.
         rows = [
-            of_leaf(kind, by_dtype(as_leaf(p).dtype), g, p, old)
-            for kind, g, p, *old in zip(kinds(updates), leaves, *columns, strict=True)
+            of_leaf(leaf_kind, by_dtype(as_leaf(p).dtype), g, p, old)
+            for leaf_kind, g, p, *old in zip(kinds(updates), leaves, *columns, strict=True)
         ]
         if rows:
             updates, *after = map(structure.unflatten, zip(*rows, strict=True))
