@@ -30,7 +30,14 @@ FILES = [
 # By the folder of the fault; quick ones first, for the first that fails ends them.
 TESTS = {
     "_explain": ("solve", "explain_parts", "explain_changes", "causes"),
-    "torch": ("update_causes",),
+    "torch": (
+        "update_changes",
+        "update_solve",
+        "update_explain",
+        "update_runs",
+        "update_rules",
+        "update_causes",
+    ),
 }
 FAULTS, SHARE, SECONDS = 100, 0.9, 600
 

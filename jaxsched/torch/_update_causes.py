@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from jaxsched.parity._explain._cause import Cause, choose, format_value, list_quantities
-from jaxsched.parity._explain._solve import CANDIDATES, float_grid, solve
+from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
 from jaxsched.torch._update_runs import FORMS, OPTIONS, SHAPED, Case, largest, simulate
 
 MAX_SHIFT = 250  # batches by which a schedule may be early or late
@@ -23,7 +23,12 @@ DISTINCT = 20  # bounds: how large a difference must be to distinguish one cause
 SOLVED = 3  # entries of a leaf for which numbers are solved
 FEW = 8  # candidates at a time of a rule that looks at a parameter as a whole
 ENCLOSED = 0.6  # share of the rows that two neighbours of a grid must enclose, to go on between
-MIN_KNOWN = 0.5  # share of the updates at which the changed run must be known
+MIN_KNOWN = 0.5  # the changed run must be known at a larger share of the updates
+MIN_SCALE = 1e-3  # unit of a number that torch has at 0, in a fit of two
+MAX_EVALUATIONS = 25  # of the run, in a fit of two numbers
+MAX_UNFITTED = 1e-6  # share of the difference that such a fit may leave
+MAX_ROUNDING = 1e-4  # how far its first number may be rounded, relative to it
+FAR = 1e15  # error of a run that diverges
 # Options beside which two numbers are tried, as in optax.adagrad and optax.rmsprop.
 PLACES = (["epsilon"], ["inside", "epsilon"])
 
@@ -38,7 +43,7 @@ class Change(NamedTuple):
     name: str
     sentence: str  # with {x} for the number and {y} for torch's
     edit: Edit
-    grid: np.ndarray = np.zeros(1)  # numbers to begin with
+    grid: np.ndarray = np.array([])  # numbers to begin with
     words: Callable[[float], str] = format_value  # what is written for {x}
 
 
@@ -75,9 +80,9 @@ def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[
     if case.known(leaf, _path(case, steps, leaf)[:, 0]) <= MIN_KNOWN:
         return
     shares = {k: case.known(k, _path(case, steps, k)[:, 0]) for k in leaves}
-    if min(shares.values()) <= MIN_KNOWN:
-        distinct = case.differing(DISTINCT)
-        shares = {k: share for k, share in shares.items() if share > MIN_KNOWN and k in distinct}
+    shares = {k: share for k, share in shares.items() if share > MIN_KNOWN}
+    if len(shares) != len(leaves):
+        shares = {k: shares[k] for k in case.differing(DISTINCT) if k in shares}
     (change, x), sentence = steps[-1], _sentence(case, steps, leaf)
     alike = [k for k in case.mine if k not in leaves and _sentence(case, steps, k) == sentence]
     moved = {k: path for k in alike if case.differs(k, path := _path(case, steps, k)[:, 0])}
@@ -89,7 +94,7 @@ def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[
             x,
             case.value(leaf, change.name),
             tuple((k, "parameter") for k in shares),
-            numbers=len(steps) - 1 + (len(change.grid) > 1 and x != 0),
+            numbers=len(steps) - 1 + (x != 0),
             known=min(shares.values()),
             curves={(k, "parameter"): path for k, path in moved.items()},
         )
@@ -109,7 +114,7 @@ def _path(case: Case, steps: Steps, leaf: str, at: Any = slice(None)) -> np.ndar
     recipe, start = case.recipe(case.labels.get(leaf)), case.start[leaf]
     for change, x in steps:
         if (recipe["label"] is None) == (change.name == "trained"):
-            recipe |= change.edit(recipe, np.reshape(x, (1, -1, 1)))
+            recipe |= change.edit(recipe, np.ravel(x)[None, :, None])
     if case.rule in SHAPED:
         return simulate(case.rule, start, case.gradients(leaf, recipe), recipe)[..., at]
     return simulate(case.rule, start[at], case.gradients(leaf, recipe, at), recipe)
@@ -195,11 +200,10 @@ def _grid(value: float | None) -> np.ndarray:
 
 def _factors(case: Case) -> Iterator[Change]:
     """Gradients, and arguments that vary, times a number."""
-    for name in (*case.names, "gradients"):
-        values = {abs(x) for c in case.columns.values() for x in np.ravel(c.get(name, 0)) if x}
-        if len(values) > 1 or name == "gradients":
-            kind, edit = "argument" if name in case.names else "value", _map([name], np.multiply)
-            yield Change(kind, name, f"{name} times {{x}}", edit, _grid(1.0))
+    sizes = {k: {abs(x) for c in case.columns.values() for x in c[k] if x} for k in case.names}
+    kinds = {name: "argument" for name, values in sizes.items() if len(values) > 1}
+    for name, kind in {**kinds, "gradients": "value"}.items():
+        yield Change(kind, name, f"{name} times {{x}}", _map([name], np.multiply), _grid(1.0))
 
 
 def _clocks(case: Case) -> Iterator[Change]:
@@ -285,28 +289,30 @@ def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Step
     size = FEW if case.rule in SHAPED else CANDIDATES  # JAX compiles a rule once for one size
     grid = np.pad(change.grid, (0, -len(change.grid) % size), "edge")
     values = np.concatenate([evaluate(block) for block in grid.reshape(-1, size)])
-    above, same, unknown = values > target, _is_equal(values, target), np.isnan(values)
-    enclosed, numbers = (above[1:] != above[:-1]) | same[1:] | same[:-1], []
+    same, known, numbers = _is_equal(values, target), ~np.isnan(values), []
+    side = np.where(same, 0, np.sign(values - target))
     if change.kind == "clock":
-        numbers = grid[(same | unknown).all(1) & (unknown.mean(1) < 1 - MIN_KNOWN)][:1].tolist()
+        numbers = grid[(same | ~known).all(1) & (known.mean(1) > MIN_KNOWN)].tolist()
     # Most rows lie between the values of two neighbours, or no number between them will do.
-    elif enclosed.mean(1).max() > ENCLOSED:
-        numbers = solve(evaluate, target, grid, _is_equal, size=size)[:1]
-    yield from ([*steps, (change, x)] for x in numbers)
+    elif (side[1:] * side[:-1] <= 0).mean(1).max() > ENCLOSED:
+        numbers = solve(evaluate, target, grid, _is_equal, size=size)
+    yield from ([*steps, (change, x)] for x in numbers[:1])
 
 
 def _fit(case: Case, leaf: str, steps: Steps, a: Change, b: Change) -> Iterator[Steps]:
     """Yield the steps and two changes with the numbers that reproduce a sample of a leaf."""
     evaluate, target = _sample(case, leaf, steps, [a, b])
     start = np.array([case.value(leaf, change.name) for change in (a, b)])
-    scale = np.maximum(np.abs(start), 1e-3)
+    scale = np.maximum(np.abs(start), MIN_SCALE)
 
     def off(x: np.ndarray) -> np.ndarray:
-        return np.nan_to_num(evaluate(*(start + x * scale))[0] - target, nan=1e15, posinf=1e15)
+        rows = evaluate(*(start + x * scale))[0] - target
+        return np.where(np.isfinite(rows), rows, FAR)
 
-    fit = least_squares(off, np.zeros(2), xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=25)
-    x, error = (start + fit.x * scale)[0], np.abs(fit.fun).max()
-    if error <= 1e-6 * np.abs(off(np.zeros(2))).max():
-        short = (float(f"{x:.{digits}g}") for digits in range(1, 8))
-        x = next((s for s in short if abs(s - x) < 1e-4 * abs(x)), x)
+    unchanged = np.zeros_like(start)
+    fit = least_squares(off, unchanged, max_nfev=MAX_EVALUATIONS)
+    if np.abs(fit.fun).max() <= MAX_UNFITTED * np.abs(off(unchanged)).max():
+        x = (start + fit.x * scale)[0]
+        short = (float(f"{x:.{digits}g}") for digits in DIGITS)
+        x = next(s for s in short if abs(s - x) <= MAX_ROUNDING * abs(x))
         yield from _solve(case, leaf, [*steps, (a, x)], b)

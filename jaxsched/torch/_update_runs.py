@@ -180,7 +180,7 @@ def _update(rule: Any, switches: Any, numbers: Any, g: Any, params: Any, state: 
     return jax.vmap(of_candidate)(numbers, g, params, state)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Case:
     """Two runs that differ, and what is known of torch's. Updates count from 0."""
 
