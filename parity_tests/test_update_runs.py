@@ -161,6 +161,11 @@ def test_numbers_are_columns_and_switches_are_not():
         "nesterov": True,
     }
     assert c.names == ["learning_rate"]
+    # Adafactor's eps1 may be None in a group.
+    groups = {"0": {"learning_rate": 0.5, "eps1": 1e-3}, "1": {"learning_rate": 0.5, "eps1": None}}
+    for rows in (groups, dict(reversed(groups.items()))):
+        c = case({"w": [[0.0]]}, rule=optimizers.adafactor, rows=[rows])
+        assert c.names == ["learning_rate"]
 
 
 def test_the_value_of_an_argument():

@@ -213,9 +213,10 @@ class Case:
 
     @property
     def names(self) -> list[str]:
-        """The arguments that are numbers."""
-        group = next(iter(self.columns.values()))
-        return [name for name, v in group.items() if isinstance(v, np.ndarray)]
+        """The arguments that are numbers in every group."""
+        groups = self.columns.values()
+        first = next(iter(groups))
+        return [name for name in first if all(isinstance(c[name], np.ndarray) for c in groups)]
 
     def value(self, leaf: str, name: str) -> Any:
         """Return torch's value of an argument; None where a leaf has none."""
