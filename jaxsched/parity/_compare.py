@@ -1,6 +1,7 @@
 """Compare two runs, row by row. Rows are iterations, counted from the start of the run; or updates."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,8 +32,9 @@ def compare(
     everything, a recording what it saw.
 
     Where they differ, the report's causes are the simplest changes of one side, of an argument, the
-    clock, the value or the groups, that give the other to the bit. What only an update shows is for
-    ``jaxsched.torch.assert_optimizer_matches``.
+    clock, the value or the groups, that give the other to the bit. They are searched for when they
+    are first read or printed, for some seconds; whether the runs are equal is known at once. What
+    only an update shows is for ``jaxsched.torch.assert_optimizer_matches``.
 
     Iteration i of the one is compared with iteration i of the other, from the later ``start`` to
     the end of the shorter trace; of two recipes, to the end of the reference's ``length``, or of
@@ -79,13 +81,15 @@ def compare(
     compared = {(label, name) for label, name, *_ in columns}
     unstated = [name for label, name in unstated if (label, name) not in compared]
     not_compared = tuple(dict.fromkeys([*unstated_rows, *only_one, *unstated]))
-    report = Report((*numbers, *settings), not_compared, (), a, b, left_out)
-    if report:
-        return report
-    found = [*_setting_causes(a, b, report)]
-    if any(q.first for q in numbers):
-        found = [*explain(_side(mine, a), _side(reference, b)), *found]
-    return dataclasses.replace(report, explanations=tuple(found))
+    search = functools.partial(_causes, _side(mine, a), _side(reference, b))
+    return Report((*numbers, *settings), not_compared, search, a, b, left_out)
+
+
+def _causes(mine: Run, reference: Run, report: Report) -> Iterator[Cause]:
+    """The causes of the numbers that differ, and of the settings."""
+    if any(q.first and not q.is_setting for q in report.quantities):
+        yield from explain(mine, reference)
+    yield from _setting_causes(mine.trace, reference.trace, report)
 
 
 def _side(run: Recipe | Trace, trace: Trace) -> Run:

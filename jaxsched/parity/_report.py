@@ -1,8 +1,10 @@
 """The report of a comparison: what was compared, what differs, and why."""
 
 import dataclasses
+import functools
 import hashlib
 import platform
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -90,8 +92,7 @@ class Report:
       quantities: one for each hyperparameter and each setting that both have, and for each
         hyperparameter that only the reference has.
       not_compared: names that only one side states.
-      explanations: the changes of one side that give the other, the simplest first; none where
-        none was found. ``causes`` has their sentences.
+      search: from a report to the changes of one side that give the other, the simplest first.
       mine: the trace that was compared.
       reference: the trace that it was compared with.
       left_out: rows that only one side has, ``"iterations 0 to 59 of mine"``.
@@ -99,7 +100,9 @@ class Report:
 
     quantities: tuple[Quantity, ...]
     not_compared: tuple[str, ...] = ()
-    explanations: tuple[Cause, ...] = ()
+    search: Callable[["Report"], Iterable[Cause]] = dataclasses.field(
+        default=lambda _: (), repr=False, compare=False
+    )
     mine: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
     reference: Trace = dataclasses.field(default_factory=lambda: Trace({}), repr=False)
     left_out: tuple[str, ...] = ()
@@ -124,6 +127,14 @@ class Report:
             "reference": _side(self.reference),
             "versions": {"python": platform.python_version(), **versions},
         }
+
+    @functools.cached_property
+    def explanations(self) -> tuple[Cause, ...]:
+        """The changes of one side that give the other, searched for when first read.
+
+        None where the sides are equal, or none was found.
+        """
+        return () if self else tuple(self.search(self))
 
     @property
     def causes(self) -> tuple[str, ...]:
