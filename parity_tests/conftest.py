@@ -19,10 +19,14 @@ from jaxsched import Trace
 from jaxsched._schedule import Schedule, formula_of
 
 # Examples compile: on a busy machine that is slow, and no defect.
-settings.register_profile(
-    "parity", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("parity")
+for profile, examples in {"parity": 20, "long": 100}.items():
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 # Helpers of the tests hold no doctests, and some import torch.
 collect_ignore = [
@@ -75,7 +79,11 @@ def pytest_cmdline_main(config):
 
 
 def pytest_configure(config):
-    """Keep what XLA compiles, for the next run: in one folder a worker, for JAX locks no file."""
+    """Set Hypothesis and JAX up.
+
+    What XLA compiles is kept for the next run: in one folder a worker, for JAX locks no file.
+    """
+    settings.load_profile("long" if config.option.long else "parity")
     if hasattr(config, "cache"):
         folder = config.cache.mkdir(f"xla-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import numbers, recorded_article
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
@@ -189,7 +189,6 @@ RECIPES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(RECIPES)
 def test_random_recipes_equal_live_torch(arguments):
     arguments["start_epoch"] = arguments.get("start_epoch", 0) % arguments["epochs"]

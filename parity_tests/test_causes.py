@@ -18,11 +18,17 @@ import jaxsched
 from jaxsched import Recipe, Trace, lr_scheduler, schedules
 from jaxsched.recipes import recorded, ultralytics, yolov5, yolov5_resnet18
 
-DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for the whole proof, many minutes
+DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for benchmarks, many minutes
 EVERY = 1 if DRAWS else 10  # all mistakes and ports are for the benchmarks, which take many minutes
 
 NOT_NAMED = {"warmed_up_again"}
 """Ports of ``seen`` whose slip has no cause: a warm-up alone starts again, within a function."""
+
+
+@pytest.mark.parametrize("name", planted.CAUSES)
+def test_a_planted_mistake_is_seen(name):
+    ((right, wrong),) = planted.cases(name, 1)
+    assert not jaxsched.compare(planted.traced(right, wrong), right.recipe())
 
 
 @pytest.mark.long
@@ -352,6 +358,7 @@ def test_a_warmup_that_outlasts_the_run_is_solved_for():
     assert report.causes[0].startswith(("iterations 100 for 50", "warmup_iterations 100 for 50"))
 
 
+@pytest.mark.long
 def test_members_of_a_composition_are_searched():
     def joined(T_max, milestone, base_lr=0.1):
         members = [

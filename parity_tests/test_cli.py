@@ -54,6 +54,7 @@ def run(tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.long
 def test_train_ends_with_parity(run):
     lines = run[1].splitlines()
     assert lines[-1] == PARITY
@@ -61,12 +62,14 @@ def test_train_ends_with_parity(run):
     assert lines[-2].endswith("% of 1197 images")
 
 
+@pytest.mark.long
 def test_train_writes_the_trace_of_its_run(run):
     trace = Trace.load(run[0] / "trace.npz")
     assert kept(trace) == kept(recipes.yolov5_resnet18().trace(30))
     assert kept(Recipe.from_trace(trace).trace(30)) == kept(trace)
 
 
+@pytest.mark.long
 def test_train_draws_the_run(run):
     assert (run[0] / "lr.png").read_bytes().startswith(b"\x89PNG")
 
@@ -387,7 +390,16 @@ def test_a_recipes_file_that_is_not_there_is_refused(command, capsys):
     assert refused(capsys, command, "no.yaml") == sentence
 
 
-@pytest.mark.parametrize("name", ["cyclopts", "rich", "matplotlib", "flax", "orbax", "sklearn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cyclopts", "matplotlib"),
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("rich", "flax", "orbax", "sklearn")
+        ),
+    ],
+)
 def test_a_missing_package_is_named(name, tmp_path):
     # In a process of its own: what was imported half would stay behind.
     code = (

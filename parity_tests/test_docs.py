@@ -109,10 +109,14 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+QUICK = [
+    page if page.stem != "cookbook" else pytest.param(page, marks=pytest.mark.long)
+    for page in PAGES
+]
 WITH_TORCH = [page for page in PAGES if any(block.torch for block in blocks(page))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@pytest.mark.parametrize("page", QUICK, ids=page_id)
 def test_every_block_runs(page, folder, request):
     whole = importlib.util.find_spec("torch") and request.config.getoption("-m") != "not torch"
     if page in WITH_TORCH and whole:
@@ -121,7 +125,11 @@ def test_every_block_runs(page, folder, request):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("page", WITH_TORCH, ids=page_id)
+@pytest.mark.parametrize(
+    "page",
+    [p if p.stem == "README" else pytest.param(p, marks=pytest.mark.long) for p in WITH_TORCH],
+    ids=page_id,
+)
 def test_every_block_with_torch_runs(page, folder):
     pytest.importorskip("torch", reason="blocks marked torch run live torch")
     run(page, torch=True)

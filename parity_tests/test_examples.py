@@ -14,6 +14,7 @@ FOLDER = Path(examples.__file__).parent
 PARITY = "parity: 60 iterations × 3 groups × learning rate, momentum, weight decay: 0 ULP"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["train_nnx", "train_linen"])
 def test_example_runs_as_it_stands(name):
     done = subprocess.run(

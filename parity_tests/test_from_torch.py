@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning"),
 ]
 
-DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "8"))  # 50 for the whole proof, some minutes
+FEW, MANY = range(2), range(2, 10)
 
 
 def parameters(n=1):
@@ -87,11 +87,12 @@ def check(optimizer, scheduler, iterations, *, steps_per_epoch=1, done=0, advanc
     return recipe
 
 
+@pytest.mark.parametrize("draws", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", CASES)
-def test_every_scheduler_from_anywhere(name):
-    rng = np.random.default_rng([*name.encode(), 1])
+def test_every_scheduler_from_anywhere(name, draws):
     case = CASES[name]
-    for draw in range(DRAWS):
+    for draw in draws:
+        rng = np.random.default_rng([*name.encode(), 1, draw])
         setting = case.sample(rng)
         optimizer = sgd(setting.arguments["base_lr"])
         scheduler = case.torch(optimizer, setting)
@@ -117,7 +118,7 @@ def test_what_is_known_goes_on_past_the_table(name):
     assert (np.abs(ours - theirs) <= 1e-11 * peak).all()
 
 
-@pytest.mark.parametrize("seed", range(DRAWS))
+@pytest.mark.parametrize("seed", [*FEW, *(pytest.param(k, marks=pytest.mark.long) for k in MANY)])
 def test_nested(seed):
     rng = np.random.default_rng(seed)
     composition = compose(rng, 0.1)

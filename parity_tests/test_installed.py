@@ -1,6 +1,6 @@
 """What works with each extra alone, and the sentence where a package is missing.
 
-The quick test hides packages in the environment at hand, from child processes too. The long one builds
+One test hides packages in the environment at hand, from child processes too. The other builds
 the wheel once and installs it, with each extra, in a fresh environment outside the checkout; the
 variable JAXSCHED_WHEEL names a wheel to test in place of that.
 """
@@ -145,12 +145,14 @@ def hidden(tmp_path_factory):
     return folder, run
 
 
+@pytest.mark.long
 def test_the_command_without_flax_orbax_matplotlib_and_sklearn(hidden):
     folder, run = hidden
     check_all(run, "cli", folder)
     assert len(list(csv.reader((folder / "curves.csv").open()))) == 1 + 6
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_record_without_flax_orbax_matplotlib_and_sklearn(hidden):
     pytest.importorskip("torch", reason="what is recorded is live torch")
@@ -160,6 +162,7 @@ def test_record_without_flax_orbax_matplotlib_and_sklearn(hidden):
     assert len(jaxsched.Trace.load(folder / "run.npz")) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HIDDEN)
 def test_and_they_are_hidden(name, hidden):
     assert f"No module named {name}" in hidden[1]("python", "-c", f"import {name}").stderr

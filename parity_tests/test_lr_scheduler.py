@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
@@ -771,7 +771,6 @@ def test_a_factors_own_refusal_of_a_count() -> None:
 rate_of_any_size = st.floats(1e-5, 10.0)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     rate=rate_of_any_size,
     T_max=st.integers(1, 400),
@@ -800,7 +799,6 @@ def test_any_cosine_then_decay(
     )
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     rate=rate_of_any_size,
     total=st.integers(2, 300),

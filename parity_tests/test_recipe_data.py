@@ -742,7 +742,6 @@ def assert_recipe_copies_equal(recipe, folder, *, traces):
             assert jaxsched.compare(other, trace), how
 
 
-@settings(max_examples=60)
 @given(drawn_recipes(), st.integers(0, 15))
 def test_copies_of_a_recipe_that_is_drawn_are_equal(tmp_path_factory, recipe, chance):
     folder = tmp_path_factory.getbasetemp()

@@ -374,6 +374,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "expected"),
     [

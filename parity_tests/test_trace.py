@@ -67,7 +67,7 @@ def test_a_file_of_version_0_1_0_has_its_header():
     assert old != yolov5(epochs=2, steps_per_epoch=6, batch_size=16, hyp={"lrf": 0.3}).trace(12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_file_cut_short_or_changed_is_refused_or_whole(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

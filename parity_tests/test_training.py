@@ -137,7 +137,7 @@ def distances(trees, arrays):
     }
 
 
-@pytest.mark.parametrize("train", [train_nnx, train_linen])
+@pytest.mark.parametrize("train", [pytest.param(train_nnx, marks=pytest.mark.long), train_linen])
 def test_same_losses_weights_and_statistics(train, batches, reference, x64):
     before, losses, _, after = reference
     mine, *trees = train(batches, before)

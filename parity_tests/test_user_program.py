@@ -187,6 +187,7 @@ def test_the_torch_program_runs(capsys):
     assert capsys.readouterr().out.startswith("6 updates, 4 buffers")
 
 
+@pytest.mark.long
 def test_the_verification_passes(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
     done = subprocess.run(
@@ -198,6 +199,7 @@ def test_the_verification_passes(tmp_path):
 PROGRAMS_CHECKED = sorted(path.stem for path in PROGRAMS.glob("*.py"))
 
 
+@pytest.mark.long
 @needs_pyright
 @pytest.mark.parametrize("name", PROGRAMS_CHECKED)
 def test_a_program_has_no_type_error(name, found):
@@ -206,6 +208,7 @@ def test_a_program_has_no_type_error(name, found):
     assert errors(found[name]) == []
 
 
+@pytest.mark.long
 @needs_pyright
 @pytest.mark.parametrize("line", range(len(MISTAKES)), ids=[line for line, _ in MISTAKES])
 def test_a_mistake_is_a_type_error(line, found):
@@ -214,6 +217,7 @@ def test_a_mistake_is_a_type_error(line, found):
     assert any(MISTAKES[line][1] in error for error in errors(reported)), reported
 
 
+@pytest.mark.long
 @needs_pyright
 @pytest.mark.parametrize("line", range(len(SHOWN)), ids=list(SHOWN))
 def test_a_type_checker_shows(line, found):
@@ -238,6 +242,7 @@ def test_ultralytics_shows_its_arguments():
     assert parameters["batch_size"].annotation is int
 
 
+@pytest.mark.long
 @needs_pyright
 def test_the_types_of_what_is_exported_are_known(tmp_path):
     pytest.importorskip("torch", reason="without PyTorch the types of jaxsched.torch are not known")
@@ -246,6 +251,7 @@ def test_the_types_of_what_is_exported_are_known(tmp_path):
     assert share >= MIN_KNOWN, unknown
 
 
+@pytest.mark.long
 @needs_pyright
 def test_a_function_without_types_is_counted(tmp_path):
     package = tmp_path / "half"
