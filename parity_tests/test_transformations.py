@@ -116,6 +116,20 @@ def test_donated_buffers():
     assert_same(mine, carry)
 
 
+def test_a_donated_loop():
+    tx = optimizer()
+    loop = jax.jit(
+        lambda carry: jax.lax.scan(functools.partial(step, tx), carry, jnp.arange(STEPS))[0],
+        donate_argnums=0,
+    )
+    first = params_of(), tx.init(params_of())
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(first)]
+    assert len(set(buffers)) == len(buffers)
+    mine = loop(first)
+    assert first[0]["conv"]["kernel"].is_deleted()
+    assert_near(mine[0], one_by_one(tx, params_of())[0][0])
+
+
 def test_checkpointed_loss_and_update():
     tx = optimizer()
 

@@ -160,7 +160,9 @@ class Scheduled:
         values = evaluate_groups(self.groups, start)
         iteration = jnp.asarray(start, jnp.int32)
         inner = self.build(iteration, values).init(params)
-        return ScheduledState(iteration, numeric_hyperparameters(values), inner)
+        # Copies: groups share an array, and a loop that donates its state must not donate one twice.
+        hyperparameters = jax.tree.map(jnp.array, numeric_hyperparameters(values))
+        return ScheduledState(iteration, hyperparameters, inner)
 
     def update(
         self, updates: Any, state: Any, params: Any = None, **extra_args: Any
