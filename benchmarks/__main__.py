@@ -1,8 +1,8 @@
 """All claims: ``python -m benchmarks`` runs each script by itself and prints one table.
 
 ``conformance`` is not among them: it has a page of its own, docs/conformance.md. Nor are
-``diagnosis`` and ``update_diagnosis``, which take many minutes, and ``elsewhere``, which needs
-XLA's compilers for other devices.
+``diagnosis``, ``update_diagnosis`` and ``device_parity``, which take many minutes, and ``elsewhere``,
+which needs XLA's compilers for other devices.
 """
 
 import json

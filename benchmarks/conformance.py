@@ -75,7 +75,7 @@ def drawn(name: str, n: int) -> list[schedulers.Setting]:
     return [schedulers.CASES[name].sample(rng) for _ in range(n)]
 
 
-def scheduler(name: str, n: int) -> dict[str, list[dict[str, Any]]]:
+def scheduler(name: str, n: int, with_optax: bool = True) -> dict[str, list[dict[str, Any]]]:
     """Tallies of a class's first ``n`` settings: replayed, in closed form, and by Optax."""
     case, settings = schedulers.CASES[name], drawn(name, n)
     torchs = [
@@ -88,8 +88,8 @@ def scheduler(name: str, n: int) -> dict[str, list[dict[str, Any]]]:
     for setting, reference in zip(settings, torchs, strict=True):
         replayed = np.array(torch_rates(case.replayed(setting), setting.steps))
         rows["replayed"].append(tally(replayed, reference))
-        schedule = case.optax and case.optax(setting.arguments)
-        curve = optax_curve(schedule, setting.steps)
+        schedule = with_optax and case.optax and case.optax(setting.arguments)
+        curve = optax_curve(schedule or None, setting.steps)
         if curve is not None:
             rows["optax"].append(tally(curve, reference))
     if case.closed:
@@ -153,7 +153,7 @@ def optax_plateau_curve(setting: plateaus.PlateauSetting) -> np.ndarray:
     return np.asarray(scales) * np.float32(setting.base_lrs[0])
 
 
-def rule(name: str, first: int = 0) -> dict[str, list[dict[str, Any]]]:
+def rule(name: str, first: int = 0, with_optax: bool = True) -> dict[str, list[dict[str, Any]]]:
     """Distances after 200 updates, ours and Optax's, in both precisions, of settings from ``first``."""
     case, rows = rules.RULES[name], {"ours": [], "optax": []}
     for setting in case.settings()[first:]:
@@ -166,8 +166,8 @@ def rule(name: str, first: int = 0) -> dict[str, list[dict[str, Any]]]:
                 theirs = rules.torch_run(case, setting, *problem)
                 ours = rules.our_run(case.ours(**rules.our_arguments(setting)), *problem)
                 row["ours"] |= distances(ours, theirs, dtype, state=True)
-                closest = rules.closest_run(case, descending, *problem)
-                if closest is not None:
+                closest = with_optax and rules.closest_run(case, descending, *problem)
+                if closest:
                     if descending != setting:
                         theirs = rules.torch_run(case, descending, *problem)
                     row["optax"] |= distances(closest, theirs, dtype, state=False)
@@ -503,6 +503,15 @@ def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
     return exact | dict.fromkeys(("median", "worst"), rules.FLOAT32_BOUND)
 
 
+def beyond(name: str, rows: list[dict[str, Any]]) -> list[int]:
+    """The settings of an update rule with a figure of ours beyond its bound; NaN keeps none."""
+    return [
+        k
+        for k, (row, setting) in enumerate(zip(rows, rules.RULES[name].settings(), strict=False))
+        if not all(row[figure] <= bound for figure, bound in rule_bounds(name, setting).items())
+    ]
+
+
 def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -> list[str]:
     """What of ours is missing or breaks its bound; NaN keeps none."""
     found = recipes.broken(results["recipes"], min(n, recipes.SETTINGS))
@@ -526,12 +535,7 @@ def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -
         ):
             found.append(f"{name}, drift: {row}")
     for name, rows in results["optimizers"].items():
-        for k, (row, setting) in enumerate(
-            zip(rows["ours"], rules.RULES[name].settings(), strict=False)
-        ):
-            bounds = rule_bounds(name, setting)
-            if not all(row[figure] <= bound for figure, bound in bounds.items()):
-                found.append(f"{name}, setting {k}: {row}")
+        found += [f"{name}, setting {k}: {rows['ours'][k]}" for k in beyond(name, rows["ours"])]
     for name, row in results["musgd"].items():
         if row and recordings.broken(row, name.rpartition(", ")[2]):
             found.append(f"musgd, {name}: {row}")

@@ -10,13 +10,47 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 RESULTS = Path(__file__).parent / "results"
 OTHERS = {"torch": "torch", "libtpu": "libtpu", "jax_cuda12_plugin": "jax-cuda12-plugin"}
 """Modules whose packages' versions are told where they are loaded."""
+
+COPIED = 2**26
+"""Numbers in the array whose copy measures the memory bandwidth: 256 MiB, larger than caches."""
+
+C = TypeVar("C")
+
+
+class Elapsed(float):
+    """Seconds that a call measured by itself, as CUDA's events do; ``interleaved`` records them."""
+
+
+def times_in_a_call() -> int:
+    """How often a call repeats a step: a GPU waits for a launch about as long as for an update."""
+    return 100 if jax.default_backend() == "gpu" else 1
+
+
+def repeat(step: Callable[[C], C], times: int) -> Callable[[C], C]:
+    """Return a function that makes ``times`` steps in one program, each from the last one's carry."""
+    if times == 1:
+        return step
+    return lambda carry: jax.lax.fori_loop(0, times, lambda _, carry: step(carry), carry)
+
+
+def copying(times: int) -> tuple[Callable[[], Any], int]:
+    """A call that reads and writes a large array ``times`` times, and the bytes that it moves."""
+    carry = [jnp.zeros(COPIED, jnp.float32)]
+    add = jax.jit(repeat(lambda x: x + 1, times), donate_argnums=0)
+
+    def call() -> Any:
+        carry[0] = add(carry[0])
+        return carry[0]
+
+    return call, 2 * carry[0].nbytes * times
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -33,8 +67,9 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str
         for name, call in calls.items():
             jax.block_until_ready(call())
             begin = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - begin)
+            result = jax.block_until_ready(call())
+            elapsed = time.perf_counter() - begin
+            seconds[name].append(float(result) if isinstance(result, Elapsed) else elapsed)
     return seconds
 
 

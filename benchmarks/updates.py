@@ -1,11 +1,12 @@
-"""What the scripts on updates share: ResNet-18's leaves, and the article's recipe in three libraries.
+"""What the scripts on updates share: two models' leaves, and the article's recipe in three libraries.
 
 All hyperparameters are scheduled, the decay too. torch's are constants: what sets them there is
-Python beside the step, and is not timed.
+Python beside the step, and is not timed. On a GPU a call makes many updates, in one program by JAX
+and between two of CUDA's events by torch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,10 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.timing import Elapsed, best, copying, interleaved, ratio, repeat, times_in_a_call
 from jaxsched import Recipe, optimizers, param_groups, schedules
 from jaxsched.recipes import yolov5_resnet18
 
 RULES = ("sgd", "adam", "adamw")
+ARRAYS_MOVED = {"sgd": 5, "adam": 7, "adamw": 7}
+"""Arrays of the model's size that an update reads (gradients, parameters, state) and writes."""
+GPU_BOUNDS = {"plain Optax": 1.0, "torch fused": 1.0, "a copy of as many bytes": 1.25}
+"""What jaxsched may take there of each; the last is 80 % of the memory bandwidth."""
 DECAY = 5e-4
 EPOCHS, STEPS, WARMUP, LR0, LRF = 100, 30, 1000, 0.01, 0.2
 
@@ -42,12 +48,22 @@ def resnet18() -> dict[str, dict[str, tuple[int, ...]]]:
     return shapes
 
 
-def leaves(seed: int) -> Any:
-    """Random leaves of those shapes, as NumPy arrays."""
+def layers() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of 1,000 leaves, of 333 dense layers with a norm and a head; narrower on a CPU."""
+    side = 512 if jax.default_backend() == "gpu" else 128
+    layer = {"kernel": (side, side), "bias": (side,), "scale": (side,)}
+    return {f"layer{k}": layer for k in range(333)} | {"head": {"kernel": (side, 10)}}
+
+
+MODELS = {"62 leaves": resnet18, "1,000 leaves": layers}
+
+
+def leaves(seed: int, shapes: Any = None) -> Any:
+    """Random leaves of those shapes, ResNet-18's unless given, as NumPy arrays."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda shape: rng.normal(size=shape).astype(np.float32),
-        resnet18(),
+        lambda shape: rng.standard_normal(shape, np.float32),
+        resnet18() if shapes is None else shapes,
         is_leaf=lambda node: isinstance(node, tuple),
     )
 
@@ -112,22 +128,36 @@ def plain_optax(rule: str) -> optax.GradientTransformation:
     )
 
 
-def compiled(tx: optax.GradientTransformation) -> tuple[jax.stages.Compiled, tuple[Any, ...]]:
-    """The jitted update, which overwrites parameters and state as torch does; and its arguments."""
-    gradients, params = (jax.tree.map(jnp.asarray, leaves(seed)) for seed in (1, 0))
+def compiled(
+    tx: optax.GradientTransformation, shapes: Any = None, times: int = 1
+) -> tuple[jax.stages.Compiled, tuple[Any, ...]]:
+    """The jitted update, which overwrites parameters and state as torch does; and its arguments.
+
+    It makes ``times`` updates on the same gradients.
+    """
+    gradients, params = (jax.tree.map(jnp.asarray, leaves(seed, shapes)) for seed in (1, 0))
     state = tx.init(params)
 
     def step(gradients: Any, params: Any, state: Any) -> Any:
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
+        def update(carry: Any) -> Any:
+            params, state = carry
+            g = gradients
+            if times > 1:  # else XLA takes the gradients' squares out of the loop
+                g, params = jax.lax.optimization_barrier((g, params))
+            updates, state = tx.update(g, state, params)
+            return optax.apply_updates(params, updates), state
+
+        return repeat(update, times)((params, state))
 
     arguments = (gradients, params, state)
     return jax.jit(step, donate_argnums=(1, 2)).lower(*arguments).compile(), arguments
 
 
-def stepping(tx: optax.GradientTransformation) -> Callable[[], Any]:
-    """A call that makes one update and keeps the state."""
-    step, (gradients, *carry) = compiled(tx)
+def stepping(
+    tx: optax.GradientTransformation, shapes: Any = None, times: int = 1
+) -> Callable[[], Any]:
+    """A call that makes ``times`` updates and keeps the state."""
+    step, (gradients, *carry) = compiled(tx, shapes, times)
 
     def call() -> Any:
         carry[:] = step(gradients, *carry)
@@ -136,15 +166,18 @@ def stepping(tx: optax.GradientTransformation) -> Callable[[], Any]:
     return call
 
 
-def torch_stepping(rule: str, **kind: bool) -> Callable[[], Any]:
-    """A call of torch's ``optimizer.step()`` over the same shapes, on JAX's kind of device."""
+def torch_stepping(
+    rule: str, shapes: Any = None, times: int = 1, **kind: bool
+) -> Callable[[], Any]:
+    """A call of torch's ``optimizer.step()``, ``times`` times, on JAX's kind of device."""
     import torch
 
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    on_gpu = jax.default_backend() == "gpu"
+    device = "cuda" if on_gpu else "cpu"
     groups: dict[str, list[Any]] = {"kernel": [], "bias": [], "scale": []}
-    gradients = jax.tree.leaves(leaves(1))
+    gradients = jax.tree.leaves(leaves(1, shapes))
     for (path, leaf), gradient in zip(
-        jax.tree_util.tree_leaves_with_path(leaves(0)), gradients, strict=True
+        jax.tree_util.tree_leaves_with_path(leaves(0, shapes)), gradients, strict=True
     ):
         parameter = torch.tensor(leaf, device=device, requires_grad=True)
         parameter.grad = torch.tensor(gradient, device=device)
@@ -161,9 +194,57 @@ def torch_stepping(rule: str, **kind: bool) -> Callable[[], Any]:
         **kind,
     )
 
-    def call() -> None:
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
+    def steps() -> None:
+        for _ in range(times):
+            optimizer.step()
 
-    return call
+    def timed_steps() -> Elapsed:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        steps()
+        end.record()
+        end.synchronize()
+        return Elapsed(begin.elapsed_time(end) / 1e3)
+
+    return timed_steps if on_gpu else steps
+
+
+def side_by_side(
+    rule: str, model: str, rounds: int, cpu_bounds: Mapping[str, float]
+) -> tuple[dict[str, list[float]], dict[str, tuple[float, float | None]]]:
+    """Seconds of a call of each library and of a copy, and the claims on them.
+
+    Args:
+      rule: of ``RULES``.
+      model: of ``MODELS``.
+      rounds: of ``interleaved``.
+      cpu_bounds: ``{another library: the most that jaxsched may take of its time on a CPU}``. On a
+        GPU ``GPU_BOUNDS`` are claimed.
+    """
+    shapes, times = MODELS[model](), times_in_a_call()
+    copy, copied = copying(times)
+    what = f"{rule}, {model}"
+    mine, optaxs, foreach, fused, copies = names = [
+        f"{what}, {who}"
+        for who in ("jaxsched", "plain Optax", "torch foreach", "torch fused", "a copy")
+    ]
+    calls = (
+        stepping(ours(rule), shapes, times),
+        stepping(plain_optax(rule), shapes, times),
+        torch_stepping(rule, shapes, times, foreach=True),
+        torch_stepping(rule, shapes, times, fused=True),
+        copy,
+    )
+    seconds = interleaved(dict(zip(names, calls, strict=True)), rounds)
+    moved = ARRAYS_MOVED[rule] * sum(leaf.nbytes for leaf in jax.tree.leaves(leaves(0, shapes)))
+    of_copy = ratio(seconds, mine, copies) * copied / (moved * times)
+    figures = {
+        "plain Optax": ratio(seconds, mine, optaxs),
+        "plain Optax, shortest runs": best(seconds, mine, optaxs),
+        "torch foreach": best(seconds, mine, foreach),
+        "torch fused": best(seconds, mine, fused),
+        "a copy of as many bytes": of_copy,
+    }
+    bounds = GPU_BOUNDS if jax.default_backend() == "gpu" else cpu_bounds
+    claims = {f"{what} / {who}": (value, bounds.get(who)) for who, value in figures.items()}
+    return seconds, {**claims, f"{what}: share of the memory bandwidth": (1 / of_copy, None)}

@@ -12,7 +12,8 @@ pytest.importorskip("torch", reason="the reference is live torch")
 
 from torchvision_import import imported
 
-from benchmarks import conformance
+from benchmarks import conformance, device_parity
+from jaxsched import Trace, recipes
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 if not conformance.RESULTS.exists():
@@ -160,3 +161,30 @@ def test_a_fresh_run_of_a_rule_agrees(name):
         bound = {"equal": 0.2, "median": 1.0, "worst": 4.0}.get(quantity, 3e-15)
         far = abs(value - committed[-1][quantity])
         assert far <= bound, f"{name}: {fresh[0]} against {committed[-1]}"
+
+
+def test_a_hyperparameter_that_differs_on_this_device_is_counted():
+    at, reference = recipes.yolov5_resnet18().at, recipes.recorded("yolov5_resnet18")
+    assert device_parity.recipe_differences(at, reference) == (0, 27_000)
+    momentum = reference.groups["bias"]["momentum"].copy()
+    momentum[1234] *= 1 + 2**-23
+    wrong = Trace({**reference.groups, "bias": {**reference.groups["bias"], "momentum": momentum}})
+    assert device_parity.recipe_differences(at, wrong) == (1, 27_000)
+
+
+def test_a_scheduler_that_differs_on_this_device_is_counted(monkeypatch):
+    different, total = device_parity.scheduler_differences("StepLR", 3)
+    assert different == 0 < total
+    run_closed = conformance.schedulers.run_closed
+    late = lambda *arguments: [np.append(run[1:], 7.0) for run in run_closed(*arguments)]  # noqa: E731
+    monkeypatch.setattr(conformance.schedulers, "run_closed", late)
+    assert 0 < device_parity.scheduler_differences("StepLR", 3)[0] <= total
+
+
+def test_a_rule_beyond_its_bound_on_this_device_is_counted():
+    bounds = conformance.rule_bounds("sgd", conformance.rules.RULES["sgd"].settings()[0])
+    rows = [dict.fromkeys(bounds, 0.0) for _ in range(3)]
+    assert conformance.beyond("sgd", rows) == []
+    rows[1]["state"] = 2 * bounds["state"]
+    rows[2]["worst"] = float("nan")
+    assert conformance.beyond("sgd", rows) == [1, 2]
