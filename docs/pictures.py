@@ -1,5 +1,6 @@
 """Draws the pictures of README and docs from the code: ``python docs/pictures.py``."""
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxsched import Recipe, compare, lr_scheduler, schedules
+from jaxsched import Recipe, compare, lr_scheduler, recipes, schedules
 from jaxsched import plot as own
 from jaxsched.parity import ulps
 from jaxsched.recipes import recorded, yolov5_resnet18
@@ -272,10 +273,39 @@ def parting(path: Path) -> int:
     return report.first.first.iteration  # pyright: ignore
 
 
+def run(recipe: Recipe, path: Path) -> float:
+    """Draw a recipe as ``jaxsched plot`` does.
+
+    Returns:
+      The highest learning rate of all groups.
+    """
+    own.plot(recipe, path)
+    groups = own.rows_of(recipe).groups.values()
+    return float(max(group["learning_rate"].max() for group in groups))
+
+
+RECIPES = {
+    "recipes/yolov5.png": recipes.yolov5(epochs=30, steps_per_epoch=100),
+    "recipes/ultralytics.png": recipes.ultralytics(
+        epochs=30, steps_per_epoch=100, optimizer="MuSGD"
+    ),
+    "recipes/transformers.png": recipes.transformers(
+        {"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.1}
+        | {"weight_decay": 0.1, "gradient_accumulation_steps": 4},
+        num_training_steps=300,
+        steps_per_epoch=10,
+    ),
+    "recipes/timm.png": recipes.timm(
+        {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05, "epochs": 30, "sched_on_updates": True},
+        steps_per_epoch=100,
+    ),
+}
+"""The run that the page of each recipe shows."""
+
 PICTURES: dict[str, Callable[[Path], object]] = {
     f"{function.__name__}.png": function
     for function in (article, cosine, annealing, interpolation, groups, borders, parting)
-}
+} | {name: functools.partial(run, recipe) for name, recipe in RECIPES.items()}
 
 if __name__ == "__main__":
     for name, draw in PICTURES.items():

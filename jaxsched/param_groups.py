@@ -192,7 +192,7 @@ def by_muon(
       head: a regular expression, searched for in ``"head/kernel"`` and in the names of
         ``torch_names``, or a function of the path. Where module 23 is the last, Ultralytics 8.4.190
         has ``r"(^|\.)23\.(one2one_)?cv3\.|proto\.semseg|SemanticSegment"``, 8.4.0
-        ``r"23.*cv3|cv3.*23|proto\.semseg|flow_model"``; what changed between is in docs/policy.md.
+        ``r"23.*cv3|cv3.*23|proto\.semseg|flow_model"``; what changed between is in docs/recipes/ultralytics.md.
       dimensions: those of ``"muon"``; ``range(2, 9)`` before 8.4.108; ``()`` for the groups of the
         other optimizers, where dimensions do not matter and none are refused.
       others: from a regular expression to the label of leaves whose dimensions are not torch's; the

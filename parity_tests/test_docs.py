@@ -7,6 +7,9 @@ A page's blocks run in order, in one namespace and one folder:
 - ``console`` holds commands, ``$ …``, and what they print, where ``...`` stands for anything.
 - ``text`` is what the block above it prints.
 - A block marked ``torch``, ``python torch``, runs where there is PyTorch.
+- ``{include}`` and other directives are Sphinx's.
+
+README imports the script of ``docs/porting.md``.
 """
 
 import contextlib
@@ -30,7 +33,8 @@ from jaxsched.cli import _parser
 from jaxsched.recipes import recorded
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/README.md"]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
 JAXSCHED = f'jaxsched() {{ {shlex.quote(sys.executable)} -m jaxsched "$@"; }}\n'
 
 
@@ -51,6 +55,8 @@ def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text()
     for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.S | re.M):
         kind, *rest = found[1].split() or [""]
+        if kind.startswith("{"):
+            continue
         assert kind in ("python", "console", "text"), f"{page.name} has a block of {found[1]!r}"
         yield Block(kind, rest == ["torch"], found[2], text[: found.start()].count("\n") + 1)
 
@@ -85,6 +91,8 @@ def console(block: Block, page: Path) -> None:
 
 def run(page: Path, *, torch: bool) -> None:
     names, printed = {"__name__": "page"}, None
+    if torch and page == README:
+        python(next(blocks(ROOT / "docs/porting.md")), page, names)  # its train.py
     for block in blocks(page):
         if block.torch and not torch:
             printed = None
@@ -152,26 +160,29 @@ def test_a_wrong_page_fails(text, folder):
 
 
 def test_the_first_block_prints_what_readme_says():
-    readme = (ROOT / "README.md").read_text()
-    first = next(block for block in blocks(ROOT / "README.md"))
-    last = python(first, ROOT / "README.md", {}).splitlines()[-1]
+    readme = README.read_text()
+    last = python(next(blocks(README)), README, {}).splitlines()[-1]
     assert f"The last line prints `{last}`" in readme
 
 
 def test_readme_has_the_two_commands():
-    lines = (ROOT / "README.md").read_text().splitlines()
+    lines = README.read_text().splitlines()
     assert "    pip install -e '.[train]' && jaxsched train" in lines
     assert "    pip install -e '.[test]' && pytest" in lines
 
 
+def test_readme_is_one_page():
+    assert len(README.read_text()) <= 5000
+
+
 def test_what_readme_covers_is_in_the_conformance_table():
-    readme = " ".join((ROOT / "README.md").read_text().split())
+    readme = " ".join(README.read_text().split())
     table = (ROOT / "docs" / "conformance.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
     equal = [row for row in rows if len(row) == 6 and " of " in row[2] and "Optax" not in row[1]]
     assert "sixteen classes" in readme
     assert len({name for row in equal for name in row[0].split(", ") if name != "nested"}) == 16
-    assert "each of 500 random settings a class, of compositions 200" in readme
+    assert "500 random settings a class, 200 of compositions: all equal" in readme
     assert {row[2] for row in equal} == {"500 of 500", "200 of 200"}
     far = {row[0]: float(row[2]) for row in rows if row[0] in optimizers.__all__}
     assert "Muon, which iterates in bfloat16, within 0.03" in readme
@@ -180,9 +191,13 @@ def test_what_readme_covers_is_in_the_conformance_table():
     assert far.pop("musgd") <= 2e-15
     assert "within 2e-15 after each of 200 updates" in readme
     assert max(far.values()) <= 2e-15
-    listed = re.search(r"torch's (SGD, .*?), every number", readme)
-    assert listed
-    assert {name.lower() for name in re.split(", | and ", listed[1])} == {*far, "muon"}
+    assert "13 rules of torch.optim" in readme
+    assert len({*far, "muon"}) == 13
+    assert "200 random settings each of transformers and timm" in readme
+    assert [row[2] for row in rows if row[0] in ("recipes.timm", "recipes.transformers")] == [
+        "200 of 200",
+        "200 of 200",
+    ]
 
 
 COMMANDS = [
@@ -220,20 +235,25 @@ DRAWN = {
     "groups.png": tuple(float(np.float32(rates.max())) for rates in ENDS),
     "borders.png": 24,
     "parting.png": 1020,
+    "recipes/yolov5.png": float(np.float32(0.1)),  # of the biases, as the warm-up begins
+    "recipes/ultralytics.png": float(np.float32(0.1)),
+    "recipes/transformers.png": float(np.float32(2e-4)),
+    "recipes/timm.png": float(np.float32(1e-5 + 499 * (1e-3 - 1e-5) / 500)),  # its last warm-up
 }
 """What each picture shows, by its file."""
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_pictures_are_drawn_from_the_code(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     assert PICTURES.PICTURES[name](tmp_path / name) == DRAWN[name]
     assert (tmp_path / name).stat().st_size > 20_000
 
 
 def test_every_picture_is_drawn_and_shown():
     shown = {
-        (page.parent / target).resolve()
+        (page.parent / target).resolve().relative_to(ROOT / "docs").as_posix()
         for page in PAGES
         for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
     }
-    assert {path.name for path in shown} == set(DRAWN) == set(PICTURES.PICTURES)
+    assert shown == set(DRAWN) == set(PICTURES.PICTURES)

@@ -145,7 +145,7 @@ def ultralytics(
     max(round(warmup_epochs n), 100), from 8.4.103 on round(min(warmup_epochs, E - 1) n), and 0 turns
     it off. ``"weight"`` and ``"muon"`` decay by weight_decay · batch_size · a / nbs with
     a = max(round(nbs / batch_size), 1). Versions are ranges of releases; what each changed is in
-    docs/policy.md: up to 8.1.41 rates lag by an epoch after the warm-up, as YOLOv5's do.
+    docs/recipes/ultralytics.md: up to 8.1.41 rates lag by an epoch after the warm-up, as YOLOv5's do.
 
     MuSGD has the groups ``"muon"``, ``"weight"``, ``"norm"``, ``"bias"``, and ``"muon_head"``,
     ``"weight_head"``, ``"norm_head"``, ``"bias_head"`` at three times the rate; label the
