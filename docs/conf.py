@@ -1,0 +1,212 @@
+"""The documentation site: ``sphinx-build -W -b html docs site``."""
+
+import ast
+import importlib
+import inspect
+import io
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from rich.console import Console
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+
+import jaxsched
+from jaxsched.cli import _parser
+
+ROOT = Path(__file__).parents[1]
+
+project = "jaxsched"
+author = "The jaxsched authors"
+copyright = author
+release = version = jaxsched.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",  # the pages load nothing from elsewhere
+]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+suppress_warnings = ["ref.python"]  # an annotation names a class that two examples have
+
+autosummary_generate = False
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = "jaxsched"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+OF_SITE = {"../benchmarks/README.md": "benchmarks.md", "../CHANGELOG.md": "changelog.md"}
+"""Files outside ``docs``, and the pages that include them."""
+
+PREFIXES = ("", "jaxsched.", "jaxsched.torch.")
+"""What a name between backticks may lack to be that of an entry."""
+
+logger = logging.getLogger(__name__)
+
+
+def source_of_page(app: Sphinx, page: str, source: list[str]) -> None:
+    """Make README the first page, and links to included files links to their pages."""
+    if page == "index":
+        readme = (ROOT / "README.md").read_text().replace("](docs/", "](")
+        source[0] = re.sub(r"\]\((benchmarks/|CHANGELOG)", r"](../\1", readme) + source[0]
+    for file, name in OF_SITE.items():
+        source[0] = source[0].replace(file, name)
+
+
+class LinksToSource(SphinxTransform):
+    """Turn links to files of the package into links to the site's own pages of source."""
+
+    default_priority = 210
+
+    def apply(self, **kwargs: Any) -> None:
+        for node in list(self.document.findall(addnodes.download_reference)):
+            path = (Path(self.env.doc2path(self.env.docname)).parent / node["reftarget"]).resolve()
+            if path.suffix == ".py" and path.is_relative_to(ROOT / "jaxsched"):
+                module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                reference = addnodes.pending_xref(
+                    "", *node.children, refdomain="", reftype="source", reftarget=module
+                )
+                reference["refdoc"] = self.env.docname
+                node.replace_self(reference)
+
+
+def resolve_source(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Resolve a link to the page of a module's source, which viewcode writes."""
+    if node["reftype"] != "source":
+        return None
+    if node["reftarget"] not in getattr(env, "_viewcode_modules", {}):
+        logger.warning("%s has no page of source: no entry is in it", node["reftarget"])
+    page = "_modules/" + node["reftarget"].replace(".", "/")
+    uri = app.builder.get_relative_uri(node["refdoc"], page)
+    return nodes.reference("", "", *node.children, internal=True, refuri=uri)
+
+
+class LinksToEntries(SphinxPostTransform):
+    """Turn a public name between backticks into a link to its entry."""
+
+    default_priority = 20
+
+    def run(self, **kwargs: Any) -> None:
+        objects = self.env.domains.python_domain.objects
+        for node in list(self.document.findall(nodes.literal)):
+            if isinstance(node.parent, nodes.reference | addnodes.pending_xref):
+                continue
+            for prefix in PREFIXES:
+                entry = objects.get(prefix + node.astext())
+                if entry and entry.docname:
+                    reference = make_refnode(
+                        self.app.builder,
+                        self.env.docname,
+                        entry.docname,
+                        entry.node_id,
+                        node.deepcopy(),
+                        prefix + node.astext(),
+                    )
+                    node.replace_self(reference)
+                    break
+
+
+class Entries(SphinxDirective):
+    """A table of a module's names and the entry of each; all public names if none is listed."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        module = importlib.import_module(name)
+        names = " ".join(self.content).split() or module.__all__
+        entries = {each: entry_of(module, each) for each in names}
+        lines = [f".. currentmodule:: {name}", "", ".. autosummary::", "   :nosignatures:", ""]
+        lines += [f"   {each}" for each, entry in entries.items() if "data" not in entry[0]]
+        lines += [line for entry in entries.values() for line in ("", *entry)]
+        source = f"{self.env.doc2path(self.env.docname)}:{self.lineno}"
+        node = nodes.Element()
+        self.state.nested_parse(StringList(lines, source), self.content_offset, node)
+        return node.children
+
+
+class Help(SphinxDirective):
+    """What ``jaxsched COMMAND --help`` prints."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        printed = io.StringIO()
+        console = Console(file=printed, width=88)
+        _parser.application().help_print(self.arguments[0].split(), console=console)
+        return [nodes.literal_block(text=printed.getvalue(), language="none")]
+
+
+def entry_of(module: Any, name: str) -> list[str]:
+    """The directive of a name's entry."""
+    value = getattr(module, name)
+    if inspect.isclass(value):
+        return [f".. autoclass:: {name}", "   :members:"]
+    if inspect.isroutine(inspect.unwrap(value)):
+        return [f".. autofunction:: {name}"]
+    return [f".. py:data:: {name}", "", *(f"   {line}" for line in comment_of(module, name))]
+
+
+def comment_of(module: Any, name: str) -> list[str]:
+    """The docstring below an assignment, in the module or where the module imports it from."""
+    tree = ast.parse(inspect.getsource(module))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            return comment_of(importlib.import_module(str(node.module)), name)
+    return ModuleAnalyzer.for_module(module.__name__).find_attr_docs().get(("", name), [])
+
+
+def signature_of_source(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: Any, returned: Any
+) -> tuple[str | None, str | None] | None:
+    """Show annotations as they are written: ``ScheduleLike``, and not the union that it is."""
+    if what == "class":
+        return (re.sub(r": [^=,]+(?= = )", "", signature), None) if signature else None
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(value)))).body[0]
+    except (TypeError, OSError):
+        return None
+    if not isinstance(tree, ast.FunctionDef):
+        return None
+    if what == "method":
+        tree.args.args = tree.args.args[1:]  # without self
+    return f"({ast.unparse(tree.args)})", tree.returns and ast.unparse(tree.returns)
+
+
+def setup(app: Sphinx) -> None:
+    """Register what is above."""
+    app.connect("source-read", source_of_page)
+    app.connect("missing-reference", resolve_source)
+    app.connect("autodoc-process-signature", signature_of_source)
+    app.add_transform(LinksToSource)
+    app.add_post_transform(LinksToEntries)
+    app.add_directive("entries", Entries)
+    app.add_directive("help", Help)
