@@ -5,7 +5,9 @@ import importlib
 import inspect
 import io
 import re
+import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from sphinx.util.nodes import make_refnode
 
 import jaxsched
 from jaxsched.cli import _parser
+
+sys.path.insert(0, str(Path(__file__).parent))
+import originals  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +53,7 @@ autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
@@ -132,6 +138,25 @@ class LinksToEntries(SphinxPostTransform):
                     break
 
 
+class LinksToOriginals(SphinxPostTransform):
+    """Turn what a ``Source:`` line names into a link to the file of the original."""
+
+    default_priority = 10
+
+    def run(self, **kwargs: Any) -> None:
+        for paragraph in self.document.findall(nodes.paragraph):
+            if not paragraph.astext().startswith("Source:"):
+                continue
+            for node in list(paragraph.findall(nodes.literal)):
+                if link := originals.link_of(node.astext()):
+                    node.replace_self(nodes.reference("", "", node.deepcopy(), refuri=link))
+            for node in list(paragraph.findall(nodes.Text)):
+                before, name, after = node.partition("the article")
+                if name and isinstance(node.parent, nodes.paragraph):
+                    link = nodes.reference("", name, refuri=originals.ARTICLE)
+                    node.parent.replace(node, [nodes.Text(before), link, nodes.Text(after)])
+
+
 class Entries(SphinxDirective):
     """A table of a module's names and the entry of each; all public names if none is listed."""
 
@@ -169,10 +194,15 @@ def entry_of(module: Any, name: str) -> list[str]:
     """The directive of a name's entry."""
     value = getattr(module, name)
     if inspect.isclass(value):
-        return [f".. autoclass:: {name}", "   :members:"]
+        # "Attributes:" describes fields, and a field's default is no method.
+        fields = getattr(value, "__dataclass_fields__", getattr(value, "_fields", ()))
+        exclude = [f"   :exclude-members: {', '.join(fields)}"] if fields else []
+        return [f".. autoclass:: {name}", "   :members:", *exclude]
     if inspect.isroutine(inspect.unwrap(value)):
         return [f".. autofunction:: {name}"]
-    return [f".. py:data:: {name}", "", *(f"   {line}" for line in comment_of(module, name))]
+    comment = [f"   {line}" for line in comment_of(module, name)]
+    shown = [] if any(comment) else [f"   :value: {repr(value)[:60]}"]
+    return [f".. py:data:: {name}", *shown, "", *comment]
 
 
 def comment_of(module: Any, name: str) -> list[str]:
@@ -188,17 +218,34 @@ def signature_of_source(
     app: Sphinx, what: str, name: str, value: Any, options: Any, signature: Any, returned: Any
 ) -> tuple[str | None, str | None] | None:
     """Show annotations as they are written: ``ScheduleLike``, and not the union that it is."""
-    if what == "class":
-        return (re.sub(r": [^=,]+(?= = )", "", signature), None) if signature else None
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(value)))).body[0]
     except (TypeError, OSError):
         return None
+    if isinstance(tree, ast.ClassDef):
+        return (f"({', '.join(fields_of(tree))})", None) if signature else None
     if not isinstance(tree, ast.FunctionDef):
         return None
     if what == "method":
         tree.args.args = tree.args.args[1:]  # without self
-    return f"({ast.unparse(tree.args)})", tree.returns and ast.unparse(tree.returns)
+    quoted = isinstance(tree.returns, ast.Constant) and isinstance(tree.returns.value, str)
+    result = tree.returns and (tree.returns.value if quoted else ast.unparse(tree.returns))
+    return f"({ast.unparse(tree.args)})", result
+
+
+def fields_of(tree: ast.ClassDef) -> Iterator[str]:
+    """The arguments of a class: those of ``__init__``, or its fields."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            node.args.args = node.args.args[1:]
+            yield ast.unparse(node.args)
+            return
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if "KW_ONLY" in ast.unparse(node.annotation):
+                yield "*"
+            elif not node.target.id.startswith("_"):
+                yield ast.unparse(node)
 
 
 def setup(app: Sphinx) -> None:
@@ -207,6 +254,7 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", resolve_source)
     app.connect("autodoc-process-signature", signature_of_source)
     app.add_transform(LinksToSource)
+    app.add_post_transform(LinksToOriginals)
     app.add_post_transform(LinksToEntries)
     app.add_directive("entries", Entries)
     app.add_directive("help", Help)

@@ -120,7 +120,7 @@ def linear(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
       epochs: where it reaches ``lrf``, E.
       lrf: the factor at ``epochs``.
 
-    Source: ``lf`` of YOLOv5 and Ultralytics without ``cos_lr``.
+    Source: ``lf`` in ``train.py`` of YOLOv5 7.0 and ``BaseTrainer`` of Ultralytics, without ``cos_lr``.
 
     >>> float(linear(100, lrf=0.5)(50))
     0.75
@@ -287,7 +287,8 @@ def hold(schedule: ScheduleLike, *, at: ArrayLike, until: ArrayLike | None = Non
       at: the count whose value is kept.
       until: the first count of which the value is the schedule's own again; none if None.
 
-    Source: a warm-up that ends before its last value, as in Ultralytics 8.4.103 to 8.4.182.
+    Source: a warm-up that ends before its last value, as in ``BaseTrainer`` of Ultralytics 8.4.103 to
+    8.4.182.
 
     >>> [float(hold(lambda c: c, at=1, until=3)(c)) for c in range(5)]
     [0.0, 1.0, 1.0, 3.0, 4.0]
@@ -452,7 +453,7 @@ def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
       end: where the ramp ends, before rounding.
       then: batches from ``iterations`` on.
 
-    Source: ``accumulate`` of YOLOv5 and Ultralytics.
+    Source: ``accumulate`` in ``train.py`` of YOLOv5 7.0 and ``BaseTrainer`` of Ultralytics.
 
     >>> [int(batch_ramp(4, end=4.0, then=4)(i)) for i in range(5)]
     [1, 2, 2, 3, 4]

@@ -36,7 +36,7 @@ class Accumulation:
       last_update: u in a fresh state; the iteration before its first if None. The originals have
         -1 in every process, so that a resumed one updates at its first batch.
 
-    Source: the training loops of YOLOv5 and Ultralytics.
+    Source: ``train.py`` of YOLOv5 7.0 and ``BaseTrainer`` of Ultralytics.
     """
 
     batches: ScheduleLike

@@ -63,7 +63,9 @@ def yolov5_resnet18(
       ValueError: epochs or steps below 1, a negative or non-finite number, a
         warm-up of no whole number, ``start_epoch`` at or past ``epochs``.
 
-    Source: the article's loop around ``torch.optim.lr_scheduler.LambdaLR``.
+    Source: the article "Yolov5学习率调整策略:lr_scheduler.LambdaLR",
+    https://blog.csdn.net/jhsignal/article/details/113375398, a loop around
+    ``torch.optim.lr_scheduler.LambdaLR``.
 
     >>> recipe = yolov5_resnet18(epochs=100, steps_per_epoch=30)
     >>> round(float(recipe.at(0)["bias"]["learning_rate"]), 6)

@@ -181,8 +181,8 @@ def timm(
       ValueError: a number out of range, a key close to one that is read, an optimizer whose class is
         not torch's, a schedule that follows a metric, noise, adaptive clipping, a missing ``lr``.
 
-    Source: ``create_optimizer_v2`` and ``create_scheduler_v2`` of timm 1.0.31, and ``train.py``,
-    https://github.com/huggingface/pytorch-image-models
+    Source: ``create_optimizer_v2`` and ``create_scheduler_v2`` of timm 1.0.31, and its loop,
+    https://github.com/huggingface/pytorch-image-models/blob/v1.0.31/train.py
 
     >>> recipe = timm({"lr": 0.5, "epochs": 10, "opt": "adamw"}, steps_per_epoch=100)
     >>> [round(float(recipe.at(i)["decay"]["learning_rate"]), 6) for i in (0, 100, 500, 999)]

@@ -183,7 +183,8 @@ def ultralytics(
       ValueError: a number out of range, an unknown key or optimizer, a release that is not
         settled, an argument that ``args`` contradicts, MuSGD where the release has none.
 
-    Source: ``BaseTrainer`` of Ultralytics.
+    Source: ``BaseTrainer`` of Ultralytics,
+    https://github.com/ultralytics/ultralytics/blob/v8.4.190/ultralytics/engine/trainer.py
 
     >>> recipe = ultralytics(epochs=100, steps_per_epoch=500)
     >>> round(float(recipe.at(1500)["weight"]["learning_rate"]), 8)

@@ -66,7 +66,8 @@ def yolov5(
     Raises:
       ValueError: a number out of range, an unknown key, optimizer or version.
 
-    Source: ``train.py`` of YOLOv5.
+    Source: ``train.py`` of YOLOv5 6.1 and 7.0,
+    https://github.com/ultralytics/yolov5/blob/v7.0/train.py
 
     >>> recipe = yolov5(epochs=300, steps_per_epoch=7393)
     >>> round(float(recipe.at(0)["bias"]["learning_rate"]), 6)
