@@ -27,7 +27,7 @@ import jaxsched
 from jaxsched.cli import _parser
 
 sys.path.insert(0, str(Path(__file__).parent))
-import originals  # noqa: E402
+import originals
 
 ROOT = Path(__file__).parents[1]
 
