@@ -73,6 +73,9 @@ OF_SITE = {"../benchmarks/README.md": "benchmarks.md", "../CHANGELOG.md": "chang
 PREFIXES = ("", "jaxsched.", "jaxsched.torch.")
 """What a name between backticks may lack to be that of an entry."""
 
+NO_ENTRIES = ("load", "numbers", "param_groups", "plot", "testing", "torch")
+"""Words between backticks that mean something else as a rule, such as torch's ``param_groups``."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -121,7 +124,8 @@ class LinksToEntries(SphinxPostTransform):
     def run(self, **kwargs: Any) -> None:
         objects = self.env.domains.python_domain.objects
         for node in list(self.document.findall(nodes.literal)):
-            if isinstance(node.parent, nodes.reference | addnodes.pending_xref):
+            is_link = isinstance(node.parent, nodes.reference | addnodes.pending_xref)
+            if is_link or node.astext() in NO_ENTRIES:
                 continue
             for prefix in PREFIXES:
                 entry = objects.get(prefix + node.astext())

@@ -14,6 +14,10 @@ def rows_of(run: Recipe | Trace, iterations: int | None = None) -> Trace:
 
     Raises:
       ValueError: a recipe without a length, without ``iterations``.
+
+    >>> from jaxsched.recipes import yolov5_resnet18
+    >>> len(rows_of(yolov5_resnet18(epochs=2))), len(rows_of(yolov5_resnet18(), 5))
+    (60, 5)
     """
     if isinstance(run, Trace):
         return run if iterations is None else run.head(iterations)

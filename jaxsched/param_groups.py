@@ -71,7 +71,12 @@ Labels = LabelTree | LabelFunction
 
 
 def leaf_path(keys: tuple[Any, ...]) -> Path:
-    """The names along a key path of ``jax.tree_util``, outermost first."""
+    """The names along a key path of ``jax.tree_util``, outermost first.
+
+    >>> tree = {"head": {"kernel": 0.0}}
+    >>> jax.tree_util.tree_map_with_path(lambda keys, leaf: "/".join(leaf_path(keys)), tree)
+    {'head': {'kernel': 'head/kernel'}}
+    """
     # The leaf inside an nnx.Variable is its attribute `value`, which names nothing.
     if len(keys) > 1 and str(keys[-1]) in (".value", ".raw_value") and hasattr(keys[-2], "key"):
         keys = keys[:-1]
@@ -537,6 +542,9 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
 
     Raises:
       ValueError: a leaf of ``params`` has no label, a label has no leaf, or one is not known.
+
+    >>> fit({"head.weight": "decay", "head.bias": "no_decay"}, {"head": {"kernel": 0.0, "bias": 0.0}})
+    {'head': {'bias': 'no_decay', 'kernel': 'decay'}}
     """
     # An Equinox module of labels is a tree, though it can be called.
     is_tree = any(isinstance(leaf, str) for leaf in jax.tree.leaves(labels))

@@ -36,6 +36,13 @@ def plot(
     Raises:
       ValueError: another suffix; a recipe without a length, without ``iterations``; a metric
         without a value an iteration.
+
+    >>> import tempfile
+    >>> from jaxsched.recipes import yolov5_resnet18
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     plot(yolov5_resnet18(epochs=2), f"{folder}/lr.png")
+    ...     (Path(folder) / "lr.png").stat().st_size > 10_000
+    True
     """
     require_suffix(path, PICTURES)
     trace = rows_of(run, iterations)
@@ -55,6 +62,14 @@ def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:
     Args:
       report: of two runs that differ.
       path: the picture, ``.png`` or ``.svg``.
+
+    >>> import tempfile
+    >>> from jaxsched import Recipe, compare
+    >>> mine, reference = (Recipe({"all": {"learning_rate": lr}}) for lr in (0.2, 0.1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     plot_difference(compare(mine, reference, iterations=50), f"{folder}/parity.svg")
+    ...     (Path(folder) / "parity.svg").stat().st_size > 10_000
+    True
     """
     require_suffix(path, PICTURES)
     # Groups often part alike: of each name the group that is off most.

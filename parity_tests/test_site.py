@@ -142,7 +142,7 @@ def test_pages_that_docstrings_and_the_reference_name_exist():
 
 
 def test_every_page_is_in_the_contents():
-    contents = re.findall(r"^[\w/]+$", (DOCS / "index.md").read_text(), re.M)
+    contents = re.findall(r"^(?:\w+ <)?([\w/]+)>?$", (DOCS / "index.md").read_text(), re.M)
     files = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".rst")]
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in files}
     assert set(contents) == pages - {"index"}

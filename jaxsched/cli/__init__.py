@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status: 2 where they cannot be followed, with a sentence on stderr; 130 after
       Ctrl-C; 141 where nobody reads what is printed.
+
+    >>> main(["--version"])
+    jaxsched ...
+    0
     """
     usual = signal.getsignal(signal.SIGINT)
     # Where a shell starts a process in the background, SIGINT is ignored, and stays so.

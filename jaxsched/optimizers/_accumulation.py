@@ -37,6 +37,11 @@ class Accumulation:
         -1 in every process, so that a resumed one updates at its first batch.
 
     Source: ``train.py`` of YOLOv5 7.0 and ``BaseTrainer`` of Ultralytics.
+
+    >>> from jaxsched import Recipe, schedules
+    >>> every_third = Accumulation(schedules.constant(3))
+    >>> Recipe({"all": {"learning_rate": 0.1}}, accumulation=every_third).bookkeeping(6)["stepped"]
+    array([0., 0., 1., 0., 0., 1.])
     """
 
     batches: ScheduleLike
@@ -189,6 +194,18 @@ def stepped(opt_state: Any) -> jax.Array:
 
     Args:
       opt_state: the state of ``recipe.optimizer(...)``, however wrapped.
+
+    >>> from jaxsched import Recipe, schedules
+    >>> recipe = Recipe(
+    ...     {"all": {"learning_rate": 0.1}}, accumulation=Accumulation(schedules.constant(2))
+    ... )
+    >>> tx, params = recipe.optimizer("all"), jnp.ones(2)
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     _, state = tx.update(params, state, params)
+    ...     print(stepped(state))
+    False
+    True
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
     kinds = (optax.ApplyIfFiniteState, AccumulationState)
@@ -216,6 +233,14 @@ def restarted(opt_state: Any) -> Any:
 
     Args:
       opt_state: the state of ``recipe.optimizer(...)``, however wrapped.
+
+    >>> from jaxsched import recipes
+    >>> recipe, params = recipes.yolov5(epochs=2, steps_per_epoch=50), {"kernel": jnp.ones(2)}
+    >>> tx = recipe.optimizer({"kernel": "weight"})
+    >>> _, state = tx.update(params, tx.init(params), params)  # it saves this, and is stopped
+    >>> _, state = tx.update(params, restarted(state), params)
+    >>> stepped(state)
+    Array(True, dtype=bool)
     """
 
     def renewed(node: Any) -> Any:

@@ -96,6 +96,14 @@ class Report:
       mine: the trace that was compared.
       reference: the trace that it was compared with.
       left_out: rows that only one side has, ``"iterations 0 to 59 of mine"``.
+
+    >>> from jaxsched import Recipe, compare
+    >>> mine, reference = (Recipe({"all": {"learning_rate": lr}}) for lr in (0.2, 0.1))
+    >>> report = compare(mine, reference, iterations=3)
+    >>> bool(report), report.causes
+    (False, ('learning_rate 0.2 for 0.1',))
+    >>> report.quantities[0].first
+    Difference(iteration=0, mine=0.2..., reference=0.1...)
     """
 
     quantities: tuple[Quantity, ...]

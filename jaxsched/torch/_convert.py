@@ -93,6 +93,12 @@ def from_torch(
     Raises:
       ValueError: an optimizer or scheduler that cannot be converted, a number out
         of its range, labels that do not fit; no ``iterations`` and no closed form.
+
+    >>> optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.1, momentum=0.9)
+    >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2)
+    >>> recipe = from_torch(optimizer, scheduler, labels=["all"], steps_per_epoch=5, iterations=20)
+    >>> [round(float(recipe.at(i)["all"]["learning_rate"]), 6) for i in (0, 9, 10)]
+    [0.1, 0.1, 0.01]
     """
     optimizers = as_optimizers(optimizer)
     schedulers = as_schedulers(scheduler, optimizer, optimizers)
@@ -221,8 +227,12 @@ def parameter_labels(
       labels: as in ``from_torch``.
 
     Returns:
-      ``{name: label}``, ``"frozen"`` for what no optimizer holds and for
+      ``{name: label}``, ``"frozen"`` for what is in no optimizer and for
       what needs no gradient.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> parameter_labels(model, torch.optim.SGD([model.weight]), ["decay"])
+    {'weight': 'decay', 'bias': 'frozen'}
     """
     of = {
         id(parameter): label

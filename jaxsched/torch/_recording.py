@@ -43,6 +43,15 @@ def record(
 
     Raises:
       ValueError: labels that do not fit, a start below 0, a parameter in two optimizers.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    >>> with record(optimizer, labels=["all"]) as recording:
+    ...     for lr in (0.1, 0.05):
+    ...         optimizer.param_groups[0]["lr"] = lr
+    ...         optimizer.step()
+    >>> recording.trace.groups["all"]["learning_rate"].tolist()
+    [0.1, 0.05]
     """
     recording = Recording(optimizer, labels, start)
     if note := recording.meta.get("note"):

@@ -88,6 +88,11 @@ def assert_optimizer_matches(
       AssertionError: they differ; it says where, with both values, and why.
       ValueError: the labels do not fit, a number is out of its range, the scheduler
         needs a metric.
+
+    >>> from jaxsched import optimizers
+    >>> def adam(parameters):
+    ...     return torch.optim.Adam(parameters.values(), lr=0.01)
+    >>> assert_optimizer_matches(optimizers.adam(0.01), adam, updates=10)
     """
     require_count("updates", updates, at_least=1)
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)

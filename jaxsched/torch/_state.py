@@ -35,6 +35,12 @@ def load(path: str | os.PathLike[str]) -> Any:
     Raises:
       ValueError: the file is none of torch's, or needs more than tensors and plain containers.
       FileNotFoundError: there is no such file.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     torch.save({"step": torch.tensor(3.0)}, file.name)
+    ...     load(file.name)
+    {'step': tensor(3.)}
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -102,6 +108,10 @@ def numbers(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, int]:
     For the mapping, where the optimizer was made of parameters without names:
     ``{path: numbers[name] for path, name in mapping.items()}``. Of a list of optimizers those of
     one count on from those of another, as ``import_state`` takes them.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> numbers(model, torch.optim.SGD([model.bias, model.weight]))
+    {'weight': 1, 'bias': 0}
     """
     groups = [group for each in as_optimizers(optimizer) for group in each.param_groups]
     order = [id(p) for group in groups for p in group["params"]]
@@ -140,6 +150,17 @@ def import_state(
     Raises:
       ValueError: an iteration below 0, a leaf that has no parameter, a state of another optimizer or
         of other shapes, parameters of one group with different step counts.
+
+    >>> from jaxsched import optimizers
+    >>> weight = torch.ones(2, requires_grad=True)
+    >>> optimizer = torch.optim.SGD([("weight", weight)], lr=0.1, momentum=0.9)
+    >>> weight.sum().backward()
+    >>> optimizer.step()
+    >>> params = {"weight": jnp.asarray(weight.detach().numpy())}
+    >>> tx = optimizers.sgd(0.1, 0.9)
+    >>> state = import_state(optimizer.state_dict(), tx, params)
+    >>> tx.update({"weight": jnp.ones(2)}, state, params)[0]["weight"].round(6)  # 0.1 * (0.9 + 1)
+    Array([-0.19, -0.19], dtype=float32)
     """
     if iteration is not None:
         require_count("iteration", iteration)
@@ -249,6 +270,13 @@ def export_state(
 
     Raises:
       ValueError: a leaf that has no parameter, a transform that cannot be undone.
+
+    >>> from jaxsched import optimizers
+    >>> params, tx = {"weight": jnp.ones(2)}, optimizers.sgd(0.1, 0.9)
+    >>> _, state = tx.update(params, tx.init(params), params)
+    >>> optimizer = torch.optim.SGD([("weight", torch.ones(2))], lr=0.1, momentum=0.9)
+    >>> export_state(state, params, like=optimizer.state_dict())["state"]
+    {0: {'momentum_buffer': tensor([1., 1.])}}
     """
     given, like = like, _state_dict(like)
     places, leaves = _placed(params, mapping, like), leaves_by_path(params)
