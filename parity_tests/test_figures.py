@@ -62,6 +62,22 @@ def on_tpu() -> list[float]:
     return [*runs, *schedulers]
 
 
+def updates(leaves: int, what: str) -> list[float]:
+    """A figure of the updates of SGD, Adam and AdamW."""
+    sgd = claims("sgd_update", f"sgd, {leaves:,} leaves{what}")
+    return sgd + claims(
+        "adam_update", *(f"{r}, {leaves:,} leaves{what}" for r in ("adam", "adamw"))
+    )
+
+
+def device_parity(kind: str) -> list[float]:
+    """How many values of a kind differ from torch's, and of how many."""
+    measured = json.loads((RESULTS / "device_parity.json").read_text())["claims"]
+    rows = [(name, claim["measured"]) for name, claim in measured.items() if f": {kind} " in name]
+    counts = [int(name.rpartition(" of ")[2].replace(",", "")) for name, _ in rows]
+    return [sum(value for _, value in rows), sum(counts)]
+
+
 def wrong_ports() -> list[float]:
     measured = json.loads((RESULTS / "wrong_ports.json").read_text())["claims"]
     found = [re.match(r"\w+: (\d+) of (\d+) named first", name) for name in measured]
@@ -74,16 +90,23 @@ QUOTES = {
     "README, the port": (README, "wrong at {} of {} iterations, by at most {} %", article),
     "policy, the port": ("docs/policy.md", "wrong from iteration 1020 on, at {} of {} iterations. At most the error is {} %", article),
     "README, the picture": (README, "up to 1.6 % of the peak for a straightforward port, which is wrong at {} iterations", lambda: article()[:1]),
-    "sgd": (BENCHMARKS, "all scheduled | plain Optax | {} (shortest runs {})", lambda: claims("sgd_update", "SGD update / plain Optax", "the same, shortest runs")),
+    "sgd": (BENCHMARKS, "all scheduled | plain Optax | {} (shortest runs {})", lambda: claims("quiet/sgd_update", "SGD update / plain Optax", "the same, shortest runs")),
     "sgd, temporaries": (BENCHMARKS, "its temporaries, in models | plain Optax {} | {}", lambda: compiled("temporaries / model, plain Optax", "sgd") + compiled("temporaries / model", "sgd")),
-    "sgd, torch": (BENCHMARKS, "the same update | torch foreach | {} |", lambda: claims("sgd_update", "SGD update / torch foreach")),
-    "sgd, fused": (BENCHMARKS, "| torch fused | {} |", lambda: claims("sgd_update", "SGD update / torch fused")),
-    "adam": (BENCHMARKS, "Adam update | plain Optax | {} (shortest runs {})", lambda: claims("adam_update", "adam / plain Optax", "adam / plain Optax, shortest runs")),
-    "adamw": (BENCHMARKS, "AdamW update | plain Optax | {} (shortest runs {})", lambda: claims("adam_update", "adamw / plain Optax", "adamw / plain Optax, shortest runs")),
-    "adam, torch": (BENCHMARKS, "torch foreach; fused | {}, {}; {}, {}", lambda: claims("adam_update", *(f"{rule} / torch {kind}" for kind in ("foreach", "fused") for rule in ("adam", "adamw")))),
-    "fusions": (BENCHMARKS, "fusions, SGD, Adam, AdamW | plain Optax | {}, {}, {}", lambda: compiled("fusions / plain Optax", "sgd", "adam", "adamw")),
+    "sgd, torch": (BENCHMARKS, "the same update | torch foreach | {} |", lambda: claims("quiet/sgd_update", "SGD update / torch foreach")),
+    "sgd, fused": (BENCHMARKS, "| torch fused | {} |", lambda: claims("quiet/sgd_update", "SGD update / torch fused")),
+    "adam": (BENCHMARKS, "Adam update | plain Optax | {} (shortest runs {})", lambda: claims("quiet/adam_update", "adam / plain Optax", "adam / plain Optax, shortest runs")),
+    "adamw": (BENCHMARKS, "AdamW update | plain Optax | {} (shortest runs {})", lambda: claims("quiet/adam_update", "adamw / plain Optax", "adamw / plain Optax, shortest runs")),
+    "adam, torch": (BENCHMARKS, "torch foreach; fused | {}, {}; {}, {}", lambda: claims("quiet/adam_update", *(f"{rule} / torch {kind}" for kind in ("foreach", "fused") for rule in ("adam", "adamw")))),
+    "kernels": (BENCHMARKS, "those of loops included | plain Optax | {}, {}, {}", lambda: compiled("kernels / plain Optax", "sgd", "adam", "adamw")),
+    "bandwidth, 62 leaves": (BENCHMARKS, "share of the memory bandwidth | not measured | 0.8 | {}, {}, {} |", lambda: updates(62, ": share of the memory bandwidth")),
+    "1,000 leaves, fused": (BENCHMARKS, "SGD, Adam, AdamW, 1,000 leaves | torch fused | not measured | 1.0 | {}, {}, {} |", lambda: updates(1000, " / torch fused")),
+    "1,000 leaves, foreach": (BENCHMARKS, "torch foreach | not measured | | {}, {}, {} |", lambda: updates(1000, " / torch foreach")),
+    "1,000 leaves, Optax": (BENCHMARKS, "plain Optax | not measured | 1.0 | {}, {}, {} |", lambda: updates(1000, " / plain Optax")),
+    "device, article": (BENCHMARKS, "its recorded run | not measured | 0 | {} of {} |", lambda: device_parity("hyperparameters")),
+    "device, rates": (BENCHMARKS, "200 settings a scheduler | torch | not measured | 0 | {} of {} |", lambda: device_parity("values")),
+    "device, rules": (BENCHMARKS, "beyond their bound | torch | not measured | 0 | {} of {} |", lambda: device_parity("settings")),
     "compile, constant": (BENCHMARKS, LEAVES + " | plain Optax, constant schedules | {}, {}", lambda: trace_and_compile("constant")),
-    "compile, cosine": (BENCHMARKS, "likewise a cosine by epoch | plain Optax | {}, {}", lambda: trace_and_compile("cosine")),
+    "compile, cosine": (BENCHMARKS, "62 leaves, a cosine by epoch | plain Optax | {}, {}", lambda: trace_and_compile("cosine")),
     "compile, warm-up": (BENCHMARKS, "likewise a warm-up | plain Optax with `jnp.where` | {}, {}", lambda: trace_and_compile("warm-up")),
     "compile, interp": (BENCHMARKS, "| plain Optax with `jnp.interp` | {}, {}", lambda: trace_and_compile("warm-up", "plain Optax with jnp.interp")),
     "curves": (BENCHMARKS, "loop over `LambdaLR` | {} times faster", lambda: times_faster("curves", "trace / loop over LambdaLR")),
