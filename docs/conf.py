@@ -116,6 +116,12 @@ def resolve_source(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     return nodes.reference("", "", *node.children, internal=True, refuri=uri)
 
 
+def module_of_alias(app: Sphinx, module: str, name: str) -> str | None:
+    """The source of ``Path = tuple[str, ...]`` is in its module, not in that of ``tuple``."""
+    value = getattr(importlib.import_module(module), name.partition(".")[0], None)
+    return module if getattr(value, "__module__", None) == "builtins" else None
+
+
 class LinksToEntries(SphinxPostTransform):
     """Turn a public name between backticks into a link to its entry."""
 
@@ -256,6 +262,7 @@ def setup(app: Sphinx) -> None:
     """Register what is above."""
     app.connect("source-read", source_of_page)
     app.connect("missing-reference", resolve_source)
+    app.connect("viewcode-follow-imported", module_of_alias)
     app.connect("autodoc-process-signature", signature_of_source)
     app.add_transform(LinksToSource)
     app.add_post_transform(LinksToOriginals)
