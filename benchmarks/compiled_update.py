@@ -52,9 +52,9 @@ if __name__ == "__main__":
     largest = max(np.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(updates.leaves(0)))
     claims: dict[str, tuple[float, float | None]] = {}
     for rule in updates.RULES:
-        mine, my_kernels, my_copies = figures(updates.compiled(updates.ours(rule))[0])
+        mine, my_kernels, my_copies = figures(updates.compile_update(updates.ours(rule))[0])
         optaxs, their_kernels, their_copies = figures(
-            updates.compiled(updates.plain_optax(rule))[0]
+            updates.compile_update(updates.plain_optax(rule))[0]
         )
         claims |= {
             f"{rule}: temporaries / model": (mine / model, float(largest / model) / 100),

@@ -69,7 +69,7 @@ def optax_curve(schedule: Callable[[Any], Any] | None, steps: int) -> np.ndarray
     return np.broadcast_to(np.asarray(jax.vmap(schedule)(counts), np.float32), steps + 1)
 
 
-def drawn(name: str, n: int) -> list[schedulers.Setting]:
+def sample_settings(name: str, n: int) -> list[schedulers.Setting]:
     """The first ``n`` settings of a class, always the same."""
     rng = np.random.default_rng([2026, list(schedulers.CASES).index(name)])
     return [schedulers.CASES[name].sample(rng) for _ in range(n)]
@@ -77,7 +77,7 @@ def drawn(name: str, n: int) -> list[schedulers.Setting]:
 
 def scheduler(name: str, n: int, with_optax: bool = True) -> dict[str, list[dict[str, Any]]]:
     """Tallies of a class's first ``n`` settings: replayed, in closed form, and by Optax."""
-    case, settings = schedulers.CASES[name], drawn(name, n)
+    case, settings = schedulers.CASES[name], sample_settings(name, n)
     torchs = [
         schedulers.run_torch(
             lambda o, s=setting: case.torch(o, s), setting.arguments["base_lr"], setting.steps
@@ -86,7 +86,7 @@ def scheduler(name: str, n: int, with_optax: bool = True) -> dict[str, list[dict
     ]
     rows: dict[str, list[dict[str, Any]]] = {"replayed": [], "closed": [], "optax": []}
     for setting, reference in zip(settings, torchs, strict=True):
-        replayed = np.array(torch_rates(case.replayed(setting), setting.steps))
+        replayed = np.array(torch_rates(case.replay(setting), setting.steps))
         rows["replayed"].append(tally(replayed, reference))
         schedule = with_optax and case.optax and case.optax(setting.arguments)
         curve = optax_curve(schedule or None, setting.steps)
@@ -180,7 +180,7 @@ def rule(name: str, first: int = 0, with_optax: bool = True) -> dict[str, list[d
 def distances(run: rules.Run, theirs: rules.Run, dtype: Any, *, state: bool) -> dict[str, Any]:
     """Of the parameters after every update; and, of ours, of each entry of torch's state."""
     if dtype == np.float64:
-        far = rules.worst(
+        far = rules.max_distances(
             run if state else rules.Run(run.params, {}),
             theirs if state else rules.Run(theirs.params, {}),
         )
@@ -190,7 +190,7 @@ def distances(run: rules.Run, theirs: rules.Run, dtype: Any, *, state: bool) -> 
     )
     # An entry near zero is far in its own spacings: the worst is told in those of its leaf.
     spacing = np.spacing(np.float32(1))
-    worst = rules.worst(rules.Run(run.params, {}), rules.Run(theirs.params, {}))["params"]
+    worst = rules.max_distances(rules.Run(run.params, {}), rules.Run(theirs.params, {}))["params"]
     return {
         "equal": float(np.mean(apart == 0)),
         "median": float(np.median(apart)),
@@ -255,7 +255,7 @@ OPTAX = {
 """The closest functions of plain Optax, which ``scheduler_settings`` calls."""
 
 
-def summed(rows: list[dict[str, Any]]) -> str:
+def summarize(rows: list[dict[str, Any]]) -> str:
     """Settings that are equal at every step, share of steps, ULP and float64 distance."""
     if not rows:
         return "none | | | |"
@@ -275,7 +275,7 @@ def ulp(distance: float) -> str:
     return f"{distance:.0f}" if distance < 1000 else f"{distance:.0e}"
 
 
-def in_float32(rows: list[dict[str, Any]]) -> list[str]:
+def float32_figures(rows: list[dict[str, Any]]) -> list[str]:
     """A rule's float32 figures: share of equal entries, median and worst ULP."""
     return [
         percent(statistics.fmean(row["equal"] for row in rows)),
@@ -320,7 +320,7 @@ def markdown(results: dict[str, Any]) -> str:
         if name in schedulers.CASES or rows["optax"]:
             forms.append((f"Optax: {OPTAX.get(name, 'none')}", rows["optax"]))
         for form, found in forms:
-            lines.append(f"| {name} | {form} | {summed(found)} |".replace("| |  |", "| |"))
+            lines.append(f"| {name} | {form} | {summarize(found)} |".replace("| |  |", "| |"))
     lines += [
         "",
         "In longer runs closed forms differ from torch's recursion at some steps; over 100,000 steps of one",
@@ -359,13 +359,13 @@ def markdown(results: dict[str, Any]) -> str:
             len(ours),
             f"{max(r['params'] for r in ours):.1g}",
             f"{max(r['state'] for r in ours):.1g}",
-            *in_float32(ours),
+            *float32_figures(ours),
             *(
                 [
                     len(optaxs),
                     f"{max(r['params'] for r in optaxs):.1g}",
                     f"{min(r['params'] for r in optaxs):.1g}",
-                    *in_float32(optaxs),
+                    *float32_figures(optaxs),
                 ]
                 if optaxs
                 else ["none", *[""] * 5]
@@ -381,7 +381,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *musgd_table(results["musgd"]),
         *ultralytics_table(results["ultralytics"]),
-        *recipes.markdown(results["recipes"], summed),
+        *recipes.markdown(results["recipes"], summarize),
     ]
     return "\n".join(lines)
 
@@ -440,7 +440,7 @@ def ultralytics_table(rows: dict[str, dict[str, int]]) -> list[str]:
     ]
 
 
-def expected(n: int, nested: int) -> dict[str, dict[str, int]]:
+def expected_rows(n: int, nested: int) -> dict[str, dict[str, int]]:
     """How many rows of ours each table has: ``{part: {name: rows}}``."""
     return {
         "schedulers": {
@@ -455,8 +455,8 @@ def expected(n: int, nested: int) -> dict[str, dict[str, int]]:
     }
 
 
-def counted(results: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """The rows of ours that are there, as ``expected`` names them; none is no entry."""
+def count_rows(results: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """The rows of ours that are there, as ``expected_rows`` names them; none is no entry."""
     return {
         "schedulers": {
             f"{name}, {kind}": len(rows[kind])
@@ -511,11 +511,11 @@ def beyond(name: str, rows: list[dict[str, Any]]) -> list[int]:
     ]
 
 
-def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -> list[str]:
+def find_failures(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -> list[str]:
     """What of ours is missing or breaks its bound; NaN keeps none."""
-    found = recipes.broken(results["recipes"], min(n, recipes.SETTINGS))
-    there = counted(results)
-    for part, rows in expected(n, nested).items():
+    found = recipes.find_failures(results["recipes"], min(n, recipes.SETTINGS))
+    there = count_rows(results)
+    for part, rows in expected_rows(n, nested).items():
         for name in rows | there[part]:
             count, wanted = there[part].get(name, 0), rows.get(name, 0)
             if count != wanted:
@@ -536,7 +536,7 @@ def broken(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -
     for name, rows in results["optimizers"].items():
         found += [f"{name}, setting {k}: {rows['ours'][k]}" for k in beyond(name, rows["ours"])]
     for name, row in results["musgd"].items():
-        if row and recordings.broken(row, name.rpartition(", ")[2]):
+        if row and recordings.find_failures(row, name.rpartition(", ")[2]):
             found.append(f"musgd, {name}: {row}")
     for version, runs in originals.RUNS.items():
         row = results["ultralytics"].get(version, {})
@@ -567,7 +567,7 @@ def main() -> None:
         RESULTS.write_text(json.dumps(results, separators=(",", ":")) + "\n")
         TABLE.write_text(markdown(results))
     print(markdown(results))
-    failures = broken(results, options.settings, min(NESTINGS, options.settings))
+    failures = find_failures(results, options.settings, min(NESTINGS, options.settings))
     print("\n".join(failures) or "holds: all of ours is within its bound")
     sys.exit(bool(failures))
 

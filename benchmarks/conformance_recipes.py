@@ -22,7 +22,7 @@ def timm(n: int, tally: Tally) -> dict[str, Any]:
     import timm_settings as live
 
     rows, updated = [], 0
-    for k, setting in enumerate(live.drawn(n)):
+    for k, setting in enumerate(live.draw_settings(n)):
         if found := live.differences(setting):  # in groups and constants, too
             raise ValueError(f"timm, setting {k}: {found}")
         theirs, ours = live.both_rates(setting)
@@ -83,7 +83,7 @@ def markdown(results: dict[str, Any], summed: Callable[[list[dict[str, Any]]], s
     ]
 
 
-def broken(results: dict[str, Any], n: int) -> list[str]:
+def find_failures(results: dict[str, Any], n: int) -> list[str]:
     """What is missing or breaks its bound; NaN keeps none."""
     found = []
     for name in RECIPES | results:

@@ -11,7 +11,7 @@ import statistics
 import numpy as np
 import torch
 
-from benchmarks.timing import interleaved, report
+from benchmarks.timing import interleave, report
 from jaxsched import recipes
 
 EPOCHS, BATCHES, WARMUP = 300, 7393, 3 * 7393
@@ -65,7 +65,7 @@ def one_cycle_loop() -> list[tuple[float, ...]]:
 
 if __name__ == "__main__":
     recipe = recipes.yolov5(epochs=EPOCHS, steps_per_epoch=BATCHES)
-    seconds = interleaved(
+    seconds = interleave(
         {
             "recipe.trace, 300 epochs": lambda: recipe.trace(EPOCHS * BATCHES).start,
             "LambdaLR, the warm-up's 3 epochs": lambda: len(lambda_loop(0, 3)),

@@ -27,25 +27,25 @@ from jaxsched.parity import compare
 DRAWS, SHARE = 20, 0.95
 
 
-def missed(name: str, draws: int) -> tuple[int, float]:
+def count_misses(name: str, draws: int) -> tuple[int, float]:
     """Of ``draws`` runs with the mistake, those in which it is not told; and seconds a run."""
     begin = time.perf_counter()
     misses = sum(
-        not planted.is_named(name, compare(planted.traced(right, wrong), right.recipe()))
+        not planted.is_named(name, compare(planted.record_run(right, wrong), right.recipe()))
         for right, wrong in planted.cases(name, draws)
     )
     return misses, (time.perf_counter() - begin) / draws
 
 
-def wrongly_told(draws: int) -> int:
+def count_false_causes(draws: int) -> int:
     """Of as many right runs of each original, those that differ or have a cause."""
     rng = np.random.default_rng(0)
-    rights = [planted.drawn(rng, family) for family in planted.FAMILIES for _ in range(draws)]
-    found = [compare(planted.traced(r, r.groups()), r.recipe()) for r in rights]
+    rights = [planted.draw_run(rng, family) for family in planted.FAMILIES for _ in range(draws)]
+    found = [compare(planted.record_run(r, r.groups()), r.recipe()) for r in rights]
     return sum(not report or bool(report.causes) for report in found)
 
 
-def in_processes(
+def map_in_processes(
     function: Callable[[str, int], Any], names: Iterable[str], draws: int
 ) -> Iterator[tuple[str, Any]]:
     """Each name and what ``function`` makes of it, in the names' order."""
@@ -58,10 +58,10 @@ def in_processes(
 if __name__ == "__main__":
     draws = int(sys.argv[1]) if sys.argv[1:] else DRAWS
     claims: dict[str, tuple[float, float | None]] = {
-        f"right runs, {draws} of each original, that have a cause": (wrongly_told(draws), 0)
+        f"right runs, {draws} of each original, that have a cause": (count_false_causes(draws), 0)
     }
     seconds: dict[str, list[float]] = {}
-    for name, (misses, took) in in_processes(missed, planted.CAUSES, draws):
+    for name, (misses, took) in map_in_processes(count_misses, planted.CAUSES, draws):
         claims[f"{name}: missed of {draws}"] = (misses, (1 - SHARE) * draws)
         seconds[name] = [took]
         print(f"{name}: {misses} of {draws} missed", flush=True)

@@ -74,7 +74,7 @@ def sharding(device: str) -> SingleDeviceSharding:
         sys.exit(f"XLA must compile for {device}: {error}. Install what {__file__} names.")
 
 
-def compiled(function: Callable[..., Any], place: Any, *arguments: Any, **kwargs: Any) -> Any:
+def compile_for(function: Callable[..., Any], place: Any, *arguments: Any, **kwargs: Any) -> Any:
     """``function``, compiled for arguments of those shapes that lie there."""
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x), sharding=place), arguments
@@ -94,7 +94,7 @@ def update(tx: optax.GradientTransformation, place: Any, times: int = 1) -> Any:
         return optax.apply_updates(params, updates), state
 
     state = jax.eval_shape(tx.init, params)
-    return compiled(step, place, params, params, state, donate_argnums=(1, 2))
+    return compile_for(step, place, params, params, state, donate_argnums=(1, 2))
 
 
 def text(executable: Any) -> str:
@@ -105,7 +105,7 @@ def text(executable: Any) -> str:
     return module.to_string(options)
 
 
-def moved(text: str) -> int:
+def bytes_moved(text: str) -> int:
     """Bytes of float32 that the kernels of a program read and write."""
     entry = text[text.index("\nENTRY") :]
     line = re.compile(r"\s*(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, |$)")
@@ -123,11 +123,11 @@ def moved(text: str) -> int:
     )
 
 
-def on_tpu(
+def evaluate_on_tpu(
     function: Callable[[Any], Any], place: Any, counts: np.ndarray, seed: int | None = None
 ) -> list[np.ndarray]:
     """The scalars that ``function`` of a count computes on a TPU, leaf by leaf."""
-    program, returned = scalar_program.parsed(text(compiled(function, place, np.int32(0))))
+    program, returned = scalar_program.parse(text(compile_for(function, place, np.int32(0))))
     rng = None if seed is None else np.random.default_rng(seed)
     known: dict[str, np.ndarray] = {}
     return [
@@ -139,30 +139,30 @@ def on_tpu(
     ]
 
 
-def off(found: np.ndarray, torchs: np.ndarray) -> int:
+def count_differences(found: np.ndarray, torchs: np.ndarray) -> int:
     """Values that are not torch's in float32."""
     return int((ulps(found, torchs) != 0).sum())
 
 
-def recipe_off(
+def count_recipe_differences(
     at: Callable[[Any], Any], reference: Trace, place: Any, seed: int | None = None
 ) -> tuple[int, int]:
     """Of a recorded run: hyperparameters that are off, and how many there are."""
     counts = reference.start + np.arange(len(reference))
     structure = jax.tree.structure(jax.eval_shape(at, 0))
-    found = jax.tree.unflatten(structure, on_tpu(at, place, counts, seed))
+    found = jax.tree.unflatten(structure, evaluate_on_tpu(at, place, counts, seed))
     pairs = [
         (found[label][name], values)
         for label, group in reference.groups.items()
         for name, values in group.items()
     ]
-    return sum(off(*pair) for pair in pairs), sum(values.size for _, values in pairs)
+    return sum(count_differences(*pair) for pair in pairs), sum(values.size for _, values in pairs)
 
 
 def collectives(mesh: Mesh, sharded: bool) -> tuple[list[str], list[str]]:
     """Of a training step of ResNet-18 over all devices of a mesh, and of its update alone."""
 
-    def laid(tree: Any, split: bool) -> Any:
+    def abstract_tree(tree: Any, split: bool) -> Any:
         def leaf(x: Any) -> jax.ShapeDtypeStruct:
             long = [axis for axis, size in enumerate(x.shape) if size and size % mesh.size == 0]
             spec = [None] * x.ndim
@@ -175,11 +175,11 @@ def collectives(mesh: Mesh, sharded: bool) -> tuple[list[str], list[str]]:
 
     images = jax.ShapeDtypeStruct((40, 32, 32, 3), jnp.float32)
     recipe = recipes.yolov5_resnet18()
-    state = laid(
+    state = abstract_tree(
         jax.eval_shape(lambda: train_linen.create(recipe, jnp.zeros(images.shape))), sharded
     )
     labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
-    step = train_linen.step.lower(state, laid(Digits(images, labels), True))
+    step = train_linen.step.lower(state, abstract_tree(Digits(images, labels), True))
     update = jax.jit(state.tx.update).lower(state.params, state.opt_state, state.params)
     found = [
         re.findall(r" (all-\w+|reduce-scatter|collective-permute)(?:-start)?\(", text)
@@ -195,14 +195,16 @@ def schedulers(place: Any, settings: int) -> dict[str, list[dict[str, Any]]]:
         if not case.closed:
             continue
         tallies = []
-        for setting in conformance.drawn(name, settings):
+        for setting in conformance.sample_settings(name, settings):
             torchs, _ = conformance.schedulers.run_torch(
                 lambda o, s=setting, c=case: c.torch(o, s),
                 setting.arguments["base_lr"],
                 setting.steps,
             )
             try:
-                (rates,) = on_tpu(case.closed_form(setting), place, np.arange(setting.steps + 1))
+                (rates,) = evaluate_on_tpu(
+                    case.closed_form(setting), place, np.arange(setting.steps + 1)
+                )
             except NotImplementedError as error:
                 print(f"{name} is not told: its program has {error}")
                 break
@@ -220,14 +222,17 @@ if __name__ == "__main__":
         place = sharding(device)
         for rule in updates.RULES:
             mine, optaxs = (update(f(rule), place) for f in (updates.ours, updates.plain_optax))
-            arrays, least = moved(mine.as_text()) / model, updates.ARRAYS_MOVED[rule]
+            arrays, least = bytes_moved(mine.as_text()) / model, updates.ARRAYS_MOVED[rule]
             temporaries, wider = (
                 step.memory_analysis().temp_size_in_bytes
                 for step in (mine, update(updates.ours(rule), place, 2))
             )
             claims |= {
                 f"{device}, {rule}: arrays of the model's size moved": (arrays, least + 0.01),
-                f"{device}, {rule}: likewise, plain Optax": (moved(optaxs.as_text()) / model, None),
+                f"{device}, {rule}: likewise, plain Optax": (
+                    bytes_moved(optaxs.as_text()) / model,
+                    None,
+                ),
                 f"{device}, {rule}: temporaries, MiB": (temporaries / 2**20, None),
                 f"{device}, {rule}: their growth / the model's": (
                     (wider - temporaries) / model,
@@ -241,26 +246,26 @@ if __name__ == "__main__":
     place = sharding("TPU v5e")
     recipe, reference = recipes.yolov5_resnet18(), recipes.recorded("yolov5_resnet18")
 
-    def as_xla_has_it(count: Any) -> Any:
+    def evaluate_in_xla_float64(count: Any) -> Any:
         with plain_float64():
             return recipe.at(count)
 
-    wrong, values = recipe_off(recipe.at, reference, place)
-    moved_wrong, _ = recipe_off(recipe.at, reference, place, seed=0)
-    plain, _ = recipe_off(as_xla_has_it, reference, place)
+    wrong, values = count_recipe_differences(recipe.at, reference, place)
+    moved_wrong, _ = count_recipe_differences(recipe.at, reference, place, seed=0)
+    plain, _ = count_recipe_differences(evaluate_in_xla_float64, reference, place)
     claims |= {
         f"TPU, the article's run: off, of {values:,}": (wrong, 0),
         "TPU, likewise, each division and root an ULP off or not": (moved_wrong, 0),
         "TPU, likewise, in float64 as XLA has it": (plain, None),
     }
-    for name, at in (("here", recipe.at), ("by XLA", as_xla_has_it)):
-        program, _ = scalar_program.parsed(text(compiled(at, place, np.int32(0))))
+    for name, at in (("here", recipe.at), ("by XLA", evaluate_in_xla_float64)):
+        program, _ = scalar_program.parse(text(compile_for(at, place, np.int32(0))))
         claims[f"TPU, its instructions, float64 lowered {name}"] = len(program.instructions), None
     import test_originals as originals  # conformance has put its folder on the path
 
     for name, (factory, arguments, _) in originals.RECORDED.items():
-        reference, size = originals.recorded(name)
-        wrong, values = recipe_off(factory(**size, **arguments).at, reference, place)
+        reference, size = originals.load_recording(name)
+        wrong, values = count_recipe_differences(factory(**size, **arguments).at, reference, place)
         claims[f"TPU, {name}: off, of {values:,}"] = wrong, 0
     mesh = Mesh(np.array(topologies.get_topology_desc(**DEVICES["TPU v5e"]).devices), ("devices",))
     for way, sharded in (("data parallel", False), ("fully sharded", True)):

@@ -44,7 +44,7 @@ LONGEST, LARGEST = 500, 32e6
 """Characters of a sentence that a user may be expected to read, and bytes that it may take."""
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
+def mutate(data: bytes, rng: random.Random) -> bytes:
     """Bytes cut, changed, put in, taken out or repeated."""
     data, where = bytearray(data), rng.randrange(len(data) or 1)
     for _ in range(rng.choice((1, 1, 1, 3, 20))):
@@ -65,7 +65,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def nested(value: Any, depth: int) -> Any:
+def nest(value: Any, depth: int) -> Any:
     """Lists of nine times the same list, down to ``value``."""
     for _ in range(depth):
         value = [value] * 9
@@ -92,7 +92,7 @@ ODD = [
     {},
     10**400,
 ]
-ODD += ["x" * 3000, [0.5] * 3000, {str(k): k for k in range(999)}, nested("word", 5)]
+ODD += ["x" * 3000, [0.5] * 3000, {str(k): k for k in range(999)}, nest("word", 5)]
 ODD += [np.float32(0.1), np.int64(3), np.array([1.0, 2.0]), 2**31, 1j, b"1", lambda i: i, object()]
 
 
@@ -101,7 +101,7 @@ def trace(rng: random.Random, folder: Path) -> None:
     held = _trace_of(rng.choice((recipes.yolov5, recipes.yolov5_resnet18)))
     held.save(file)
     whole = file.read_bytes()
-    file.write_bytes(mutated(whole, rng))
+    file.write_bytes(mutate(whole, rng))
     read = Trace.load(file)
     assert read == held, "another trace was read without a word"
 
@@ -120,9 +120,9 @@ def recipe_file(rng: random.Random, folder: Path) -> None:
     file = folder / rng.choice(("recipe.yaml", "recipe.json"))
     held.save(file)
     if rng.random() < 0.5:
-        file.write_bytes(mutated(file.read_bytes(), rng))
+        file.write_bytes(mutate(file.read_bytes(), rng))
     else:
-        file.write_text(replaced(yaml.safe_load(file.read_bytes()), rng, file.suffix))
+        file.write_text(replace_value(yaml.safe_load(file.read_bytes()), rng, file.suffix))
     text = file.read_bytes()
     read = Recipe.load(file)
     content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
@@ -131,13 +131,13 @@ def recipe_file(rng: random.Random, folder: Path) -> None:
             if isinstance(value, dict):
                 assert repr(read.groups[label][name]).startswith(next(iter(value)))
             elif not isinstance(value, bool):
-                near(read.at(0)[label][name], value)
+                assert_near(read.at(0)[label][name], value)
             else:
                 assert read.groups[label][name] is value, "a switch is another"
     assert read.clip_norm == content.get("clip_norm"), "another clip was read"
 
 
-def replaced(content: dict[str, Any], rng: random.Random, suffix: str) -> str:
+def replace_value(content: dict[str, Any], rng: random.Random, suffix: str) -> str:
     """The file's text with one value, at any depth, of another kind."""
     inner = content
     while isinstance(inner[name := rng.choice([*inner])], dict) and rng.random() < 0.9:
@@ -157,7 +157,7 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
     file = rng.choice(files)
     whole = file.read_bytes()
     try:
-        file.write_bytes(mutated(whole, rng))
+        file.write_bytes(mutate(whole, rng))
         if rng.random() < 0.1:
             file.unlink()
         found = kept.restore(jax.tree.map(jnp.zeros_like, state))
@@ -170,7 +170,7 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
 
 def limit(rng: random.Random, folder: Path) -> None:
     """Files that claim or hold too much: refused before they take the memory."""
-    bomb = nested("word", 9)
+    bomb = nest("word", 9)
     large = rng.choice((bomb, {"x" * 10**5: 1}, "x" * 2 * 10**6, [[0.5] * 10**4]))
     key = rng.choice(("lr0", "learning_rate", "format", 3))
     file = folder / rng.choice(("hyp.yaml", "recipe.yaml", "recipe.json", "trace.npz"))
@@ -233,7 +233,7 @@ def settings(rng: random.Random, folder: Path) -> None:
         values[rng.choice([*HYP, "lr", "", 3])] = rng.choice([v for v in ODD if _dumps(v)])
     text = yaml.safe_dump(values).encode()
     file = folder / "hyp.yaml"
-    file.write_bytes(text if rng.random() < 0.5 else mutated(text, rng))
+    file.write_bytes(text if rng.random() < 0.5 else mutate(text, rng))
     factory = rng.choice((recipes.yolov5, recipes.ultralytics))
     name = "hyp" if factory is recipes.yolov5 else "args"
     recipe = factory(epochs=3, steps_per_epoch=10, **{name: file})
@@ -243,17 +243,17 @@ def settings(rng: random.Random, folder: Path) -> None:
     given = {**defaults, **given}
     # Ultralytics turns a warm-up off that rounds to no iteration.
     if name == "hyp" or round(min(float(given["warmup_epochs"]), 2) * 10) > 0:
-        near(first["bias"]["learning_rate"], given["warmup_bias_lr"])
-        near(first["bias"]["momentum"], given["warmup_momentum"])
+        assert_near(first["bias"]["learning_rate"], given["warmup_bias_lr"])
+        assert_near(first["bias"]["momentum"], given["warmup_momentum"])
     else:
-        near(first["bias"]["learning_rate"], given["lr0"])
+        assert_near(first["bias"]["learning_rate"], given["lr0"])
 
 
 def _dumps(value: Any) -> bool:
     return isinstance(value, int | float | str | list | dict | None) and value != 10**400
 
 
-def near(found: Any, value: Any) -> None:
+def assert_near(found: Any, value: Any) -> None:
     """Equality of the float32 that acts."""
     expected = np.float32(float(value))
     assert np.array_equal(np.float32(found), expected, equal_nan=True), (
@@ -278,24 +278,26 @@ def article(rng: random.Random, folder: Path) -> None:
     last = max(run["epochs"] * run["steps_per_epoch"] - 1, 0)
     iteration = rng.randint(0, min(last, 2**31 - 1))
     for label, first in (("bias", run["warmup_bias_lr"]), ("weight", 0.0)):
-        near(recipe.at(iteration)[label]["learning_rate"], article_rate(iteration, first, **run))
+        assert_near(
+            recipe.at(iteration)[label]["learning_rate"], article_rate(iteration, first, **run)
+        )
 
 
 def article_rate(i: int, first: float, **run: Any) -> float:
     """The article's rate, by itself: what its loop would have left in the group."""
     n, warm = run["steps_per_epoch"], run["warmup_iterations"]
 
-    def at(epoch: int) -> float:
+    def rate_at(epoch: int) -> float:
         factor = (1 + math.cos(epoch * math.pi / run["epochs"])) / 2
         return run["lr0"] * (factor * (1 - run["lrf"]) + run["lrf"])
 
     epoch = i // n
     if i >= warm:
-        return at(epoch if epoch == warm // n or i == warm else epoch - 1)
-    return (at(epoch) - first) / warm * i + first
+        return rate_at(epoch if epoch == warm // n or i == warm else epoch - 1)
+    return (rate_at(epoch) - first) / warm * i + first
 
 
-def tree_of(rng: random.Random, depth: int = 0) -> Any:
+def draw_tree(rng: random.Random, depth: int = 0) -> Any:
     dtypes = (
         jnp.float32,
         jnp.float32,
@@ -311,13 +313,13 @@ def tree_of(rng: random.Random, depth: int = 0) -> Any:
         odd = (None, 1.0, 2, "text", object(), np.ones(2, np.float64))
         return rng.choice(odd) if rng.random() < 0.1 else jnp.ones(shape, rng.choice(dtypes))
     if kind == 1:
-        return [tree_of(rng, depth + 1) for _ in range(rng.randrange(3))]
+        return [draw_tree(rng, depth + 1) for _ in range(rng.randrange(3))]
     names = ("kernel", "bias", "scale", "bn1", "conv", "0", "a/b", "a.b", "", "frozen")
-    return {name: tree_of(rng, depth + 1) for name in rng.sample(names, rng.randrange(1, 4))}
+    return {name: draw_tree(rng, depth + 1) for name in rng.sample(names, rng.randrange(1, 4))}
 
 
 def labels(rng: random.Random, folder: Path) -> None:
-    tree = tree_of(rng)
+    tree = draw_tree(rng)
     odd = {"kernel": "weight", "bias": "bias"}
     rule = rng.choice(
         (
@@ -347,7 +349,7 @@ RULES = [
 
 def update(rng: random.Random, folder: Path) -> None:
     """Rates in force, and the parameters where the rule is plain descent."""
-    tree = tree_of(rng)
+    tree = draw_tree(rng)
     top, rule = rng.uniform(0, 1), rng.choice([*RULES, optimizers.sgd, optimizers.sgd])
     rate: Any = rng.choice((lambda i: top / (1 + i), top))
     if rng.random() < 0.2:
@@ -365,7 +367,7 @@ def update(rng: random.Random, folder: Path) -> None:
         moves, state = tx.update(gradients, state, tree)
         held = jaxsched.hyperparameters(state)["all"]["learning_rate"]
         value = rate(count) if callable(rate) else rate
-        near(held, float(value))
+        assert_near(held, float(value))
         if rule is optimizers.sgd and set(group) == {"learning_rate"}:
             for leaf in jax.tree.leaves(moves):
                 expected = jnp.asarray(-np.float32(float(value))).astype(leaf.dtype)
@@ -384,8 +386,8 @@ def schedule(rng: random.Random, folder: Path) -> None:
     count = start + rng.randrange(-1, 6)
     within = 0 <= count - start < len(values)
     traced = jax.vmap(made)(jnp.asarray([count]))[0]
-    near(traced, values[count - start] if within else math.nan)
-    near(made(count), values[count - start] if count - start >= 0 else math.nan)
+    assert_near(traced, values[count - start] if within else math.nan)
+    assert_near(made(count), values[count - start] if count - start >= 0 else math.nan)
 
 
 def command(rng: random.Random, folder: Path) -> None:

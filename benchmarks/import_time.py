@@ -7,19 +7,19 @@ import os
 import subprocess
 import sys
 
-from benchmarks.timing import interleaved, ratio, report
+from benchmarks.timing import interleave, ratio, report
 
 MINE = "from jaxsched import *"
 """A name is imported when it is first asked for."""
 
 
-def running(code: str):
+def make_call(code: str):
     keeping = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", code]
     return lambda: subprocess.run(command, check=True, env=keeping).returncode
 
 
 if __name__ == "__main__":
-    seconds = interleaved({c: running(c) for c in (MINE, "import optax")}, rounds=15)
+    seconds = interleave({c: make_call(c) for c in (MINE, "import optax")}, rounds=15)
     measured = ratio(seconds, MINE, "import optax")
     report("import_time", seconds, {f"{MINE} / import optax": (measured, 1.1)})

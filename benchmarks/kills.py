@@ -36,12 +36,12 @@ def command(out: Path) -> list[str]:
     return [sys.executable, str(SCRIPT), *words]
 
 
-def whole(out: Path) -> int:
+def last_checkpoint(out: Path) -> int:
     names = [path.name for path in (out / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def begun(path: Path) -> float:
+def modified_time(path: Path) -> float:
     """When a file was made, or 0 where it is gone meanwhile."""
     try:
         return path.stat().st_mtime
@@ -49,17 +49,17 @@ def begun(path: Path) -> float:
         return 0.0
 
 
-def killed(out: Path, environment: dict[str, str], inside: bool, rng: random.Random) -> dict:
+def run_and_kill(out: Path, environment: dict[str, str], inside: bool, rng: random.Random) -> dict:
     """One life of the run: when it ended, and what it left."""
-    before, begin, started = whole(out), time.monotonic(), time.time()
+    before, begin, started = last_checkpoint(out), time.monotonic(), time.time()
     epochs = rng.randrange(2)
     late = rng.uniform(0, 1 if epochs else 8)
     with subprocess.Popen(command(out), env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             time.sleep(0.001)
             partial = (out / "checkpoints").glob("*.orbax-checkpoint-tmp*")
-            saving = any(begun(path) > started for path in partial)
-            done = whole(out)
+            saving = any(modified_time(path) > started for path in partial)
+            done = last_checkpoint(out)
             if done < before + epochs * STEPS_PER_EPOCH or done + STEPS_PER_EPOCH >= END:
                 begin = time.monotonic()
             elif inside and saving:
@@ -72,10 +72,11 @@ def killed(out: Path, environment: dict[str, str], inside: bool, rng: random.Ran
     return {
         "seconds": round(time.time() - started, 2),
         "inside a save": any(
-            begun(path) > started for path in (out / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+            modified_time(path) > started
+            for path in (out / "checkpoints").glob("*.orbax-checkpoint-tmp*")
         ),
         "checkpoint before": before,
-        "checkpoint after": whole(out),
+        "checkpoint after": last_checkpoint(out),
         "status": status,
     }
 
@@ -97,7 +98,7 @@ def main() -> int:
     subprocess.run(command(alone), env=environment, check=True)
     lives = []
     while len(lives) < KILLS:
-        lives.append(killed(often, environment, len(lives) % 2 == 1, rng))
+        lives.append(run_and_kill(often, environment, len(lives) % 2 == 1, rng))
         print(len(lives), lives[-1], flush=True)
         if lives[-1]["status"] == 0:
             sys.exit("the run ended before it was killed often enough; take more epochs")

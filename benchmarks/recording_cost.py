@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.timing import interleaved, ratio, report
+from benchmarks.timing import interleave, ratio, report
 from jaxsched.torch import record
 
 
@@ -63,7 +63,7 @@ if __name__ == "__main__":
         for _ in range(1000):
             notes.note()
 
-    seconds = interleaved(
+    seconds = interleave(
         {
             "step, recorded": training_step(True),
             "step": training_step(False),

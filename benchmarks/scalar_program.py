@@ -33,7 +33,7 @@ class Program(NamedTuple):
     roots: dict[str, str]
 
 
-def parsed(text: str) -> tuple[Program, list[str]]:
+def parse(text: str) -> tuple[Program, list[str]]:
     """The program, and the names of what its entry computation returns."""
     head = re.compile(r"(ENTRY )?(%\S+) \(.*\{$")
     line = re.compile(r"\s*(ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, (.*))?$")
@@ -97,14 +97,14 @@ def run(
             if opcode in TUPLES:
                 known[name] = TUPLES[opcode](values, attributes)
             elif opcode == "fusion":
-                root = program.roots[called(attributes, "calls")]
+                root = program.roots[called_computation(attributes, "calls")]
                 known[name] = run(program, root, dict(enumerate(values)), {}, rng)
             elif opcode == "reduce":
-                known[name] = reduced(program, values, attributes, rng)
+                known[name] = reduce_arrays(program, values, attributes, rng)
             elif opcode == "while":
-                known[name] = looped(program, values[0], attributes, rng)
+                known[name] = run_loop(program, values[0], attributes, rng)
             else:
-                known[name] = flushed(
+                known[name] = flush_subnormals(
                     result(opcode, values, attributes, *array_type(shape, opcode)), opcode, rng
                 )
     return known[wanted]
@@ -124,7 +124,7 @@ def integers(attributes: str, name: str) -> list[int]:
     return [int(number) for number in match[1].split(",") if number] if match else []
 
 
-def called(attributes: str, name: str) -> str:
+def called_computation(attributes: str, name: str) -> str:
     """The computation that an attribute names: ``calls=%fused_computation``."""
     match = re.search(rf"\b{name}=(%[\w.\-]+)", attributes)
     if not match:
@@ -141,7 +141,7 @@ def constant(text: str, dtype: Any, dims: tuple[int, ...]) -> np.ndarray:
     return np.array(numbers).astype(dtype).reshape(*dims, 1)
 
 
-def reduced(
+def reduce_arrays(
     program: Program, values: list[Any], attributes: str, rng: np.random.Generator | None
 ) -> Any:
     """A reduction of several arrays at once, in the order of their indices.
@@ -149,7 +149,7 @@ def reduced(
     HLO leaves the order open; with ``rng`` it is random.
     """
     arrays, total = values[: len(values) // 2], values[len(values) // 2 :]
-    root = program.roots[called(attributes, "to_apply")]
+    root = program.roots[called_computation(attributes, "to_apply")]
     axes = integers(attributes, "dimensions")
     rest = [axis for axis in range(arrays[0].ndim) if axis not in axes]
     rows = [
@@ -162,9 +162,11 @@ def reduced(
     return total if len(total) > 1 else total[0]
 
 
-def looped(program: Program, state: Any, attributes: str, rng: np.random.Generator | None) -> Any:
+def run_loop(program: Program, state: Any, attributes: str, rng: np.random.Generator | None) -> Any:
     """A loop that all runs leave after the same number of steps."""
-    condition, body = (program.roots[called(attributes, name)] for name in ("condition", "body"))
+    condition, body = (
+        program.roots[called_computation(attributes, name)] for name in ("condition", "body")
+    )
     while (goes_on := run(program, condition, {0: state}, {}, rng)).any():
         if not goes_on.all():
             raise NotImplementedError("a while that some runs leave before others")
@@ -232,7 +234,7 @@ def pad(x: np.ndarray, value: np.ndarray, *, attributes: str, dims: tuple[int, .
     return padded
 
 
-def sliced(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
+def take_slice(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
     """``slice={[START:END:STRIDE], ...}``; the stride may be left out."""
     text = re.search(r"\bslice=\{([^}]*)\}", attributes)
     ranges = re.findall(r"\[(\d+):(\d+)(?::(\d+))?\]", text[1] if text else "")
@@ -252,7 +254,7 @@ def dynamic_slice(
     return x
 
 
-def flushed(value: np.ndarray, opcode: str, rng: np.random.Generator | None) -> np.ndarray:
+def flush_subnormals(value: np.ndarray, opcode: str, rng: np.random.Generator | None) -> np.ndarray:
     """A TPU has no subnormal numbers."""
     if value.dtype != np.float32:
         return value
@@ -265,13 +267,13 @@ def flushed(value: np.ndarray, opcode: str, rng: np.random.Generator | None) -> 
 def shift(direction: Callable[..., Any]) -> Callable[..., Any]:
     """Past the width there is nothing left."""
 
-    def shifted(x: np.ndarray, by: np.ndarray) -> np.ndarray:
+    def shift_bits(x: np.ndarray, by: np.ndarray) -> np.ndarray:
         bits = x.view(np.uint32)
         return np.where(by.view(np.uint32) < 32, direction(bits, by.view(np.uint32) % 32), 0).view(
             x.dtype
         )
 
-    return shifted
+    return shift_bits
 
 
 def leading_zeros(x: np.ndarray) -> np.ndarray:
@@ -336,7 +338,7 @@ ARRAYS: dict[str, Callable[..., np.ndarray]] = {
     "broadcast": broadcast,
     "iota": iota,
     "pad": pad,
-    "slice": sliced,
+    "slice": take_slice,
     "dynamic-slice": dynamic_slice,
 }
 TUPLES: dict[str, Callable[[list[Any], str], Any]] = {

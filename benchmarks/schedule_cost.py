@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from benchmarks.timing import interleaved, ratio, repeat, report, times_in_a_call
+from benchmarks.timing import interleave, ratio, repeat, report, times_in_a_call
 from jaxsched import Recipe, param_groups
 from jaxsched.examples.resnet import ResNet18
 from jaxsched.recipes import yolov5_resnet18
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     )
     at = jax.jit(repeat(lambda carry: (carry[0] + 1, recipe.at(carry[0])), times_in_a_call()))
     carry = jnp.int32(1500), recipe.at(jnp.int32(1500))
-    seconds = interleaved(
+    seconds = interleave(
         {
             "step, scheduled": training_step(recipe),
             "step, constant": training_step(constant),

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.timing import interleaved, ratio, report
+from benchmarks.timing import interleave, ratio, report
 from jaxsched.recipes import yolov5_resnet18
 
 RECIPES, UPDATES = 1024, 20
 
 
-def trained(lr0: Any, weight_decay: Any, warmup: Any, lrf: Any) -> Any:
+def train(lr0: Any, weight_decay: Any, warmup: Any, lrf: Any) -> Any:
     """The layer after its updates."""
     recipe = yolov5_resnet18(
         lr0=lr0, weight_decay=weight_decay, warmup_iterations=warmup, lrf=lrf, steps_per_epoch=2
@@ -37,7 +37,7 @@ def trained(lr0: Any, weight_decay: Any, warmup: Any, lrf: Any) -> Any:
     return jax.lax.scan(update, (params, tx.init(params)), None, length=UPDATES)[0][0]
 
 
-def drawn() -> tuple[jax.Array, ...]:
+def draw_settings() -> tuple[jax.Array, ...]:
     """Rates, decays, warm-ups and lrf's."""
     rng = np.random.default_rng(0)
     columns = (
@@ -50,16 +50,16 @@ def drawn() -> tuple[jax.Array, ...]:
 
 
 if __name__ == "__main__":
-    settings = drawn()
+    settings = draw_settings()
     rows = [tuple(column[k] for column in settings) for k in range(RECIPES)]
     traces = []
 
-    def counted(*row: Any) -> Any:
+    def count_traces(*row: Any) -> Any:
         traces.append(row)
-        return trained(*row)
+        return train(*row)
 
-    swept, single = jax.jit(jax.vmap(counted)), jax.jit(trained)
-    seconds = interleaved(
+    swept, single = jax.jit(jax.vmap(count_traces)), jax.jit(train)
+    seconds = interleave(
         {
             "1,024 recipes, vmap": lambda: swept(*settings),
             "1,024 recipes, one at a time": lambda: [single(*row) for row in rows],
@@ -70,7 +70,7 @@ if __name__ == "__main__":
     for row in rows[:3]:
         values = [float(v) for v in row[:2]], int(row[2]), float(row[3])
         begin = time.perf_counter()
-        jax.block_until_ready(jax.jit(lambda v=values: trained(*v[0], *v[1:]))())
+        jax.block_until_ready(jax.jit(lambda v=values: train(*v[0], *v[1:]))())
         anew.append(time.perf_counter() - begin)
     seconds["one recipe, compiled anew"] = anew
     together = ratio(seconds, "1,024 recipes, vmap", "1,024 recipes, one at a time")

@@ -53,7 +53,7 @@ def copying(times: int) -> tuple[Callable[[], Any], int]:
     return call, 2 * carry[0].nbytes * times
 
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call in each round, after one uncounted round.
 
     The calls take turns, so that a machine that slows down slows all of them. In its

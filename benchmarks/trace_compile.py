@@ -95,7 +95,7 @@ def plain_optax(
     )
 
 
-def nothing(labels: Any, groups: int, kind: str) -> optax.GradientTransformation:
+def multi_transform_alone(labels: Any, groups: int, kind: str) -> optax.GradientTransformation:
     """``multi_transform`` alone."""
     del kind
     return optax.multi_transform({label: optax.scale(0.1) for label in rates(groups)}, labels)
@@ -140,7 +140,7 @@ if __name__ == "__main__":
         "jaxsched": ours,
         "plain Optax": plain_optax,
         "plain Optax with jnp.interp": functools.partial(plain_optax, interp=True),
-        "multi_transform": nothing,
+        "multi_transform": multi_transform_alone,
     }
     seconds: dict[str, list[float]] = {}
     claims: dict[str, tuple[float, float | None]] = {}
@@ -164,20 +164,20 @@ if __name__ == "__main__":
             for part, column in zip(PARTS, zip(*times, strict=True), strict=False):
                 seconds[f"{part}, {size}, {name}"] = list(column)
 
-        def of(name: str, first: int, last: int, found: Any = found) -> float:
+        def median_of(name: str, first: int, last: int, found: Any = found) -> float:
             return statistics.median(sum(times[first:last]) for times in found[name])
 
         claims[f"trace / plain Optax, {size}"] = (
-            of("jaxsched", 0, 2) / of("plain Optax", 0, 2),
+            median_of("jaxsched", 0, 2) / median_of("plain Optax", 0, 2),
             None,
         )
         if compiles:
             for other in names[1:-1]:
                 aim = 1.0 if kind == "constant" else None
-                ratio = of("jaxsched", 0, 3) / of(other, 0, 3)
+                ratio = median_of("jaxsched", 0, 3) / median_of(other, 0, 3)
                 claims[f"trace and compile / {other}, {size}"] = ratio, aim
-            share = of("jaxsched", 2, 3) / of("jaxsched", 0, 3)
+            share = median_of("jaxsched", 2, 3) / median_of("jaxsched", 0, 3)
             claims[f"XLA's share of trace and compile, {size}"] = share, None
-        share = of("multi_transform", 0, 2) / of("jaxsched", 0, 2)
+        share = median_of("multi_transform", 0, 2) / median_of("jaxsched", 0, 2)
         claims[f"multi_transform alone / trace, {size}"] = share, None
     report("_".join(map(str, filter(None, ["trace_compile", options.leaves]))), seconds, claims)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from benchmarks.timing import best, interleaved, ratio, report
+from benchmarks.timing import best, interleave, ratio, report
 from jaxsched import recipes
 from jaxsched.examples import digits, patches, train_nnx
 from parity_tests.torchvision_import import resnet18
@@ -35,7 +35,7 @@ CONVOLUTIONS = {
 """Inputs, outputs, pixels a side, the kernel's side, the stride."""
 
 
-def iterating(batches: list[digits.Digits], conv: Callable[..., Any]) -> Callable[[], Any]:
+def make_iteration(batches: list[digits.Digits], conv: Callable[..., Any]) -> Callable[[], Any]:
     """A call that makes an iteration of the article's run."""
     model, optimizer = train_nnx.create(recipes.yolov5_resnet18())
     for _, module in nnx.iter_modules(model):
@@ -45,7 +45,7 @@ def iterating(batches: list[digits.Digits], conv: Callable[..., Any]) -> Callabl
     return lambda: next(iterations).loss
 
 
-def torch_iterating(batches: list[digits.Digits]) -> Callable[[], float]:
+def make_torch_iteration(batches: list[digits.Digits]) -> Callable[[], float]:
     """The same in torch; what sets the hyperparameters there is Python, and is not timed."""
     model = resnet18(num_classes=10).train()
     groups: dict[bool, list[Any]] = {True: [], False: []}
@@ -73,7 +73,9 @@ def torch_iterating(batches: list[digits.Digits]) -> Callable[[], float]:
     return call
 
 
-def convolving(inputs: int, outputs: int, size: int, width: int, stride: int) -> dict[str, Any]:
+def make_convolutions(
+    inputs: int, outputs: int, size: int, width: int, stride: int
+) -> dict[str, Any]:
     """A call a way, for a batch of 20 images."""
     rng = np.random.default_rng(0)
     pad, side = width // 2, (size - 1) // stride + 1
@@ -114,20 +116,20 @@ if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA has
     batches = list(digits.batches(digits.load()[0], 1))
     calls = {
-        "iteration, XLA": iterating(batches, jax.lax.conv_general_dilated),
-        "iteration, patches": iterating(batches, patches.conv_general_dilated),
-        "iteration, torch": torch_iterating(batches),
+        "iteration, XLA": make_iteration(batches, jax.lax.conv_general_dilated),
+        "iteration, patches": make_iteration(batches, patches.conv_general_dilated),
+        "iteration, torch": make_torch_iteration(batches),
     }
     mine, xlas, torchs = "iteration, patches", "iteration, XLA", "iteration, torch"
-    seconds = interleaved(calls, rounds=30)
+    seconds = interleave(calls, rounds=30)
     claims = {
         "iteration / torch": (best(seconds, mine, torchs), 1.2),
         "iteration, XLA's convolutions / torch": (best(seconds, xlas, torchs), None),
         "iteration / with XLA's convolutions": (ratio(seconds, mine, xlas), 1.0),
     }
     for name, shape in CONVOLUTIONS.items():
-        ways = {f"{name}: {way}": call for way, call in convolving(*shape).items()}
-        seconds |= interleaved(ways, rounds=20)
+        ways = {f"{name}: {way}": call for way, call in make_convolutions(*shape).items()}
+        seconds |= interleave(ways, rounds=20)
         xla, patched, torchs = ways
         claims[f"{name}: patches / XLA"] = (best(seconds, patched, xla), None)
         claims[f"{name}: patches / torch"] = (best(seconds, patched, torchs), None)

@@ -16,15 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity_tests"))
 
 import planted_updates
 
-from benchmarks.diagnosis import DRAWS, SHARE, in_processes
+from benchmarks.diagnosis import DRAWS, SHARE, map_in_processes
 from benchmarks.timing import report
 
 
-def missed(name: str, draws: int) -> tuple[int, float]:
+def count_misses(name: str, draws: int) -> tuple[int, float]:
     """Of ``draws`` settings those in which the mistake is not told; and seconds a setting."""
     begin = time.perf_counter()
     misses = sum(
-        not planted_updates.told(name, planted_updates.planted(name, seed)) for seed in range(draws)
+        not planted_updates.is_named(name, planted_updates.run_planted(name, seed))
+        for seed in range(draws)
     )
     return misses, (time.perf_counter() - begin) / draws
 
@@ -32,13 +33,13 @@ def missed(name: str, draws: int) -> tuple[int, float]:
 if __name__ == "__main__":
     draws = int(sys.argv[1]) if sys.argv[1:] else DRAWS
     wrong = sum(
-        bool(planted_updates.right(name, seed))
+        bool(planted_updates.run_right(name, seed))
         for name, seed in itertools.product(planted_updates.RIGHT, range(draws))
     )
     told = f"right updates, {draws} of each rule, that are said to part"
     claims: dict[str, tuple[float, float | None]] = {told: (wrong, 0)}
     seconds: dict[str, list[float]] = {}
-    for name, (misses, took) in in_processes(missed, planted_updates.PLANTED, draws):
+    for name, (misses, took) in map_in_processes(count_misses, planted_updates.PLANTED, draws):
         claims[f"{name}: missed of {draws}"] = (misses, (1 - SHARE) * draws)
         seconds[name] = [took]
         print(f"{name}: {misses} of {draws} missed", flush=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.timing import Elapsed, best, copying, interleaved, ratio, repeat, times_in_a_call
+from benchmarks.timing import Elapsed, best, copying, interleave, ratio, repeat, times_in_a_call
 from jaxsched import Recipe, optimizers, param_groups, schedules
 from jaxsched.recipes import yolov5_resnet18
 
@@ -128,7 +128,7 @@ def plain_optax(rule: str) -> optax.GradientTransformation:
     )
 
 
-def compiled(
+def compile_update(
     tx: optax.GradientTransformation, shapes: Any = None, times: int = 1
 ) -> tuple[jax.stages.Compiled, tuple[Any, ...]]:
     """The jitted update, which overwrites parameters and state as torch does; and its arguments.
@@ -153,11 +153,11 @@ def compiled(
     return jax.jit(step, donate_argnums=(1, 2)).lower(*arguments).compile(), arguments
 
 
-def stepping(
+def make_step(
     tx: optax.GradientTransformation, shapes: Any = None, times: int = 1
 ) -> Callable[[], Any]:
     """A call that makes ``times`` updates and keeps the state."""
-    step, (gradients, *carry) = compiled(tx, shapes, times)
+    step, (gradients, *carry) = compile_update(tx, shapes, times)
 
     def call() -> Any:
         carry[:] = step(gradients, *carry)
@@ -166,7 +166,7 @@ def stepping(
     return call
 
 
-def torch_stepping(
+def make_torch_step(
     rule: str, shapes: Any = None, times: int = 1, **kind: bool
 ) -> Callable[[], Any]:
     """A call of torch's ``optimizer.step()``, ``times`` times, on JAX's kind of device."""
@@ -229,13 +229,13 @@ def side_by_side(
         for who in ("jaxsched", "plain Optax", "torch foreach", "torch fused", "a copy")
     ]
     calls = (
-        stepping(ours(rule), shapes, times),
-        stepping(plain_optax(rule), shapes, times),
-        torch_stepping(rule, shapes, times, foreach=True),
-        torch_stepping(rule, shapes, times, fused=True),
+        make_step(ours(rule), shapes, times),
+        make_step(plain_optax(rule), shapes, times),
+        make_torch_step(rule, shapes, times, foreach=True),
+        make_torch_step(rule, shapes, times, fused=True),
         copy,
     )
-    seconds = interleaved(dict(zip(names, calls, strict=True)), rounds)
+    seconds = interleave(dict(zip(names, calls, strict=True)), rounds)
     moved = ARRAYS_MOVED[rule] * sum(leaf.nbytes for leaf in jax.tree.leaves(leaves(0, shapes)))
     of_copy = ratio(seconds, mine, copies) * copied / (moved * times)
     figures = {

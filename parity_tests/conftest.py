@@ -115,9 +115,9 @@ def x64():
         yield
 
 
-def of_formula(f):
+def formula_schedule(f):
     """A schedule of a ``jnp`` formula of the float64 count, rounded once."""
-    return Schedule(of_formula, {"f": f}, formula_of(f))
+    return Schedule(formula_schedule, {"f": f}, formula_of(f))
 
 
 def process_state():
@@ -140,7 +140,7 @@ def process_state():
 
 
 @contextlib.contextmanager
-def unchanged_process():
+def assert_process_unchanged():
     """Raise AssertionError if the block leaves ``process_state`` changed."""
     before = process_state()
     yield
@@ -163,5 +163,5 @@ def isolation():
     """
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
-    with unchanged_process():
+    with assert_process_unchanged():
         yield

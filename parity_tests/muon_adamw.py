@@ -36,7 +36,7 @@ def torchs(parameters):
     return [muon, adamw], [cosine, linear]
 
 
-def by_hand(batches=1, **fields):
+def recipe_by_hand(batches=1, **fields):
     """The same, as a recipe of iterations, of which ``batches`` make an update."""
     every = EPOCH * batches
     cosine = per_epoch(lr_scheduler.cosine_annealing_lr(0.02, UPDATES // EPOCH, 1e-3), every)

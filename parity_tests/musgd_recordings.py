@@ -49,12 +49,12 @@ def recording(version: str, dtype: str) -> tuple[dict[str, np.ndarray], dict[str
 def leaves(arrays: dict[str, np.ndarray], prefix: str, layout: str) -> dict[str, np.ndarray]:
     """The arrays of a prefix, by leaf: in Flax's layout OIHW as HWIO, a matrix transposed."""
 
-    def placed(array: np.ndarray) -> np.ndarray:
+    def to_layout(array: np.ndarray) -> np.ndarray:
         last = (*range(2, array.ndim), 1, 0)
         return array.transpose(last) if layout == "flax" and array.ndim > 1 else array
 
     return {
-        name.removeprefix(prefix): placed(array)
+        name.removeprefix(prefix): to_layout(array)
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
@@ -79,7 +79,7 @@ def optimizer_of(
     return Recipe(groups, optimizers.musgd).optimizer(labels)
 
 
-def updated(
+def run_updates(
     tx: optax.GradientTransformation, version: str, dtype: str, layout: str, *, eagerly: bool
 ) -> Iterator[tuple[Any, Any]]:
     """Yield the parameters and the state after each update on the recording's gradients."""
@@ -92,7 +92,7 @@ def updated(
         yield params, state
 
 
-def far(mine: Any, theirs: Any) -> float:
+def max_difference(mine: Any, theirs: Any) -> float:
     """The largest difference of an entry."""
     return float(np.abs(np.asarray(mine, np.float64) - np.asarray(theirs)).max())
 
@@ -115,9 +115,9 @@ def distances(
     path = np.cumsum(arrays["rates"][:, 0] * meta["muon"])
     rows: dict[str, list[float]] = {name: [] for name in ("others", "parameters", "share")}
     state: Any = None
-    for i, (params, state) in enumerate(updated(tx, version, dtype, layout, eagerly=eagerly)):  # noqa: B007
+    for i, (params, state) in enumerate(run_updates(tx, version, dtype, layout, eagerly=eagerly)):  # noqa: B007
         for name, p in leaves(arrays, f"p/{i}/", layout).items():
-            distance = far(params[name], p)
+            distance = max_difference(params[name], p)
             if name in meta["muon_parameters"]:
                 rows["parameters"].append(distance)
                 rows["share"].append(distance / path[i])
@@ -126,12 +126,14 @@ def distances(
     trees = state.inner.inner_states["muon"].inner_state.trees
     buffers = leaves(arrays, "buffer/", layout), leaves(arrays, "buffer_sgd/", layout)
     mine = trees["momentum_buffer"], trees["momentum_buffer_SGD"]
-    rows["buffer"] = [far(mine[0][k], b) / np.abs(b).max() for k, b in buffers[0].items()]
-    rows["sgd buffer"] = [far(mine[1][k], b) for k, b in buffers[1].items()]
+    rows["buffer"] = [
+        max_difference(mine[0][k], b) / np.abs(b).max() for k, b in buffers[0].items()
+    ]
+    rows["sgd buffer"] = [max_difference(mine[1][k], b) for k, b in buffers[1].items()]
     rows["sgd share"] = [distance / path[-1] for distance in rows["sgd buffer"]]
     return {name: float(np.max(row)) for name, row in rows.items()}  # NaN stays
 
 
-def broken(found: dict[str, float], dtype: str) -> dict[str, float]:
+def find_failures(found: dict[str, float], dtype: str) -> dict[str, float]:
     """The distances that are above their bounds."""
     return {name: found[name] for name, most in BOUNDS[dtype].items() if not found[name] <= most}

@@ -50,19 +50,19 @@ bfloat16 an entry of torch's orthogonal matrix is some hundredths from that of f
 is ours, on the other side of some of its roundings."""
 
 
-def moving(first: float, last: float, *zeros: int) -> np.ndarray:
+def half_cosine(first: float, last: float, *zeros: int) -> np.ndarray:
     """Half a cosine from the first value to the last, and 0 at the updates named."""
     values = last + (first - last) * (1 + np.cos(np.pi * np.arange(UPDATES) / UPDATES)) / 2
     values[list(zeros)] = 0.0
     return values
 
 
-RATES = {"small": moving(1e-4, 1e-6), "large": moving(1.0, 0.01)}
+RATES = {"small": half_cosine(1e-4, 1e-6), "large": half_cosine(1.0, 0.01)}
 """Four decades apart; each moves."""
 
-MOMENTUM = moving(0.95, 0.3, 40, 41, 120)
-BETAS = {"b1": moving(0.95, 0.3, 40, 120), "b2": moving(0.9, 0.999)}
-DECAY = moving(0.1, 0.01, 50)
+MOMENTUM = half_cosine(0.95, 0.3, 40, 41, 120)
+BETAS = {"b1": half_cosine(0.95, 0.3, 40, 120), "b2": half_cosine(0.9, 0.999)}
+DECAY = half_cosine(0.1, 0.01, 50)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def switch(name: str) -> tuple[dict[str, bool], ...]:
     return {}, {name: True}
 
 
-def in_torchs_layout(rule: Callable[..., Any]) -> Callable[..., Any]:
+def use_torch_layout(rule: Callable[..., Any]) -> Callable[..., Any]:
     """A rule whose parameters here have torch's shapes."""
     partial: Any = functools.partial(rule, layout="torch")
     partial.__name__ = rule.__name__
@@ -180,7 +180,7 @@ RULES = {
         Rule(
             optimizers.adadelta,
             torch.optim.Adadelta,
-            (({}, {"rho": moving(0.99, 0.5, 70)}), COUPLED),
+            (({}, {"rho": half_cosine(0.99, 0.5, 70)}), COUPLED),
             lambda learning_rate, rho=0.9, weight_decay=0.0: optax.inject_hyperparams(
                 optax.adadelta
             )(learning_rate, rho, 1e-6, weight_decay),
@@ -199,7 +199,7 @@ RULES = {
             (
                 switch("centered"),
                 ({}, {"momentum": MOMENTUM}),
-                ({}, {"weight_decay": DECAY, "alpha": moving(0.99, 0.9)}),
+                ({}, {"weight_decay": DECAY, "alpha": half_cosine(0.99, 0.9)}),
             ),
             lambda learning_rate, centered=False, momentum=None: optax.inject_hyperparams(
                 optax.rmsprop
@@ -217,8 +217,8 @@ RULES = {
             (
                 (
                     {},
-                    {"eta_minus": moving(0.5, 0.9), "eta_plus": 1.1},
-                    {"step_size_min": 0.01, "step_size_max": moving(2.0, 0.1)},
+                    {"eta_minus": half_cosine(0.5, 0.9), "eta_plus": 1.1},
+                    {"step_size_min": 0.01, "step_size_max": half_cosine(2.0, 0.1)},
                 ),
             ),
             lambda learning_rate: optax.rprop(float(learning_rate(0))),
@@ -229,7 +229,7 @@ RULES = {
             (({}, {"lambd": 0.01, "alpha": 0.5}), ({}, {"t0": 20.0}), COUPLED),
         ),
         Rule(
-            in_torchs_layout(optimizers.musgd),
+            use_torch_layout(optimizers.musgd),
             MuSGD,
             (
                 ({}, {"momentum": MOMENTUM, "nesterov": True}, {"momentum": 0.9}),
@@ -237,7 +237,7 @@ RULES = {
             ),
         ),
         Rule(
-            in_torchs_layout(optimizers.muon),
+            use_torch_layout(optimizers.muon),
             torch.optim.Muon,
             (
                 ({}, {"nesterov": False}),
@@ -381,7 +381,7 @@ def our_run(
     return Run(params, state)
 
 
-def relative(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+def relative_distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """After each update, the largest difference by torch's largest entry."""
     axes = tuple(range(1, theirs.ndim))
     difference = np.abs(ours.astype(np.float64) - theirs).max(axes)
@@ -389,14 +389,14 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
         return difference / np.where(difference == 0, 1.0, np.abs(theirs).max(axes))
 
 
-def worst(ours: Run, theirs: Run) -> dict[str, float]:
+def max_distances(ours: Run, theirs: Run) -> dict[str, float]:
     """The largest ``relative`` of the parameters, and of each entry of torch's state; NaN if any is."""
     pairs = {"params": (ours.params, theirs.params)} | {
         entry: (ours.state[entry], tree) for entry, tree in theirs.state.items() if tree
     }
     return {
         # Python's max would drop a NaN that is not the first.
-        name: float(np.max([relative(mine[leaf], tree[leaf]).max() for leaf in tree]))
+        name: float(np.max([relative_distances(mine[leaf], tree[leaf]).max() for leaf in tree]))
         for name, (mine, tree) in pairs.items()
     }
 

@@ -66,7 +66,7 @@ class Run:
     late: int = 0
     dtype: Any = np.float64
 
-    def changed(self, **values: Any) -> "Run":
+    def replace(self, **values: Any) -> "Run":
         """With some of it otherwise."""
         return dataclasses.replace(self, **values)
 
@@ -109,15 +109,15 @@ class Run:
         if self.lags and self.begin and not self.resumed and self.begin * self.steps > self.warmup:
             after = np.where(epoch == self.begin, f(self.lr0) * self.factor(np.array(0)), after)
 
-        def warmed(start: float, end: np.ndarray, then: np.ndarray) -> np.ndarray:
+        def warm_up(start: float, end: np.ndarray, then: np.ndarray) -> np.ndarray:
             rising = (end - f(start)) / f(max(self.warmup, 1)) * ni.astype(f) + f(start)
             return np.where(ni < self.warmup, rising, np.where(ni <= self.warmup, end, then))
 
         held = np.full(len(ni), self.moment, f)
-        moment = warmed(self.moment_start, held, held) if self.moved else held
+        moment = warm_up(self.moment_start, held, held) if self.moved else held
         return {
             label: {
-                "learning_rate": warmed(self.starts[label], target, after),
+                "learning_rate": warm_up(self.starts[label], target, after),
                 self.name: moment,
                 "weight_decay": np.full(len(ni), self.decay if label == "weight" else 0.0),
                 **({} if self.moved else {"b2": np.full(len(ni), 0.999)}),
@@ -126,7 +126,7 @@ class Run:
         }
 
 
-def drawn(rng: np.random.Generator, family: str | None = None, **given: Any) -> Run:
+def draw_run(rng: np.random.Generator, family: str | None = None, **given: Any) -> Run:
     """A random run of one of the originals that lasts past its warm-up."""
     family = family or str(rng.choice(FAMILIES))
     name, _, version = family.partition(" ")
@@ -181,7 +181,7 @@ def drawn(rng: np.random.Generator, family: str | None = None, **given: Any) -> 
     )
 
 
-def swapped(one: str, other: str) -> Callable[[Run], Any]:
+def swap_groups(one: str, other: str) -> Callable[[Run], Any]:
     def plant(r: Run) -> Any:
         groups = r.groups()
         return {**groups, one: groups[other], other: groups[one]}
@@ -189,13 +189,13 @@ def swapped(one: str, other: str) -> Callable[[Run], Any]:
     return plant
 
 
-def everywhere(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Run], Any]:
+def change_all(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Run], Any]:
     return lambda r: {
         label: {name: change(v) for name, v in group.items()} for label, group in r.groups().items()
     }
 
 
-def decayed(*labels: str) -> Callable[[Run], Any]:
+def add_decay(*labels: str) -> Callable[[Run], Any]:
     def plant(r: Run) -> Any:
         groups = r.groups()
         for label in labels:
@@ -205,12 +205,12 @@ def decayed(*labels: str) -> Callable[[Run], Any]:
     return plant
 
 
-def unscaled(r: Run) -> Any:
+def unscale_decay(r: Run) -> Any:
     settings = r.arguments.get("hyp", r.arguments.get("args"))
-    return r.changed(decay=settings["weight_decay"]).groups()
+    return r.replace(decay=settings["weight_decay"]).groups()
 
 
-def by_updates(before: int) -> Callable[[Run], Any]:
+def count_by_updates(before: int) -> Callable[[Run], Any]:
     """The schedule is asked at the number of updates so far."""
 
     def plant(r: Run) -> Any:
@@ -227,16 +227,16 @@ def by_updates(before: int) -> Callable[[Run], Any]:
     return plant
 
 
-def fresh(r: Run) -> Any:
-    return r.changed(resumed=not r.resumed).groups()
+def toggle_resumed(r: Run) -> Any:
+    return r.replace(resumed=not r.resumed).groups()
 
 
-def resumed_at(epoch: int | str) -> Callable[[Run], Any]:
+def resume_at(epoch: int | str) -> Callable[[Run], Any]:
     """The process counts from another epoch, for as many iterations."""
 
     def plant(r: Run) -> Any:
         begin = epoch if isinstance(epoch, int) and epoch == 0 else r.begin + int(epoch)
-        return r.changed(begin=begin, end=begin + r.end - r.begin).groups()
+        return r.replace(begin=begin, end=begin + r.end - r.begin).groups()
 
     return plant
 
@@ -246,16 +246,16 @@ def lag(r: Run, epoch: Any) -> Any:
     return np.where(np.asarray(epoch) > r.last_warm, epoch - 1, epoch) if r.lags else epoch
 
 
-def longer(by: Callable[[Run], int]) -> Callable[[Run], Any]:
-    return lambda r: r.changed(warmup=max(r.warmup + by(r), 0)).groups()
+def lengthen_warmup(by: Callable[[Run], int]) -> Callable[[Run], Any]:
+    return lambda r: r.replace(warmup=max(r.warmup + by(r), 0)).groups()
 
 
-def of(**change: Callable[[Run], Any]) -> Callable[[Run], Any]:
+def change_run(**change: Callable[[Run], Any]) -> Callable[[Run], Any]:
     """The run with some of its values changed."""
-    return lambda r: r.changed(**{name: value(r) for name, value in change.items()}).groups()
+    return lambda r: r.replace(**{name: value(r) for name, value in change.items()}).groups()
 
 
-def shifted_epoch(k: int, where: str) -> Callable[[Run], Any]:
+def shift_epoch(k: int, where: str) -> Callable[[Run], Any]:
     """The epoch that the scheduler is asked for is off by ``k``."""
 
     def after(r: Run) -> Any:
@@ -270,41 +270,41 @@ def shifted_epoch(k: int, where: str) -> Callable[[Run], Any]:
     def target(r: Run) -> Any:
         return lambda ni: np.maximum(ni // r.steps + k, 0)
 
-    return of(after=after) if where == "after" else of(after=after, target=target)
+    return change_run(after=after) if where == "after" else change_run(after=after, target=target)
 
 
-def shifted_border(k: int) -> Callable[[Run], Any]:
+def shift_border(k: int) -> Callable[[Run], Any]:
     """After the warm-up the epochs begin ``k`` iterations early."""
-    return of(after=lambda r: lambda ni: lag(r, (ni + k) // r.steps))
+    return change_run(after=lambda r: lambda ni: lag(r, (ni + k) // r.steps))
 
 
-def moves(count: str, lags: bool, target: str) -> Callable[[Run], Any]:
+def change_each_iteration(count: str, lags: bool, target: str) -> Callable[[Run], Any]:
     """The schedule moves at every iteration, where the original's does at every epoch."""
 
     def plant(r: Run) -> Any:
         one = r.steps if count == "smooth" else 1
 
-        def each(ni: np.ndarray, late: int = 0) -> np.ndarray:
+        def epoch_of(ni: np.ndarray, late: int = 0) -> np.ndarray:
             return np.maximum(ni - late, 0) / (r.steps if count == "smooth" else 1)
 
         def after(ni: np.ndarray) -> np.ndarray:
-            return each(ni, one if lags else 0)
+            return epoch_of(ni, one if lags else 0)
 
-        moved = r.changed(after=after)
-        return (moved.changed(target=each) if target == "iteration" else moved).groups()
+        moved = r.replace(after=after)
+        return (moved.replace(target=epoch_of) if target == "iteration" else moved).groups()
 
     return plant
 
 
-def lagging(r: Run) -> bool:
+def has_lag(r: Run) -> bool:
     return r.lags
 
 
-def sgd(r: Run) -> bool:
+def is_sgd(r: Run) -> bool:
     return r.moved
 
 
-def accumulates(r: Run) -> bool:
+def has_accumulation(r: Run) -> bool:
     return 64 // int(r.arguments.get("batch_size", 64)) > 1
 
 
@@ -338,94 +338,104 @@ START = tuple(f"argument {name}" for name in ("start", "warmup_bias_lr", "warmup
 DECAY = ("groups taken from", "argument weight_decay")
 
 CAUSES = {
-    "one iteration late": Cause(of(late=lambda r: 1), SHIFT),
-    "one iteration early": Cause(of(late=lambda r: -1), SHIFT),
-    "one epoch late": Cause(of(late=lambda r: r.steps), SHIFT),
-    "one epoch early": Cause(of(late=lambda r: -r.steps), SHIFT),
-    "scheduler an epoch early": Cause(shifted_epoch(1, "all"), SHIFT),
-    "scheduler an epoch late": Cause(shifted_epoch(-1, "all"), SHIFT),
-    "an epoch early after the warm-up": Cause(shifted_epoch(1, "after"), SHIFT),
-    "an epoch late after the warm-up": Cause(shifted_epoch(-1, "after"), SHIFT),
-    "an iteration early after the warm-up": Cause(shifted_border(1), SHIFT),
-    "an iteration late after the warm-up": Cause(shifted_border(-1), SHIFT),
-    "scheduler before optimizer": Cause(of(lags=lambda r: False), SHIFT, lagging),
+    "one iteration late": Cause(change_run(late=lambda r: 1), SHIFT),
+    "one iteration early": Cause(change_run(late=lambda r: -1), SHIFT),
+    "one epoch late": Cause(change_run(late=lambda r: r.steps), SHIFT),
+    "one epoch early": Cause(change_run(late=lambda r: -r.steps), SHIFT),
+    "scheduler an epoch early": Cause(shift_epoch(1, "all"), SHIFT),
+    "scheduler an epoch late": Cause(shift_epoch(-1, "all"), SHIFT),
+    "an epoch early after the warm-up": Cause(shift_epoch(1, "after"), SHIFT),
+    "an epoch late after the warm-up": Cause(shift_epoch(-1, "after"), SHIFT),
+    "an iteration early after the warm-up": Cause(shift_border(1), SHIFT),
+    "an iteration late after the warm-up": Cause(shift_border(-1), SHIFT),
+    "scheduler before optimizer": Cause(change_run(lags=lambda r: False), SHIFT, has_lag),
     **{
         f"per-iteration: {count}{', lag' if lags else ''}, targets per {target}": Cause(
-            moves(count, lags, target), EACH, lagging if lags else lambda r: True
+            change_each_iteration(count, lags, target), EACH, has_lag if lags else lambda r: True
         )
         for count in ("smooth", "stepping")
         for lags in (False, True)
         for target in ("epoch", "iteration")
     },
-    "warm-up an iteration short": Cause(longer(lambda r: -1), WARMUP),
-    "warm-up an iteration long": Cause(longer(lambda r: 1), WARMUP),
-    "warm-up an epoch short": Cause(longer(lambda r: -r.steps), WARMUP),
-    "warm-up an epoch long": Cause(longer(lambda r: r.steps), WARMUP),
-    "warm-up 10 % short": Cause(longer(lambda r: -round(0.1 * r.warmup)), WARMUP),
-    "warm-up 10 % long": Cause(longer(lambda r: round(0.1 * r.warmup)), WARMUP),
-    "warm-up of one epoch": Cause(longer(lambda r: r.steps - r.warmup), WARMUP),
-    "warm-up twice as long": Cause(longer(lambda r: r.warmup), WARMUP),
-    "no warm-up": Cause(longer(lambda r: -r.warmup), WARMUP),
+    "warm-up an iteration short": Cause(lengthen_warmup(lambda r: -1), WARMUP),
+    "warm-up an iteration long": Cause(lengthen_warmup(lambda r: 1), WARMUP),
+    "warm-up an epoch short": Cause(lengthen_warmup(lambda r: -r.steps), WARMUP),
+    "warm-up an epoch long": Cause(lengthen_warmup(lambda r: r.steps), WARMUP),
+    "warm-up 10 % short": Cause(lengthen_warmup(lambda r: -round(0.1 * r.warmup)), WARMUP),
+    "warm-up 10 % long": Cause(lengthen_warmup(lambda r: round(0.1 * r.warmup)), WARMUP),
+    "warm-up of one epoch": Cause(lengthen_warmup(lambda r: r.steps - r.warmup), WARMUP),
+    "warm-up twice as long": Cause(lengthen_warmup(lambda r: r.warmup), WARMUP),
+    "no warm-up": Cause(lengthen_warmup(lambda r: -r.warmup), WARMUP),
     "warm-up start of the weights, a tenth": Cause(
-        of(starts=lambda r: {**r.starts, "weight": 0.1 * r.lr0, "norm": 0.1 * r.lr0}), START
+        change_run(starts=lambda r: {**r.starts, "weight": 0.1 * r.lr0, "norm": 0.1 * r.lr0}), START
     ),
     "warm-up start of all, a hundredth": Cause(
-        of(starts=lambda r: dict.fromkeys(LABELS, 0.01 * r.lr0)), START
+        change_run(starts=lambda r: dict.fromkeys(LABELS, 0.01 * r.lr0)), START
     ),
     "warm-up start of the biases": Cause(
-        of(starts=lambda r: {**r.starts, "bias": 2 * r.starts["bias"]}), START
+        change_run(starts=lambda r: {**r.starts, "bias": 2 * r.starts["bias"]}), START
     ),
-    "warm-up start of the momentum": Cause(of(moment_start=lambda r: 0.4), START, sgd),
-    "warm-up start of the momentum, 0": Cause(of(moment_start=lambda r: 0.0), START, sgd),
-    "missing bias rate": Cause(of(starts=lambda r: {**r.starts, "bias": 0.0}), START),
-    "missing bias rate, lr0": Cause(of(starts=lambda r: {**r.starts, "bias": r.lr0}), START),
+    "warm-up start of the momentum": Cause(change_run(moment_start=lambda r: 0.4), START, is_sgd),
+    "warm-up start of the momentum, 0": Cause(
+        change_run(moment_start=lambda r: 0.0), START, is_sgd
+    ),
+    "missing bias rate": Cause(change_run(starts=lambda r: {**r.starts, "bias": 0.0}), START),
+    "missing bias rate, lr0": Cause(
+        change_run(starts=lambda r: {**r.starts, "bias": r.lr0}), START
+    ),
     **{
-        f"{one} and {other} swapped": Cause(swapped(one, other), ("groups exchanged",))
+        f"{one} and {other} swapped": Cause(swap_groups(one, other), ("groups exchanged",))
         for one, other in (("weight", "bias"), ("weight", "norm"), ("bias", "norm"))
     },
     "momentum not warmed up": Cause(
-        of(moment_start=lambda r: r.moment), ("groups unscheduled", *START, *WARMUP), sgd
+        change_run(moment_start=lambda r: r.moment), ("groups unscheduled", *START, *WARMUP), is_sgd
     ),
-    "clamped": Cause(of(ends=lambda r: r.epochs), ("clock stopped",), beyond=4),
-    "clamped an epoch before": Cause(of(ends=lambda r: r.epochs - 1), ("clock stopped",), beyond=4),
-    "denominator E - 1": Cause(of(epochs=lambda r: r.epochs - 1), DENOMINATOR),
-    "denominator E + 1": Cause(of(epochs=lambda r: r.epochs + 1), DENOMINATOR),
-    "denominator without warm-up": Cause(of(epochs=lambda r: r.epochs - r.last_warm), DENOMINATOR),
+    "clamped": Cause(change_run(ends=lambda r: r.epochs), ("clock stopped",), beyond=4),
+    "clamped an epoch before": Cause(
+        change_run(ends=lambda r: r.epochs - 1), ("clock stopped",), beyond=4
+    ),
+    "denominator E - 1": Cause(change_run(epochs=lambda r: r.epochs - 1), DENOMINATOR),
+    "denominator E + 1": Cause(change_run(epochs=lambda r: r.epochs + 1), DENOMINATOR),
+    "denominator without warm-up": Cause(
+        change_run(epochs=lambda r: r.epochs - r.last_warm), DENOMINATOR
+    ),
     **{
         f"resumed at {text}": Cause(
-            resumed_at(epoch), RESUMED, given={"start_epoch": 9, "resumed": True}
+            resume_at(epoch), RESUMED, given={"start_epoch": 9, "resumed": True}
         )
         for text, epoch in (("an epoch before", -1), ("an epoch after", 1), ("0", 0))
     },
     "fresh for resumed": Cause(
-        fresh,
+        toggle_resumed,
         RESUMED,
         lambda r: r.lags and r.begin * r.steps > r.warmup,
         given={"start_epoch": 11, "resumed": True},
     ),
     "resumed for fresh": Cause(
-        fresh,
+        toggle_resumed,
         RESUMED,
         lambda r: r.lags and r.begin * r.steps > r.warmup,
         given={"start_epoch": 11, "resumed": False},
     ),
-    "decay not scaled": Cause(unscaled, (*DECAY, "value factor"), lambda r: r.family != "article"),
-    "decay on normalisation": Cause(decayed("norm"), DECAY),
-    "decay on all": Cause(decayed("norm", "bias"), DECAY),
-    "updates so far": Cause(by_updates(1), ("clock per update",), accumulates),
-    "updates, this one too": Cause(by_updates(0), ("clock per update",), accumulates),
+    "decay not scaled": Cause(
+        unscale_decay, (*DECAY, "value factor"), lambda r: r.family != "article"
+    ),
+    "decay on normalisation": Cause(add_decay("norm"), DECAY),
+    "decay on all": Cause(add_decay("norm", "bias"), DECAY),
+    "updates so far": Cause(count_by_updates(1), ("clock per update",), has_accumulation),
+    "updates, this one too": Cause(count_by_updates(0), ("clock per update",), has_accumulation),
     "bfloat16 rounded": Cause(
-        everywhere(lambda v: v.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)),
+        change_all(lambda v: v.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)),
         ("value bfloat16",),
     ),
     "bfloat16 computed": Cause(
         lambda r: {
             label: {k: v.astype(np.float32) for k, v in group.items()}
-            for label, group in r.changed(dtype=ml_dtypes.bfloat16).groups().items()
+            for label, group in r.replace(dtype=ml_dtypes.bfloat16).groups().items()
         },
         ("value bfloat16",),
     ),
-    "float32 computed": Cause(of(dtype=lambda r: np.float32), ("value float32",)),
+    "float32 computed": Cause(change_run(dtype=lambda r: np.float32), ("value float32",)),
 }
 
 
@@ -435,8 +445,8 @@ def cases(name: str, draws: int, seed: int = 0) -> Any:
     rng = np.random.default_rng([seed, *name.encode()])
     found = 0
     while found < draws:
-        right = drawn(rng, **cause.given)
-        right = right.changed(end=right.epochs + cause.beyond)
+        right = draw_run(rng, **cause.given)
+        right = right.replace(end=right.epochs + cause.beyond)
         if not cause.fits(right):
             continue
         wrong = cause.plant(right)
@@ -450,7 +460,7 @@ def cases(name: str, draws: int, seed: int = 0) -> Any:
             yield right, wrong
 
 
-def traced(right: Run, groups: Any, dtype: Any = np.float32) -> Trace:
+def record_run(right: Run, groups: Any, dtype: Any = np.float32) -> Trace:
     """What was recorded of a run."""
     return Trace(
         {g: {n: v.astype(dtype) for n, v in group.items()} for g, group in groups.items()},

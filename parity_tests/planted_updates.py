@@ -12,18 +12,18 @@ import ml_dtypes
 import torch
 from update_ports import (
     LEAVES,
-    accumulating,
+    accumulate,
     adagrad,
     adam,
     clip_by,
-    counted,
-    drawn,
+    draw,
+    error_lines,
     negative,
     port,
+    port_by_iterations,
     rmsprop,
-    said,
     sgd,
-    spread,
+    spread_decay,
 )
 
 T = torch.optim
@@ -61,7 +61,7 @@ PLANTED = {
     "sgd-no-decay": (T.SGD, lambda d: port(d, *sgd(decay="none")), NO_DECAY),
     "sgd-decay-on-all": (
         T.SGD,
-        lambda d: port(d, *sgd(), wrong=spread(d)),
+        lambda d: port(d, *sgd(), wrong=spread_decay(d)),
         "weight_decay of group 0",
     ),
     "sgd-decay-on-norm": (
@@ -237,25 +237,25 @@ PLANTED = {
     ),
     "averaged": (
         T.SGD,
-        lambda d: counted(d, *sgd()),
+        lambda d: port_by_iterations(d, *sgd()),
         "gradients averaged, not summed, under accumulation",
         lambda d: {"accumulation": d.accumulation},
     ),
     "averaged-by-default": (
         T.AdamW,
-        lambda d: counted(d, *adam(decay="decoupled"), dtype=jnp.float32),
+        lambda d: port_by_iterations(d, *adam(decay="decoupled"), dtype=jnp.float32),
         "gradients averaged, not summed, under accumulation: and in float32",
         lambda d: {"accumulation": d.accumulation},
     ),
     "accumulated-in-float32": (
         T.SGD,
-        lambda d: counted(d, *sgd(), mean=False, dtype=jnp.float32),
+        lambda d: port_by_iterations(d, *sgd(), mean=False, dtype=jnp.float32),
         "gradients accumulated in float32, optax.MultiSteps' accumulator_dtype",
         lambda d: {"accumulation": d.accumulation},
     ),
     "updates-for-iterations": (
         T.SGD,
-        lambda d: accumulating(port(d, *sgd()), d, mean=False),
+        lambda d: accumulate(port(d, *sgd()), d, mean=False),
         "schedule stepped once in each update, not at each batch",
         lambda d: {"accumulation": d.accumulation},
     ),
@@ -274,21 +274,21 @@ PLANTED = {
 }
 
 
-def right(name, seed):
+def run_right(name, seed):
     """What the assertion says of an update that is right, in a draw: nothing."""
     cls, tx, *more = RIGHT[name]
-    d = drawn([seed, *name.encode()])
-    return said(tx(d), cls, d, *more)
+    d = draw([seed, *name.encode()])
+    return error_lines(tx(d), cls, d, *more)
 
 
-def planted(name, seed):
+def run_planted(name, seed):
     """What it says of a mistake: where the two part, then the causes."""
     cls, tx, _, *more = PLANTED[name]
-    d = drawn([seed, *name.encode()])
-    return said(tx(d), cls, d, *more)
+    d = draw([seed, *name.encode()])
+    return error_lines(tx(d), cls, d, *more)
 
 
-def told(name, lines):
+def is_named(name, lines):
     """Whether the mistake is what ``lines`` call the cause, and nothing else is before it."""
     first, *causes = lines
     cause = rf"likely cause: {PLANTED[name][2]}(, in parameter of [a-z]+)?(, or .*)?"

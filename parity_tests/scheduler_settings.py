@@ -72,7 +72,7 @@ class Case:
         """Our closed form."""
         return self.ours(**setting.arguments)
 
-    def replayed(self, setting: Setting) -> Any:
+    def replay(self, setting: Setting) -> Any:
         """Our replay."""
         return self.ours(**setting.arguments, steps=setting.steps)
 

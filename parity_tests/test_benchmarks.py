@@ -16,7 +16,7 @@ def test_fuzz():
 
 
 def silently_wrong(rng, folder):
-    fuzz.near(np.float32(0.1), 0.2)
+    fuzz.assert_near(np.float32(0.1), 0.2)
 
 
 def from_the_depths(rng, folder):
@@ -40,7 +40,7 @@ def test_what_is_neither_right_nor_refused_is_told(kind, told, tmp_path):
 
 
 def test_a_mutated_trace_can_be_told_from_a_whole_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz, "mutated", lambda data, rng: data)
+    monkeypatch.setattr(fuzz, "mutate", lambda data, rng: data)
     assert fuzz.outcome(fuzz.trace, 0, tmp_path) == "right"
     monkeypatch.setattr(Trace, "load", classmethod(lambda cls, path: Trace({})))
     assert fuzz.outcome(fuzz.trace, 0, tmp_path) == "wrong: another trace was read without a word"
@@ -75,7 +75,7 @@ SMALL = {"layer": {"kernel": (3, 2), "bias": (2,), "scale": (2,)}}
 
 
 def params_after(times, calls):
-    call = updates.stepping(updates.ours("sgd"), SMALL, times)
+    call = updates.make_step(updates.ours("sgd"), SMALL, times)
     for _ in range(calls):
         params, _ = call()
     return jax.tree.leaves(params)
@@ -90,7 +90,7 @@ def test_many_updates_in_a_call_are_as_many_updates():
 
 @pytest.mark.parametrize("rule", updates.RULES)
 def test_an_update_moves_gradients_parameters_and_state(rule):
-    _, (_, params, state) = updates.compiled(updates.ours(rule), SMALL)
+    _, (_, params, state) = updates.compile_update(updates.ours(rule), SMALL)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     moments = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim) / size
     assert updates.ARRAYS_MOVED[rule] == 1 + 2 * (1 + moments)
@@ -102,7 +102,7 @@ def test_a_thousand_leaves():
 
 
 def test_a_call_that_measures_itself_is_taken_at_its_word():
-    seconds = timing.interleaved({"mine": lambda: timing.Elapsed(7), "plain": lambda: 7.0}, 1)
+    seconds = timing.interleave({"mine": lambda: timing.Elapsed(7), "plain": lambda: 7.0}, 1)
     assert seconds["mine"] == [7.0]
     assert seconds["plain"][0] < 7
 
@@ -181,7 +181,7 @@ ENTRY %main.1 (i.1: s32[]) -> (f32[], s32[], pred[]) {
 
 
 def test_a_compiled_program_is_run_instruction_by_instruction():
-    program, returned = scalar_program.parsed(PROGRAM)
+    program, returned = scalar_program.parse(PROGRAM)
     counts, known = np.arange(100, dtype=np.int32), {}
     error, high, large = (
         scalar_program.run(program, name, {0: counts}, known) for name in returned
@@ -275,7 +275,7 @@ ENTRY %main (i: s32[]) -> (f32[], f32[2], s32[], f32[], f32[3], f32[3]) {
 
 @pytest.mark.parametrize("seed", [None, 0])
 def test_fusions_loops_and_reductions_of_small_arrays_are_run(seed):
-    program, returned = scalar_program.parsed(OF_ARRAYS)
+    program, returned = scalar_program.parse(OF_ARRAYS)
     i, known = np.arange(-1, 5, dtype=np.int32), {}
     rng = None if seed is None else np.random.default_rng(seed)
     found = [scalar_program.run(program, name, {0: i}, known, rng) for name in returned]
@@ -297,7 +297,7 @@ def test_fusions_loops_and_reductions_of_small_arrays_are_run(seed):
 
 def test_a_name_that_stands_twice_is_refused():
     with pytest.raises(ValueError, match="names must be unique in a program, got %a twice"):
-        scalar_program.parsed(OF_ARRAYS.replace("%b.1", "%a"))
+        scalar_program.parse(OF_ARRAYS.replace("%b.1", "%a"))
 
 
 F32, S32, U32, PRED = np.float32, np.int32, np.uint32, np.bool_

@@ -76,7 +76,7 @@ class Linen(nn.Module):
 IMAGE = jnp.ones((1, 8, 8, 3))
 
 
-def plain():
+def plain_parameters():
     """The same parameters as dictionaries of arrays."""
     tree = {}
     state = nnx.state(nnx.eval_shape(Net), nnx.Param)
@@ -88,28 +88,31 @@ def plain():
     return tree
 
 
-def by_path(labels):
+def labels_by_path(labels):
     paths = ("/".join(path) for path in param_groups.leaf_paths(labels))
     return dict(zip(paths, jax.tree.leaves(labels), strict=True))
 
 
 def test_nnx_linen_and_plain_trees_have_the_originals_groups():
     others = {"^line/kernel": "weight"}  # of a plain tree it could be attention's
-    assert by_path(by_muon(Net(), head=HEAD)) == EXPECTED
-    assert by_path(by_muon(Linen(), IMAGE, head=HEAD)) == EXPECTED
-    assert by_path(param_groups.by_muon(head=HEAD, others=others)(plain())) == EXPECTED
-    assert by_path(by_muon(Net())) != EXPECTED
+    assert labels_by_path(by_muon(Net(), head=HEAD)) == EXPECTED
+    assert labels_by_path(by_muon(Linen(), IMAGE, head=HEAD)) == EXPECTED
+    assert (
+        labels_by_path(param_groups.by_muon(head=HEAD, others=others)(plain_parameters()))
+        == EXPECTED
+    )
+    assert labels_by_path(by_muon(Net())) != EXPECTED
 
 
 def test_the_head_may_be_a_predicate():
     def is_head(path):
         return path[0].startswith("cv3")
 
-    assert by_path(by_muon(Net(), head=is_head)) == EXPECTED
+    assert labels_by_path(by_muon(Net(), head=is_head)) == EXPECTED
 
 
 def test_before_8_4_108_all_of_two_dimensions_or_more_are_muons():
-    labels = by_path(by_muon(Net(), dimensions=range(2, 9)))
+    labels = labels_by_path(by_muon(Net(), dimensions=range(2, 9)))
     assert labels["line/kernel"] == "muon"
     assert labels["conv/kernel"] == "muon"
 
@@ -135,14 +138,14 @@ def test_the_head_is_searched_for_in_torchs_names_too(pattern, heads):
         "h": "model/23/cv2/kernel",
     }
     params = unflatten_dict({tuple(name.split("/")): np.ones((1, 1)) for name in names.values()})
-    labels = by_path(param_groups.by_muon(head=pattern)(params))
+    labels = labels_by_path(param_groups.by_muon(head=pattern)(params))
     assert "".join(k for k, name in names.items() if labels[name] == "muon_head") == heads
 
 
 def test_without_dimensions_the_groups_are_those_of_the_other_optimizers():
     plain = {name: label.replace("muon", "weight") for name, label in EXPECTED.items()}
-    assert by_path(by_muon(Net(transpose_kernel=False), head=HEAD, dimensions=())) == plain
-    labels = by_path(by_muon(Linen(heads=2), IMAGE, dimensions=()))
+    assert labels_by_path(by_muon(Net(transpose_kernel=False), head=HEAD, dimensions=())) == plain
+    labels = labels_by_path(by_muon(Linen(heads=2), IMAGE, dimensions=()))
     assert labels["attention/key/bias"] == "bias"
     assert labels["attention/key/kernel"] == "weight"
 
@@ -273,13 +276,13 @@ def test_what_cannot_be_labelled_is_refused(name):
 
 
 def test_others_label_what_is_refused():
-    labels = by_path(
+    labels = labels_by_path(
         by_muon(Linen(heads=2), IMAGE, others={"attention/.*bias": "bias", "attention/": "weight"})
     )
     attention = {path: label for path, label in labels.items() if path.startswith("attention")}
     assert Counter(attention.values()) == {"weight": 4, "bias": 4}
     with_head = by_muon(Linen(heads=2), IMAGE, head="attention", others={"attention/": "frozen"})
-    assert by_path(with_head)["attention/out/kernel"] == "frozen"
+    assert labels_by_path(with_head)["attention/out/kernel"] == "frozen"
 
 
 def test_the_labels_fit_the_recipe():

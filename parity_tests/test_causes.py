@@ -28,14 +28,14 @@ NOT_NAMED = {"warmed_up_again"}
 @pytest.mark.parametrize("name", planted.CAUSES)
 def test_a_planted_mistake_is_seen(name):
     ((right, wrong),) = planted.cases(name, 1)
-    assert not jaxsched.compare(planted.traced(right, wrong), right.recipe())
+    assert not jaxsched.compare(planted.record_run(right, wrong), right.recipe())
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [*planted.CAUSES][::EVERY])
 def test_a_planted_mistake_is_the_first_cause(name):
     for number, (right, wrong) in enumerate(planted.cases(name, DRAWS or 1)):
-        mine = planted.traced(right, wrong, [np.float32, np.float64][number % 2])
+        mine = planted.record_run(right, wrong, [np.float32, np.float64][number % 2])
         report = jaxsched.compare(mine, right.recipe())
         assert not report
         assert planted.is_named(name, report), f"{right.family} {right.arguments}\n{report}"
@@ -44,9 +44,9 @@ def test_a_planted_mistake_is_the_first_cause(name):
 @pytest.mark.parametrize("family", planted.FAMILIES)
 @pytest.mark.parametrize("given", [{}, {"start_epoch": 9, "resumed": True}, {"start_epoch": 11}])
 def test_the_rendering_itself_is_right(family, given):
-    right = planted.drawn(np.random.default_rng(0), family, **given)
+    right = planted.draw_run(np.random.default_rng(0), family, **given)
     for dtype in (np.float32, np.float64):
-        report = jaxsched.compare(planted.traced(right, right.groups(), dtype), right.recipe())
+        report = jaxsched.compare(planted.record_run(right, right.groups(), dtype), right.recipe())
         assert report, str(report)
         assert report.causes == ()
 
@@ -54,7 +54,7 @@ def test_the_rendering_itself_is_right(family, given):
 def test_another_cause_is_not_the_one_that_was_planted():
     """What the table asks for can be missed: a mistake is not named for another run."""
     (right, wrong), *_ = planted.cases("warm-up 10 % long", 1)
-    report = jaxsched.compare(planted.traced(right, wrong), right.recipe())
+    report = jaxsched.compare(planted.record_run(right, wrong), right.recipe())
     named = [name for name in planted.CAUSES if planted.is_named(name, report)]
     assert "warm-up 10 % long" in named
     assert all("warm" in name for name in named)
@@ -94,12 +94,12 @@ def test_mistakes_of_accumulation(seed):
     assert causes == ("counts iterations for updates",)
 
 
-def of(rate, **group):
+def recipe_of(rate, **group):
     return Recipe({"all": {"learning_rate": rate, **group}})
 
 
 def per_epoch(schedule):
-    return of(schedules.per_epoch(schedule, 5))
+    return recipe_of(schedules.per_epoch(schedule, 5))
 
 
 def first_of(mine, reference, iterations=100):
@@ -360,28 +360,33 @@ def test_a_warmup_that_outlasts_the_run_is_solved_for():
 
 @pytest.mark.long
 def test_members_of_a_composition_are_searched():
-    def joined(T_max, milestone, base_lr=0.1):
+    def join_schedules(T_max, milestone, base_lr=0.1):
         members = [
             lr_scheduler.linear_lr(base_lr, total_iters=5),
             lr_scheduler.cosine_annealing_lr(base_lr, T_max),
         ]
-        return of(lr_scheduler.sequential_lr(members, [milestone], steps=60))
+        return recipe_of(lr_scheduler.sequential_lr(members, [milestone], steps=60))
 
-    right = joined(40, 10)
+    right = join_schedules(40, 10)
     assert (
-        first_of(joined(39, 10).trace(60), right, None) == "T_max 39 for 40 in cosine_annealing_lr"
+        first_of(join_schedules(39, 10).trace(60), right, None)
+        == "T_max 39 for 40 in cosine_annealing_lr"
     )
-    assert first_of(joined(40, 9).trace(60), right, None).startswith("milestones [9] for [10]")
-    assert first_of(joined(40, 10, 0.2).trace(60), right, None).startswith("base_lr 0.2 for 0.1")
-    assert jaxsched.compare(joined(40, 10).trace(60), right)
+    assert first_of(join_schedules(40, 9).trace(60), right, None).startswith(
+        "milestones [9] for [10]"
+    )
+    assert first_of(join_schedules(40, 10, 0.2).trace(60), right, None).startswith(
+        "base_lr 0.2 for 0.1"
+    )
+    assert jaxsched.compare(join_schedules(40, 10).trace(60), right)
 
 
 def test_a_cycle_and_its_momentum_have_one_cause():
-    def cycled(n):
+    def cycle_recipe(n):
         schedule = lr_scheduler.one_cycle_lr(0.1, total_steps=n)
-        return of(schedule, momentum=schedule.momentum)
+        return recipe_of(schedule, momentum=schedule.momentum)
 
-    report = jaxsched.compare(cycled(81).trace(80), cycled(80))
+    report = jaxsched.compare(cycle_recipe(81).trace(80), cycle_recipe(80))
     assert report.causes == ("total_steps 81 for 80 in one_cycle_lr",)
     assert len(report.explanations[0].quantities) == 2
 
@@ -397,11 +402,11 @@ INSIDE = {
 
 @pytest.mark.parametrize("cause", INSIDE)
 def test_a_change_below_the_combinators_is_found(cause):
-    def warmed(schedule):
-        return of(schedules.warmup(schedules.per_epoch(schedule, 5), 20, start=0.5))
+    def warm_up(schedule):
+        return recipe_of(schedules.warmup(schedules.per_epoch(schedule, 5), 20, start=0.5))
 
     right = lr_scheduler.lambda_lr(0.1, schedules.cosine(20, lrf=0.2))
-    assert first_of(warmed(INSIDE[cause](right)).trace(100), warmed(right)).startswith(cause)
+    assert first_of(warm_up(INSIDE[cause](right)).trace(100), warm_up(right)).startswith(cause)
 
 
 @pytest.mark.parametrize("factory", [yolov5, ultralytics])

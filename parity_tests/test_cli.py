@@ -27,7 +27,7 @@ ARGUMENTS = {"epochs": 3, "steps_per_epoch": 5, "warmup_iterations": 4, "lr0": 0
 OPTIONS = ["--epochs", "3", "--steps-per-epoch", "5", "--warmup-iterations", "4", "--lr0", "0.02"]
 
 
-def refused(capsys, *words):
+def refusal(capsys, *words):
     """The one sentence that a command is refused with."""
     assert cli.main(words) == 2
     told = capsys.readouterr()
@@ -36,7 +36,7 @@ def refused(capsys, *words):
     return told.err.strip()
 
 
-def kept(trace):
+def columns_of(trace):
     return {
         f"{label}/{name}": values.tolist()
         for label, group in trace.groups.items()
@@ -65,8 +65,8 @@ def test_train_ends_with_parity(run):
 @pytest.mark.long
 def test_train_writes_the_trace_of_its_run(run):
     trace = Trace.load(run[0] / "trace.npz")
-    assert kept(trace) == kept(recipes.yolov5_resnet18().trace(30))
-    assert kept(Recipe.from_trace(trace).trace(30)) == kept(trace)
+    assert columns_of(trace) == columns_of(recipes.yolov5_resnet18().trace(30))
+    assert columns_of(Recipe.from_trace(trace).trace(30)) == columns_of(trace)
 
 
 @pytest.mark.long
@@ -88,18 +88,18 @@ def rows(n, wrong_at=None):
 
 
 @pytest.fixture
-def untrained(monkeypatch):
+def replace_training(monkeypatch):
     monkeypatch.setattr(train_nnx, "create", lambda *_, **__: (None, None))
     monkeypatch.setattr(train_nnx, "accuracy", lambda *_: 0.5)
 
-    def told(iterations):
+    def set_iterations(iterations):
         monkeypatch.setattr(train_nnx, "train", lambda *_: iterations)
 
-    return told
+    return set_iterations
 
 
-def test_train_tells_where_parity_breaks(untrained, tmp_path, capsys):
-    untrained(rows(30, wrong_at=7))
+def test_train_tells_where_parity_breaks(replace_training, tmp_path, capsys):
+    replace_training(rows(30, wrong_at=7))
     assert cli.main(["train", "--epochs", "1", "--out", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "bias/learning_rate: 29 of 30 equal" in out
@@ -107,10 +107,10 @@ def test_train_tells_where_parity_breaks(untrained, tmp_path, capsys):
 
 
 def test_80_columns_show_how_far_the_run_is_and_its_numbers(
-    untrained, tmp_path, capsys, monkeypatch
+    replace_training, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("COLUMNS", "80")
-    untrained(rows(30))
+    replace_training(rows(30))
     assert cli.main(["train", "--epochs", "1", "--out", str(tmp_path)]) == 0
     bar, numbers = capsys.readouterr().out.strip().splitlines()[:2]
     assert re.fullmatch(r"30/30 ━+ 0:00:00", bar.strip())
@@ -118,23 +118,23 @@ def test_80_columns_show_how_far_the_run_is_and_its_numbers(
     assert numbers.strip() == told
 
 
-def test_train_keeps_what_was_recorded_when_interrupted(untrained, tmp_path, capsys):
-    def interrupted():
+def test_train_keeps_what_was_recorded_when_interrupted(replace_training, tmp_path, capsys):
+    def interrupt():
         yield from rows(12)
         raise KeyboardInterrupt
 
-    untrained(interrupted())
+    replace_training(interrupt())
     assert cli.main(["train", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "stopped after 12 iterations\n"
     assert len(Trace.load(tmp_path / "trace.npz")) == 12
 
 
-def test_train_interrupted_before_the_first_iteration_writes_nothing(untrained, tmp_path):
-    def interrupted():
+def test_train_interrupted_before_the_first_iteration_writes_nothing(replace_training, tmp_path):
+    def interrupt():
         raise KeyboardInterrupt
         yield
 
-    untrained(interrupted())
+    replace_training(interrupt())
     assert cli.main(["train", "--out", str(tmp_path)]) == 130
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
@@ -142,13 +142,13 @@ def test_train_interrupted_before_the_first_iteration_writes_nothing(untrained, 
 @pytest.mark.parametrize("epochs", ["0", "101", "-3"])
 def test_train_refuses_epochs(epochs, capsys):
     sentence = f"jaxsched train: epochs must be from 1 to 100, got {epochs}"
-    assert refused(capsys, "train", "--epochs", epochs) == sentence
+    assert refusal(capsys, "train", "--epochs", epochs) == sentence
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**63)])
 def test_train_refuses_seeds(seed, capsys, tmp_path):
     sentence = f"jaxsched train: seed must be from 0 to 2**63 - 1, got {seed}"
-    assert refused(capsys, "train", "--seed", seed, "--out", str(tmp_path)) == sentence
+    assert refusal(capsys, "train", "--seed", seed, "--out", str(tmp_path)) == sentence
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_a_folder_that_cannot_be_written_is_refused(words, tmp_path, capsys, mon
     monkeypatch.setattr(train_nnx, "create", None)  # before training
     file = tmp_path / "file"
     file.touch()
-    sentence = refused(capsys, *(word.format(file=file) for word in words))
+    sentence = refusal(capsys, *(word.format(file=file) for word in words))
     assert "out must be in a folder that can be written, got " + str(file) in sentence
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path, capsys):
     tmp_path.chmod(0o500)
-    assert "(Permission denied)" in refused(capsys, "train", "--out", str(tmp_path))
+    assert "(Permission denied)" in refusal(capsys, "train", "--out", str(tmp_path))
 
 
 @pytest.mark.parametrize(("n", "given"), [(15, []), (4, ["--iterations", "4"])])
@@ -184,7 +184,7 @@ def test_export_csv(n, given, tmp_path, capsys):
     columns = dict(zip(header, zip(*lines, strict=True), strict=True))
     assert list(map(int, columns.pop("iteration"))) == list(range(n))
     exact = {name: list(map(float, values)) for name, values in columns.items()}
-    assert exact == kept(recipes.yolov5_resnet18(**ARGUMENTS).trace(n))
+    assert exact == columns_of(recipes.yolov5_resnet18(**ARGUMENTS).trace(n))
 
 
 def test_export_json(tmp_path):
@@ -194,15 +194,15 @@ def test_export_json(tmp_path):
     content = json.loads(out.read_text())
     trace = recipes.yolov5_resnet18(**ARGUMENTS, start_epoch=1).trace(10)
     assert content["start"] == 5
-    assert kept(
+    assert columns_of(
         Trace({g: {k: np.array(v) for k, v in c.items()} for g, c in content["groups"].items()})
-    ) == kept(trace)
+    ) == columns_of(trace)
 
 
 def test_export_npz(tmp_path):
     out = tmp_path / "curves.npz"
     assert cli.main(["export", "yolov5_resnet18", *OPTIONS, "--resumed", "--out", str(out)]) == 0
-    assert kept(Trace.load(out)) == kept(recipes.yolov5_resnet18(**ARGUMENTS).trace(15))
+    assert columns_of(Trace.load(out)) == columns_of(recipes.yolov5_resnet18(**ARGUMENTS).trace(15))
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
@@ -213,7 +213,7 @@ def test_a_recipes_file_is_exported_and_drawn(suffix, tmp_path):
     assert cli.main(["export", file, "--out", str(tmp_path / "curves.npz")]) == 0
     assert Trace.load(tmp_path / "curves.npz") == recipe.trace(15)
     assert cli.main(["export", file, "--iterations", "4", "--out", str(tmp_path / "4.npz")]) == 0
-    assert kept(Trace.load(tmp_path / "4.npz")) == kept(recipe.trace(4))
+    assert columns_of(Trace.load(tmp_path / "4.npz")) == columns_of(recipe.trace(4))
     for words, out in zip([[file], ["yolov5_resnet18", *OPTIONS]], drawn, strict=True):
         assert cli.main(["plot", *words, "--out", str(out)]) == 0
     # The same curves; Matplotlib writes ids and a date of its own.
@@ -230,7 +230,7 @@ groups:
 def test_a_file_written_by_hand_is_exported(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(BY_HAND)
     words = ["export", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "x.npz")]
-    assert refused(capsys, *words) == (
+    assert refusal(capsys, *words) == (
         "jaxsched export: iterations must be given for a recipe without a length, got None. "
         "Pass a number."
     )
@@ -301,7 +301,7 @@ def test_a_recipe_of_training_arguments(tmp_path, capsys):
     recipes.transformers({**arguments, "warmup_steps": 4}, **counts).save(tmp_path / "port.json")
     assert cli.main(["verify", str(tmp_path / "port.json"), *against]) == 1
     capsys.readouterr()
-    assert refused(capsys, "export", *words, "--out", str(out)).startswith(
+    assert refusal(capsys, "export", *words, "--out", str(out)).startswith(
         "jaxsched export transformers: steps_per_epoch must be given with"
     )
 
@@ -345,7 +345,7 @@ REFUSED = [
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_what_cannot_be_followed_is_refused_in_a_sentence(words, sentence, capsys):
     sentence = sentence.format(recipes=", ".join(_parser.factories()))
-    assert refused(capsys, *words.split()) == sentence
+    assert refusal(capsys, *words.split()) == sentence
 
 
 BAD_FILES = {
@@ -380,14 +380,14 @@ def test_a_bad_recipes_file_is_refused_in_a_sentence(command, name, tmp_path, ca
     text, reason = BAD_FILES[name]
     (tmp_path / name).write_text(text)
     sentence = f"jaxsched {command}: {name} must be the file of a recipe: {reason}"
-    assert refused(capsys, command, name) == sentence
+    assert refusal(capsys, command, name) == sentence
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("command", ["plot", "export"])
 def test_a_recipes_file_that_is_not_there_is_refused(command, capsys):
     sentence = f"jaxsched {command}: no.yaml must be a recipe's file, got no such file."
-    assert refused(capsys, command, "no.yaml") == sentence
+    assert refusal(capsys, command, "no.yaml") == sentence
 
 
 @pytest.mark.parametrize(
@@ -413,16 +413,16 @@ def test_a_missing_package_is_named(name, tmp_path):
     assert done.stderr == f"{missing(command, name)}\n"
 
 
-def helped(capsys, *words):
+def help_text(capsys, *words):
     assert cli.main([*words, "--help"]) == 0
     return capsys.readouterr().out
 
 
 def test_help_tells_the_commands_and_recipes(capsys):
-    told = helped(capsys)
+    told = help_text(capsys)
     assert all(f" {command.__name__} " in told for command in _parser.COMMANDS)
-    assert "yolov5_resnet18" in helped(capsys, "plot")
-    assert "100 epochs" in " ".join(helped(capsys, "train").split())
+    assert "yolov5_resnet18" in help_text(capsys, "plot")
+    assert "100 epochs" in " ".join(help_text(capsys, "train").split())
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_help_tells_the_commands_and_recipes(capsys):
 )
 def test_help_has_an_example_that_is_taken(words, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
-    example = re.search(rf"For instance: jaxsched ({words[0]} .*)", helped(capsys, *words), re.M)
+    example = re.search(rf"For instance: jaxsched ({words[0]} .*)", help_text(capsys, *words), re.M)
     assert _parser.parse(_parser.application(), shlex.split(example[1]))
 
 
@@ -486,11 +486,11 @@ def test_a_recipe_has_the_name_of_a_shell_too():
 
 
 def test_what_is_verified_is_called_by_its_name(capsys):
-    assert " MINE " in helped(capsys, "verify")
+    assert " MINE " in help_text(capsys, "verify")
 
 
 def test_a_recipes_arguments_are_options_with_its_own_words(capsys):
-    told = helped(capsys, "plot", "yolov5_resnet18")
+    told = help_text(capsys, "plot", "yolov5_resnet18")
     for parameter in recipes.yolov5_resnet18.__kwdefaults__:
         assert f"--{parameter.replace('_', '-')}" in told
     assert "--lr0 FLOAT" in told
@@ -507,7 +507,7 @@ def test_timms_file_is_exported_drawn_and_verified(tmp_path, capsys, monkeypatch
     words = ["timm", "--args", "args.yaml", "--steps-per-epoch", "5"]
     assert cli.main(["export", *words, "--out", "run.npz"]) == 0
     recipe = recipes.timm(args, steps_per_epoch=5)
-    assert kept(Trace.load("run.npz")) == kept(recipe.trace(20))
+    assert columns_of(Trace.load("run.npz")) == columns_of(recipe.trace(20))
     assert cli.main(["plot", *words, "--out", "lr.svg"]) == 0
     recipe.save("recipe.yaml")
     assert cli.main(["verify", "recipe.yaml", "--against", "run.npz"]) == 0
@@ -516,7 +516,7 @@ def test_timms_file_is_exported_drawn_and_verified(tmp_path, capsys, monkeypatch
     assert cli.main(["verify", "other.yaml", "--against", "run.npz"]) == 1
     args.write_text("opt: adamw\nlr: null\n")
     capsys.readouterr()
-    assert "args['lr'] must be a number above 0" in refused(capsys, "plot", *words)
+    assert "args['lr'] must be a number above 0" in refusal(capsys, "plot", *words)
 
 
 def later(
@@ -541,7 +541,7 @@ def test_a_new_factory_needs_no_line_here(monkeypatch, tmp_path, capsys):
     assert cli.main(words) == 0
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 1 + 4
     capsys.readouterr()
-    assert "--epochs" in refused(capsys, "export", "later", "--hyp", "hyp.yaml", "--out", out)
+    assert "--epochs" in refusal(capsys, "export", "later", "--hyp", "hyp.yaml", "--out", out)
 
 
 def of_args(
@@ -557,4 +557,4 @@ def test_a_factory_may_take_a_file_and_several_words(monkeypatch, tmp_path, caps
     monkeypatch.setattr(recipes, "__all__", ["of_args"])
     words = ["export", "of_args", "args.yaml", "--blocks", "a", "--blocks", "b"]
     assert cli.main([*words, "-o", str(tmp_path / "x.csv")]) == 0
-    assert "--f" not in helped(capsys, "export", "of-args")
+    assert "--f" not in help_text(capsys, "export", "of-args")

@@ -30,7 +30,7 @@ N = 12
 KINDS = list(itertools.product(("recipe", "trace"), repeat=2))
 
 
-def of(rule=optimizers.sgd, group=None, /, **fields):
+def recipe_of(rule=optimizers.sgd, group=None, /, **fields):
     """A recipe of one group."""
     return Recipe({"all": {"learning_rate": 0.1, **(group or {})}}, rule, length=N, **fields)
 
@@ -125,23 +125,25 @@ def test_each_argument_of_each_rule_is_compared(rule, name, tmp_path):
     one, other, names = pair_of(rule, name)
     # The ratios of MuSGD are missing where the reference has them, and not compared where it has none.
     either = [names, {name}] if name == "use_muon" else [names]
-    assert_differ(of(RULES[rule], one), of(RULES[rule], other), either, tmp_path)
-    assert_same(of(RULES[rule], other), of(RULES[rule], dict(other)), tmp_path)
+    assert_differ(recipe_of(RULES[rule], one), recipe_of(RULES[rule], other), either, tmp_path)
+    assert_same(recipe_of(RULES[rule], other), recipe_of(RULES[rule], dict(other)), tmp_path)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_default_that_is_written_out_is_the_default(rule, tmp_path):
     parameters = inspect.signature(RULES[rule]).parameters.values()
     written = {p.name: p.default for p in parameters if p.default is not p.empty}
-    assert_same(of(RULES[rule]), of(RULES[rule], written), tmp_path)
+    assert_same(recipe_of(RULES[rule]), recipe_of(RULES[rule], written), tmp_path)
     partial = functools.partial(RULES[rule], **written)
-    assert_same(of(RULES[rule]), of(partial), tmp_path)
-    assert_same(of(RULES[rule]), Recipe.from_trace(of(RULES[rule]).trace(N)), tmp_path)
+    assert_same(recipe_of(RULES[rule]), recipe_of(partial), tmp_path)
+    assert_same(
+        recipe_of(RULES[rule]), Recipe.from_trace(recipe_of(RULES[rule]).trace(N)), tmp_path
+    )
 
 
 @pytest.mark.parametrize("pair", [*itertools.pairwise([*RULES, "adadelta"])], ids=" and ".join)
 def test_rules_are_compared(pair, tmp_path):
-    one, other = (of(RULES[rule]) for rule in pair)
+    one, other = (recipe_of(RULES[rule]) for rule in pair)
     for how, report in reports(one, other, tmp_path):
         assert not report, how
         (rule,) = (q for q in report.quantities if q.name == "update_rule")
@@ -160,8 +162,8 @@ AVERAGE = {"ema", "ema_updates", "ema_decay"}
 # name: (one, other, the sets of names that may differ)
 PAIRS = {
     "Adam and AdamW": (
-        lambda: of(optimizers.adam, {"weight_decay": 0.01}),
-        lambda: of(optimizers.adamw, {"weight_decay": 0.01}),
+        lambda: recipe_of(optimizers.adam, {"weight_decay": 0.01}),
+        lambda: recipe_of(optimizers.adamw, {"weight_decay": 0.01}),
         [{"update_rule"}],
     ),
     "decoupled in one group": (
@@ -200,113 +202,121 @@ PAIRS = {
         [{"update_rule"}],
     ),
     "nesterov": (
-        lambda: of(optimizers.sgd, {"momentum": 0.9, "nesterov": np.True_}),
-        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9, "nesterov": np.True_}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9}),
         [{"nesterov"}],
     ),
     "a scheduled momentum": (
-        lambda: of(optimizers.sgd, {"momentum": schedules.linear(9, lrf=0.5)}),
-        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": schedules.linear(9, lrf=0.5)}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9}),
         [{"momentum"}],
     ),
     "a schedule": (
-        lambda: of(optimizers.sgd, MOVING),
-        lambda: of(optimizers.sgd, {"learning_rate": schedules.cosine(9, lrf=0.2)}),
+        lambda: recipe_of(optimizers.sgd, MOVING),
+        lambda: recipe_of(optimizers.sgd, {"learning_rate": schedules.cosine(9, lrf=0.2)}),
         [{"learning_rate"}],
     ),
     "a number or None": (
-        lambda: of(optimizers.adafactor, {"eps1": 1e-10}),
-        lambda: of(optimizers.adafactor),
+        lambda: recipe_of(optimizers.adafactor, {"eps1": 1e-10}),
+        lambda: recipe_of(optimizers.adafactor),
         [{"eps1"}],
     ),
-    "clip_norm and none": (lambda: of(clip_norm=10.0), of, [{"clip_norm"}]),
-    "clip_norm 0 and none": (lambda: of(clip_norm=0.0), of, [{"clip_norm"}]),
+    "clip_norm and none": (lambda: recipe_of(clip_norm=10.0), recipe_of, [{"clip_norm"}]),
+    "clip_norm 0 and none": (lambda: recipe_of(clip_norm=0.0), recipe_of, [{"clip_norm"}]),
     "clip_norm and another": (
-        lambda: of(clip_norm=10.0),
-        lambda: of(clip_norm=10.1),
+        lambda: recipe_of(clip_norm=10.0),
+        lambda: recipe_of(clip_norm=10.1),
         [{"clip_norm"}],
     ),
     "clip_norm and the next float32": (
-        lambda: of(clip_norm=10.0),
-        lambda: of(clip_norm=np.nextafter(np.float32(10), np.float32(11))),
+        lambda: recipe_of(clip_norm=10.0),
+        lambda: recipe_of(clip_norm=np.nextafter(np.float32(10), np.float32(11))),
         [{"clip_norm"}],
     ),
-    "clip_value and none": (lambda: of(clip_value=0.5), of, [{"clip_value"}]),
+    "clip_value and none": (lambda: recipe_of(clip_value=0.5), recipe_of, [{"clip_value"}]),
     "clip_value and another": (
-        lambda: of(clip_value=0.5),
-        lambda: of(clip_value=0.25),
+        lambda: recipe_of(clip_value=0.5),
+        lambda: recipe_of(clip_value=0.25),
         [{"clip_value"}],
     ),
     "clip_norm and clip_value": (
-        lambda: of(clip_norm=0.5),
-        lambda: of(clip_value=0.5),
+        lambda: recipe_of(clip_norm=0.5),
+        lambda: recipe_of(clip_value=0.5),
         [{"clip_norm", "clip_value"}],
     ),
     "accumulation and none": (
-        lambda: of(accumulation=FOUR),
-        of,
+        lambda: recipe_of(accumulation=FOUR),
+        recipe_of,
         [RUN],
     ),
     "accumulation and none, moving": (
-        lambda: of(optimizers.sgd, MOVING, accumulation=FOUR),
-        lambda: of(optimizers.sgd, MOVING),
+        lambda: recipe_of(optimizers.sgd, MOVING, accumulation=FOUR),
+        lambda: recipe_of(optimizers.sgd, MOVING),
         [RUN],
     ),
     "accumulation and another": (
-        lambda: of(accumulation=FOUR),
-        lambda: of(accumulation=Accumulation(constant(2))),
+        lambda: recipe_of(accumulation=FOUR),
+        lambda: recipe_of(accumulation=Accumulation(constant(2))),
         [RUN],
     ),
     "accumulation and a ramp": (
-        lambda: of(accumulation=FOUR),
-        lambda: of(accumulation=Accumulation(schedules.batch_ramp(9, end=4.0, then=4))),
+        lambda: recipe_of(accumulation=FOUR),
+        lambda: recipe_of(accumulation=Accumulation(schedules.batch_ramp(9, end=4.0, then=4))),
         [RUN],
     ),
     "pending gradients": (
-        lambda: of(accumulation=FOUR),
-        lambda: of(accumulation=Accumulation(constant(4), 3)),
+        lambda: recipe_of(accumulation=FOUR),
+        lambda: recipe_of(accumulation=Accumulation(constant(4), 3)),
         [{"pending_gradients"}, {"pending_gradients", "micro_batches"}],
     ),
     "pending gradients of another epoch": (
-        lambda: of(accumulation=Accumulation(constant(4), 6)),
-        lambda: of(accumulation=Accumulation(constant(4), 5)),
+        lambda: recipe_of(accumulation=Accumulation(constant(4), 6)),
+        lambda: recipe_of(accumulation=Accumulation(constant(4), 5)),
         [{"pending_gradients", "micro_batches"}],
     ),
     "pending gradients where no border shows": (
-        lambda: of(accumulation=Accumulation(constant(4), 1000)),
-        lambda: of(accumulation=FOUR),
+        lambda: recipe_of(accumulation=Accumulation(constant(4), 1000)),
+        lambda: recipe_of(accumulation=FOUR),
         [{"pending_gradients"}],
     ),
     "average and none": (
-        lambda: of(ema=EMA()),
-        of,
+        lambda: recipe_of(ema=EMA()),
+        recipe_of,
         [AVERAGE],
     ),
     "average over accumulation and none": (
-        lambda: of(ema=EMA(), accumulation=FOUR),
-        lambda: of(accumulation=FOUR),
+        lambda: recipe_of(ema=EMA(), accumulation=FOUR),
+        lambda: recipe_of(accumulation=FOUR),
         [AVERAGE],
     ),
-    "decay": (lambda: of(ema=EMA(0.99)), lambda: of(ema=EMA(0.98)), [{"ema", "ema_decay"}]),
+    "decay": (
+        lambda: recipe_of(ema=EMA(0.99)),
+        lambda: recipe_of(ema=EMA(0.98)),
+        [{"ema", "ema_decay"}],
+    ),
     "decay in the last bits": (
-        lambda: of(ema=EMA(0.9999)),
-        lambda: of(ema=EMA(float(np.float32(0.9999)))),
+        lambda: recipe_of(ema=EMA(0.9999)),
+        lambda: recipe_of(ema=EMA(float(np.float32(0.9999)))),
         [{"ema"}, {"ema", "ema_decay"}],
     ),
     "power": (
-        lambda: of(ema=EMA(power=0.75)),
-        lambda: of(ema=EMA(power=0.5)),
+        lambda: recipe_of(ema=EMA(power=0.75)),
+        lambda: recipe_of(ema=EMA(power=0.5)),
         [{"ema", "ema_decay"}],
     ),
     "another ramp": (
-        lambda: of(ema=EMA(power=0.75)),
-        lambda: of(ema=EMA()),
+        lambda: recipe_of(ema=EMA(power=0.75)),
+        lambda: recipe_of(ema=EMA()),
         [{"ema", "ema_decay"}],
     ),
-    "tau": (lambda: of(ema=EMA(tau=9.0)), lambda: of(ema=EMA(tau=8.0)), [{"ema", "ema_decay"}]),
+    "tau": (
+        lambda: recipe_of(ema=EMA(tau=9.0)),
+        lambda: recipe_of(ema=EMA(tau=8.0)),
+        [{"ema", "ema_decay"}],
+    ),
     "updates": (
-        lambda: of(ema=EMA(updates=3)),
-        lambda: of(ema=EMA(updates=4)),
+        lambda: recipe_of(ema=EMA(updates=3)),
+        lambda: recipe_of(ema=EMA(updates=4)),
         [{"ema_updates", "ema_decay"}],
     ),
 }
@@ -321,73 +331,82 @@ def test_one_thing_that_acts_on_parameters_is_seen(name, tmp_path):
 
 TWINS = {
     "decoupled decay and AdamW": (
-        lambda: of(optimizers.adam, {"decoupled_weight_decay": True, "weight_decay": 0.01}),
-        lambda: of(optimizers.adamw),
+        lambda: recipe_of(optimizers.adam, {"decoupled_weight_decay": True, "weight_decay": 0.01}),
+        lambda: recipe_of(optimizers.adamw),
     ),
     "partial of AdamW": (
-        lambda: of(functools.partial(optimizers.adam, decoupled_weight_decay=True, b1=0.5)),
-        lambda: of(optimizers.adamw, {"b1": 0.5, "weight_decay": 0.0}),
+        lambda: recipe_of(functools.partial(optimizers.adam, decoupled_weight_decay=True, b1=0.5)),
+        lambda: recipe_of(optimizers.adamw, {"b1": 0.5, "weight_decay": 0.0}),
     ),
     "partial of a partial": (
-        lambda: of(
+        lambda: recipe_of(
             functools.partial(functools.partial(optimizers.sgd, momentum=0.5), momentum=0.9)
         ),
-        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9}),
     ),
     "partial that a group overrides": (
-        lambda: of(functools.partial(optimizers.sgd, momentum=0.5), {"momentum": 0.9}),
-        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        lambda: recipe_of(functools.partial(optimizers.sgd, momentum=0.5), {"momentum": 0.9}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9}),
     ),
     "coupled decay written out": (
-        lambda: of(optimizers.adam, {"decoupled_weight_decay": False}),
-        lambda: of(optimizers.adam),
+        lambda: recipe_of(optimizers.adam, {"decoupled_weight_decay": False}),
+        lambda: recipe_of(optimizers.adam),
     ),
     "NumPy's switch": (
-        lambda: of(optimizers.sgd, {"momentum": 0.9, "nesterov": np.True_}),
-        lambda: of(optimizers.sgd, {"momentum": 0.9, "nesterov": True}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9, "nesterov": np.True_}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9, "nesterov": True}),
     ),
     "list for a tuple": (
-        lambda: of(optimizers.muon, {"ns_coefficients": [3.0, -4.0, 2.0]}),
-        lambda: of(optimizers.muon, {"ns_coefficients": (3.0, -4.0, 2.0)}),
+        lambda: recipe_of(optimizers.muon, {"ns_coefficients": [3.0, -4.0, 2.0]}),
+        lambda: recipe_of(optimizers.muon, {"ns_coefficients": (3.0, -4.0, 2.0)}),
     ),
     "constant schedule": (
-        lambda: of(optimizers.sgd, {"momentum": constant(0.9)}),
-        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": constant(0.9)}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9}),
     ),
     "function and schedule": (
-        lambda: of(optimizers.sgd, {"learning_rate": lambda i: 0.1 * 0.5**i}),
-        lambda: of(optimizers.sgd, {"learning_rate": lr_scheduler.exponential_lr(0.1, 0.5)}),
+        lambda: recipe_of(optimizers.sgd, {"learning_rate": lambda i: 0.1 * 0.5**i}),
+        lambda: recipe_of(optimizers.sgd, {"learning_rate": lr_scheduler.exponential_lr(0.1, 0.5)}),
     ),
     "float32 for a number": (
-        lambda: of(optimizers.sgd, {"momentum": np.float32(0.9)}),
-        lambda: of(optimizers.sgd, {"momentum": 0.9}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": np.float32(0.9)}),
+        lambda: recipe_of(optimizers.sgd, {"momentum": 0.9}),
     ),
-    "accumulation of 1 and none": (lambda: of(accumulation=Accumulation(constant(1))), of),
+    "accumulation of 1 and none": (
+        lambda: recipe_of(accumulation=Accumulation(constant(1))),
+        recipe_of,
+    ),
     "accumulation of 1 that drops and none": (
-        lambda: of(accumulation=Accumulation(constant(1), 3)),
-        of,
+        lambda: recipe_of(accumulation=Accumulation(constant(1), 3)),
+        recipe_of,
     ),
     "average over accumulation of 1": (
-        lambda: of(ema=EMA(), accumulation=Accumulation(constant(1))),
-        lambda: of(ema=EMA()),
+        lambda: recipe_of(ema=EMA(), accumulation=Accumulation(constant(1))),
+        lambda: recipe_of(ema=EMA()),
     ),
     "batches of a function": (
-        lambda: of(accumulation=Accumulation(lambda i: 4)),
-        lambda: of(accumulation=FOUR),
+        lambda: recipe_of(accumulation=Accumulation(lambda i: 4)),
+        lambda: recipe_of(accumulation=FOUR),
     ),
-    "NumPy's clip": (lambda: of(clip_norm=np.float32(0.1)), lambda: of(clip_norm=0.1)),
-    "integer clip": (lambda: of(clip_norm=10), lambda: of(clip_norm=10.0)),
-    "NumPy's decay": (lambda: of(ema=EMA(np.float64(0.9999))), lambda: of(ema=EMA(0.9999))),
-    "integer tau": (lambda: of(ema=EMA(tau=2000)), lambda: of(ema=EMA(tau=2000.0))),
+    "NumPy's clip": (
+        lambda: recipe_of(clip_norm=np.float32(0.1)),
+        lambda: recipe_of(clip_norm=0.1),
+    ),
+    "integer clip": (lambda: recipe_of(clip_norm=10), lambda: recipe_of(clip_norm=10.0)),
+    "NumPy's decay": (
+        lambda: recipe_of(ema=EMA(np.float64(0.9999))),
+        lambda: recipe_of(ema=EMA(0.9999)),
+    ),
+    "integer tau": (lambda: recipe_of(ema=EMA(tau=2000)), lambda: recipe_of(ema=EMA(tau=2000.0))),
     "replay": (
         lambda: Recipe.from_trace(
-            of(optimizers.sgd, MOVING, accumulation=FOUR, ema=EMA()).trace(N)
+            recipe_of(optimizers.sgd, MOVING, accumulation=FOUR, ema=EMA()).trace(N)
         ),
-        lambda: of(optimizers.sgd, MOVING, accumulation=FOUR, ema=EMA()),
+        lambda: recipe_of(optimizers.sgd, MOVING, accumulation=FOUR, ema=EMA()),
     ),
     "replay of updates without a border": (
-        lambda: Recipe.from_trace(of(optimizers.adam, clip_value=0.5).trace(N)),
-        lambda: of(optimizers.adam, clip_value=0.5),
+        lambda: Recipe.from_trace(recipe_of(optimizers.adam, clip_value=0.5).trace(N)),
+        lambda: recipe_of(optimizers.adam, clip_value=0.5),
     ),
     "order of groups": (
         lambda: Recipe({"a": {"learning_rate": 0.1}, "b": {"learning_rate": 0.2}}, length=N),
@@ -447,7 +466,7 @@ STATED = {
 
 @pytest.mark.parametrize("name", STATED)
 def test_what_only_one_side_states_is_listed(name):
-    recipe = of(accumulation=FOUR, ema=EMA(), clip_norm=1.0)
+    recipe = recipe_of(accumulation=FOUR, ema=EMA(), clip_norm=1.0)
     trace = recipe.trace(N)
     silent = dataclasses.replace(trace, **STATED[name])
     for one in (recipe, trace):
@@ -464,7 +483,7 @@ def test_what_only_one_side_states_is_listed(name):
 
 
 def test_a_trace_without_a_header_is_compared_by_its_numbers():
-    recipe = of(optimizers.adam)
+    recipe = recipe_of(optimizers.adam)
     bare = Trace(recipe.trace(N).groups)
     for mine, reference in ((recipe, bare), (bare, recipe)):
         report = compare(mine, reference)
@@ -481,7 +500,7 @@ def test_a_trace_without_a_header_is_compared_by_its_numbers():
 
 
 def test_what_one_side_states_that_there_is_none_is_compared():
-    recipe = of()
+    recipe = recipe_of()
     none = recipe.trace(N)
     for name, value in (
         ("clip_norm", 1.0),
@@ -497,7 +516,7 @@ def test_what_one_side_states_that_there_is_none_is_compared():
 # --- not a number ---
 
 
-def of_nan(learning_rate, extra=math.nan):
+def nan_rule(learning_rate, extra=math.nan):
     """An update rule with an argument that may be no number."""
     return optax.sgd(learning_rate)
 
@@ -522,11 +541,11 @@ def test_nan_is_never_equal_to_nan(values, dtypes):
 
 
 def test_nan_in_a_recipe_is_equal_to_nothing(tmp_path):
-    for how, report in reports(of(of_nan), of(of_nan), tmp_path):
+    for how, report in reports(recipe_of(nan_rule), recipe_of(nan_rule), tmp_path):
         assert not report, how
         assert {q.name for q in report.quantities if q.first is not None} == {"extra"}
-    assert_same(of(of_nan, {"extra": 1.0}), of(of_nan, {"extra": 1.0}), tmp_path)
-    assert of(of_nan) == of(of_nan)  # the same content, which is another question
+    assert_same(recipe_of(nan_rule, {"extra": 1.0}), recipe_of(nan_rule, {"extra": 1.0}), tmp_path)
+    assert recipe_of(nan_rule) == recipe_of(nan_rule)  # the same content, which is another question
 
 
 def test_infinity_is_equal_to_infinity():
@@ -539,7 +558,7 @@ def test_infinity_is_equal_to_infinity():
 # --- rules of others ---
 
 
-def made(factor):
+def make_rule(factor):
     """A rule made in one place with others: all have one name."""
 
     def rule(learning_rate):
@@ -553,47 +572,49 @@ LAMBDAS = {
         lambda learning_rate: optax.sgd(learning_rate),
         lambda learning_rate: optax.identity(),
     ),
-    "made": (made(1.0), made(2.0)),
+    "made": (make_rule(1.0), make_rule(2.0)),
     "partials": (functools.partial(optax.sgd, nesterov=True), functools.partial(optax.sgd)),
     "lambda and function": (lambda learning_rate: optax.sgd(learning_rate), optax.sgd),
     "lambda and rule": (lambda learning_rate: optax.sgd(learning_rate), optimizers.sgd),
-    "functions": (of_nan, optax.sgd),
+    "functions": (nan_rule, optax.sgd),
 }
 
 
 @pytest.mark.parametrize("name", LAMBDAS)
 def test_two_rules_of_others_are_not_called_equal(name):
-    one, other = (of(rule) for rule in LAMBDAS[name])
+    one, other = (recipe_of(rule) for rule in LAMBDAS[name])
     for mine, reference in ((one, other), (other, one)):
         report = compare(mine, reference)
         assert not report
         assert "update_rule" in {q.name for q in report.quantities if q.first is not None}
         assert "update_rule" in str(report)
     for rule in LAMBDAS[name]:
-        if rule is not of_nan:
-            assert compare(of(rule), of(rule)), name
+        if rule is not nan_rule:
+            assert compare(recipe_of(rule), recipe_of(rule)), name
 
 
 def test_a_rule_without_a_name_is_listed_against_a_trace():
-    recipe = of(lambda learning_rate: optax.sgd(learning_rate))
+    recipe = recipe_of(lambda learning_rate: optax.sgd(learning_rate))
     assert recipe.trace(N).update_rule.endswith("<lambda>")
-    named = of(optax.sgd).trace(N)
+    named = recipe_of(optax.sgd).trace(N)
     assert "update_rule" in compare(recipe, named).not_compared
     assert "update_rule" in compare(named, recipe).not_compared
     same = functools.partial(optax.sgd, momentum=0.5)
     again = functools.partial(optax.sgd, momentum=0.5)
-    assert compare(of(same), of(again))
-    assert not compare(of(same), of(functools.partial(optax.sgd, momentum=0.6)))
+    assert compare(recipe_of(same), recipe_of(again))
+    assert not compare(recipe_of(same), recipe_of(functools.partial(optax.sgd, momentum=0.6)))
 
 
 # --- causes ---
 
 
 def test_a_setting_that_differs_is_a_cause():
-    report = compare(of(clip_norm=1.0), of())
+    report = compare(recipe_of(clip_norm=1.0), recipe_of())
     assert report.causes == ("another clip norm: 1 for none",)
     assert "clip_norm: 1 for none" in str(report)
-    report = compare(of(optimizers.sgd, {"momentum": 0.9, "nesterov": True}), of(group_of_09()))
+    report = compare(
+        recipe_of(optimizers.sgd, {"momentum": 0.9, "nesterov": True}), recipe_of(group_of_09())
+    )
     assert report.causes == ("another nesterov: True for False in all",)
 
 

@@ -17,7 +17,7 @@ SHAPES = {"kernel": (512, 256), "bias": (256,), "scale": (256,)}
 MODEL = 4 * sum(map(np.prod, SHAPES.values()))
 
 
-def compiled(tx):
+def compile_update(tx):
     params = {name: jnp.ones(shape) for name, shape in SHAPES.items()}
     state = tx.init(params)
 
@@ -66,11 +66,11 @@ def plain_optax():
 
 @pytest.mark.parametrize("rule", [optimizers.sgd, optimizers.adam, optimizers.adamw])
 def test_an_update_stores_nothing_of_the_models_size(rule):
-    assert temporaries(compiled(ours(rule))) < MODEL / 100
+    assert temporaries(compile_update(ours(rule))) < MODEL / 100
 
 
 def test_plain_optax_stores_the_decayed_gradient():
-    assert temporaries(compiled(plain_optax())) > MODEL / 2
+    assert temporaries(compile_update(plain_optax())) > MODEL / 2
 
 
 def test_each_leaf_of_sgd_takes_two_kernels():
@@ -78,10 +78,10 @@ def test_each_leaf_of_sgd_takes_two_kernels():
 
     def more(tx):
         extra = {f"kernel{k}": (512, 256) for k in range(4)}
-        before = fusions(compiled(tx()))
+        before = fusions(compile_update(tx()))
         SHAPES.update(extra)
         try:
-            return fusions(compiled(tx())) - before
+            return fusions(compile_update(tx())) - before
         finally:
             for name in extra:
                 del SHAPES[name]

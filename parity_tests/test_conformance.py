@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the reference is live torch")
 
-from torchvision_import import imported
+from torchvision_import import import_models
 
 from benchmarks import conformance, device_parity
 from jaxsched import Trace, recipes
@@ -35,17 +35,17 @@ def test_the_table_is_whole():
     assert list(COMMITTED["drift"]) == list(conformance.schedulers.LONG)
     assert list(COMMITTED["optimizers"]) == list(conformance.rules.RULES)
     assert list(COMMITTED["recipes"]) == list(conformance.recipes.RECIPES)
-    assert conformance.broken(COMMITTED) == []
+    assert conformance.find_failures(COMMITTED) == []
 
 
 def test_a_recipe_that_is_missing_is_seen():
     for name, key in [(name, key) for name in COMMITTED["recipes"] for key in ("rates", "updates")]:
         results = copy.deepcopy(COMMITTED)
         del results["recipes"][name][key]
-        assert len(conformance.broken(results)) == 1
+        assert len(conformance.find_failures(results)) == 1
 
 
-def emptied(results):
+def find_lists(results):
     """Lists within the results, each of which may be cut; and drift's entries."""
     for part, kinds in (("schedulers", ("replayed", "closed")), ("optimizers", ("ours",))):
         for name, rows in results[part].items():
@@ -56,11 +56,11 @@ def emptied(results):
 
 def test_a_row_that_is_missing_is_seen():
     results = copy.deepcopy(COMMITTED)
-    for name, rows, kind in list(emptied(results)):
+    for name, rows, kind in list(find_lists(results)):
         whole = rows[kind]
         for cut in [None] if isinstance(whole, dict) else [[], whole[:1], whole[:-1]]:
             rows[kind] = cut
-            found = conformance.broken(results)
+            found = conformance.find_failures(results)
             assert len(found) == 1, f"{name}, {kind}"
             assert name in found[0]
         rows[kind] = whole
@@ -95,7 +95,7 @@ def test_a_figure_that_breaks_its_bound_is_seen(what, value):
     (*path, last), large = BREAKING[what]
     row = functools.reduce(lambda node, key: node[key], path, results)
     row[last] = large if value == "large" else math.nan
-    assert len(conformance.broken(results)) == 1
+    assert len(conformance.find_failures(results)) == 1
 
 
 def assert_agree(fresh, committed, what):
@@ -139,7 +139,7 @@ def test_fresh_nestings_and_plateaus_agree():
 
 @pytest.mark.parametrize("name", conformance.recipes.RECIPES)
 def test_a_fresh_run_of_a_recipe_agrees(name):
-    imported()
+    import_models()
     pytest.importorskip(name, reason=f"{name} is of the extra peers")
     fresh = conformance.recipes.RECIPES[name](FIRST, conformance.tally)["rates"]
     assert_agree({"rates": fresh}, COMMITTED["recipes"][name], name)

@@ -47,7 +47,7 @@ def start(argument, devices, **flags):
     return subprocess.Popen([sys.executable, __file__, argument], env=os.environ | flags, **pipes)
 
 
-def found_by(process):
+def result_of(process):
     out, error = process.communicate()
     assert process.returncode == 0, error
     return json.loads(out.splitlines()[-1])
@@ -70,74 +70,77 @@ def processes():
 
 
 @pytest.fixture(scope="module")
-def on_eight(processes):
-    return found_by(processes[0])
+def eight_devices(processes):
+    return result_of(processes[0])
 
 
 @pytest.fixture(scope="module")
-def on_two_processes(processes):
-    return [found_by(process) for process in processes[1:]]
+def two_processes(processes):
+    return [result_of(process) for process in processes[1:]]
 
 
 @pytest.fixture(scope="module")
-def on_one():
+def one_device():
     with jax.enable_x64(True):
-        return trained(None)
+        return train(None)
 
 
 # Of a leaf's largest entry, in float64: sums over the batch are taken in another order.
 BOUND = 1e-12
 
 
-def far(mine, theirs):
+def max_distance(mine, theirs):
     pairs = zip(mine, theirs, strict=True)
     return max(np.abs(np.subtract(a, b)).max() / np.abs(b).max() for a, b in pairs)
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "fsdp=8", "data=2,fsdp=4"])
-def test_training_on_eight_devices_is_that_on_one(mesh, on_eight, on_one):
-    found = on_eight[mesh]
-    assert found["rates"] == on_one["rates"]
-    assert far(found["learnt"], on_one["learnt"]) <= BOUND
+def test_training_on_eight_devices_is_that_on_one(mesh, eight_devices, one_device):
+    found = eight_devices[mesh]
+    assert found["rates"] == one_device["rates"]
+    assert max_distance(found["learnt"], one_device["learnt"]) <= BOUND
 
 
-def test_a_share_that_is_computed_twice_is_told_apart(on_eight, on_one):
-    assert far(on_eight["data=8, a share twice"]["learnt"], on_one["learnt"]) > 1e6 * BOUND
+def test_a_share_that_is_computed_twice_is_told_apart(eight_devices, one_device):
+    assert (
+        max_distance(eight_devices["data=8, a share twice"]["learnt"], one_device["learnt"])
+        > 1e6 * BOUND
+    )
 
 
-def test_two_processes_train_as_one(on_two_processes, on_one):
-    for found in on_two_processes:
+def test_two_processes_train_as_one(two_processes, one_device):
+    for found in two_processes:
         assert found["devices"] == [4, 2]  # of all, and of this process
         for mesh in ("data=4", "fsdp=4"):
-            assert found[mesh]["rates"] == on_one["rates"]
-            assert far(found[mesh]["learnt"], on_one["learnt"]) <= BOUND
+            assert found[mesh]["rates"] == one_device["rates"]
+            assert max_distance(found[mesh]["learnt"], one_device["learnt"]) <= BOUND
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "fsdp=8"])
-def test_every_device_holds_the_same_hyperparameters(mesh, on_eight):
-    assert on_eight["update"][mesh]["copies"] == 8
-    assert on_eight["update"][mesh]["different"] == 0
+def test_every_device_holds_the_same_hyperparameters(mesh, eight_devices):
+    assert eight_devices["update"][mesh]["copies"] == 8
+    assert eight_devices["update"][mesh]["different"] == 0
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "fsdp=8"])
-def test_the_state_lies_where_its_parameters_do(mesh, on_eight):
-    assert on_eight["update"][mesh]["strays"] == []
+def test_the_state_lies_where_its_parameters_do(mesh, eight_devices):
+    assert eight_devices["update"][mesh]["strays"] == []
 
 
-def test_the_update_gathers_nothing(on_eight):
-    update = on_eight["update"]["fsdp=8"]
+def test_the_update_gathers_nothing(eight_devices):
+    update = eight_devices["update"]["fsdp=8"]
     assert update["gathers"] == []
     assert update["largest array"] == 64 * 32 // 8
     assert update["largest array without a mesh"] == 64 * 32
-    assert on_eight["update"]["gathers where they are"]
+    assert eight_devices["update"]["gathers where they are"]
 
 
 @pytest.mark.parametrize("axes", AXES)
-def test_every_rule_and_recipe_runs_on_either_kind_of_axes(axes, on_eight):
-    for name, found in on_eight["axes"].items():
+def test_every_rule_and_recipe_runs_on_either_kind_of_axes(axes, eight_devices):
+    for name, found in eight_devices["axes"].items():
         # Products of Muon's are rounded to bfloat16, after sums in another order.
         bound = 0.1 if name in MATRICES else BOUND
-        assert far(found[axes]["values"], found["None"]["values"]) <= bound, name
+        assert max_distance(found[axes]["values"], found["None"]["values"]) <= bound, name
         assert found[axes]["strays"] == [], name
 
 
@@ -206,7 +209,7 @@ class Net(nnx.Module):
         return self.fc(nnx.relu(self.bn(self.conv(x))).mean((1, 2)))
 
 
-def trained(mesh, twice=False):
+def train(mesh, twice=False):
     """What ``train_nnx``'s own loop makes, on a mesh or without one."""
     recipe = recipes.yolov5_resnet18(**RUN)
     model = Net(rngs=nnx.Rngs(0))
@@ -239,7 +242,7 @@ def trained(mesh, twice=False):
     }
 
 
-def updated(mesh):
+def update_on_mesh(mesh):
     """Of one jitted update on a mesh: where its arrays lie, and what crosses devices."""
     where = meshes.layout(mesh, batch_size=8)
     params = meshes.place({"kernel": np.ones((64, 32)), "bias": np.ones(32)}, where)
@@ -300,16 +303,16 @@ def recipe_of(name):
     )
 
 
-def updated_on_axes(name, axes):
+def update_on_axes(name, axes):
     if axes is None:
-        return updated_on(name, None)
+        return update_with(name, None)
     kind = jax.sharding.AxisType.Explicit if axes == "explicit" else jax.sharding.AxisType.Auto
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
     with jax.set_mesh(mesh):
-        return updated_on(name, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x")))
+        return update_with(name, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x")))
 
 
-def updated_on(name, sharding):
+def update_with(name, sharding):
     """Four batches of a recipe, and what of its state lies elsewhere than its parameter."""
     rng = np.random.default_rng(0)
     shapes = {"kernel": (16, 8), "bias" if name in RECIPES else "vector": (16,)}
@@ -357,27 +360,27 @@ def largest(compiled):
     return max(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
 
 
-def on_devices():
-    found = {mesh: trained(mesh) for mesh in ("data=8", "fsdp=8", "data=2,fsdp=4")}
-    found["data=8, a share twice"] = trained("data=8", twice=True)
-    found["update"] = {mesh: updated(mesh)[1] for mesh in ("data=8", "fsdp=8")}
-    found["update"]["fsdp=8"]["largest array without a mesh"] = largest(updated("data=1")[0])
+def run_devices():
+    found = {mesh: train(mesh) for mesh in ("data=8", "fsdp=8", "data=2,fsdp=4")}
+    found["data=8, a share twice"] = train("data=8", twice=True)
+    found["update"] = {mesh: update_on_mesh(mesh)[1] for mesh in ("data=8", "fsdp=8")}
+    found["update"]["fsdp=8"]["largest array without a mesh"] = largest(update_on_mesh("data=1")[0])
     where = meshes.layout("fsdp=8", batch_size=8)
     x = meshes.place(np.ones((64, 32)), where)
     gathering = jax.jit(lambda x: x @ x.T).lower(x).compile().as_text()
     found["update"]["gathers where they are"] = gathers(gathering)
     found["axes"] = {
-        name: {str(axes): updated_on_axes(name, axes) for axes in (None, *AXES)}
+        name: {str(axes): update_on_axes(name, axes) for axes in (None, *AXES)}
         for name in (*RULES, *RECIPES)
     }
     return found
 
 
-def on_processes():
+def run_processes():
     meshes.join()
-    found = {mesh: trained(mesh) for mesh in ("data=4", "fsdp=4")}
+    found = {mesh: train(mesh) for mesh in ("data=4", "fsdp=4")}
     return {**found, "devices": [jax.device_count(), jax.local_device_count()]}
 
 
 if __name__ == "__main__":
-    print(json.dumps({"devices": on_devices, "processes": on_processes}[sys.argv[1]]()))
+    print(json.dumps({"devices": run_devices, "processes": run_processes}[sys.argv[1]]()))

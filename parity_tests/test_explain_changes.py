@@ -31,7 +31,7 @@ def run(groups, start=0, recipe=None, clock="iteration", **columns):
     return Run(Trace(arrays, columns, start, clock=clock), recipe)
 
 
-def of(rate, n=40):
+def recipe_run(rate, n=40):
     """A run of the recipe of one rate."""
     recipe = Recipe({"all": {"learning_rate": rate}})
     return Run(recipe.trace(n), recipe)
@@ -572,14 +572,14 @@ def test_what_float32_alone_explains_is_named_by_the_side_that_was_rounded():
 def test_quantities_with_the_same_curves_are_searched_once():
     calls = []
 
-    def searched(case, key):
+    def record_search(case, key):
         calls.append(key)
         yield Cause("value", "factor", "times 2.0", curves={key: Y})
 
     three = {label: {"learning_rate": Y} for label in "abc"}
     keys = [(label, "learning_rate") for label in "abc"]
     doubled = {label: {"learning_rate": 2 * Y} for label in "abc"}
-    causes = [*search._each(case_of(run(doubled), run(three)), keys, searched)]
+    causes = [*search._each(case_of(run(doubled), run(three)), keys, record_search)]
     assert calls == keys[:1]
     assert [cause.quantities for cause in causes] == [(key,) for key in keys]
     assert [[*cause.curves] for cause in causes] == [[key] for key in keys]
@@ -589,7 +589,7 @@ def test_quantities_with_the_same_curves_are_searched_once():
         (doubled, {**three, "b": {"learning_rate": 3 * Y}}),
     ):
         calls.clear()
-        assert len([*search._each(case_of(run(mine), run(reference)), keys, searched)]) == 3
+        assert len([*search._each(case_of(run(mine), run(reference)), keys, record_search)]) == 3
         assert calls == keys[:2]
 
 
@@ -597,7 +597,7 @@ def test_schedules_that_are_equal_at_all_rows_are_searched_each():
     """Two that are the same here are not the same schedule: their arguments have other names."""
     calls = []
 
-    def searched(case, key):
+    def record_search(case, key):
         calls.append(key)
         return iter(())
 
@@ -610,7 +610,7 @@ def test_schedules_that_are_equal_at_all_rows_are_searched_each():
     base = Run(recipe.trace(8), recipe)
     target = run({k: {"learning_rate": np.arange(8) / 8} for k in "abc"})
     keys = [(label, "learning_rate") for label in "abc"]
-    assert [*search._each(Case(base, target, True), keys, searched)] == []
+    assert [*search._each(Case(base, target, True), keys, record_search)] == []
     assert calls == keys[:2]
 
 
@@ -774,7 +774,7 @@ def test_a_number_that_jax_can_trace_is_tried_with_all_others_at_once():
     assert [*search._numbers(case, RATE, column._replace(present=0))] == [3]
 
 
-def of_columns(label_to_rate):
+def groups_of(label_to_rate):
     return {label: {"learning_rate": np.asarray(rate)} for label, rate in label_to_rate.items()}
 
 
@@ -783,11 +783,11 @@ def sentences(mine, reference):
 
 
 def test_rounded_quantities_are_among_the_causes_and_equal_ones_are_not():
-    groups = of_columns({"a": Y / 3, "b": Y})
-    rounded = of_columns({"a": np.float32(Y / 3).astype(float), "b": Y})
+    groups = groups_of({"a": Y / 3, "b": Y})
+    rounded = groups_of({"a": np.float32(Y / 3).astype(float), "b": Y})
     assert sentences(run(rounded), run(groups)) == ["mine rounded to float32"]
     assert sentences(run(groups), run(groups)) == []
-    both = of_columns({"a": np.float32(Y / 3).astype(float), "b": 2 * Y})
+    both = groups_of({"a": np.float32(Y / 3).astype(float), "b": 2 * Y})
     assert sentences(run(both), run(groups)) == [
         "mine rounded to float32, in learning_rate of a",
         "times 2.0, in learning_rate of b",
@@ -803,8 +803,8 @@ def test_a_constant_for_another_is_an_argument_but_no_rate_of_a_recording_is():
     assert sentences(whole["momentum"], recorded["momentum"]) == ["momentum 0.5 for 0.25"]
     assert sentences(recorded["learning_rate"], whole["learning_rate"]) == []
     assert sentences(recorded["learning_rate"], Run(recipe.trace(12), recipe)) == []
-    assert sentences(of(0.25), of(0.5)) == ["learning_rate 0.25 for 0.5"]
-    (cause,) = search._single(case_of(run(Y), of(0.5, 12)), RATE)
+    assert sentences(recipe_run(0.25), recipe_run(0.5)) == ["learning_rate 0.25 for 0.5"]
+    (cause,) = search._single(case_of(run(Y), recipe_run(0.5, 12)), RATE)
     assert cause.kind == "groups"
 
 
@@ -817,7 +817,8 @@ def test_a_column_that_is_constant_is_not_searched_for_clocks_and_values():
 
 def test_two_arguments_are_found_where_one_explains_the_first_row():
     right, wrong, half = (
-        of(lr_scheduler.exponential_lr(*v), 12) for v in ((0.5, 0.5), (0.25, 0.75), (0.5, 0.75))
+        recipe_run(lr_scheduler.exponential_lr(*v), 12)
+        for v in ((0.5, 0.5), (0.25, 0.75), (0.5, 0.75))
     )
     (cause,) = search._double(case_of(wrong, right), RATE)
     pair = "base_lr 0.25 for 0.5 in exponential_lr", "gamma 0.75 for 0.5 in exponential_lr"
@@ -828,32 +829,41 @@ def test_two_arguments_are_found_where_one_explains_the_first_row():
     assert [*search._double(case_of(wrong, run(right.column(RATE))), RATE)] == []
 
 
-def named(name, mine, reference, **fields):
+def assert_named(name, mine, reference, **fields):
     sentence = f"{name} {mine} for {reference} in f"
     mine, reference = (tuple(v) if isinstance(v, list) else v for v in (mine, reference))
     return Cause("argument", name, sentence, mine, reference, **fields)
 
 
 def test_two_changes_are_one_cause_with_two_numbers():
-    first, second = named("gamma", 0.5, 0.25), named("step_size", 3, 4, start=None, known=0.9)
+    first, second = (
+        assert_named("gamma", 0.5, 0.25),
+        assert_named("step_size", 3, 4, start=None, known=0.9),
+    )
     together = search._together(FORWARD, first, second)
     assert together.sentence == "gamma 0.5 for 0.25 in f, and step_size 3 for 4 in f"
     assert (together.numbers, together.parts, together.known) == (2, (first, second), 0.9)
     # Two arguments of the same name, but not of one list.
-    second = named("gamma", 0.75, 0.5)
+    second = assert_named("gamma", 0.75, 0.5)
     assert search._together(FORWARD, first, second).parts == (first, second)
 
 
 def test_two_entries_of_a_list_are_one_list():
-    first, second = named("milestones", [5, 12], [6, 12]), named("milestones", [5, 13], [5, 12])
+    first, second = (
+        assert_named("milestones", [5, 12], [6, 12]),
+        assert_named("milestones", [5, 13], [5, 12]),
+    )
     together = search._together(FORWARD, first, second)
-    assert together == named("milestones", [5, 13], [6, 12], numbers=2)
+    assert together == assert_named("milestones", [5, 13], [6, 12], numbers=2)
     # In reverse mine is changed: 6 for 5 comes first, then 12 for 13, to the reference's.
-    first, second = named("milestones", [5, 13], [6, 13]), named("milestones", [6, 13], [6, 12])
+    first, second = (
+        assert_named("milestones", [5, 13], [6, 13]),
+        assert_named("milestones", [6, 13], [6, 12]),
+    )
     together = search._together(REVERSE, first, second)
-    assert together == named("milestones", [5, 13], [6, 12], numbers=2)
-    lists = named("other", [5, 12], [6, 12])
-    assert search._together(FORWARD, lists, named("milestones", [5, 13], [5, 12])).parts
+    assert together == assert_named("milestones", [5, 13], [6, 12], numbers=2)
+    lists = assert_named("other", [5, 12], [6, 12])
+    assert search._together(FORWARD, lists, assert_named("milestones", [5, 13], [5, 12])).parts
 
 
 def test_other_values_of_an_argument_are_those_solved_for_and_neighbours():
@@ -908,7 +918,7 @@ def two_groups(lr=0.5, epochs=20, hyp=None, decay=0.25, note="x"):
     return Recipe(groups, origin=(two_groups, arguments))
 
 
-def traced(**arguments):
+def factory_run(**arguments):
     recipe = two_groups(**arguments)
     return Run(recipe.trace(20), recipe)
 
@@ -926,7 +936,7 @@ RATES = (("weight", "learning_rate"), ("bias", "learning_rate"))
     ],
 )
 def test_an_argument_of_the_factory_explains_all_groups(changed, name, sentence):
-    case = case_of(traced(**changed), traced())
+    case = case_of(factory_run(**changed), factory_run())
     solved = [Cause("value", "factor", "", 1.5, 1.0)] if name == "lr" else []
     solved += [Cause("argument", "lrf", "", 0.25, 0.5)] if name == "lrf" else []
     causes = [*search._of_factory(case, solved, True)]
@@ -937,17 +947,17 @@ def test_an_argument_of_the_factory_explains_all_groups(changed, name, sentence)
 
 
 def test_one_argument_of_the_factory_goes_before_one_for_each_group():
-    (cause,) = search.explain(traced(epochs=21), traced())
+    (cause,) = search.explain(factory_run(epochs=21), factory_run())
     assert str(cause) == "epochs 21 for 20"
     assert set(cause.quantities) == {*RATES}
 
 
 def test_neighbours_are_tried_where_no_argument_within_a_schedule_explains_all():
-    mine, reference = traced(epochs=21), traced()
+    mine, reference = factory_run(epochs=21), factory_run()
     BUILT.clear()
     search.explain(mine, reference)
     assert {*BUILT} == {20, 21}  # solved for in both schedules
-    mine = traced(epochs=21, decay=0.5)
+    mine = factory_run(epochs=21, decay=0.5)
     BUILT.clear()
     search.explain(mine, reference)
     assert {*BUILT} >= {19, 21, 40}
@@ -956,7 +966,7 @@ def test_neighbours_are_tried_where_no_argument_within_a_schedule_explains_all()
 def test_the_search_goes_on_after_a_change_of_some_rows():
     def rate(scale):
         factor = lambda i: scale / (i + 2)  # noqa: E731
-        return of(schedules.override(factor, schedules.constant(1.0), at=0), 20)
+        return recipe_run(schedules.override(factor, schedules.constant(1.0), at=0), 20)
 
     found = [*search._single(case_of(rate(0.25), rate(0.5)), RATE)]
     assert {str(cause) for cause in found} == {"times 0.5, from iteration 1 on"}
@@ -967,13 +977,13 @@ def test_a_run_without_a_factory_has_no_argument_of_one():
     bare = two_groups()
     bare = Recipe(bare.groups)
     for reference in (Run(bare.trace(20), bare), Run(bare.trace(20), None)):
-        case = case_of(traced(epochs=21), reference)
+        case = case_of(factory_run(epochs=21), reference)
         assert [*search._of_factory(case, [], True)] == []
 
 
 def test_groups_explain_a_run_if_they_give_all_of_it():
-    case = case_of(traced(epochs=21), traced())
-    change = named("epochs", 21, 20)
+    case = case_of(factory_run(epochs=21), factory_run())
+    change = assert_named("epochs", 21, 20)
     groups = two_groups(epochs=21).complete_groups()
     causes = search._in_all_groups(case, change, groups)
     assert [cause.quantities for cause in causes] == [(key,) for key in RATES]
@@ -988,7 +998,7 @@ def test_groups_explain_a_run_if_they_give_all_of_it():
 def test_columns_of_no_group_do_not_stop_an_argument_of_the_factory():
     mine, reference = (
         s._replace(trace=Trace(s.trace.groups, {"ema": np.arange(20.0)}))
-        for s in (traced(epochs=21), traced())
+        for s in (factory_run(epochs=21), factory_run())
     )
     causes = search._of_factory(case_of(mine, reference), [], True)
     assert [c.sentence for c in causes] == ["epochs 21 for 20"] * 2

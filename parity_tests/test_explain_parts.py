@@ -25,23 +25,23 @@ RATE = ("all", "learning_rate")
 NAN = np.nan
 
 
-def replaced(part, value):
+def replace(part, value):
     """The change that most edits make: the value in the place of the part."""
     return value
 
 
-def recorded(values, start=0, **groups):
+def recorded_run(values, start=0, **groups):
     values = np.asarray(values, None if isinstance(values, np.ndarray) else np.float64)
     return Run(Trace({"all": {"learning_rate": values}, **groups}, start=start), None)
 
 
-def made(entry, values, start=0, **group):
+def recipe_run(entry, values, start=0, **group):
     trace = Trace({"all": {"learning_rate": np.asarray(values, np.float64)}}, start=start)
     return Run(trace, Recipe({"all": {"learning_rate": entry, **group}}))
 
 
 def case(base, target, start=0, changes_reference=True):
-    return Case(recorded(base, start), recorded(target, start), changes_reference)
+    return Case(recorded_run(base, start), recorded_run(target, start), changes_reference)
 
 
 # Schedules as expressions.
@@ -64,10 +64,10 @@ def test_a_table_is_the_schedule_that_it_goes_on_as():
 
 
 def test_what_has_a_schedule_to_go_on_with_is_no_table_for_that():
-    def stepped(then):
-        return schedules.Schedule(stepped, {"then": then}, None)
+    def step_schedule(then):
+        return schedules.Schedule(step_schedule, {"then": then}, None)
 
-    assert expression(stepped(schedules.constant(0.1)))[0] is stepped
+    assert expression(step_schedule(schedules.constant(0.1)))[0] is step_schedule
 
 
 def test_nodes_are_the_schedules_and_functions_with_their_paths():
@@ -92,43 +92,43 @@ def test_nodes_are_the_schedules_and_functions_with_their_paths():
 def test_a_schedule_is_rebuilt_with_its_parts_changed():
     inner = schedules.cosine(20, lrf=0.2)
     outer = schedules.per_epoch(inner, 5)
-    assert rebuild(outer, [()], replaced, inner) == inner
-    assert rebuild(outer, [("steps_per_epoch",)], replaced, 6) == schedules.per_epoch(inner, 6)
+    assert rebuild(outer, [()], replace, inner) == inner
+    assert rebuild(outer, [("steps_per_epoch",)], replace, 6) == schedules.per_epoch(inner, 6)
     assert rebuild(
         outer, [("schedule", "lrf"), ("schedule", "epochs")], lambda part, k: part * k, 2
     ) == schedules.per_epoch(schedules.cosine(40, lrf=0.4), 5)
-    assert rebuild(outer, [("steps_per_epoch",), ()], replaced, 0.1) == 0.1
+    assert rebuild(outer, [("steps_per_epoch",), ()], replace, 0.1) == 0.1
 
 
 def test_parts_within_sequences_are_changed():
-    def joined(*gammas):
+    def join_schedules(*gammas):
         members = [lr_scheduler.exponential_lr(0.1, gamma) for gamma in gammas]
         return lr_scheduler.sequential_lr(members, [10], steps=20)
 
     paths = [("schedulers", k, "gamma") for k in (0, 1)]
-    assert rebuild(joined(0.9, 0.9), paths, replaced, 0.8) == joined(0.8, 0.8)
-    assert rebuild(joined(0.9, 0.7), paths[1:], replaced, 0.8) == joined(0.9, 0.8)
+    assert rebuild(join_schedules(0.9, 0.9), paths, replace, 0.8) == join_schedules(0.8, 0.8)
+    assert rebuild(join_schedules(0.9, 0.7), paths[1:], replace, 0.8) == join_schedules(0.9, 0.8)
 
 
 def test_what_jax_traces_is_not_replayed():
     table = lr_scheduler.multi_step_lr(0.1, [2, 4], 0.5, steps=6)
-    rates = jax.vmap(lambda k: rebuild(table, [("base_lr",)], replaced, k)(5))
+    rates = jax.vmap(lambda k: rebuild(table, [("base_lr",)], replace, k)(5))
     assert rates(jnp.array([1.0, 2.0])).tolist() == [0.25, 0.5]
-    assert rebuild(table, [("base_lr",)], replaced, 0.2).arguments["steps"] == 6
+    assert rebuild(table, [("base_lr",)], replace, 0.2).arguments["steps"] == 6
 
 
 def test_an_entry_of_a_list_is_solved_for_by_jax_too():
-    edges = jax.vmap(lambda k: rebuild((1, 2, 3), [(1,)], replaced, k))
+    edges = jax.vmap(lambda k: rebuild((1, 2, 3), [(1,)], replace, k))
     assert edges(jnp.array([7, 0])).tolist() == [[1, 7, 3], [1, 0, 3]]
 
 
 def test_entries_that_ascend_go_on_ascending():
-    assert rebuild((1, 2, 3), [(1,)], replaced, 3) == (1, 3, 3)
+    assert rebuild((1, 2, 3), [(1,)], replace, 3) == (1, 3, 3)
     with pytest.raises(ValueError, match=r"entries must ascend as \(1, 2, 3\) do, got \(1, 4, 3\)"):
-        rebuild((1, 2, 3), [(1,)], replaced, 4)
-    assert rebuild((3, 2, 1), [(1,)], replaced, 4) == (3, 4, 1)
+        rebuild((1, 2, 3), [(1,)], replace, 4)
+    assert rebuild((3, 2, 1), [(1,)], replace, 4) == (3, 4, 1)
     first, second = schedules.constant(0.1), schedules.constant(0.2)
-    assert rebuild((first, second), [(0,)], replaced, second) == (second, second)
+    assert rebuild((first, second), [(0,)], replace, second) == (second, second)
 
 
 # Values at counts.
@@ -183,16 +183,16 @@ def test_a_column_of_float32_numbers_is_float32_whatever_its_type():
 
 
 def test_counts_go_on_from_the_first_row():
-    assert recorded([0.1, 0.2, 0.3], start=5).counts.tolist() == [5, 6, 7]
+    assert recorded_run([0.1, 0.2, 0.3], start=5).counts.tolist() == [5, 6, 7]
 
 
 def test_the_entry_of_a_recipe_is_its_schedule_or_its_number():
     cosine = schedules.cosine(20, lrf=0.2)
-    assert made(cosine, [0.1, 0.2]).entry(RATE) is cosine
-    assert made(0.1, [0.1, 0.1]).entry(RATE) == 0.1
-    assert made(schedules.constant(0.25), [0.25, 0.25]).entry(RATE) == 0.25
-    assert made(0.123456789, np.float32([0.123456789] * 2)).entry(RATE) == 0.123456789
-    assert made(cosine, [0.5, 0.5]).entry(RATE) is cosine
+    assert recipe_run(cosine, [0.1, 0.2]).entry(RATE) is cosine
+    assert recipe_run(0.1, [0.1, 0.1]).entry(RATE) == 0.1
+    assert recipe_run(schedules.constant(0.25), [0.25, 0.25]).entry(RATE) == 0.25
+    assert recipe_run(0.123456789, np.float32([0.123456789] * 2)).entry(RATE) == 0.123456789
+    assert recipe_run(cosine, [0.5, 0.5]).entry(RATE) is cosine
 
 
 def test_a_constant_column_is_the_number_that_one_writes():
@@ -207,27 +207,27 @@ def test_a_constant_column_is_the_number_that_one_writes():
 
 def test_a_recorded_rate_is_a_schedule_that_is_not_known():
     """A curve of one number may be the first part of a curve that changes."""
-    assert recorded([0.1, 0.1, 0.1]).entry(RATE) is None
-    assert recorded([0.1, 0.1, 0.2]).entry(RATE) is None
+    assert recorded_run([0.1, 0.1, 0.1]).entry(RATE) is None
+    assert recorded_run([0.1, 0.1, 0.2]).entry(RATE) is None
 
 
 def test_a_recording_is_known_at_its_rows_alone():
-    known = recorded([0.1, 0.2, 0.3], start=5).known(RATE)
+    known = recorded_run([0.1, 0.2, 0.3], start=5).known(RATE)
     counts = np.array([-9, -1, 0, 4, 5, 6, 7, 8, 9, 99])
     expected = [NAN, NAN, NAN, NAN, 0.1, 0.2, 0.3, NAN, NAN, NAN]
     np.testing.assert_array_equal(known(counts), expected)
-    first = recorded([0.1, 0.2]).known(RATE)
+    first = recorded_run([0.1, 0.2]).known(RATE)
     np.testing.assert_array_equal(first(np.arange(-2, 4)), [NAN, NAN, 0.1, 0.2, NAN, NAN])
 
 
 def test_a_schedule_is_known_before_the_rows_and_as_long_again_after_them():
-    known = made(lambda i: 10.0 * i, [50, 60, 70], start=5).known(RATE)
+    known = recipe_run(lambda i: 10.0 * i, [50, 60, 70], start=5).known(RATE)
     counts = np.array([-1, 0, 4, 5, 7, 8, 10, 11])
     np.testing.assert_array_equal(known(counts), [NAN, 0, 40, 50, 70, 80, 100, NAN])
 
 
 def test_a_changed_run_has_another_schedule_and_curve_of_one_quantity():
-    run, entry = made(0.1, [0.1, 0.1], momentum=0.9), schedules.constant(0.2)
+    run, entry = recipe_run(0.1, [0.1, 0.1], momentum=0.9), schedules.constant(0.2)
     changed = run.changed(RATE, entry, np.array([0.2, 0.2]))
     assert changed.entry(RATE) == 0.2
     assert changed.trace.groups["all"]["learning_rate"].tolist() == [0.2, 0.2]
@@ -254,7 +254,7 @@ def test_keys_are_what_both_have_without_a_missing_number():
 
 def test_quantities_differ_at_rows():
     def run(*momentum):
-        return recorded([1.0, 2.0, 3.0], other={"momentum": np.array(momentum)})
+        return recorded_run([1.0, 2.0, 3.0], other={"momentum": np.array(momentum)})
 
     both = Case(run(0.1, 0.5, 0.7), run(0.1, 0.6, 0.7), True)
     assert {k: v.tolist() for k, v in both.differing.items()} == {
@@ -295,9 +295,9 @@ def test_an_epoch_is_what_a_recipe_states_first():
         entry = schedules.cosine(20, lrf=0.2)
         for length in lengths:
             entry = schedules.shift(schedules.per_epoch(entry, length), 1)
-        return made(entry, STAIRS)
+        return recipe_run(entry, STAIRS)
 
-    bare, traced = recorded(STAIRS), run(np.array(7))
+    bare, traced = recorded_run(STAIRS), run(np.array(7))
     assert Case(run(5, 9), run(4), True).epoch == 9
     assert Case(bare, run(4), True).epoch == 4
     assert Case(traced, run(4), True).epoch == 4
@@ -406,18 +406,18 @@ def test_a_curve_that_fails_at_one_row_that_differs_is_no_cause(row):
 
 
 def test_a_change_is_known_at_half_of_what_differs_or_at_many_values():
-    def known(base, target, n):
+    def is_known(base, target, n):
         cause = case(base, target).fit(RATE, np.where(40 - n > I, NAN, target), FACTOR)
         return cause and cause.known
 
     two_values = np.where(I % 2, 0.5, 0.25)
-    assert known(Y, two_values, 20) == 0.5
-    assert known(Y, two_values, 19) is None
-    assert known(Y, X, 8) == 0.2
-    assert known(Y, X, 7) is None
+    assert is_known(Y, two_values, 20) == 0.5
+    assert is_known(Y, two_values, 19) is None
+    assert is_known(Y, X, 8) == 0.2
+    assert is_known(Y, X, 7) is None
     late = np.where(I < 30, two_values, Y)  # which differs at 10 rows: half of these are enough
-    assert known(late, two_values, 5) == 0.125
-    assert known(late, two_values, 4) is None
+    assert is_known(late, two_values, 5) == 0.125
+    assert is_known(late, two_values, 4) is None
 
 
 def test_rows_that_do_not_differ_are_no_proof():

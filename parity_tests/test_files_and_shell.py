@@ -213,12 +213,12 @@ cli.main(["train", "--out", sys.argv[1]])
 def test_a_second_run_in_one_folder_is_refused_until_the_first_is_dead(
     tmp_path, monkeypatch, capsys
 ):
-    def ended(*_, **__):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
         yield
 
     monkeypatch.setattr(train_nnx, "create", lambda *_, **__: (None, None))
-    monkeypatch.setattr(train_nnx, "train", ended)
+    monkeypatch.setattr(train_nnx, "train", interrupt)
     words, code = ["train", "--out", str(tmp_path)], [sys.executable, "-c", HOLDER, tmp_path]
     environment = {**os.environ, "PYTHONPATH": ROOT}
     with subprocess.Popen(code, env=environment, stdout=subprocess.PIPE, text=True) as holder:
@@ -302,13 +302,13 @@ def test_ctrl_c_that_is_lost_in_a_callback():
 
 
 def test_a_third_ctrl_c_while_a_training_ends(tmp_path, monkeypatch, capsys):
-    def interrupted(*_, **__):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
         yield
 
     monkeypatch.setattr(train_nnx, "create", lambda *_, **__: (None, None))
-    monkeypatch.setattr(train_nnx, "train", interrupted)
-    monkeypatch.setattr(Checkpoints, "close", lambda self: next(interrupted()))
+    monkeypatch.setattr(train_nnx, "train", interrupt)
+    monkeypatch.setattr(Checkpoints, "close", lambda self: next(interrupt()))
     assert cli.main(["train", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "jaxsched: interrupted\n"
 

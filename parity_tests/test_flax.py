@@ -40,7 +40,7 @@ def nets(nnx_net):
     }
 
 
-def by_torch_name(params, labels):
+def labels_by_torch_name(params, labels):
     leaves = jax.tree_util.tree_leaves_with_path(params)
     names = [
         torch_name(leaf_path(keys)).replace("_0", ".0").replace("_1", ".1") for keys, _ in leaves
@@ -68,7 +68,10 @@ def test_resnet18_by_each_rule(api, nets):
 @pytest.mark.parametrize("api", ["nnx", "linen"])
 def test_four_norms_differ_between_the_rules(api, nets):
     params, by_modules = nets[api]
-    module, name = by_torch_name(params, by_modules), by_torch_name(params, by_dotted_name)
+    module, name = (
+        labels_by_torch_name(params, by_modules),
+        labels_by_torch_name(params, by_dotted_name),
+    )
     differ = {n: (module[n], name[n]) for n in module if module[n] != name[n]}
     assert differ == dict.fromkeys(
         ["bn1.weight", *(f"layer{n}.0.downsample.1.weight" for n in (2, 3, 4))],
@@ -192,10 +195,10 @@ def test_a_thousand_iterations_one_compilation(run):
     report = jaxsched.compare(trace, reference.head(1000))
     assert report, report
     assert compilations == 1
-    assert not jaxsched.compare(trace, reference_shifted(reference))
+    assert not jaxsched.compare(trace, shift_reference(reference))
 
 
-def reference_shifted(reference):
+def shift_reference(reference):
     """The twin that must fail: one iteration late."""
     groups = {
         label: {name: values[1:1001] for name, values in group.items()}
@@ -208,7 +211,7 @@ def test_networks_names_are_torchs(nets):
     recorded = json.loads((DATA / "article_01_base.json").read_text())["groups"]
     names = {name for group in recorded for name in group["names"]}
     for params, labels in nets.values():
-        assert set(by_torch_name(params, labels)) == names
+        assert set(labels_by_torch_name(params, labels)) == names
 
 
 def test_weights_that_do_not_fit_are_refused(nnx_net):

@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import of_formula
+from conftest import formula_schedule
 
 from jaxsched import lr_scheduler, recipes, schedules
 from jaxsched._float64 import _tpu as tpu
@@ -39,16 +39,16 @@ SCHEDULES = {
 }
 
 
-def on_a_tpu(function):
+def run_as_tpu(function):
     """``function``, as it is lowered for a TPU, under ``jit``."""
 
     @jax.jit
-    def lowered(*args):
+    def lower(*args):
         with jax.enable_x64(True):
             program = jax.make_jaxpr(function)(*args)
             return tpu.hidden(program, *args)[0]
 
-    return lowered
+    return lower
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -58,7 +58,7 @@ def test_each_function_is_float64s(name, x64):
     x = rng.uniform(low, high, 10_000)
     if low > 0:
         x = np.exp(rng.uniform(np.log(low), np.log(high), 10_000))
-    found = np.asarray(on_a_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x)))
+    found = np.asarray(run_as_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x)))
     expected = getattr(np, name)(x)
     # What crosses 0 is as near as its terms are.
     scale = np.abs(expected) if name in ("exp", "sqrt") else np.maximum(1, np.abs(expected))
@@ -68,13 +68,13 @@ def test_each_function_is_float64s(name, x64):
 def test_the_power_is_float64s(x64):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0.5, 1.5, 10_000), rng.uniform(-90, 90, 10_000)
-    found = np.asarray(on_a_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)))
+    found = np.asarray(run_as_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)))
     np.testing.assert_allclose(found, x**y, rtol=2e-14)
     at = [(0.0, 2.0), (0.0, 0.0), (-2.0, 3.0), (-2.0, 0.5), (np.inf, 2.0), (np.nan, 1.0), (1.0, 0)]
     x, y = np.array(at).T
     with np.errstate(invalid="ignore"):
         expected = x**y
-    np.testing.assert_array_equal(on_a_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)), expected)
+    np.testing.assert_array_equal(run_as_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)), expected)
 
 
 @pytest.mark.parametrize("name", ["cos", "exp", "log", "sqrt"])
@@ -84,11 +84,11 @@ def test_what_is_not_finite_is_as_numpy_has_it(name, x64):
         expected = getattr(np, name)(x)
     if name == "exp":  # float32's range
         expected = np.where(x == 800, np.inf, np.where(x == -800, 0, expected))
-    found = on_a_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x))
+    found = run_as_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x))
     np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-13)
 
 
-def unlowered(schedule, count):
+def evaluate_plainly(schedule, count):
     """``schedule`` without the primitive, as it is inside ``in_float64``."""
     with plain_float64():
         return schedule(count)
@@ -98,7 +98,7 @@ def unlowered(schedule, count):
 def test_a_schedule_is_the_same_with_its_constants_hidden(name, x64):
     counts = jnp.arange(200)
     schedule = SCHEDULES[name]
-    inside = on_a_tpu(lambda count: unlowered(schedule, count))
+    inside = run_as_tpu(lambda count: evaluate_plainly(schedule, count))
     found = np.asarray(jax.vmap(inside)(counts))
     expected = np.asarray(jax.vmap(schedule)(counts))
     assert np.abs(found - expected).max() <= 1e-14 * np.abs(expected).max()
@@ -134,7 +134,7 @@ def test_every_transformation_lowers_it_to_each_device_as_it_needs(name):
     assert "optimization_barrier" not in for_cpu
 
 
-def looped(length):
+def cosine_loop(length):
     """The cosine ``length`` times over, the steps' values added up."""
 
     def formula(count):
@@ -145,16 +145,16 @@ def looped(length):
         last, rows = jax.lax.scan(step, count, jnp.arange(float(length)), reverse=True)
         return last + rows @ jnp.arange(float(length))
 
-    return of_formula(formula)
+    return formula_schedule(formula)
 
 
 LOOPS = {  # a schedule, and whether it is unrolled
     "the search of jnp.interp": (schedules.warmup(COSINE, 37, start=0.1), True),
-    "a scan": (looped(4), True),
-    "the longest scan": (looped(tpu.MAX_UNROLLED), True),
-    "a longer scan": (looped(tpu.MAX_UNROLLED + 1), False),
+    "a scan": (cosine_loop(4), True),
+    "the longest scan": (cosine_loop(tpu.MAX_UNROLLED), True),
+    "a longer scan": (cosine_loop(tpu.MAX_UNROLLED + 1), False),
     "a scan in a scan": (
-        of_formula(
+        formula_schedule(
             lambda c: jax.lax.fori_loop(
                 0,
                 3,
@@ -165,7 +165,9 @@ LOOPS = {  # a schedule, and whether it is unrolled
         True,
     ),
     "a length that is traced": (
-        of_formula(lambda c: jax.lax.fori_loop(0, c.astype(int), lambda _, x: jnp.cos(x / 3), c)),
+        formula_schedule(
+            lambda c: jax.lax.fori_loop(0, c.astype(int), lambda _, x: jnp.cos(x / 3), c)
+        ),
         False,
     ),
 }
@@ -182,8 +184,8 @@ def test_a_loop_of_fixed_length_is_unrolled_for_a_tpu(name):
 
 @pytest.mark.parametrize("name", [*LOOPS, "a scan of no step"])
 def test_a_loop_unrolled_computes_the_same(name, x64):
-    schedule = LOOPS[name][0] if name in LOOPS else looped(0)
-    inside = on_a_tpu(lambda count: unlowered(schedule, count))
+    schedule = LOOPS[name][0] if name in LOOPS else cosine_loop(0)
+    inside = run_as_tpu(lambda count: evaluate_plainly(schedule, count))
     for count in (0, 1, 17, 40):
         expected = float(schedule(count))
         # The series of the cosine lose some bits, each step of a loop anew.
@@ -238,11 +240,11 @@ def test_what_is_not_batched_stays_one():
 
 
 def test_a_formula_may_name_an_axis_and_read_what_is_mutable():
-    rate = of_formula(lambda c: (1 + jax.lax.axis_index("member")) / (1 + c))
+    rate = formula_schedule(lambda c: (1 + jax.lax.axis_index("member")) / (1 + c))
     found = jax.jit(jax.vmap(rate, axis_name="member"))(jnp.zeros(3, jnp.int32))
     assert found.tolist() == [1, 2, 3]
     ref = jax.new_ref(jnp.float32(0.5))
-    assert float(jax.jit(of_formula(lambda c: ref[...] / (1 + c)))(1)) == 0.25
+    assert float(jax.jit(formula_schedule(lambda c: ref[...] / (1 + c)))(1)) == 0.25
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
@@ -268,6 +270,6 @@ def test_a_function_is_found_within(wrap):
         inside.defvjp(lambda x: (plain(x), x), lambda x, g: (-g * jnp.sin(x / 100) / 100,))
     if wrap == "custom_jvp":
         inside.defjvp(lambda x, t: (plain(*x), -t[0] * jnp.sin(x[0] / 100) / 100))
-    text = lowered_text(of_formula(inside), "tpu")
+    text = lowered_text(formula_schedule(inside), "tpu")
     assert "stablehlo.cosine" not in text
     assert "optimization_barrier" in text

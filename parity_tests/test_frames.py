@@ -20,7 +20,7 @@ def frames_to_the_cosine(schedule_around, monkeypatch):
     stacks = []
     cos = jnp.cos
 
-    def counted(x):
+    def count_frames(x):
         frame, names = sys._getframe(1), []
         while frame is not None:
             if PACKAGE in Path(frame.f_code.co_filename).parents:
@@ -29,7 +29,7 @@ def frames_to_the_cosine(schedule_around, monkeypatch):
         stacks.append(names)
         return cos(x)
 
-    monkeypatch.setattr(jnp, "cos", counted)
+    monkeypatch.setattr(jnp, "cos", count_frames)
     recipe = schedule_around(recipes.yolov5_resnet18())
     params = {"kernel": jnp.ones(3), "bias": jnp.ones(3), "scale": jnp.ones(3)}
     tx = recipe.optimizer(param_groups.by_leaf_name)
@@ -46,11 +46,11 @@ def test_few_frames_lie_between_an_update_and_the_articles_cosine(monkeypatch):
 
 
 def test_combinators_in_vain_are_counted(monkeypatch):
-    def wrapped(recipe):
+    def wrap(recipe):
         group = dict(recipe.groups["weight"])
         for _ in range(MAX_FRAMES):
             group["learning_rate"] = jaxsched.schedules.shift(group["learning_rate"], 0)
         return jaxsched.Recipe({label: group for label in recipe.groups})
 
     with pytest.raises(AssertionError):
-        assert len(frames_to_the_cosine(wrapped, monkeypatch)) <= MAX_FRAMES
+        assert len(frames_to_the_cosine(wrap, monkeypatch)) <= MAX_FRAMES

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="the reference is live torch")
 from flax import nnx  # noqa: E402
 from scheduler_settings import CASES, compose  # noqa: E402
 from torch.optim import lr_scheduler as reference  # noqa: E402
-from torchvision_import import imported, resnet18  # noqa: E402
+from torchvision_import import import_models, resnet18  # noqa: E402
 
 from jaxsched import lr_scheduler, param_groups, schedules  # noqa: E402
 from jaxsched.examples.resnet import ResNet18  # noqa: E402
@@ -37,7 +37,7 @@ def sgd(lr=0.1, n=1):
     return torch.optim.SGD([{"params": [p]} for p in parameters(n)], lr=lr, momentum=0.9)
 
 
-def of_live(optimizer, advance, iterations, steps_per_epoch=1, done=0):
+def live_values(optimizer, advance, iterations, steps_per_epoch=1, done=0):
     """What the live objects set for each iteration: {(group, key): array}, in float64."""
     rows = []
     for iteration in range(iterations):
@@ -52,7 +52,7 @@ def of_live(optimizer, advance, iterations, steps_per_epoch=1, done=0):
     return np.array(rows)
 
 
-def of_recipe(recipe, iterations):
+def recipe_values(recipe, iterations):
     with jax.enable_x64(True):
         trace = recipe.trace(iterations)
     names = [
@@ -77,9 +77,9 @@ def check(optimizer, scheduler, iterations, *, steps_per_epoch=1, done=0, advanc
         batches_done=done,
         iterations=iterations,
     )
-    ours = of_recipe(recipe, iterations)
+    ours = recipe_values(recipe, iterations)
     # Only now, and from the same objects: they were not disturbed.
-    theirs = of_live(optimizer, advance or scheduler.step, iterations, steps_per_epoch, done)
+    theirs = live_values(optimizer, advance or scheduler.step, iterations, steps_per_epoch, done)
     difference = first_difference(ours, theirs)
     assert not difference, f"{type(scheduler).__name__}: {difference}"
     moving = (theirs[1:] != theirs[:-1]).any()
@@ -113,7 +113,7 @@ def test_what_is_known_goes_on_past_the_table(name):
     scheduler = case.torch(optimizer, setting)
     recipe = from_torch(optimizer, scheduler, steps_per_epoch=1, iterations=2)
     n = setting.steps
-    ours, theirs = of_recipe(recipe, n), of_live(optimizer, scheduler.step, n)
+    ours, theirs = recipe_values(recipe, n), live_values(optimizer, scheduler.step, n)
     peak = np.abs(theirs).max(0)
     assert (np.abs(ours - theirs) <= 1e-11 * peak).all()
 
@@ -170,7 +170,7 @@ def test_rate_as_a_tensor():
     assert optimizer.param_groups[0]["lr"].item() == before
 
 
-def halving(optimizer):
+def closure_count(optimizer):
     """A closure that keeps its own count and reaches the optimizer through a cell."""
     calls = 0
 
@@ -186,14 +186,14 @@ def halving(optimizer):
 
 def test_a_closure_of_the_users_own():
     optimizer = sgd()
-    scheduler = halving(optimizer)
+    scheduler = closure_count(optimizer)
     scheduler.step()
     recipe = check(optimizer, scheduler, 40)
     with jax.enable_x64(True):
         assert float(recipe.at(5)["0"]["weight_decay"]) == 0.01 * 6
 
 
-def counting_in_a_default(optimizer):
+def default_count(optimizer):
     def factor(epoch, calls=[0]):  # noqa: B006
         calls[0] += 1
         return 0.9 ** calls[0]
@@ -201,7 +201,7 @@ def counting_in_a_default(optimizer):
     return reference.LambdaLR(optimizer, factor)
 
 
-def counting_in_a_keyword(optimizer):
+def keyword_count(optimizer):
     def factor(epoch, *, calls=[0]):  # noqa: B006
         calls[0] += 1
         return 0.9 ** calls[0]
@@ -209,7 +209,7 @@ def counting_in_a_keyword(optimizer):
     return reference.LambdaLR(optimizer, factor)
 
 
-def counting_in_an_attribute(optimizer):
+def attribute_count(optimizer):
     def factor(epoch):
         factor.calls += 1
         return 0.9**factor.calls
@@ -218,7 +218,7 @@ def counting_in_an_attribute(optimizer):
     return reference.LambdaLR(optimizer, factor)
 
 
-def with_a_method_of_its_own(optimizer):
+def own_method(optimizer):
     scheduler = reference.StepLR(optimizer, 3)
 
     def get_lr(self):
@@ -240,10 +240,10 @@ def test_a_method_of_its_own_is_not_gone_on_with_past_the_table():
 @pytest.mark.parametrize(
     "make",
     [
-        counting_in_a_default,
-        counting_in_a_keyword,
-        counting_in_an_attribute,
-        with_a_method_of_its_own,
+        default_count,
+        keyword_count,
+        attribute_count,
+        own_method,
     ],
 )
 def test_what_a_function_keeps_is_copied(make):
@@ -253,7 +253,7 @@ def test_what_a_function_keeps_is_copied(make):
             scheduler.step()
     check(ours.optimizer, ours, 40)
     # The live one went on where it stood: as one that was never converted does.
-    rows = of_live(theirs.optimizer, theirs.step, 40)
+    rows = live_values(theirs.optimizer, theirs.step, 40)
     assert rows[-1, 0, 0] == ours.optimizer.param_groups[0]["lr"]
 
 
@@ -278,7 +278,7 @@ def test_a_scheduler_that_is_told_its_count_and_ends():
 @pytest.mark.parametrize("by_update", [False, True])
 @pytest.mark.parametrize("stands", [0, 3, 20, 55])
 def test_timm_cosine_with_warmup(stands, by_update):
-    imported()
+    import_models()
     scheduler = pytest.importorskip("timm.scheduler", reason="timm is of the extra peers")
     optimizer = sgd(0.5, n=2)
     cosine = scheduler.CosineLRScheduler(
@@ -478,7 +478,7 @@ ERRORS = {
         "Pass scheduler.optimizer.",
     ),
     "batches": (
-        lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, batches_done=3),
+        lambda: from_torch(LIVE, closure_count(LIVE), steps_per_epoch=3, batches_done=3),
         "batches_done must be below steps_per_epoch, got 3 of 3.",
     ),
     "labels": (
@@ -487,11 +487,11 @@ ERRORS = {
         "Pass a list, in the order of optimizer.param_groups.",
     ),
     "past-the-end": (
-        lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).at(9),
+        lambda: from_torch(LIVE, closure_count(LIVE), steps_per_epoch=3, iterations=9).at(9),
         "the table holds counts 0 to 2, got 3. Give more steps, of from_torch more iterations.",
     ),
     "traced-past-the-end": (
-        lambda: from_torch(LIVE, halving(LIVE), steps_per_epoch=3, iterations=9).trace(10),
+        lambda: from_torch(LIVE, closure_count(LIVE), steps_per_epoch=3, iterations=9).trace(10),
         "the table holds counts 0 to 2, got 3. Give more steps, of from_torch more iterations.",
     ),
     "too-far": (

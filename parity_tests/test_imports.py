@@ -42,7 +42,7 @@ TOGETHER = {
 }
 
 
-def loaded_after(code):
+def modules_loaded_by(code):
     script = f"import sys\n{code}\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -51,11 +51,11 @@ def loaded_after(code):
 
 
 def test_import_brings_nothing_heavy():
-    assert loaded_after("from jaxsched import *") == []
+    assert modules_loaded_by("from jaxsched import *") == []
 
 
 def test_and_the_check_can_fail():
-    assert "flax" in loaded_after("import jaxsched, flax")
+    assert "flax" in modules_loaded_by("import jaxsched, flax")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_is_missing_is_told(module, package, extra, name):
     assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {sentence}"
 
 
-def imported(source):
+def imported_modules(source):
     """The modules of the package that a file imports, by their first name."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module == "jaxsched":
@@ -89,14 +89,14 @@ def imported(source):
             )
 
 
-def upward(source, own):
+def upward_imports(source, own):
     names = {
         "Recipe": "_recipe",
         "Trace": "_trace",
         "compare": "parity",
         "hyperparameters": "optimizers",
     }
-    found = {names.get(name, name) for name in imported(source)}
+    found = {names.get(name, name) for name in imported_modules(source)}
     return {
         name
         for name in found
@@ -112,7 +112,7 @@ FILES = [
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert not upward(path.read_text(), own)
+    assert not upward_imports(path.read_text(), own)
 
 
 def test_every_file_has_a_level():
@@ -123,9 +123,9 @@ def test_every_file_has_a_level():
 
 
 def test_an_upward_import_is_seen():
-    assert upward("from jaxsched import Recipe", "schedules") == {"_recipe"}
-    assert upward("from jaxsched.torch import record", "parity") == {"torch"}
-    assert upward("from jaxsched._recipe import Recipe", "_replay") == {"_recipe"}
+    assert upward_imports("from jaxsched import Recipe", "schedules") == {"_recipe"}
+    assert upward_imports("from jaxsched.torch import record", "parity") == {"torch"}
+    assert upward_imports("from jaxsched._recipe import Recipe", "_replay") == {"_recipe"}
 
 
 def public_modules():
@@ -135,21 +135,19 @@ def public_modules():
     return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
 
 
-def those_with_torch_marked(names):
+def mark_torch(names):
     marks = {"jaxsched.torch": pytest.mark.torch}
     return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
-@pytest.mark.parametrize("name", those_with_torch_marked(public_modules()))
+@pytest.mark.parametrize("name", mark_torch(public_modules()))
 def test_every_public_module_says_what_is_public(name):
     module = importlib.import_module(name)
     assert set(module.__all__) <= {*vars(module), *dir(module)}
     assert not [entry for entry in module.__all__ if entry.startswith("_")]
 
 
-@pytest.mark.parametrize(
-    "name", those_with_torch_marked(n for n in public_modules() if n.count(".") < 2)
-)
+@pytest.mark.parametrize("name", mark_torch(n for n in public_modules() if n.count(".") < 2))
 def test_no_name_shadows_a_module(name):
     """A function that took its module's place would make the module unreachable."""
     package = importlib.import_module(name)

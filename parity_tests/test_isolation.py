@@ -8,7 +8,7 @@ import sys
 
 import jax
 import pytest
-from conftest import unchanged_process
+from conftest import assert_process_unchanged
 
 
 @contextlib.contextmanager
@@ -62,10 +62,10 @@ def check(change, message):
     with (
         contextlib.ExitStack() as undo,
         pytest.raises(AssertionError, match=f"^the test changes {re.escape(message)}"),
-        unchanged_process(),
+        assert_process_unchanged(),
     ):
         undo.enter_context(change())
-    with unchanged_process(), change():
+    with assert_process_unchanged(), change():
         pass
 
 

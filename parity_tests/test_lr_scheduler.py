@@ -38,7 +38,7 @@ def draws(name: str) -> list[Setting]:
     return [CASES[name].sample(rng) for _ in range(DRAWS)]
 
 
-def of_torch(name: str, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+def torch_values(name: str, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     case = CASES[name]
     return run_torch(
         lambda optimizer: case.torch(optimizer, setting),
@@ -51,12 +51,12 @@ def rates(name: str, setting: Setting) -> list[float]:
     return torch_rates(CASES[name].closed_form(setting), setting.steps)
 
 
-def both(schedule: schedules.Schedule) -> list[Any]:
+def rate_and_momentum(schedule: schedules.Schedule) -> list[Any]:
     """The schedules of the rate and, where there is one, of the momentum."""
     return [one for one in (schedule, schedule.momentum) if one is not None]
 
 
-def in_float64(schedule: Any, counts: Any) -> np.ndarray:
+def evaluate_float64(schedule: Any, counts: Any) -> np.ndarray:
     with jax.enable_x64(True):
         return np.asarray(jax.jit(jax.vmap(schedule))(jnp.asarray(counts)))
 
@@ -81,11 +81,11 @@ def closed_difference(ours: np.ndarray, theirs: np.ndarray) -> str:
     return f"count {wrong[0]}: {ours[wrong[0]]!r} for {theirs[wrong[0]]!r}" if wrong.size else ""
 
 
-def moves(run: np.ndarray) -> bool:
+def has_changes(run: np.ndarray) -> bool:
     return bool((run != run[0]).any())
 
 
-def in_float32(run: np.ndarray) -> np.ndarray:
+def to_float32(run: np.ndarray) -> np.ndarray:
     """Rounded as XLA rounds: what is below the smallest normal number becomes 0."""
     rounded = run.astype(np.float32)
     return np.where(np.abs(rounded) < np.finfo(np.float32).tiny, np.float32(0), rounded)
@@ -94,32 +94,36 @@ def in_float32(run: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", CASES)
 def test_replay_is_torch_to_the_bit(name: str) -> None:
     for setting in draws(name):
-        ours, (theirs, _) = np.asarray(rates(name, setting)), of_torch(name, setting)
+        ours, (theirs, _) = np.asarray(rates(name, setting)), torch_values(name, setting)
         assert not first_difference(ours, theirs), setting
-        assert not moves(theirs) or first_difference(ours[1:], theirs[:-1]), "the twin passes"
+        assert not has_changes(theirs) or first_difference(ours[1:], theirs[:-1]), "the twin passes"
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_replayed_table_is_torch_to_the_bit(name: str) -> None:
     """Rates again, and momenta, as a step sees them; each is a compilation, so there are fewer."""
     for setting in draws(name)[:6]:
-        schedule = CASES[name].replayed(setting)
+        schedule = CASES[name].replay(setting)
         assert (schedule.momentum is not None) == (name in WITH_MOMENTUM)
         counts = np.arange(setting.steps + 1)
-        for ours, theirs in zip(both(schedule), of_torch(name, setting), strict=False):
-            assert not first_difference(np.asarray(jax.jit(ours)(counts)), in_float32(theirs))
-            run = in_float64(ours, counts)
+        for ours, theirs in zip(
+            rate_and_momentum(schedule), torch_values(name, setting), strict=False
+        ):
+            assert not first_difference(np.asarray(jax.jit(ours)(counts)), to_float32(theirs))
+            run = evaluate_float64(ours, counts)
             assert not first_difference(run, theirs), setting
-            assert not moves(theirs) or first_difference(run[1:], theirs[:-1]), "the twin passes"
+            assert not has_changes(theirs) or first_difference(run[1:], theirs[:-1]), (
+                "the twin passes"
+            )
 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_closed_form_keeps_its_claim(name: str) -> None:
     runs = run_closed(CASES[name], draws(name))
     for setting, run in zip(draws(name), runs, strict=True):
-        theirs, _ = of_torch(name, setting)
+        theirs, _ = torch_values(name, setting)
         assert not closed_difference(run, theirs), setting
-        assert not moves(theirs) or closed_difference(run[1:], theirs[:-1]), "the twin passes"
+        assert not has_changes(theirs) or closed_difference(run[1:], theirs[:-1]), "the twin passes"
 
 
 @pytest.mark.parametrize("name", CLOSED)
@@ -127,11 +131,13 @@ def test_closed_form_of_plain_numbers(name: str) -> None:
     """XLA folds constants and divides by their reciprocals: other bits than of traced arguments."""
     for setting in draws(name)[:5]:
         schedule = CASES[name].closed_form(setting)
-        for ours, theirs in zip(both(schedule), of_torch(name, setting), strict=False):
+        for ours, theirs in zip(
+            rate_and_momentum(schedule), torch_values(name, setting), strict=False
+        ):
             counts = np.arange(setting.steps + 1)
-            run = in_float64(ours, counts)
+            run = evaluate_float64(ours, counts)
             assert not closed_difference(run, theirs), setting
-            kept = in_float32(run)
+            kept = to_float32(run)
             np.testing.assert_array_equal(jax.jit(jax.vmap(ours))(counts), kept)
             for count in counts[:: max(1, len(counts) // 4)].tolist():
                 eager = np.asarray(ours(count), np.float64)
@@ -141,7 +147,7 @@ def test_closed_form_of_plain_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_replay_of_100_000_steps(name: str) -> None:
-    theirs, _ = of_torch(name, LONG[name])
+    theirs, _ = torch_values(name, LONG[name])
     ours = np.asarray(rates(name, LONG[name]))
     assert not first_difference(ours, theirs)
     assert first_difference(ours[1:], theirs[:-1]), "the twin passes"
@@ -168,8 +174,8 @@ def test_random_nestings_are_replayed_to_the_bit() -> None:
         theirs, _ = run_torch(nesting.torch, base_lr, 200)
         ours = np.asarray(torch_rates(nesting.ours(), 200))
         assert not first_difference(ours, theirs), nesting.text
-        moved += moves(theirs)
-        assert not moves(theirs) or first_difference(ours[1:], theirs[:-1]), "the twin passes"
+        moved += has_changes(theirs)
+        assert not has_changes(theirs) or first_difference(ours[1:], theirs[:-1]), "the twin passes"
     assert moved > 50
     with jax.enable_x64(True):
         assert not first_difference(np.asarray(nesting.ours(steps=200)(np.arange(201))), theirs), (
@@ -178,7 +184,7 @@ def test_random_nestings_are_replayed_to_the_bit() -> None:
 
 
 def test_nested_sequence_is_one_step_early_as_in_torch() -> None:
-    def of_torch_(optimizer: Any) -> Any:
+    def build_torch(optimizer: Any) -> Any:
         inner = reference.SequentialLR(
             optimizer,
             [reference.ConstantLR(optimizer, 0.5, 9), reference.ExponentialLR(optimizer, 0.5)],
@@ -190,9 +196,9 @@ def test_nested_sequence_is_one_step_early_as_in_torch() -> None:
         [lr_scheduler.constant_lr(1.0, 0.5, 9), lr_scheduler.exponential_lr(1.0, 0.5)], [2]
     )
     outer = lr_scheduler.sequential_lr([inner, lr_scheduler.step_lr(1.0, 3)], [6], steps=20)
-    theirs, _ = run_torch(of_torch_, 1.0, 20)
+    theirs, _ = run_torch(build_torch, 1.0, 20)
     assert theirs[1] == 1.0  # the milestone is 2
-    np.testing.assert_array_equal(in_float64(outer, np.arange(21)), theirs)
+    np.testing.assert_array_equal(evaluate_float64(outer, np.arange(21)), theirs)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +222,7 @@ def test_warm_restarts_of_fractional_epochs(
         theirs.append(optimizer.param_groups[0]["lr"])
     schedule = lr_scheduler.cosine_annealing_warm_restarts(0.3, T_0, T_mult, 0.01)
     given_epochs = np.asarray(given_epochs)  # quarters, which float32 holds too
-    assert not closed_difference(in_float64(schedule, given_epochs), np.asarray(theirs))
+    assert not closed_difference(evaluate_float64(schedule, given_epochs), np.asarray(theirs))
     np.testing.assert_array_equal(
         jax.jit(schedule)(given_epochs.astype(np.float32)), np.asarray(theirs, np.float32)
     )
@@ -225,7 +231,7 @@ def test_warm_restarts_of_fractional_epochs(
         0.3,
         epochs - 1,
     )
-    assert not closed_difference(in_float64(schedule, np.arange(epochs)), called)
+    assert not closed_difference(evaluate_float64(schedule, np.arange(epochs)), called)
     assert misses == bool(closed_difference(np.asarray(theirs)[::4], called))
 
 
@@ -233,7 +239,7 @@ def test_saw_teeth_fall_where_they_should() -> None:
     """A fall of no length leaves no room for count / total to be off in its last bit."""
     cycle = lr_scheduler.cyclic_lr(0.1, 2.0, 49, 0)
     theirs, _ = run_torch(lambda o: reference.CyclicLR(o, 0.1, 2.0, 49, 0), 0.1, 299)
-    assert not closed_difference(in_float64(cycle, np.arange(300)), theirs)
+    assert not closed_difference(evaluate_float64(cycle, np.arange(300)), theirs)
 
 
 def test_warm_restarts_count_calls_through_the_combinators() -> None:
@@ -315,7 +321,7 @@ def test_vmap_over_base_lr_scan_and_one_compilation() -> None:
 @pytest.mark.parametrize("name", CLOSED)
 def test_strict_promotion(name: str) -> None:
     with jax.numpy_dtype_promotion("strict"):
-        for schedule in both(CASES[name].closed_form(draws(name)[0])):
+        for schedule in rate_and_momentum(CASES[name].closed_form(draws(name)[0])):
             jax.jit(schedule)(jnp.int32(1))
 
 
@@ -699,15 +705,15 @@ def test_saw_teeth_of_fractional_sizes_are_replayed() -> None:
     theirs, momenta = run_torch(lambda o: reference.CyclicLR(o, 0.1, 1.0, 1.1, 0), 0.1, 50)
     cycle = lr_scheduler.cyclic_lr(0.1, 1.0, 1.1, 0, steps=50)
     for ours, run in ((cycle, theirs), (cycle.momentum, momenta)):
-        assert not first_difference(in_float64(ours, np.arange(51)), run)
+        assert not first_difference(evaluate_float64(ours, np.arange(51)), run)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_counts_begin_at_0(name: str) -> None:
     setting = draws(name)[0]
     case = CASES[name]
-    forms = [case.replayed(setting), *([case.closed_form(setting)] if case.closed else [])]
-    for schedule in [one for form in forms for one in both(form)]:
+    forms = [case.replay(setting), *([case.closed_form(setting)] if case.closed else [])]
+    for schedule in [one for form in forms for one in rate_and_momentum(form)]:
         for count in (-1, np.asarray([3, -1]), -1.0):
             with pytest.raises(ValueError, match="count must be at least 0, the constructor's, go"):
                 schedule(count)

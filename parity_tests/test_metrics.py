@@ -28,7 +28,7 @@ def table(folder):
     return header, [list(map(float, line)) for line in lines]
 
 
-def expected(n):
+def expected_rows(n):
     columns = {**TRACE.columns(), "iteration": range(30)}
     columns["loss"] = [1 / (1 + k) for k in range(30)]
     columns["accuracy"] = [k / 30 for k in range(30)]
@@ -39,14 +39,14 @@ def test_a_row_is_written_as_soon_as_its_iteration_is_done(tmp_path, monkeypatch
     def train(*_):
         for k in range(30):
             if k:
-                assert table(tmp_path) == (COLUMNS, expected(k))
+                assert table(tmp_path) == (COLUMNS, expected_rows(k))
             yield row_of(k)
 
     monkeypatch.setattr(train_nnx, "create", lambda *_, **__: (None, None))
     monkeypatch.setattr(train_nnx, "accuracy", lambda *_: 0.5)
     monkeypatch.setattr(train_nnx, "train", train)
     assert cli.main(["train", "--epochs", "1", "--out", str(tmp_path)]) == 0
-    assert table(tmp_path) == (COLUMNS, expected(30))
+    assert table(tmp_path) == (COLUMNS, expected_rows(30))
 
 
 def test_rows_after_the_checkpoint_are_replaced(tmp_path):
@@ -55,9 +55,9 @@ def test_rows_after_the_checkpoint_are_replaced(tmp_path):
         for k in range(start, end):
             metrics.write(row_of(k))
         if end < 30:
-            assert table(tmp_path) == (COLUMNS, expected(end))
+            assert table(tmp_path) == (COLUMNS, expected_rows(end))
     metrics.close()
-    assert table(tmp_path) == (COLUMNS, expected(30))
+    assert table(tmp_path) == (COLUMNS, expected_rows(30))
 
 
 def events(folder):
@@ -88,7 +88,7 @@ def test_tensorboard_shows_what_the_table_has(tmp_path):
         metrics.close()
     wanted = {
         (name, k): np.float32(value)
-        for k, row in enumerate(expected(30))
+        for k, row in enumerate(expected_rows(30))
         for name, value in zip(COLUMNS[1:], row[1:], strict=True)
     }
     assert events(tmp_path / "tensorboard") == wanted
@@ -99,11 +99,11 @@ def test_the_command_asks_for_it(words, asked, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX", reason="a part of the extra train")
     given = {}
 
-    def trained(*args, **kwargs):
+    def fake_train(*args, **kwargs):
         given.update(kwargs)
         raise ValueError("enough")
 
-    monkeypatch.setattr(runs, "trained", trained)
+    monkeypatch.setattr(runs, "trained", fake_train)
     assert cli.main(["train", *words, "--out", str(tmp_path)]) == 2
     assert given["tensorboard"] is asked
 

@@ -48,7 +48,7 @@ def all_one(params):
     return jax.tree.map(lambda _: "0", params)
 
 
-def at_step(make, steps, optimizer=None):
+def scheduler_at_step(make, steps, optimizer=None):
     """A scheduler that has made steps."""
     scheduler = make(optimizer or sgd())
     for _ in range(steps):
@@ -74,7 +74,7 @@ def rates_of(recipe, n, start=None):
         return recipe.trace(n, start).groups["0"]["learning_rate"].tolist()
 
 
-def branching(epoch):
+def branching_factor(epoch):
     return 1 / (1 + epoch) if epoch < 1000 else 0.5
 
 
@@ -145,21 +145,21 @@ def resumed_cosine(optimizer):
     return reference.CosineAnnealingLR(optimizer, 100, last_epoch=9)
 
 
-def as_yolov5_sets_it(optimizer):
+def yolov5_scheduler(optimizer):
     scheduler = reference.LambdaLR(optimizer, lambda e: 1 / (1 + e))
     scheduler.last_epoch = 29
     return scheduler
 
 
-def by_fractions(optimizer):
+def fractional_restarts(optimizer):
     scheduler = reference.CosineAnnealingWarmRestarts(optimizer, 10)
     for k in range(7):
         scheduler.step(k / 2)
     return scheduler
 
 
-def loaded(optimizer):
-    before = at_step(lambda o: reference.StepLR(o, 30), 20)
+def loaded_scheduler(optimizer):
+    before = scheduler_at_step(lambda o: reference.StepLR(o, 30), 20)
     scheduler = reference.StepLR(optimizer, 30)
     scheduler.load_state_dict(before.state_dict())
     return scheduler
@@ -176,10 +176,10 @@ def two_phases(optimizer):
 
 
 STARTS = {
-    "LambdaLR": (lambda o: reference.LambdaLR(o, branching), 60, 60),
+    "LambdaLR": (lambda o: reference.LambdaLR(o, branching_factor), 60, 60),
     "OneCycleLR": (lambda o: reference.OneCycleLR(o, 0.1, 100), 60, 60),
     "StepLR, fresh": (lambda o: reference.StepLR(o, 3), 0, 0),
-    "StepLR, loaded": (loaded, 3, 23),
+    "StepLR, loaded": (loaded_scheduler, 3, 23),
     "warm restarts": (lambda o: reference.CosineAnnealingWarmRestarts(o, 10, 2), 60, 60),
     "SequentialLR, first": (two_phases, 4, 4),
     "SequentialLR, second": (two_phases, 5, 5),
@@ -187,10 +187,10 @@ STARTS = {
     "ChainedScheduler": (lambda o: reference.ChainedScheduler([reference.StepLR(o, 3)]), 6, None),
     "SWALR": (swa, 6, None),
     "an object": (lambda o: types.SimpleNamespace(optimizer=o, step=lambda: None), 6, None),
-    "last_epoch that was set": (as_yolov5_sets_it, 0, None),
+    "last_epoch that was set": (yolov5_scheduler, 0, None),
     "last_epoch that was given": (resumed_cosine, 6, None),
-    "restarts by fractions": (by_fractions, 0, None),
-    "restarts by fractions, then whole": (by_fractions, 3, None),
+    "restarts by fractions": (fractional_restarts, 0, None),
+    "restarts by fractions, then whole": (fractional_restarts, 3, None),
 }
 """A scheduler, the steps it makes, and the step of the run; None where it is not known."""
 
@@ -198,7 +198,7 @@ STARTS = {
 @pytest.mark.parametrize("case", STARTS)
 def test_a_recipe_starts_at_the_step_of_its_scheduler(case):
     make, steps, expected = STARTS[case]
-    scheduler = at_step(make, steps)
+    scheduler = scheduler_at_step(make, steps)
     name = type(scheduler).__name__
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -224,7 +224,7 @@ def test_a_recipe_starts_at_the_step_of_its_scheduler(case):
 @pytest.mark.parametrize("start", [0, 1, 40, 59, 421])
 @pytest.mark.parametrize("make", [swa, lambda o: reference.ExponentialLR(o, 0.9)])
 def test_a_start_that_is_given_is_taken(make, start):
-    scheduler = at_step(make, 6)
+    scheduler = scheduler_at_step(make, 6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         recipe = convert(scheduler, start=start, steps_per_epoch=7, batches_done=2, iterations=50)
@@ -241,7 +241,7 @@ def test_a_start_that_is_given_is_taken(make, start):
 def test_the_rate_of_the_state_is_that_of_its_iteration():
     """The figures of a run that was counted twice: 9.5e-5 for 3.45e-4."""
     optimizer = sgd(1e-3)
-    scheduler = at_step(lambda o: reference.CosineAnnealingLR(o, 100), 60, optimizer)
+    scheduler = scheduler_at_step(lambda o: reference.CosineAnnealingLR(o, 100), 60, optimizer)
     recipe = convert(scheduler, iterations=40)
     tx, params = recipe.optimizer(all_one), {"w": jnp.zeros(3)}
     state = import_state(optimizer.state_dict(), tx, params)
@@ -265,13 +265,15 @@ def test_the_rate_of_the_state_is_that_of_its_iteration():
 
 
 def test_earlier_iterations_are_refused_where_they_are_not_known():
-    recipe = convert(at_step(lambda o: reference.LambdaLR(o, branching), 60), iterations=9)
+    recipe = convert(
+        scheduler_at_step(lambda o: reference.LambdaLR(o, branching_factor), 60), iterations=9
+    )
     assert float(recipe.at(60)["0"]["learning_rate"]) == np.float32(0.1 / 61)
     for call in (lambda: recipe.at(59), lambda: recipe.trace(9, start=59)):
         with pytest.raises(ValueError, match=r"^the table holds counts 60 to 68, got 59\."):
             call()
-    known = convert(at_step(lambda o: reference.StepLR(o, 7), 60), iterations=9)
-    whole = live_rates(at_step(lambda o: reference.StepLR(o, 7), 0), 300)
+    known = convert(scheduler_at_step(lambda o: reference.StepLR(o, 7), 60), iterations=9)
+    whole = live_rates(scheduler_at_step(lambda o: reference.StepLR(o, 7), 0), 300)
     ours = rates_of(known, 300, start=0)
     np.testing.assert_allclose(ours, whole, rtol=0, atol=1e-12)
     assert ours[60:69] == whole[60:69]
@@ -281,7 +283,7 @@ def test_earlier_iterations_are_refused_where_they_are_not_known():
 
 
 def test_without_a_closed_form_the_iterations_must_be_given():
-    scheduler = at_step(lambda o: reference.LambdaLR(o, branching), 0)
+    scheduler = scheduler_at_step(lambda o: reference.LambdaLR(o, branching_factor), 0)
     sentence = (
         "iterations must be given where the scheduler has no closed form, got None for LambdaLR. "
         "Pass the batches from the next one to the end of the run."
@@ -289,20 +291,20 @@ def test_without_a_closed_form_the_iterations_must_be_given():
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         convert(scheduler)
     ending = [1.0, 0.5, 0.25]
-    whole = convert(at_step(lambda o: reference.LambdaLR(o, lambda e: ending[e]), 0))
+    whole = convert(scheduler_at_step(lambda o: reference.LambdaLR(o, lambda e: ending[e]), 0))
     assert rates_of(whole, 3) == [0.1, 0.05, 0.025]
 
 
 @pytest.mark.parametrize("T_max", [10, 1000])
 def test_torchs_drift_over_many_periods_leaves_the_closed_form(T_max):
-    recipe = convert(at_step(lambda o: reference.CosineAnnealingLR(o, T_max), 0))
+    recipe = convert(scheduler_at_step(lambda o: reference.CosineAnnealingLR(o, T_max), 0))
     assert recipe.at(10**6)["0"]["learning_rate"] == np.float32(0.1)
 
 
 def resumed_swa(steps):
     """Torch's SWALR in a new process that continues its count: it anneals once more."""
     optimizer = sgd(0.25)
-    at_step(lambda o: SWALR(o, 0.05, 40), steps, optimizer)
+    scheduler_at_step(lambda o: SWALR(o, 0.05, 40), steps, optimizer)
     return SWALR(optimizer, 0.05, 40, last_epoch=steps - 1)
 
 
@@ -318,7 +320,7 @@ def test_a_closed_form_that_matches_the_first_rows_is_not_used(iterations):
 
 
 def test_a_change_that_is_too_far_away_to_be_seen_is_not_extrapolated():
-    scheduler = at_step(lambda o: reference.ConstantLR(o, 0.5, 10**9), 0)
+    scheduler = scheduler_at_step(lambda o: reference.ConstantLR(o, 0.5, 10**9), 0)
     with pytest.raises(ValueError, match=r"^the table holds counts 0 to 8, got 9\."):
         convert(scheduler, iterations=9).at(9)
 
@@ -329,7 +331,7 @@ def test_rates_and_cycled_momenta_end_with_the_recording_even_where_they_were_co
         return reference.SequentialLR(optimizer, members, [50])
 
     for optimizer, name in ((sgd(), "momentum"), (adam(), "b1")):
-        recipe = convert(at_step(later, 0, optimizer), iterations=20)
+        recipe = convert(scheduler_at_step(later, 0, optimizer), iterations=20)
         group = recipe.groups["0"]
         for ends in ("learning_rate", name):
             assert len(set(np.asarray(jax.vmap(group[ends])(jnp.arange(20))).tolist())) == 1
@@ -337,20 +339,24 @@ def test_rates_and_cycled_momenta_end_with_the_recording_even_where_they_were_co
                 group[ends](20)
             assert math.isnan(jax.jit(group[ends])(20))
         assert isinstance(group["weight_decay"], (int, float))
-    plain = convert(at_step(lambda o: reference.LambdaLR(o, branching), 0), iterations=20)
+    plain = convert(
+        scheduler_at_step(lambda o: reference.LambdaLR(o, branching_factor), 0), iterations=20
+    )
     assert plain.groups["0"]["momentum"] == 0.9
 
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_in_jit_a_rate_is_nan_outside_its_table(x64):
     with jax.enable_x64(x64):
-        recipe = convert(at_step(lambda o: reference.LambdaLR(o, branching), 60), iterations=9)
+        recipe = convert(
+            scheduler_at_step(lambda o: reference.LambdaLR(o, branching_factor), 60), iterations=9
+        )
 
         def rate(iteration):
             return recipe.at(iteration)["0"]["learning_rate"]
 
         counts = jnp.arange(57, 72)
-        expected = [0.1 * branching(c) if 60 <= c < 69 else math.nan for c in range(57, 72)]
+        expected = [0.1 * branching_factor(c) if 60 <= c < 69 else math.nan for c in range(57, 72)]
         expected = np.asarray(expected, np.float64 if x64 else np.float32)
         for values in (
             [jax.jit(rate)(c) for c in counts],
@@ -386,7 +392,7 @@ def test_in_jit_an_accumulation_makes_no_update_outside_its_table(start):
 
 def test_a_run_of_the_recorded_length_never_meets_a_nan():
     optimizer = sgd()
-    scheduler = at_step(lambda o: reference.LambdaLR(o, branching), 60, optimizer)
+    scheduler = scheduler_at_step(lambda o: reference.LambdaLR(o, branching_factor), 60, optimizer)
     recipe = convert(scheduler, iterations=9)
     tx, params = recipe.optimizer(all_one), {"w": jnp.ones(3)}
     state = import_state(optimizer.state_dict(), tx, params)

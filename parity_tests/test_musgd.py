@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from musgd_recordings import RECORDINGS, broken, distances, far, optimizer_of
+from musgd_recordings import RECORDINGS, distances, find_failures, max_difference, optimizer_of
 
 from jaxsched import Recipe, optimizers
 from jaxsched.optimizers import _musgd
@@ -14,7 +14,7 @@ from jaxsched.optimizers import _musgd
 LAYOUTS = ("flax", "torch")
 
 
-def exactly(sentence):
+def exact_pattern(sentence):
     return f"^{re.escape(sentence)}$"
 
 
@@ -24,13 +24,13 @@ RUNS = [*((*recorded, "flax") for recorded in RECORDINGS), ("8.4.190", "float32"
 @pytest.mark.parametrize(("version", "dtype", "layout"), RUNS)
 def test_recordings(version, dtype, layout):
     tx = optimizer_of(version, dtype, layout)
-    assert broken(distances(tx, version, dtype, layout), dtype) == {}
+    assert find_failures(distances(tx, version, dtype, layout), dtype) == {}
 
 
 def test_the_float64_mode_keeps_float32_parameters():
     with jax.enable_x64(True):
         tx = optimizer_of("8.4.190", "float32")
-        assert broken(distances(tx, "8.4.190", "float32"), "float32") == {}
+        assert find_failures(distances(tx, "8.4.190", "float32"), "float32") == {}
 
 
 # --- planted mistakes, each caught by a recording ---
@@ -58,7 +58,7 @@ def whole_gradient(step, learning_rate, momentum, muon, sgd):
     return {**_musgd_scalars(step, learning_rate, momentum, muon, sgd), "weight": 1.0}
 
 
-def iterated(x):
+def iterate(x):
     a, b, c = 3.4445, -4.7750, 2.0315
     for _ in range(5):
         gram = x @ x.T
@@ -66,7 +66,7 @@ def iterated(x):
     return x
 
 
-def of_torchs_matrix(change):
+def change_torch_matrix(change):
     """An iteration that works on a copy in torch's order."""
 
     def orthogonalize(u, eps, *, layout, **options):
@@ -77,12 +77,12 @@ def of_torchs_matrix(change):
     return orthogonalize
 
 
-@of_torchs_matrix
-def not_transposed_back(x):
-    return iterated(x.T if x.shape[0] > x.shape[1] else x).reshape(x.shape)
+@change_torch_matrix
+def skip_last_transpose(x):
+    return iterate(x.T if x.shape[0] > x.shape[1] else x).reshape(x.shape)
 
 
-never_transposed = of_torchs_matrix(iterated)
+never_transposed = change_torch_matrix(iterate)
 
 _musgd_orthogonalize, _musgd_scalars = _musgd.orthogonalize, _musgd._muon_scalars
 
@@ -95,7 +95,7 @@ PLANTED = {
     "no decay": (None, {"weight_decay": 0.0}),
     "a buffer without 1 - beta": ("_muon_scalars", whole_gradient),
     "columns for rows": ("orthogonalize", columns_for_rows),
-    "transposed, but not back": ("orthogonalize", not_transposed_back),
+    "transposed, but not back": ("orthogonalize", skip_last_transpose),
     "rates of the other move": (None, {"muon": 1.0, "sgd": 0.2}),
     "no Nesterov": (None, {"nesterov": False}),
 }
@@ -113,7 +113,7 @@ def test_a_planted_mistake_is_caught(mistake, monkeypatch):
     changed = change if isinstance(change, dict) else {}
     tx = optimizer_of("8.4.190", "float32", **changed)
     found = distances(tx, "8.4.190", "float32", eagerly=True)  # a jitted leaf is cached
-    assert (broken(found, "float32") == {}) == (mistake in UNSEEN), found
+    assert (find_failures(found, "float32") == {}) == (mistake in UNSEEN), found
 
 
 # --- the products ---
@@ -185,7 +185,7 @@ def test_an_embedding_has_torchs_layout_in_both():
     )
     np.testing.assert_array_equal(flax["embedding"], torchs["embedding"])
     np.testing.assert_array_equal(torchs["embedding"], torchs["kernel"])
-    assert far(flax["kernel"], torchs["kernel"]) > 1e-2
+    assert max_difference(flax["kernel"], torchs["kernel"]) > 1e-2
 
 
 def test_a_kernel_of_conv_transpose_has_torchs_rows_last():
@@ -234,7 +234,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(name):
     call, sentence = REFUSED[name]
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         call()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from musgd_recordings import ITERATION_BOUND, VERSIONS, far, leaves, recording  # noqa: E402
+from musgd_recordings import ITERATION_BOUND, VERSIONS, leaves, max_difference, recording  # noqa: E402
 from musgd_torch import MuSGD  # noqa: E402
 from optimizer_settings import (  # noqa: E402
     DECAY,
@@ -18,7 +18,7 @@ from optimizer_settings import (  # noqa: E402
     MOMENTUM,
     our_run,
     problem,
-    relative,
+    relative_distances,
 )
 
 from jaxsched import Recipe, compare, optimizers, recipes  # noqa: E402
@@ -65,23 +65,23 @@ def test_the_class_that_is_written_anew_follows_the_recordings(version):
             p.grad = torch.tensor(arrays[f"g/{i}/{name}"])
         optimizer.step()
         for name, p in params.items():
-            assert far(p, arrays[f"p/{i}/{name}"]) <= 1e-6
+            assert max_difference(p, arrays[f"p/{i}/{name}"]) <= 1e-6
 
 
-def as_torchs(array):
+def to_torch(array):
     return array.transpose(*range(array.ndim - 1, array.ndim - 3, -1), *range(array.ndim - 2))
 
 
 def torchs_path(factory, start, gradients, arguments):
     """Parameters after each update, in Flax's layout; leaves called embedding have torch's."""
 
-    def turned(leaf, array):
-        return array if leaf == "embedding" else as_torchs(array)
+    def turn(leaf, array):
+        return array if leaf == "embedding" else to_torch(array)
 
-    def back(leaf, array):
+    def turn_back(leaf, array):
         return array if leaf == "embedding" else array.transpose(*range(2, array.ndim), 1, 0)
 
-    params = {leaf: torch.tensor(turned(leaf, value).copy()) for leaf, value in start.items()}
+    params = {leaf: torch.tensor(turn(leaf, value).copy()) for leaf, value in start.items()}
     optimizer, rows = factory(params.values()), []
     for i in range(UPDATES):
         optimizer.param_groups[0] |= {
@@ -89,9 +89,9 @@ def torchs_path(factory, start, gradients, arguments):
             for name, value in arguments.items()
         }
         for leaf, p in params.items():
-            p.grad = torch.tensor(turned(leaf, gradients[leaf][i]).copy())
+            p.grad = torch.tensor(turn(leaf, gradients[leaf][i]).copy())
         optimizer.step()
-        rows.append({leaf: back(leaf, p.numpy().copy()) for leaf, p in params.items()})
+        rows.append({leaf: turn_back(leaf, p.numpy().copy()) for leaf, p in params.items()})
     return jax.tree.map(lambda *row: np.stack(row), *rows)
 
 
@@ -101,8 +101,8 @@ def ours_path(rule, start, gradients, **arguments):
     return {leaf: values[:UPDATES] for leaf, values in run.params.items()}
 
 
-def worst(mine, theirs):
-    return max(relative(mine[leaf], theirs[leaf]).max() for leaf in theirs)
+def max_distance(mine, theirs):
+    return max(relative_distances(mine[leaf], theirs[leaf]).max() for leaf in theirs)
 
 
 MUSGD = {
@@ -124,7 +124,7 @@ def test_musgd_in_float64(setting):
     shares = {"learning_rate": RATES, "muon": 0.2, "sgd": 1.0, "iteration_dtype": jnp.float64}
     with jax.enable_x64(True):
         mine = ours_path(optimizers.musgd, start, gradients, **shares, **arguments)
-    assert worst(mine, theirs) <= FLOAT64_BOUND
+    assert max_distance(mine, theirs) <= FLOAT64_BOUND
 
 
 MUON = {
@@ -140,32 +140,34 @@ WRONG_MUON = {
 
 
 @pytest.fixture
-def unrounded(monkeypatch):
+def unrounded_muon(monkeypatch):
     """torch.optim.Muon without its cast to bfloat16, which it divides in place."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
 
 
 @pytest.mark.parametrize("setting", MUON)
-def test_muon_with_the_iteration_in_float32(setting, unrounded):
+def test_muon_with_the_iteration_in_float32(setting, unrounded_muon):
     start, gradients = problem(MATRICES, np.float32)
     arguments = MUON[setting]
     theirs = torchs_path(torch.optim.Muon, start, gradients, {"lr": RATES, **arguments})
     how = {"learning_rate": RATES, "iteration_dtype": jnp.float32}
     mine = ours_path(optimizers.muon, start, gradients, **how, **arguments)
-    assert max(far(mine[leaf], theirs[leaf]) for leaf in theirs) <= ITERATION_BOUND
+    assert max(max_difference(mine[leaf], theirs[leaf]) for leaf in theirs) <= ITERATION_BOUND
 
 
-def test_muon_in_float64_and_its_mistakes(unrounded):
+def test_muon_in_float64_and_its_mistakes(unrounded_muon):
     start, gradients = problem(MATRICES, np.float64)
     theirs = torchs_path(torch.optim.Muon, start, gradients, {"lr": RATES})
     how = {"learning_rate": RATES, "iteration_dtype": jnp.float64}
     with jax.enable_x64(True):
         mine = ours_path(optimizers.muon, start, gradients, **how)
-        assert worst(mine, theirs) <= FLOAT64_BOUND
+        assert max_distance(mine, theirs) <= FLOAT64_BOUND
         for mistake, (changed, seen_in) in WRONG_MUON.items():
             wrong = ours_path(optimizers.muon, start, gradients, **how, **changed)
             for leaf in seen_in:
-                assert far(wrong[leaf], theirs[leaf]) > 100 * ITERATION_BOUND, f"{mistake}, {leaf}"
+                assert max_difference(wrong[leaf], theirs[leaf]) > 100 * ITERATION_BOUND, (
+                    f"{mistake}, {leaf}"
+                )
 
 
 # --- a live MuSGD ---

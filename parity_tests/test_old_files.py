@@ -55,7 +55,7 @@ def old_file(path, meta, groups, run=(), start=0):
     return path
 
 
-def of_a_recipe(path, recipe, **changes):
+def write_old_trace(path, recipe, **changes):
     """The file that version 0.1.0 wrote of a recipe's trace: what it lacks is left out."""
     trace = recipe.trace(40)
     meta = {
@@ -74,7 +74,7 @@ def of_a_recipe(path, recipe, **changes):
 
 def test_a_recipes_trace_of_format_2(tmp_path):
     recipe = recipes.yolov5(epochs=2, steps_per_epoch=20, batch_size=10)
-    trace = Trace.load(of_a_recipe(tmp_path / "old.npz", recipe))
+    trace = Trace.load(write_old_trace(tmp_path / "old.npz", recipe))
     assert (trace.clock, trace.update_rule) == ("iteration", "sgd")
     assert trace.switches["norm"] == {"nesterov": True, "maximize": False}
     assert trace.constants == {"norm": {"dampening": 0.0, "weight_decay": 0.0}}
@@ -101,7 +101,7 @@ def test_a_recipes_trace_of_format_2(tmp_path):
 )
 def test_what_an_old_file_states_is_compared(change, name, tmp_path):
     recipe = recipes.yolov5(epochs=2, steps_per_epoch=20, batch_size=10)
-    trace = Trace.load(of_a_recipe(tmp_path / "old.npz", recipe, **change))
+    trace = Trace.load(write_old_trace(tmp_path / "old.npz", recipe, **change))
     report = compare(recipe, trace)
     assert name in {q.name for q in report.quantities if q.first is not None}
 

@@ -24,13 +24,13 @@ from optimizer_settings import (  # noqa: E402
     RULES,
     SCALAR_BOUND,
     UPDATES,
+    max_distances,
     our_arguments,
     our_run,
     problem,
-    relative,
+    relative_distances,
     torch_arguments,
     torch_run,
-    worst,
 )
 
 import jaxsched  # noqa: E402
@@ -54,7 +54,7 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
-def exactly(sentence):
+def exact_pattern(sentence):
     return f"^{re.escape(sentence)}$"
 
 
@@ -75,7 +75,7 @@ def cases(rules):
     ]
 
 
-def both(rule, arguments, dtype):
+def run_both(rule, arguments, dtype):
     start, gradients = problem(rule.shapes, dtype)
     ours = our_run(rule.ours(**our_arguments(arguments)), start, gradients)
     return ours, torch_run(rule, arguments, start, gradients)
@@ -83,7 +83,7 @@ def both(rule, arguments, dtype):
 
 @pytest.mark.parametrize(("rule", "arguments"), cases(EXACT))
 def test_200_updates_in_float64(rule, arguments, float64):
-    distances = worst(*both(rule, arguments, np.float64))
+    distances = max_distances(*run_both(rule, arguments, np.float64))
     assert {name: far for name, far in distances.items() if not far <= BOUND} == {}
 
 
@@ -94,23 +94,25 @@ def test_nan_in_any_leaf_is_seen(leaf):
     broken = jax.tree.map(np.copy, run)
     broken.params[leaf][-1, 0] = np.nan
     broken.state["momentum_buffer"][leaf][-1, 0] = np.nan
-    assert worst(run, run) == dict.fromkeys(worst(run, run), 0.0)
-    seen = worst(broken, run)
+    assert max_distances(run, run) == dict.fromkeys(max_distances(run, run), 0.0)
+    seen = max_distances(broken, run)
     assert not seen["params"] <= BOUND
     assert not seen["momentum_buffer"] <= BOUND
 
 
 @by_exact_rule
 def test_one_update_late_fails(rule, float64):
-    ours, theirs = both(rule, rule.settings()[0], np.float64)
-    late = [relative(ours.params[leaf][1:], p[:-1]).max() for leaf, p in theirs.params.items()]
+    ours, theirs = run_both(rule, rule.settings()[0], np.float64)
+    late = [
+        relative_distances(ours.params[leaf][1:], p[:-1]).max() for leaf, p in theirs.params.items()
+    ]
     assert np.min(late) > BOUND
 
 
 @pytest.mark.parametrize(("rule", "arguments"), cases([RULES["muon"]]))
 def test_muon_within_its_bound(rule, arguments, float64):
-    ours, theirs = both(rule, arguments, np.float64)
-    assert worst(ours, theirs)["momentum_buffer"] <= BOUND
+    ours, theirs = run_both(rule, arguments, np.float64)
+    assert max_distances(ours, theirs)["momentum_buffer"] <= BOUND
     rate = np.cumsum(arguments["learning_rate"])
     for leaf, p in theirs.params.items():
         path = rate * adjustment(rule.shapes[leaf], arguments.get("adjust_lr_fn"))
@@ -123,8 +125,8 @@ def test_muon_within_its_bound(rule, arguments, float64):
 @by_exact_rule
 def test_200_updates_in_float32(rule):
     for arguments in (rule.settings()[0], rule.settings()[-1]):
-        ours, theirs = both(rule, arguments, np.float32)
-        assert worst(ours, theirs._replace(state={}))["params"] <= FLOAT32_BOUND * 2**-23
+        ours, theirs = run_both(rule, arguments, np.float32)
+        assert max_distances(ours, theirs._replace(state={}))["params"] <= FLOAT32_BOUND * 2**-23
 
 
 @pytest.mark.parametrize("name", ["nadam", "asgd"])
@@ -132,7 +134,7 @@ def test_float64_parameters_beside_float32_scalars(name):
     rule = RULES[name]
     for arguments in (rule.settings()[0], rule.settings()[-1]):
         with jax.enable_x64(True):
-            distance = worst(*both(rule, arguments, np.float64))["params"]
+            distance = max_distances(*run_both(rule, arguments, np.float64))["params"]
         assert BOUND < distance <= SCALAR_BOUND
 
 
@@ -150,7 +152,7 @@ def test_the_first_updates_eagerly(rule, float64):
         # Muon's bfloat16 may fall on the other side of a rounding.
         bound = MUON_BOUND if rule.name == "muon" else BOUND
         for leaf, p in params.items():
-            assert relative(np.asarray(p)[None], jitted.params[leaf][i][None]) <= bound
+            assert relative_distances(np.asarray(p)[None], jitted.params[leaf][i][None]) <= bound
 
 
 def save_and_load(tree):
@@ -174,7 +176,7 @@ def test_saved_and_loaded_half_way(rule):
     jax.tree.map(np.testing.assert_array_equal, through, again)
 
 
-def widened(x):
+def widen(x):
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
@@ -190,8 +192,8 @@ def test_half_precision_keeps_float32_hyperparameters(rule):
     values = jaxsched.hyperparameters(state)["all"]
     assert {value.dtype for value in values.values()} == {jnp.dtype("float32")}
     assert values["learning_rate"] == np.float32(arguments["learning_rate"][0])
-    wide = jax.tree.map(widened, (gradient, half))
-    exact, _ = update(wide[0], jax.tree.map(widened, tx.init(half)), wide[1])
+    wide = jax.tree.map(widen, (gradient, half))
+    exact, _ = update(wide[0], jax.tree.map(widen, tx.init(half)), wide[1])
     for leaf, update in updates.items():
         assert update.dtype == jnp.bfloat16
         np.testing.assert_array_equal(update, exact[leaf].astype(jnp.bfloat16))
@@ -231,7 +233,7 @@ def test_three_groups_in_a_recipe(rule, float64):
         # Muon's steps are compared by their length, which is at most the rates' sum.
         bound = MUON_BOUND * (i + 1) if rule.name == "muon" else BOUND
         for leaf, p in parameters.items():
-            assert relative(np.asarray(params[leaf])[None], p.numpy()[None]) <= bound
+            assert relative_distances(np.asarray(params[leaf])[None], p.numpy()[None]) <= bound
     assert len(traced) == 1
 
 
@@ -274,11 +276,11 @@ def test_a_function_of_ones_own_around_adam_gives_its_bits():
     """The twin: with b2 rounded to float32 first, as a rule of others gets it, bits differ."""
     b2 = np.linspace(0.99, 0.999, 20)
 
-    def with_b2(learning_rate, b2):
+    def adam_with_b2(learning_rate, b2):
         return optimizers.adam(learning_rate, b2=b2)
 
     group = {"learning_rate": 0.01, "b2": table(b2)}
-    mine = twenty_updates(with_b2, group, ANY)
+    mine = twenty_updates(adam_with_b2, group, ANY)
     expected = twenty_updates(optimizers.adam, group, ANY)
     rounded = twenty_updates(optimizers.adam, {**group, "b2": table(np.float32(b2))}, ANY)
     for leaf, p in expected.items():
@@ -308,16 +310,16 @@ def test_vmap_over_the_rate(rule, float64):
     gradient = {leaf: g[0] for leaf, g in gradients.items()}
     rates = jnp.array([1e-4, 1e-2, 1.0])
 
-    def updated(rate):
+    def update(rate):
         tx = rule.ours(rate)
         updates, _ = tx.update(gradient, tx.init(start), start)
         return optax.apply_updates(start, updates)
 
-    together = jax.jit(jax.vmap(updated))(rates)
-    one = jax.jit(updated)
+    together = jax.jit(jax.vmap(update))(rates)
+    one = jax.jit(update)
     alone = [one(rate) for rate in rates]
     for leaf, p in together.items():
-        far = relative(np.asarray(p), np.stack([params[leaf] for params in alone]))
+        far = relative_distances(np.asarray(p), np.stack([params[leaf] for params in alone]))
         assert far.max() <= (MUON_BOUND if rule.name == "muon" else BOUND)
 
 
@@ -486,7 +488,7 @@ REFUSED = [
     ],
 )
 def test_refusals(rule, arguments, sentence):
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         rule(**{"learning_rate": 0.1, **arguments})
 
 
@@ -501,10 +503,10 @@ def test_torch_refuses_them_too(arguments):
         if isinstance(values["learning_rate"], jax.Array):
             values["learning_rate"] = torch.ones(2)
         with pytest.raises(ValueError, match=r"."):
-            updated_by_torch(rule, torch_arguments(rule, values, 0))
+            update_in_torch(rule, torch_arguments(rule, values, 0))
 
 
-def updated_by_torch(rule, arguments):
+def update_in_torch(rule, arguments):
     """One update: what Muon's iteration refuses, it refuses there."""
     parameter = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = rule.theirs([parameter], **arguments)
@@ -528,7 +530,7 @@ def updated_by_torch(rule, arguments):
 def test_params_are_asked_for(tx, name):
     gradient = jnp.ones((2, 2))
     sentence = f"{name} needs the parameters, got None. Pass params to update."
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         tx.update(gradient, tx.init(gradient))
 
 
@@ -536,7 +538,7 @@ def test_muon_refuses_what_is_not_a_matrix():
     sentence = (
         "parameters of muon must be 2-D, got head/bias of shape (3,). Give them another rule."
     )
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         optimizers.muon(0.1).init({"head": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}})
 
 
@@ -565,7 +567,7 @@ def test_clip_by_norm(max_norm, norm_type, dtype):
             clipped, _ = jax.jit(tx.update)(gradient, optax.EmptyState())
             for leaf, p in parameters.items():
                 assert clipped[leaf].dtype == dtype
-                far = relative(np.asarray(clipped[leaf])[None], p.grad.numpy()[None])
+                far = relative_distances(np.asarray(clipped[leaf])[None], p.grad.numpy()[None])
                 assert far <= CLIP_BOUND[dtype]
 
 
@@ -630,7 +632,7 @@ def test_clip_by_value():
     ],
 )
 def test_clipping_refuses(build, sentence):
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         build()
 
 
@@ -656,7 +658,7 @@ def test_a_recipe_clips_all_trained_groups_together(float64):
         far = [
             np.max(
                 [
-                    relative(run.params[leaf][i][None], p.detach().numpy()[None])[0]
+                    relative_distances(run.params[leaf][i][None], p.detach().numpy()[None])[0]
                     for leaf, p in parameters.items()
                 ]
             )
@@ -783,7 +785,7 @@ def complex_problem():
 def test_complex_parameters_are_refused_or_split(rule):
     start, gradients = complex_problem()
     tx = rule.ours(0.01)
-    with pytest.raises(ValueError, match=exactly(REAL_ONLY)):
+    with pytest.raises(ValueError, match=exact_pattern(REAL_ONLY)):
         tx.update(gradients[0], tx.init(start), start)
     if rule.name in ("muon", "adafactor"):  # which torch refuses, too
         return
@@ -796,14 +798,16 @@ def test_complex_parameters_are_refused_or_split(rule):
         optimizer.step()
         updates, state = tx.update(jnp.asarray(gradient), state, params)
         params = optax.apply_updates(params, updates)
-    far = relative(np.asarray(params).view(np.float32)[None], theirs.numpy().view("f")[None])
+    far = relative_distances(
+        np.asarray(params).view(np.float32)[None], theirs.numpy().view("f")[None]
+    )
     assert far <= FLOAT32_BOUND * 2**-23
 
 
 def test_complex_gradients_are_clipped_by_their_parts():
     _, gradients = complex_problem()
     tx = optimizers.clip_grad_norm(0.5)
-    with pytest.raises(ValueError, match=exactly(REAL_ONLY)):
+    with pytest.raises(ValueError, match=exact_pattern(REAL_ONLY)):
         tx.update(gradients[0], optax.EmptyState())
     split = optax.contrib.split_real_and_imaginary(tx)
     clipped, _ = split.update(jnp.asarray(gradients[0]), split.init(jnp.asarray(gradients[0])))
@@ -839,7 +843,7 @@ def test_a_moving_rho_is_what_optax_gets_wrong():
             updates, states[who] = tx.update(gradient, states[who], jnp.zeros(5))
             found = updates, average(states[who])
             pairs = zip(found, expected, strict=True)
-            now = [relative(np.asarray(a)[None], b[None])[0] for a, b in pairs]
+            now = [relative_distances(np.asarray(a)[None], b[None])[0] for a, b in pairs]
             far[who] = np.maximum(far[who], now)
     assert far["ours"].max() <= FLOAT32_BOUND * 2**-23
     assert (far["optax"] > [5e-6, 1e-5]).all()
@@ -858,7 +862,9 @@ def test_adamaxs_bias_correction_is_what_optax_gets_wrong():
         theirs.step()
         for who, tx in rules.items():
             updates, states[who] = tx.update(gradient, states[who], jnp.zeros(5))
-            far[who] = max(far[who], relative(np.asarray(updates)[None], p.numpy()[None])[0])
+            far[who] = max(
+                far[who], relative_distances(np.asarray(updates)[None], p.numpy()[None])[0]
+            )
     assert far["ours"] <= FLOAT32_BOUND * 2**-23
     assert far["optax"] > 1e-5
 
@@ -898,5 +904,5 @@ def test_a_python_number_is_a_parameter(rule):
 
 def test_muon_refuses_a_python_number():
     sentence = "parameters of muon must be 2-D, got scale of shape (). Give them another rule."
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         optimizers.muon(0.1).init({"scale": 1.0})

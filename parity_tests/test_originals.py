@@ -31,7 +31,7 @@ RECORDED = {
 }
 
 
-def recorded(name):
+def load_recording(name):
     """A recorded run of an original, from its csv and the sidecar."""
     rows = list(csv.DictReader((DATA / f"{name}.csv").open()))
     sidecar = json.loads((DATA / f"{name}.json").read_text())
@@ -72,7 +72,7 @@ def assert_equal(trace, reference):
 @pytest.mark.parametrize("name", RECORDED)
 def test_equal_to_the_recorded_run(name):
     factory, arguments, _ = RECORDED[name]
-    reference, size = recorded(name)
+    reference, size = load_recording(name)
     recipe = factory(**size, **arguments)
     assert_equal(recipe.trace(len(reference)), reference)
     late = recipe.trace(len(reference), 1)
@@ -82,7 +82,7 @@ def test_equal_to_the_recorded_run(name):
 @pytest.mark.parametrize("name", RECORDED)
 def test_float64_with_x64_on(name, x64):
     factory, arguments, _ = RECORDED[name]
-    reference, size = recorded(name)
+    reference, size = load_recording(name)
     trace = factory(**size, **arguments).trace(len(reference))
     for label, group in reference.groups.items():
         for quantity, values in group.items():
@@ -94,7 +94,7 @@ def test_float64_with_x64_on(name, x64):
 def test_the_plain_rendering_is_the_recorded_run(name):
     """The reference of the tests below is itself held against the originals, to the bit."""
     factory, arguments, _ = RECORDED[name]
-    reference, size = recorded(name)
+    reference, size = load_recording(name)
     arguments = dict(arguments)
     version = arguments.pop("version", "7.0" if factory is yolov5 else "8.4.190")
     mine = original_rules.run(factory.__name__, version, **size, **arguments)
@@ -137,7 +137,7 @@ def runs(draw):
     }
 
 
-def built(family, version, arguments):
+def build(family, version, arguments):
     arguments = dict(arguments)
     if family == "yolov5":
         return yolov5(**arguments, version=version)
@@ -149,12 +149,12 @@ def built(family, version, arguments):
 def test_random_runs_follow_the_rules(run):
     (family, version), arguments = run
     reference = original_rules.run(family, version, **arguments)
-    assert_equal(built(family, version, arguments).trace(len(reference)), reference)
+    assert_equal(build(family, version, arguments).trace(len(reference)), reference)
 
 
 @pytest.mark.parametrize(("family", "version"), VERSIONS)
 def test_replayed_from_its_trace(family, version):
-    recipe = built(
+    recipe = build(
         family, version, {"epochs": 4, "steps_per_epoch": 20, "batch_size": 10, "hyp": {}}
     )
     trace = recipe.trace(80)
@@ -425,7 +425,7 @@ def test_a_missing_file_is_missing(tmp_path):
 PORT = {"epochs": 12, "steps_per_epoch": 40, "batch_size": 10}
 
 
-def warmed(recipe, warmup, **changes):
+def warm_up(recipe, warmup, **changes):
     """The SGD recipe's groups with a warm-up or target of another make."""
     hyp = {
         "warmup_bias_lr": 0.1,
@@ -448,7 +448,7 @@ def ramp(iterations=120, end=6.4, drop_every=40):
     return optimizers.Accumulation(schedules.batch_ramp(iterations, end=end, then=6), drop_every)
 
 
-def ramped_by(rounding, ramp_to=6.4):
+def ramp_accumulation(rounding, ramp_to=6.4):
     counts = rounding(np.interp(np.arange(481), [0, 120], [1, ramp_to]))
     return optimizers.Accumulation(schedules.table(np.maximum(1, counts)), 40)
 
@@ -459,27 +459,27 @@ SHOWN_BY = {
     "ramp-rounds-half-up": {"batch_size": 16},  # whose ramp, 1 to 4, meets halves
 }
 WRONG_PORTS = {
-    "no-lag": lambda r: warmed(
+    "no-lag": lambda r: warm_up(
         r, 120, rate=schedules.per_epoch(lr_scheduler.lambda_lr(0.01, LF), 40)
     ),
     "warmup-floor-of-6.1": lambda r: yolov5(**PORT, version="6.1"),
-    "warmup-without-floor-one-short": lambda r: warmed(r, 119),
-    "warmup-target-fixed": lambda r: warmed(
+    "warmup-without-floor-one-short": lambda r: warm_up(r, 119),
+    "warmup-target-fixed": lambda r: warm_up(
         r,
         120,
         rate=lambda i: jnp.where(i <= 120, 0.01, yolov5(**PORT).groups["norm"]["learning_rate"](i)),
     ),
-    "bias-rate-of-the-weights": lambda r: warmed(r, 120, bias_label="weight"),
-    "bias-rate-missing": lambda r: warmed(r, 120, warmup_bias_lr=0.0),
-    "decay-not-scaled": lambda r: warmed(r, 120, weight_decay=0.0005),
-    "decay-scaled-by-the-ramped-accumulation": lambda r: warmed(
+    "bias-rate-of-the-weights": lambda r: warm_up(r, 120, bias_label="weight"),
+    "bias-rate-missing": lambda r: warm_up(r, 120, warmup_bias_lr=0.0),
+    "decay-not-scaled": lambda r: warm_up(r, 120, weight_decay=0.0005),
+    "decay-scaled-by-the-ramped-accumulation": lambda r: warm_up(
         r, 120, weight_decay=lambda i: 0.0005 * 10 * r.accumulation.batches(i) / 64
     ),
     "cosine-for-line": lambda r: yolov5(**PORT, cos_lr=True),
-    "momentum-not-warmed-up": lambda r: warmed(r, 120, warmup_momentum=0.937),
-    "ramp-rounds-down": lambda r: dataclasses.replace(r, accumulation=ramped_by(np.floor)),
+    "momentum-not-warmed-up": lambda r: warm_up(r, 120, warmup_momentum=0.937),
+    "ramp-rounds-down": lambda r: dataclasses.replace(r, accumulation=ramp_accumulation(np.floor)),
     "ramp-rounds-half-up": lambda r: dataclasses.replace(
-        r, accumulation=ramped_by(lambda v: np.floor(v + 0.5), 4.0)
+        r, accumulation=ramp_accumulation(lambda v: np.floor(v + 0.5), 4.0)
     ),
     "ramp-to-an-integer": lambda r: dataclasses.replace(r, accumulation=ramp(end=6)),
     "no-ramp": lambda r: dataclasses.replace(r, accumulation=ramp(iterations=0)),

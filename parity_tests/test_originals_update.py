@@ -84,7 +84,7 @@ class TorchNet(torch.nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def as_flax(state_dict):
+def to_flax(state_dict):
     """A torch state_dict under the names and in the layouts of ``Net``."""
     named = {}
     for name, tensor in state_dict.items():
@@ -101,7 +101,7 @@ def as_flax(state_dict):
     return named
 
 
-def named(tree):
+def arrays_by_name(tree):
     paths = param_groups.leaf_paths(tree)
     return dict(zip(paths, map(np.asarray, jax.tree.leaves(tree)), strict=True))
 
@@ -227,13 +227,17 @@ def our_loop(recipe, batch_size, iterations, params, stats, call):
         carry = step(*carry, jnp.asarray(images), jnp.asarray(labels))
         params, stats, _, average = carry
         yield (
-            {**named(params), **named(stats)},
-            {path: value for tree in average.average for path, value in named(tree).items()},
+            {**arrays_by_name(params), **arrays_by_name(stats)},
+            {
+                path: value
+                for tree in average.average
+                for path, value in arrays_by_name(tree).items()
+            },
         )
     assert traced == ["step"]  # compiled once
 
 
-def worst(
+def max_distance(
     recipe, batch_size, *, right=None, net=nnx_net, drops=True, clips=True, iterations=ITERATIONS
 ):
     """The largest distance at any iteration, of parameters, buffers and average.
@@ -243,10 +247,10 @@ def worst(
     loop = torch_loop(right or recipe, batch_size, iterations, drops=drops, clips=clips)
     model, _ = next(loop)
     distance = 0.0
-    ours = our_loop(recipe, batch_size, iterations, *net(as_flax(model.state_dict())))
+    ours = our_loop(recipe, batch_size, iterations, *net(to_flax(model.state_dict())))
     for mine, theirs in zip(ours, loop, strict=True):
         for values, module in zip(mine, theirs, strict=True):
-            for path, value in as_flax(module.state_dict()).items():
+            for path, value in to_flax(module.state_dict()).items():
                 gap = np.abs(values[path] - value).max()
                 distance = max(distance, gap / max(np.abs(value).max(), 1e-300))
     return distance
@@ -260,34 +264,34 @@ SIZE = {"epochs": EPOCHS, "steps_per_epoch": STEPS}
 
 @pytest.mark.parametrize("batch_size", [2, 10, 16, 128])
 def test_yolov5_200_iterations(batch_size, x64):
-    assert worst(yolov5(**SIZE, batch_size=batch_size, hyp=HYP), batch_size) <= BOUND
+    assert max_distance(yolov5(**SIZE, batch_size=batch_size, hyp=HYP), batch_size) <= BOUND
 
 
 def test_linen_as_nnx(x64):
     recipe = yolov5(**SIZE, batch_size=10, hyp=HYP)
-    assert worst(recipe, 10, net=linen_net) <= BOUND
+    assert max_distance(recipe, 10, net=linen_net) <= BOUND
     late = dataclasses.replace(recipe, ema=optimizers.EMA(updates=1))
-    assert worst(late, 10, right=recipe, net=linen_net, iterations=20) > 1e-6
+    assert max_distance(late, 10, right=recipe, net=linen_net, iterations=20) > 1e-6
 
 
 def test_versions_that_keep_what_is_pending(x64):
     recipe = ultralytics(**SIZE, batch_size=10, version="8.3.250", args=HYP)
-    assert worst(recipe, 10, drops=False) <= BOUND
+    assert max_distance(recipe, 10, drops=False) <= BOUND
 
 
 def test_a_version_that_does_not_clip(x64):
     small = {"lr0": 1e-4, "warmup_bias_lr": 1e-3}  # unclipped sums would diverge
     recipe = yolov5(**SIZE, batch_size=10, version="6.1", hyp=small)
-    assert worst(recipe, 10, clips=False) <= BOUND
+    assert max_distance(recipe, 10, clips=False) <= BOUND
 
 
-def with_accumulation(recipe, **changes):
+def change_accumulation(recipe, **changes):
     return dataclasses.replace(
         recipe, accumulation=dataclasses.replace(recipe.accumulation, **changes)
     )
 
 
-def averaging(recipe):
+def average_gradients(recipe):
     """The gradient is the mean over its batches, as optax.MultiSteps has it."""
     rule = recipe.update_rule
 
@@ -298,7 +302,7 @@ def averaging(recipe):
     return dataclasses.replace(recipe, update_rule=sgd)
 
 
-def clipped_per_group(recipe):
+def clip_per_group(recipe):
     rule = recipe.update_rule
 
     def sgd(**arguments):
@@ -316,10 +320,12 @@ class EveryBatch(optimizers.EMA):
 
 
 WRONG = {
-    "gradients-averaged": averaging,
-    "pending-kept-over-the-border": lambda r: with_accumulation(r, steps_per_epoch=None),
-    "pending-dropped-every-other-epoch": lambda r: with_accumulation(r, steps_per_epoch=2 * STEPS),
-    "clip-per-group": clipped_per_group,
+    "gradients-averaged": average_gradients,
+    "pending-kept-over-the-border": lambda r: change_accumulation(r, steps_per_epoch=None),
+    "pending-dropped-every-other-epoch": lambda r: change_accumulation(
+        r, steps_per_epoch=2 * STEPS
+    ),
+    "clip-per-group": clip_per_group,
     "no-clip": lambda r: dataclasses.replace(r, clip_norm=None),
     "clip-at-1": lambda r: dataclasses.replace(r, clip_norm=1.0),
     "no-accumulation": lambda r: dataclasses.replace(r, accumulation=None),
@@ -333,7 +339,7 @@ WRONG = {
 def test_a_wrong_port_goes_elsewhere(name, x64):
     batch_size = 128 if "clip" in name else 10  # small sums stay below the norm
     right = yolov5(**SIZE, batch_size=batch_size, hyp=HYP)
-    assert worst(WRONG[name](right), batch_size, right=right, iterations=70) > 1e-6
+    assert max_distance(WRONG[name](right), batch_size, right=right, iterations=70) > 1e-6
 
 
 def test_where_no_update_is_due_none_is_computed():

@@ -38,7 +38,7 @@ def test_resnet18_by_name_is_16_25_21():
     assert [labels.count(label) for label in ("norm", "weight", "bias")] == [16, 25, 21]
 
 
-def nested(names):
+def nest(names):
     """Torch's dotted names as the nested tree of a Flax model."""
     tree = {}
     for name in names:
@@ -55,7 +55,7 @@ def nested(names):
 
 def test_the_rules_differ_in_four_batchnorm_weights():
     resnet = PARTITION["resnet18_nc10"]
-    tree = nested(resnet["smart_bias"] + resnet["smart_decay"] + resnet["smart_norm"])
+    tree = nest(resnet["smart_bias"] + resnet["smart_decay"] + resnet["smart_norm"])
     by_name = jax.tree.leaves(param_groups.by_dotted_name(tree))
     by_leaf = jax.tree.leaves(param_groups.by_leaf_name(tree))
     assert [by_leaf.count(label) for label in ("norm", "weight", "bias")] == [20, 21, 21]

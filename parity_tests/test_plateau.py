@@ -68,12 +68,12 @@ def test_one_compilation_and_float32_state() -> None:
     traced: list[object] = []
 
     @jax.jit
-    def counted(state, metric):
+    def count_traces(state, metric):
         traced.append(metric)
         return plateau.step(state, metric)
 
     for _ in range(3):
-        state = counted(state, jnp.float32(2.0))
+        state = count_traces(state, jnp.float32(2.0))
     assert len(traced) == 1
 
 

@@ -18,7 +18,7 @@ PARAMS = {"conv": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}, "bn": {"sca
 SHORT = {"epochs": 10, "steps_per_epoch": 5, "warmup_iterations": 12}
 
 
-def trained(tx, n, params=PARAMS):
+def train(tx, n, params=PARAMS):
     """The state after each of ``n`` jitted updates, in one compilation."""
     state = tx.init(params)
     traced = []
@@ -45,7 +45,7 @@ WRAPPED = {
 @pytest.mark.parametrize("name", WRAPPED)
 def test_the_state_tells_what_was_in_force(name):
     recipe = yolov5_resnet18(**SHORT)
-    states = trained(WRAPPED[name](recipe.optimizer(param_groups.by_leaf_name)), 50)
+    states = train(WRAPPED[name](recipe.optimizer(param_groups.by_leaf_name)), 50)
     trace = Trace.stack(map(jaxsched.hyperparameters, states))
     report = jaxsched.compare(trace, recipe)
     assert report, str(report)
@@ -56,7 +56,7 @@ def test_the_state_tells_what_was_in_force(name):
 def test_1000_iterations_one_compilation():
     recipe = yolov5_resnet18()
     trace = Trace.stack(
-        map(jaxsched.hyperparameters, trained(recipe.optimizer(param_groups.by_leaf_name), 1000))
+        map(jaxsched.hyperparameters, train(recipe.optimizer(param_groups.by_leaf_name), 1000))
     )
     assert jaxsched.compare(trace, recorded("yolov5_resnet18").head(1000))
 
@@ -112,12 +112,8 @@ def test_replay_of_a_trace_is_the_trace():
     assert jaxsched.compare(replayed, trace)
     assert replayed.groups["weight"]["nesterov"] is True
     assert replayed.groups["weight"]["weight_decay"] == np.float32(5e-4)
-    mine = jax.tree.leaves(
-        list(trained(replayed.optimizer(param_groups.by_leaf_name), 3))[-1].inner
-    )
-    theirs = jax.tree.leaves(
-        list(trained(recipe.optimizer(param_groups.by_leaf_name), 3))[-1].inner
-    )
+    mine = jax.tree.leaves(list(train(replayed.optimizer(param_groups.by_leaf_name), 3))[-1].inner)
+    theirs = jax.tree.leaves(list(train(recipe.optimizer(param_groups.by_leaf_name), 3))[-1].inner)
     for a, b in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -135,7 +131,7 @@ def test_parts_of_a_chain_tell_together():
 def test_any_optax_rule_may_be_the_update_rule():
     recipe = Recipe({"all": {"learning_rate": lambda i: 0.1 / (1 + i), "b1": 0.8}}, optax.adam)
     tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
-    *_, state = trained(tx, 3)
+    *_, state = train(tx, 3)
     assert float(jaxsched.hyperparameters(state)["all"]["learning_rate"]) == np.float32(0.1 / 3)
 
 
@@ -406,18 +402,18 @@ def test_rules_of_one_name_are_not_called_equal(first):
     assert "update_rule" in jaxsched.compare(mine.trace(3), other.trace(3)).not_compared
 
 
-def branching(count):
+def branching_rate(count):
     """A rate as a loop has it that writes ``group["lr"]``."""
     return 0.1 * count if count < 10 else 0.1 * (1 + math.cos(math.pi * count / 100))
 
 
-BY_HAND = Recipe({label: {"learning_rate": branching} for label in ("weight", "bias", "norm")})
+BY_HAND = Recipe({label: {"learning_rate": branching_rate} for label in ("weight", "bias", "norm")})
 TABULATED = {
-    label: {"learning_rate": schedules.tabulate(branching, 20)} for label in BY_HAND.groups
+    label: {"learning_rate": schedules.tabulate(branching_rate, 20)} for label in BY_HAND.groups
 }
 USES = {
     "trace": lambda recipe, _: recipe.trace(9),
-    "optimizer": lambda recipe, _: next(trained(recipe.optimizer(param_groups.by_leaf_name), 1)),
+    "optimizer": lambda recipe, _: next(train(recipe.optimizer(param_groups.by_leaf_name), 1)),
     "compare": lambda recipe, _: jaxsched.compare(recipe, recipe, iterations=9),
     "save": lambda recipe, folder: recipe.save(folder / "x.yaml", iterations=9),
     "per_epoch": lambda recipe, _: Recipe(

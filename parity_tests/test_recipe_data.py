@@ -223,7 +223,7 @@ OTHER = {
 """Strings that stand for one another."""
 
 
-def others(value):
+def other_values(value):
     """Values that an argument may have in place of ``value``."""
     if isinstance(value, bool):
         return [not value]
@@ -242,7 +242,7 @@ def others(value):
         return [schedules.constant(0.0625), lr_scheduler.exponential_lr(1.0, 0.0625)]
     if isinstance(value, np.ndarray):
         return [value * 2, value[:-1]]
-    return [(*value[:-1], other) for other in others(value[-1])]
+    return [(*value[:-1], other) for other in other_values(value[-1])]
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
@@ -251,7 +251,7 @@ def test_a_schedule_with_one_argument_changed_is_another(text):
     assert schedule.replace() == schedule
     for name, value in schedule.arguments.items():
         tried = []
-        for other in others(value):
+        for other in other_values(value):
             try:
                 changed = schedule.replace(**{name: other})
             except (TypeError, ValueError):  # an argument that does not go with the others
@@ -469,7 +469,7 @@ def test_what_jax_traces_equals_itself_only_and_has_no_hash():
     texts = []
 
     @jax.jit
-    def traced(x):
+    def check_traced(x):
         one, other = (schedules.cosine(9, lrf=x) for _ in range(2))
         assert one == one
         assert copy.deepcopy(one) == one
@@ -484,7 +484,7 @@ def test_what_jax_traces_equals_itself_only_and_has_no_hash():
             hash(Recipe({"a": {"learning_rate": one}}))
         return one(3)
 
-    assert float(traced(0.1)) == float(schedules.cosine(9, lrf=np.float32(0.1))(3))
+    assert float(check_traced(0.1)) == float(schedules.cosine(9, lrf=np.float32(0.1))(3))
     assert "traced" in texts[0]
     assert texts[1] == "cosine(9, lrf=<traced float32[]>)"
 
@@ -598,7 +598,7 @@ constants = one_in(
 small = st.integers(1, 9)
 
 
-def nested(inner):
+def nest_schedules(inner):
     """Schedules around others; each takes counts from 0 to 40."""
     return one_in(
         st.builds(schedules.per_epoch, inner, small),
@@ -637,7 +637,7 @@ curves = one_in(
     st.builds(lambda b, n: lr_scheduler.cyclic_lr(b / 2, b, n).momentum, factors, small),
     st.builds(lambda b, m: lr_scheduler.multi_step_lr(b, sorted(m)), factors, st.lists(small)),
 )
-schedule_strategy = st.recursive(curves, nested, max_leaves=3)
+schedule_strategy = st.recursive(curves, nest_schedules, max_leaves=3)
 labels = one_in(
     st.sampled_from(["weight", "bias", "a/b", "1e5", "yes", "null", "~", "1", "a: b", " x ", ""]),
     st.text(max_size=6).filter(lambda text: text != "frozen"),
@@ -645,7 +645,7 @@ labels = one_in(
 
 
 @st.composite
-def drawn_recipes(draw):
+def random_recipes(draw):
     rule = draw(st.sampled_from(sorted(RULES)))
     numbers = [name for name in numbers_of(rule) if name not in FIXED]
 
@@ -713,14 +713,14 @@ def values(recipe):
     ]
 
 
-def saved(recipe, folder, suffix, **options):
+def save_and_load(recipe, folder, suffix, **options):
     path = folder / f"recipe{suffix}"
     recipe.save(path, **options)
     return Recipe.load(path)
 
 
 def all_copies(recipe, folder):
-    return copies(recipe) | {suffix: saved(recipe, folder, suffix) for suffix in SUFFIXES}
+    return copies(recipe) | {suffix: save_and_load(recipe, folder, suffix) for suffix in SUFFIXES}
 
 
 def assert_recipe_copies_equal(recipe, folder, *, traces):
@@ -728,7 +728,10 @@ def assert_recipe_copies_equal(recipe, folder, *, traces):
     before = all_copies(recipe, folder)
     expected = values(recipe)
     trace = recipe.trace(N) if traces else None
-    after = {"pickle": pickle.loads(pickle.dumps(recipe)), ".json": saved(recipe, folder, ".json")}
+    after = {
+        "pickle": pickle.loads(pickle.dumps(recipe)),
+        ".json": save_and_load(recipe, folder, ".json"),
+    }
     for when, made in (("before", before), ("after", after)):
         for how, other in made.items():
             assert other == recipe, f"{how}, {when} use:\n{other!r}\nfor\n{recipe!r}"
@@ -742,14 +745,14 @@ def assert_recipe_copies_equal(recipe, folder, *, traces):
             assert jaxsched.compare(other, trace), how
 
 
-@given(drawn_recipes(), st.integers(0, 15))
+@given(random_recipes(), st.integers(0, 15))
 def test_copies_of_a_recipe_that_is_drawn_are_equal(tmp_path_factory, recipe, chance):
     folder = tmp_path_factory.getbasetemp()
     assert_recipe_copies_equal(recipe, folder, traces=chance == 0)
     assert len(repr(recipe).splitlines()) <= 40
     changed = dataclasses.replace(recipe, start=recipe.start + 1)
     assert changed != recipe
-    assert saved(changed, folder, ".json") == changed
+    assert save_and_load(changed, folder, ".json") == changed
 
 
 TIMM = {
@@ -870,7 +873,7 @@ def test_a_recipe_with_one_field_changed_is_another(name, tmp_path):
     assert changed != recipe
     assert changed.origin is None
     if name != "rule":
-        assert saved(changed, tmp_path, ".json") == changed
+        assert save_and_load(changed, tmp_path, ".json") == changed
         assert pickle.loads(pickle.dumps(changed)) == changed
         assert repr(changed) != repr(recipe) or "kind of" in name
 
@@ -1028,22 +1031,22 @@ def test_a_function_is_saved_as_a_table(name, suffix, tmp_path):
     ):
         recipe.save(tmp_path / f"recipe{suffix}")
     assert not list(tmp_path.iterdir())
-    loaded = saved(recipe, tmp_path, suffix, iterations=120)
+    loaded = save_and_load(recipe, tmp_path, suffix, iterations=120)
     assert loaded.trace(120) == recipe.trace(120)
     with jax.enable_x64(True):
         assert loaded.trace(120) == recipe.trace(120)
     with pytest.raises(ValueError, match=r"^the table holds counts"):
         loaded.trace(121)
     assert loaded != recipe
-    assert saved(loaded, tmp_path, suffix) == loaded
+    assert save_and_load(loaded, tmp_path, suffix) == loaded
     known = dataclasses.replace(recipe, length=recipe.start + 30)
-    loaded = saved(known, tmp_path, suffix)
+    loaded = save_and_load(known, tmp_path, suffix)
     assert loaded.trace(30) == known.trace(30)
 
 
 def test_what_has_no_function_is_saved_as_it_is(tmp_path):
     recipe = Recipe(FULL["groups"])
-    assert saved(recipe, tmp_path, ".yaml", iterations=7) == recipe
+    assert save_and_load(recipe, tmp_path, ".yaml", iterations=7) == recipe
     text = (tmp_path / "recipe.yaml").read_text()
     assert "cosine" in text
     assert "table" not in text
@@ -1053,7 +1056,9 @@ def test_what_has_no_function_is_saved_as_it_is(tmp_path):
 def test_a_table_is_not_saved_past_its_end(steps, tmp_path):
     """Under jit the last value is held: a rate that looks plausible and is wrong."""
     recipe = Recipe({"a": {"learning_rate": lr_scheduler.lambda_lr(0.1, halved, steps=steps)}})
-    assert saved(recipe, tmp_path, ".json", iterations=steps + 1).trace(3) == recipe.trace(3)
+    assert save_and_load(recipe, tmp_path, ".json", iterations=steps + 1).trace(3) == recipe.trace(
+        3
+    )
     with pytest.raises(ValueError, match=rf"the table holds counts 0 to {steps}, got "):
         recipe.save(tmp_path / "recipe.json", iterations=steps + 2)
 
@@ -1093,7 +1098,7 @@ def test_a_number_comes_back_from_a_file_as_it_was(value, suffix, tmp_path):
         {"a": {"learning_rate": value, "weight_decay": schedules.constant(value)}},
         clip_norm=value,
     )
-    loaded = saved(recipe, tmp_path, suffix)
+    loaded = save_and_load(recipe, tmp_path, suffix)
     assert loaded == recipe
     assert values(loaded) == values(recipe)
 
@@ -1110,9 +1115,9 @@ def test_a_number_that_no_file_can_hold_is_refused_when_it_is_saved(suffix, tmp_
 def test_what_is_not_finite_comes_back_from_a_file(suffix, tmp_path):
     rates = schedules.table([0.1, -0.0, math.nan, math.inf, -math.inf])
     recipe = Recipe({"a": {"learning_rate": rates}}, clip_norm=5.0, length=2)
-    assert saved(recipe, tmp_path, suffix) == recipe
+    assert save_and_load(recipe, tmp_path, suffix) == recipe
     long = Recipe({"a": {"learning_rate": schedules.table(np.arange(1000.0))}})
-    assert saved(long, tmp_path, suffix) == long
+    assert save_and_load(long, tmp_path, suffix) == long
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -1121,7 +1126,7 @@ def test_what_is_not_finite_comes_back_from_a_file(suffix, tmp_path):
 )
 def test_a_list_comes_back_from_a_file_as_it_was(milestones, suffix, tmp_path):
     recipe = Recipe({"a": {"learning_rate": lr_scheduler.multi_step_lr(0.1, milestones)}})
-    assert saved(recipe, tmp_path, suffix) == recipe
+    assert save_and_load(recipe, tmp_path, suffix) == recipe
 
 
 @pytest.mark.parametrize(
@@ -1130,7 +1135,7 @@ def test_a_list_comes_back_from_a_file_as_it_was(milestones, suffix, tmp_path):
 def test_a_label_that_looks_like_something_else_comes_back(label, tmp_path):
     recipe = Recipe({label: {"learning_rate": 0.1}})
     for suffix in SUFFIXES:
-        assert saved(recipe, tmp_path, suffix) == recipe
+        assert save_and_load(recipe, tmp_path, suffix) == recipe
 
 
 BY_HAND = """
@@ -1191,9 +1196,9 @@ def test_a_rule_of_others_is_refused_by_name(name, tmp_path):
     assert shown in str(error.value)
     assert not list(tmp_path.iterdir())
     inside = functools.partial(optimizers.adam, b1=0.5)
-    assert saved(Recipe({"a": {"learning_rate": 0.1}}, inside), tmp_path, ".yaml") == Recipe(
-        {"a": {"learning_rate": 0.1, "b1": 0.5}}, optimizers.adam
-    )
+    assert save_and_load(
+        Recipe({"a": {"learning_rate": 0.1}}, inside), tmp_path, ".yaml"
+    ) == Recipe({"a": {"learning_rate": 0.1, "b1": 0.5}}, optimizers.adam)
 
 
 def test_a_file_states_its_version(tmp_path):

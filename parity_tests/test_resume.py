@@ -46,7 +46,7 @@ def train(folder, *words, recipe="yolov5_resnet18", epochs=EPOCHS):
     return cli.main([*given, *length, *words])
 
 
-def same(a, b):
+def is_same(a, b):
     return len(a) == len(b) and all(
         x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True)
     )
@@ -58,7 +58,7 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def never_stopped(small, tmp_path_factory):
+def uninterrupted_runs(small, tmp_path_factory):
     """The folder of each recipe's whole run, made before any test replaces the batches."""
     folders = {recipe: tmp_path_factory.mktemp(recipe) for recipe in RECIPES}
     for recipe, folder in folders.items():
@@ -67,10 +67,10 @@ def never_stopped(small, tmp_path_factory):
 
 
 @pytest.fixture
-def interrupted(monkeypatch):
+def interrupt(monkeypatch):
     """Presses Ctrl-C while the given iteration runs."""
 
-    def at(iteration):
+    def interrupt_at(iteration):
         for module in (digits, shapes):
             usual = getattr(module.batches, "usual", module.batches)
 
@@ -83,33 +83,35 @@ def interrupted(monkeypatch):
             batches.usual = usual
             monkeypatch.setattr(module, "batches", batches)
 
-    return at
+    return interrupt_at
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_stopped_and_resumed_at_any_iteration(recipe, never_stopped, interrupted, tmp_path):
+def test_stopped_and_resumed_at_any_iteration(recipe, uninterrupted_runs, interrupt, tmp_path):
     total = EPOCHS * STEPS[recipe]
     # Within an epoch, at its last batch, at the last but one; where
     # batches are accumulated, after one that made no update, too.
     stops = (7, STEPS[recipe] - 1, total - 2)
     for k, stop in enumerate(stops if recipe == "yolov5_resnet18" else (50,)):
-        interrupted(stop)
+        interrupt(stop)
         assert train(tmp_path, *["--resume"] * (k > 0), recipe=recipe) == 130
         assert len(Trace.load(tmp_path / "trace.npz")) == stop + 1
-    interrupted(None)
+    interrupt(None)
     assert train(tmp_path, "--resume", recipe=recipe) == 0
-    whole = never_stopped[recipe]
-    assert same(arrays_of(tmp_path, total), arrays_of(whole, total))
+    whole = uninterrupted_runs[recipe]
+    assert is_same(arrays_of(tmp_path, total), arrays_of(whole, total))
     for name in ("trace.npz", "metrics.csv"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_batch_too_many_is_told_apart(never_stopped, monkeypatch, tmp_path):
+def test_a_batch_too_many_is_told_apart(uninterrupted_runs, monkeypatch, tmp_path):
     assert train(tmp_path, epochs=1) == 0
     usual = digits.batches
     monkeypatch.setattr(digits, "batches", lambda *a, start, **k: usual(*a, start=start - 1, **k))
     train(tmp_path, "--resume")
-    assert not same(arrays_of(tmp_path, 60), arrays_of(never_stopped["yolov5_resnet18"], 60))
+    assert not is_same(
+        arrays_of(tmp_path, 60), arrays_of(uninterrupted_runs["yolov5_resnet18"], 60)
+    )
 
 
 REFUSED = [
@@ -120,16 +122,16 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED, ids=["seed", "not resumed", "epochs"])
-def test_another_run_is_refused(words, sentence, never_stopped, capsys):
-    folder = never_stopped["yolov5_resnet18"]
+def test_another_run_is_refused(words, sentence, uninterrupted_runs, capsys):
+    folder = uninterrupted_runs["yolov5_resnet18"]
     before = content(folder)
     assert train(folder, *words) == 2
     assert sentence.format(folder=folder) in capsys.readouterr().err
     assert content(folder) == before
 
 
-def test_another_recipe_is_refused(never_stopped, capsys):
-    folder = never_stopped["yolov5_resnet18"]
+def test_another_recipe_is_refused(uninterrupted_runs, capsys):
+    folder = uninterrupted_runs["yolov5_resnet18"]
     assert train(folder, "--resume", recipe="yolov5") == 2
     told = capsys.readouterr().err
     assert "of this run, got one of recipe.groups.weight.learning_rate.warmup." in told
@@ -162,12 +164,12 @@ def run_of(recipe, folder, *, resume):
         steps_per_epoch=4,
     )
 
-    def shown(iterations, told, total):
+    def show(iterations, told, total):
         for iteration in iterations:
             told.append(iteration)
             yield False
 
-    return runs.trained(run, recipe, folder, shown, epochs=1, seed=0, resume=resume)
+    return runs.trained(run, recipe, folder, show, epochs=1, seed=0, resume=resume)
 
 
 class Row(NamedTuple):
@@ -192,16 +194,16 @@ def test_a_checkpoint_of_another_recipe_of_ones_own_is_refused(change, sentence,
     assert content(tmp_path) == before
 
 
-def test_a_run_that_is_done_goes_on_with_more_epochs(never_stopped, tmp_path):
+def test_a_run_that_is_done_goes_on_with_more_epochs(uninterrupted_runs, tmp_path):
     assert train(tmp_path, epochs=1) == 0
     assert train(tmp_path, "--resume", epochs=1) == 0
     assert train(tmp_path, "--resume") == 0
-    whole = never_stopped["yolov5_resnet18"]
-    assert same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
+    whole = uninterrupted_runs["yolov5_resnet18"]
+    assert is_same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
 
 
 @pytest.fixture
-def kept(tmp_path):
+def checkpoints(tmp_path):
     """Checkpoints of two iterations, in a loop of a user's own."""
     mine = Checkpoints(tmp_path / "kept", {"seed": 0, "arguments": {"lr0": 0.1}}, keep=2)
     for iteration in (1, 2, 3):
@@ -221,9 +223,9 @@ def state(value=0):
     }
 
 
-def test_what_was_saved_comes_back(kept):
-    assert_as_saved(kept.restore(state()))
-    assert sorted(path.name for path in kept.folder.iterdir()) == ["2", "3"]
+def test_what_was_saved_comes_back(checkpoints):
+    assert_as_saved(checkpoints.restore(state()))
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "3"]
 
 
 def assert_as_saved(saved):
@@ -245,19 +247,19 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("change", "sentence"), OTHERS, ids=["shape", "dtype", "leaf"])
-def test_another_model_is_refused(change, sentence, kept):
-    before = content(kept.folder)
+def test_another_model_is_refused(change, sentence, checkpoints):
+    before = content(checkpoints.folder)
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        kept.restore({**state(), **change})
-    assert content(kept.folder) == before
+        checkpoints.restore({**state(), **change})
+    assert content(checkpoints.folder) == before
 
 
-def test_other_arguments_are_refused(kept):
-    other = Checkpoints(kept.folder, {"seed": 0, "arguments": {"lr0": 0.2}})
+def test_other_arguments_are_refused(checkpoints):
+    other = Checkpoints(checkpoints.folder, {"seed": 0, "arguments": {"lr0": 0.2}})
     with pytest.raises(ValueError, match=r"got one of arguments.lr0 is 0.1, here 0.2. Resume"):
         other.restore(state())
     with pytest.raises(ValueError, match=r"none must hold a checkpoint, got none\.$"):
-        Checkpoints(kept.folder / "none", {}).restore(state())
+        Checkpoints(checkpoints.folder / "none", {}).restore(state())
 
 
 def damages(folder):
@@ -272,23 +274,25 @@ def damages(folder):
 
 # Orbax leaves coroutines behind that did not end.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_damaged_checkpoint_is_refused_and_left(kept):
+def test_a_damaged_checkpoint_is_refused_and_left(checkpoints):
     """Where Orbax does without a file, the arrays come back as they were saved."""
     sentence = re.compile(
         r"\S*/3 must be (a whole checkpoint, got one whose|of this run, got) [^\n]+"
     )
     refused = 0
-    for name, data in list(damages(kept.folder)):
-        whole = (kept.folder / name).read_bytes()
-        (kept.folder / name).unlink() if data is None else (kept.folder / name).write_bytes(data)
-        before = content(kept.folder)
-        if told := refusal(kept):
+    for name, data in list(damages(checkpoints.folder)):
+        whole = (checkpoints.folder / name).read_bytes()
+        (checkpoints.folder / name).unlink() if data is None else (
+            checkpoints.folder / name
+        ).write_bytes(data)
+        before = content(checkpoints.folder)
+        if told := refusal(checkpoints):
             assert sentence.fullmatch(told), name
             refused += 1
-        assert content(kept.folder) == before
-        (kept.folder / name).write_bytes(whole)
+        assert content(checkpoints.folder) == before
+        (checkpoints.folder / name).write_bytes(whole)
     assert refused > 12
-    assert refusal(kept) is None
+    assert refusal(checkpoints) is None
 
 
 def refusal(kept):
@@ -301,7 +305,7 @@ def refusal(kept):
     return None
 
 
-def test_an_array_that_orbax_reads_as_other_numbers_is_refused(kept, monkeypatch):
+def test_an_array_that_orbax_reads_as_other_numbers_is_refused(checkpoints, monkeypatch):
     usual = ocp.CheckpointManager.restore
 
     def restore(*args, **kwargs):
@@ -311,11 +315,11 @@ def test_an_array_that_orbax_reads_as_other_numbers_is_refused(kept, monkeypatch
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
     with pytest.raises(ValueError, match=r"got one whose rows/loss is not as it was written\. "):
-        kept.restore(state())
+        checkpoints.restore(state())
 
 
-def test_orbax_alone_restores_it_by_name(kept):
-    with ocp.CheckpointManager(kept.folder) as manager:
+def test_orbax_alone_restores_it_by_name(checkpoints):
+    with ocp.CheckpointManager(checkpoints.folder) as manager:
         assert manager.all_steps() == [2, 3]
         saved = manager.restore(manager.latest_step())
     assert saved["state"].keys() == state().keys()
@@ -323,10 +327,10 @@ def test_orbax_alone_restores_it_by_name(kept):
     assert saved["rows"]["loss"].tolist() == [np.float32(0.1)] * 3
 
 
-def test_another_machine_is_told(kept, monkeypatch):
+def test_another_machine_is_told(checkpoints, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     with pytest.warns(UserWarning, match="written on XLA_FLAGS none, here --xla_cpu_enable_fast"):
-        kept.restore(state())
+        checkpoints.restore(state())
 
 
 def full(*_, **__):
@@ -341,31 +345,33 @@ FULL = [
 
 
 @pytest.mark.parametrize("where", [where for where, _ in FULL], ids=[name for _, name in FULL])
-def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint(where, kept, monkeypatch):
-    before = content(kept.folder)
+def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint(where, checkpoints, monkeypatch):
+    before = content(checkpoints.folder)
     with monkeypatch.context() as patched:
         patched.setattr(f"jaxsched.examples.checkpoints.{where}", full)
         with pytest.raises(OSError, match=r"No space left on device\); the last whole one is 3$"):
-            (kept.save(4, state(4)), kept.close())  # told by the one or the other
-    assert {name: data for name, data in content(kept.folder).items() if name in before} == before
-    assert kept.restore(state()).iteration == 3
-    kept.save(4, state(4), [])
-    kept.close()
-    assert sorted(path.name for path in kept.folder.iterdir()) == ["3", "4"]
+            (checkpoints.save(4, state(4)), checkpoints.close())  # told by the one or the other
+    assert {
+        name: data for name, data in content(checkpoints.folder).items() if name in before
+    } == before
+    assert checkpoints.restore(state()).iteration == 3
+    checkpoints.save(4, state(4), [])
+    checkpoints.close()
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["3", "4"]
 
 
 def test_a_disk_that_fills_while_plotting_leaves_the_last_checkpoint(
-    never_stopped, monkeypatch, tmp_path, capsys
+    uninterrupted_runs, monkeypatch, tmp_path, capsys
 ):
     with monkeypatch.context() as patched:
         patched.setattr(Trace, "save", full)
         assert train(tmp_path) == 2
     assert capsys.readouterr().err.endswith("No space left on device\n")
-    whole = never_stopped["yolov5_resnet18"]
-    assert same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
+    whole = uninterrupted_runs["yolov5_resnet18"]
+    assert is_same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
 
 
-def test_killed_at_any_moment(never_stopped, tmp_path):
+def test_killed_at_any_moment(uninterrupted_runs, tmp_path):
     """The short form of ``benchmarks/kills.py``."""
     rng = random.Random(0)
     script = Path(__file__).parent / "small_train.py"
@@ -387,7 +393,7 @@ def test_killed_at_any_moment(never_stopped, tmp_path):
             process.communicate()
         assert process.returncode == (-signal.SIGKILL if kill else 0)
     assert inside
-    whole = never_stopped["yolov5_resnet18"]
-    assert same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
+    whole = uninterrupted_runs["yolov5_resnet18"]
+    assert is_same(arrays_of(tmp_path, 60), arrays_of(whole, 60))
     for name in ("trace.npz", "metrics.csv"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()

@@ -133,12 +133,12 @@ def test_rules_that_a_trace_does_not_name_are_given_by_label():
 
 
 def test_a_lambda_for_one_label_is_listed_and_never_called_equal():
-    def of(factor):
+    def recipe_of(factor):
         rule = lambda learning_rate: optax.sgd(factor * learning_rate)  # noqa: E731
         rules = {"matrix": rule, "other": optimizers.adamw}
         return Recipe({label: {"learning_rate": 0.1} for label in rules}, rules, length=3)
 
-    one, other = of(1.0), of(2.0)
+    one, other = recipe_of(1.0), recipe_of(2.0)
     assert not compare(one, other)
     assert "matrix/update_rule" in str(compare(one, other))
     assert compare(one, one)
@@ -148,14 +148,14 @@ def test_a_lambda_for_one_label_is_listed_and_never_called_equal():
 
 
 def test_adam_and_adamw_by_label_are_compared_by_their_decay():
-    def of(rules, **switch):
+    def recipe_of(rules, **switch):
         groups = {"a": {"learning_rate": 0.1, **switch}, "b": {"learning_rate": 0.1}}
         groups = {k: {**g, "weight_decay": 0.1} for k, g in groups.items()}
         return Recipe(groups, rules, length=3)
 
-    by_name = of({"a": optimizers.adamw, "b": optimizers.adam})
-    assert compare(by_name, of(optimizers.adam, decoupled_weight_decay=True))
-    report = compare(by_name, of(optimizers.adam))
+    by_name = recipe_of({"a": optimizers.adamw, "b": optimizers.adam})
+    assert compare(by_name, recipe_of(optimizers.adam, decoupled_weight_decay=True))
+    report = compare(by_name, recipe_of(optimizers.adam))
     assert report.causes == ("another update rule: adamw for adam in a",)
 
 

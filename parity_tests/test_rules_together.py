@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from muon_adamw import EPOCH, LABEL_OF, LABELS, RULES, SHAPES, by_hand, torchs  # noqa: E402
-from optimizer_settings import BOUND, MUON_BOUND, UPDATES, problem, relative  # noqa: E402
+from muon_adamw import EPOCH, LABEL_OF, LABELS, RULES, SHAPES, recipe_by_hand, torchs  # noqa: E402
+from optimizer_settings import BOUND, MUON_BOUND, UPDATES, problem, relative_distances  # noqa: E402
 
 import jaxsched  # noqa: E402
 from jaxsched import Recipe, Trace, compare, optimizers, schedules  # noqa: E402
@@ -92,7 +92,7 @@ def runs():
                 if batches > 1:
                     constant = schedules.constant(fields.pop("batches"))
                     fields["accumulation"] = optimizers.Accumulation(constant)
-                recipe = by_hand(batches, **fields)
+                recipe = recipe_by_hand(batches, **fields)
                 results[name] = (
                     recipe,
                     our_run(recipe, start, gradients),
@@ -109,15 +109,17 @@ def test_200_updates_beside_torchs_two(name, runs):
     batches = len(path["bias"]) // UPDATES
     path = {k: p[batches - 1 :: batches] for k, p in path.items()}
     for leaf in ("bias", "scale"):
-        assert relative(path[leaf], theirs[leaf]).max() <= BOUND
-        assert relative(path[leaf][1:], theirs[leaf][:-1]).min() > BOUND  # an update late
+        assert relative_distances(path[leaf], theirs[leaf]).max() <= BOUND
+        assert relative_distances(path[leaf][1:], theirs[leaf][:-1]).min() > BOUND  # an update late
     rate = np.cumsum(trace.groups["matrix"]["learning_rate"])
     for leaf in ("tall", "wide"):
         far = np.abs(path[leaf] - theirs[leaf]).max((1, 2))
         assert (far <= MUON_BOUND * rate * adjustment(SHAPES[leaf], None)).all()
     if recipe.ema is not None:
         for leaf in ("bias", "scale"):
-            assert relative(average.average[leaf][None], their_average[leaf][None]) <= BOUND
+            assert (
+                relative_distances(average.average[leaf][None], their_average[leaf][None]) <= BOUND
+            )
         assert average.updates == UPDATES
     # The hyperparameters that acted, at each update.
     ours = Trace({k: {n: v[batches - 1 :: batches] for n, v in g.items()} for k, g in rows.items()})
@@ -131,15 +133,16 @@ def test_the_momentum_of_the_matrices_is_torchs(runs):
     _, (*_, state), (_, _, buffer, _) = runs["plain"]
     inner = state.inner.inner_states["matrix"].inner_state.trees["momentum_buffer"]
     for leaf in buffer:
-        assert relative(inner[leaf][None], buffer[leaf][None]) <= BOUND
+        assert relative_distances(inner[leaf][None], buffer[leaf][None]) <= BOUND
 
 
 # --- wrong ports ---
 
 
-def changed(rules=RULES, drop=(), **changes):
+def change_recipe(rules=RULES, drop=(), **changes):
     groups = {
-        label: {**group, **changes.get(label, {})} for label, group in by_hand().groups.items()
+        label: {**group, **changes.get(label, {})}
+        for label, group in recipe_by_hand().groups.items()
     }
     for label, name in drop:
         groups[label].pop(name)
@@ -150,30 +153,30 @@ def common(group):
     return {name: group[name] for name in ("learning_rate", "weight_decay")}
 
 
-def exchanged():
+def exchange_rules():
     rules = {"matrix": optimizers.adamw, "bias": optimizers.muon, "scale": optimizers.adamw}
-    groups = {label: common(group) for label, group in by_hand().groups.items()}
+    groups = {label: common(group) for label, group in recipe_by_hand().groups.items()}
     return Recipe(groups, rules, length=UPDATES)
 
 
 def one_rule(rule):
-    groups = {label: common(group) for label, group in by_hand().groups.items()}
+    groups = {label: common(group) for label, group in recipe_by_hand().groups.items()}
     return Recipe(groups, rule, length=UPDATES)
 
 
 def under_the_other():
-    groups = {label: dict(group) for label, group in by_hand().groups.items()}
+    groups = {label: dict(group) for label, group in recipe_by_hand().groups.items()}
     groups["scale"] = common(groups["scale"])
     return Recipe(groups, {**RULES, "scale": optimizers.muon}, length=UPDATES)
 
 
-COSINE = by_hand().groups["matrix"]["learning_rate"]
-LINEAR = by_hand().groups["bias"]["learning_rate"]
+COSINE = recipe_by_hand().groups["matrix"]["learning_rate"]
+LINEAR = recipe_by_hand().groups["bias"]["learning_rate"]
 
 # name: (the port, quantities that differ, a cause)
 WRONG = {
     "rules exchanged": (
-        exchanged,
+        exchange_rules,
         {"matrix/update_rule", "bias/update_rule"},
         "update rules adamw and muon exchanged in bias and matrix",
     ),
@@ -193,47 +196,47 @@ WRONG = {
         "another update rule: muon for adamw in scale",
     ),
     "Adam for AdamW": (
-        lambda: changed({**RULES, "bias": optimizers.adam, "scale": optimizers.adam}),
+        lambda: change_recipe({**RULES, "bias": optimizers.adam, "scale": optimizers.adam}),
         {"bias/update_rule", "scale/update_rule"},
         "another update rule: adam for adamw in bias and scale",
     ),
     "Muon's default momentum": (
-        lambda: changed(drop=[("matrix", "momentum")]),
+        lambda: change_recipe(drop=[("matrix", "momentum")]),
         {"matrix/momentum"},
         "momentum 0.95 for 0.9",
     ),
     "AdamW's decay for the matrices": (
-        lambda: changed(matrix={"weight_decay": 0.05}),
+        lambda: change_recipe(matrix={"weight_decay": 0.05}),
         {"matrix/weight_decay"},
         "weight_decay 0.05 for 0.1",
     ),
     "decay of what has none": (
-        lambda: changed(drop=[("scale", "weight_decay")]),
+        lambda: change_recipe(drop=[("scale", "weight_decay")]),
         {"scale/weight_decay"},
         "weight_decay 0.01 for 0.0",
     ),
     "no Nesterov": (
-        lambda: changed(matrix={"nesterov": False}),
+        lambda: change_recipe(matrix={"nesterov": False}),
         {"matrix/nesterov"},
         "another nesterov: False for True in matrix",
     ),
     "no schedule for the matrices": (
-        lambda: changed(matrix={"learning_rate": 0.02}),
+        lambda: change_recipe(matrix={"learning_rate": 0.02}),
         {"matrix/learning_rate"},
         "constant, 0.02, where the reference is scheduled",
     ),
     "no schedule beside it": (
-        lambda: changed(bias={"learning_rate": 3e-3}, scale={"learning_rate": 3e-3}),
+        lambda: change_recipe(bias={"learning_rate": 3e-3}, scale={"learning_rate": 3e-3}),
         {"bias/learning_rate", "scale/learning_rate"},
         "constant, 0.003, where the reference is scheduled",
     ),
     "one schedule for both": (
-        lambda: changed(bias={"learning_rate": COSINE}, scale={"learning_rate": COSINE}),
+        lambda: change_recipe(bias={"learning_rate": COSINE}, scale={"learning_rate": COSINE}),
         {"bias/learning_rate", "scale/learning_rate"},
         "has matrix's",
     ),
     "the rates exchanged": (
-        lambda: changed(
+        lambda: change_recipe(
             matrix={"learning_rate": LINEAR},
             bias={"learning_rate": COSINE},
             scale={"learning_rate": COSINE},
@@ -242,17 +245,17 @@ WRONG = {
         "exchanged",
     ),
     "torch's default betas": (
-        lambda: changed(drop=[("bias", "b2"), ("scale", "b2")]),
+        lambda: change_recipe(drop=[("bias", "b2"), ("scale", "b2")]),
         {"bias/b2", "scale/b2"},
         "b2 0.999 for 0.95",
     ),
     "the rates by iteration": (
-        lambda: changed(matrix={"learning_rate": COSINE.arguments["schedule"]}),
+        lambda: change_recipe(matrix={"learning_rate": COSINE.arguments["schedule"]}),
         {"matrix/learning_rate"},
         "stepped 4 times for once",
     ),
     "another adjustment": (
-        lambda: changed(matrix={"adjust_lr_fn": "match_rms_adamw"}),
+        lambda: change_recipe(matrix={"adjust_lr_fn": "match_rms_adamw"}),
         {"matrix/adjust_lr_fn"},
         "another adjust lr fn: match_rms_adamw for None in matrix",
     ),
@@ -262,7 +265,7 @@ WRONG = {
 def test_wrong_ports_are_refused(runs):
     """Against torch's recording; the right port is equal."""
     trace = runs["plain"][2][3]
-    assert compare(by_hand(), trace)
+    assert compare(recipe_by_hand(), trace)
     for name, (port, names, cause) in WRONG.items():
         report = compare(port(), trace)
         differing = {"/".join(q.key) for q in report.quantities if q.first}

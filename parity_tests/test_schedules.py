@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import of_formula, recorded_article
+from conftest import formula_schedule, recorded_article
 
 import jaxsched
 from jaxsched import lr_scheduler, schedules
@@ -75,7 +75,7 @@ CURVES = [
 @pytest.mark.parametrize(("formula", "python"), [c[1:] for c in CURVES], ids=[c[0] for c in CURVES])
 def test_the_articles_five_curves(formula, python):
     expected = np.array([python(c) for c in range(201)], np.float32)
-    mine = np.array(jax.jit(of_formula(formula))(jnp.arange(201)))
+    mine = np.array(jax.jit(formula_schedule(formula))(jnp.arange(201)))
     if abs(expected[100]) < 1e-15:
         # Where the cosine crosses zero both hold dust: one rounding of the argument, pi / 2.
         assert abs(mine[100]) < 2 * np.finfo(np.float64).eps
@@ -158,7 +158,7 @@ def test_float32_formula_would_not_do():
 
 def test_far_counts_keep_their_bits():
     """At and past 2**24, where float32 counts stop, and near 2**31."""
-    schedule = schedules.per_epoch(of_formula(lambda e: e % 1000), 3)
+    schedule = schedules.per_epoch(formula_schedule(lambda e: e % 1000), 3)
     for count in (2**24 - 1, 2**24, 2**24 + 1, 2**24 + 3, 2**31 - 2, 2**31 - 1):
         assert float(jax.jit(schedule)(jnp.int32(count))) == (count // 3) % 1000
 

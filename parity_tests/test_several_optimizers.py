@@ -18,7 +18,7 @@ from muon_adamw import (  # noqa: E402
     SHAPES,
     TORCH,
     Model,
-    by_hand,
+    recipe_by_hand,
     torchs,
 )
 from optimizer_settings import UPDATES  # noqa: E402
@@ -49,7 +49,7 @@ def live():
     return parameters, *torchs(parameters)
 
 
-def converted(live, **arguments):
+def convert(live, **arguments):
     parameters, pair, schedulers = live
     return from_torch(
         pair,
@@ -62,10 +62,10 @@ def converted(live, **arguments):
 
 
 def test_from_torch_makes_the_recipe_by_hand(live):
-    recipe = converted(live, iterations=UPDATES)
+    recipe = convert(live, iterations=UPDATES)
     assert recipe.update_rule == RULES
     assert recipe.length == UPDATES
-    report = compare(recipe, by_hand())
+    report = compare(recipe, recipe_by_hand())
     # The layout is that of the Flax parameters, of which torch knows nothing.
     assert {q.name for q in report.quantities if q.first} <= set(TORCH), report
     arguments = recipe.origin.arguments
@@ -89,15 +89,15 @@ def test_one_of_the_optimizers_has_no_scheduler(live):
     assert from_torch(pair[:1], [cosine], **later).update_rule is optimizers.muon
 
 
-def shared(live):
+def convert_shared(live):
     parameters, pair, _ = live
     return from_torch([pair[0], torch.optim.SGD([parameters["wide"]], 0.1)])
 
 
-def apart(live):
+def convert_apart(live):
     live[1][0].step()
     live[2][0].step()
-    return converted(live)
+    return convert(live)
 
 
 class Other(torch.optim.SGD):
@@ -140,7 +140,7 @@ REFUSED = {
         "optimizer.param_groups, one optimizer after another.",
     ),
     "a parameter in two": (
-        shared,
+        convert_shared,
         "each parameter must be in one optimizer, got one of shape (4, 6) in Muon and in SGD. "
         "Leave it out of one.",
     ),
@@ -154,7 +154,7 @@ REFUSED = {
         "optimizer must be one of torch's or a list of them, got an empty list.",
     ),
     "schedulers that have stepped apart": (
-        apart,
+        convert_apart,
         "start must be given where schedulers have not made equally many steps, got 1 of "
         "CosineAnnealingLR and 0 of LinearLR. Pass start, that of the next batch.",
     ),
@@ -222,7 +222,7 @@ def test_a_group_that_is_added_later_gets_a_label_of_its_own(live):
     assert recording.trace.rule_by_label["3"] == "muon"
 
 
-def recorded(pair, steps):
+def record_steps(pair, steps):
     """Step as the string says, M for the first, A for the second, b for ``batch()``."""
     recording = record(pair)
     with recording:
@@ -243,12 +243,12 @@ APART = (
 
 def test_optimizers_that_do_not_step_together_are_refused(live):
     _, pair, _ = live
-    assert len(recorded(pair, "MAAMMA").trace) == 3  # in any order within an update
+    assert len(record_steps(pair, "MAAMMA").trace) == 3  # in any order within an update
     for steps in ("MM", "MAAA", "MAM", "MAbMb", "bMAMMA"):
         with pytest.raises(ValueError, match=APART):
-            recorded(pair, steps)
+            record_steps(pair, steps)
     with pytest.raises(KeyError):
-        recorded(pair, "MAM!")
+        record_steps(pair, "MAM!")
 
 
 SCRIPT = """
@@ -336,7 +336,7 @@ def test_verify_takes_both(tmp_path, monkeypatch, capsys):
 
 def test_the_states_go_over_and_back(live):
     parameters, pair, _ = live
-    recipe = converted(live, iterations=20)
+    recipe = convert(live, iterations=20)
     rng = np.random.default_rng(2)
     for optimizer in pair:
         for group in optimizer.param_groups:
@@ -400,7 +400,7 @@ def sgd_and_adamw(parameters):
     return [sgd, adamw], [torch.optim.lr_scheduler.StepLR(sgd, 4, 0.5), None]
 
 
-def of_two(**changes):
+def two_rules(**changes):
     groups = {
         "sgd": {"learning_rate": lr_scheduler.step_lr(0.1, 4, 0.5), "momentum": 0.9},
         "adamw": {"learning_rate": 0.01, "weight_decay": 0.1},
@@ -429,11 +429,11 @@ WRONG_UPDATES = {
 
 def test_updates_of_two_optimizers_side_by_side():
     options = {"labels": ["sgd", "adamw"], "updates": 8, "clip_norm": 1.0}
-    assert_optimizer_matches(of_two(), sgd_and_adamw, **options)
+    assert_optimizer_matches(two_rules(), sgd_and_adamw, **options)
     for changes, sentence in WRONG_UPDATES.values():
         with pytest.raises(AssertionError, match=f"\n{re.escape(sentence)}$"):
-            assert_optimizer_matches(of_two(**changes), sgd_and_adamw, **options)
+            assert_optimizer_matches(two_rules(**changes), sgd_and_adamw, **options)
     with pytest.raises(AssertionError, match=r"update 0: learning_rate of adamw is 0\.02 for"):
-        assert_optimizer_matches(of_two(adamw={"learning_rate": 0.02}), sgd_and_adamw, **options)
+        assert_optimizer_matches(two_rules(adamw={"learning_rate": 0.02}), sgd_and_adamw, **options)
     with pytest.raises(TypeError, match=r"^scheduler must not be an optimizer, got AdamW\."):
-        assert_optimizer_matches(of_two(), lambda p: tuple(sgd_and_adamw(p)[0]), **options)
+        assert_optimizer_matches(two_rules(), lambda p: tuple(sgd_and_adamw(p)[0]), **options)

@@ -87,7 +87,7 @@ def our_run(recipe, start, gradients):
     assert len(traced) == 1
 
 
-def worst(recipe, settings_at, **switches):
+def max_distance(recipe, settings_at, **switches):
     """The largest distance of any leaf at any update, relative to its largest entry."""
     distance = 0.0
     start, gradients = start_and_gradients()
@@ -103,7 +103,7 @@ def worst(recipe, settings_at, **switches):
     return distance
 
 
-def moving(i, low, high):
+def value_at(i, low, high):
     return low + (high - low) * ((i * 37) % 101) / 100
 
 
@@ -120,16 +120,16 @@ CASES = {
     "momentum-back-to-0": {"momentum": lambda i: jnp.where((i > 60) & (i < 90), 0.0, 0.9)},
     "nesterov-from-0": {"momentum": lambda i: jnp.clip(i / 100, 0, 0.9), "nesterov": True},
     "all-moving": {
-        "momentum": lambda i: moving(i, 0.5, 0.95),
-        "dampening": lambda i: moving(i, 0.0, 0.5),
-        "weight_decay": lambda i: moving(i + 3, 0.0, 0.1),
+        "momentum": lambda i: value_at(i, 0.5, 0.95),
+        "dampening": lambda i: value_at(i, 0.0, 0.5),
+        "weight_decay": lambda i: value_at(i + 3, 0.0, 0.1),
     },
 }
 SWITCHES = ("nesterov", "maximize")
 
 
 def case(name):
-    arguments = {"learning_rate": lambda i: moving(i, 1e-3, 0.1), **CASES[name]}
+    arguments = {"learning_rate": lambda i: value_at(i, 1e-3, 0.1), **CASES[name]}
     switches = {k: v for k, v in arguments.items() if k in SWITCHES}
     torchs = {"learning_rate": "lr"}
 
@@ -148,13 +148,13 @@ def case(name):
 @pytest.mark.parametrize("name", CASES)
 def test_200_updates_in_float64(name, x64):
     recipe, settings_at, switches = case(name)
-    assert worst(recipe, settings_at, **switches) <= BOUND
+    assert max_distance(recipe, settings_at, **switches) <= BOUND
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_update_late_is_far_away(name, x64):
     recipe, settings_at, switches = case(name)
-    assert worst(recipe, lambda i: settings_at(i + 1), **switches) > 1e-6
+    assert max_distance(recipe, lambda i: settings_at(i + 1), **switches) > 1e-6
 
 
 @pytest.mark.parametrize(

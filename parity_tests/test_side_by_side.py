@@ -105,7 +105,7 @@ def test_a_difference_that_is_too_small_tells_no_cause():
 
 
 def test_rates_told_by_each_part_of_a_partition_are_compared():
-    def of(norm):
+    def partition(norm):
         injected = optax.inject_hyperparams(optax.sgd)
         rules = {"a": injected(0.1), "b": injected(norm)}
         return optax.multi_transform(rules, {"weight": "a", "bias": "a", "norm": "b"})
@@ -116,9 +116,9 @@ def test_rates_told_by_each_part_of_a_partition_are_compared():
             [{"params": g, "lr": lr} for g, lr in zip(groups, (0.1, 0.2), strict=True)]
         )
 
-    assert_optimizer_matches(of(0.2), factory, labels=["a", "b"], updates=3)
+    assert_optimizer_matches(partition(0.2), factory, labels=["a", "b"], updates=3)
     with pytest.raises(AssertionError, match=r"update 0: learning_rate of b is 0\.3 for torch's"):
-        assert_optimizer_matches(of(0.3), factory, labels=["a", "b"], updates=3)
+        assert_optimizer_matches(partition(0.3), factory, labels=["a", "b"], updates=3)
 
 
 def momentum(parameters):
@@ -141,12 +141,12 @@ def test_a_cause_is_named_beside_a_parameter_of_one_entry():
         )
 
 
-def annealed(parameters):
+def anneal(parameters):
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-3, weight_decay=0.05)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
 
 
-def of_optax(**arguments):
+def optax_port(**arguments):
     """A port with nothing of this package in it, in float32."""
     rate = optax.cosine_decay_schedule(1e-3, 100)
     rule = optax.inject_hyperparams(optax.adamw, hyperparam_dtype=np.float32)
@@ -154,10 +154,10 @@ def of_optax(**arguments):
 
 
 def test_the_bound_is_for_rates_too():
-    assert_optimizer_matches(of_optax(), annealed, bound=1e-5)
+    assert_optimizer_matches(optax_port(), anneal, bound=1e-5)
     for off, bound in (({}, 1e-14), ({"b1": 0.9001}, 1e-5)):
         with pytest.raises(AssertionError, match=r"^the two part at update 0: "):
-            assert_optimizer_matches(of_optax(**off), annealed, bound=bound)
+            assert_optimizer_matches(optax_port(**off), anneal, bound=bound)
 
 
 def shows(shown, acts):
@@ -254,12 +254,12 @@ def test_a_scheduler_that_is_told_its_count():
         optimizer = torch.optim.SGD(parameters.values(), 0.1)
         return optimizer, Told(optimizer)
 
-    def of(late):
+    def optimizer_of(late):
         rate = schedules.tabulate(lambda count: 0.1 / (1 + max(count - late, 0)), 20)
         return Recipe({"0": {"learning_rate": rate}}).optimizer(
             lambda params: jax.tree.map(lambda _: "0", params)
         )
 
-    assert_optimizer_matches(of(0), factory, updates=20)
+    assert_optimizer_matches(optimizer_of(0), factory, updates=20)
     with pytest.raises(AssertionError, match=r"cause: schedule 1 update late$"):
-        assert_optimizer_matches(of(1), factory, updates=20)
+        assert_optimizer_matches(optimizer_of(1), factory, updates=20)

@@ -13,7 +13,7 @@ def exactly(values, target):
     return values == target
 
 
-def counted(function):
+def count_calls(function):
     """A function of candidates that notes how many it was asked for at a time."""
     sizes = []
 
@@ -43,18 +43,18 @@ def test_a_number_of_seventeen_digits_is_found_to_the_bit():
 
 
 def test_of_numbers_that_do_equally_well_the_shortest_is_first():
-    def rounded(numbers):
+    def round_rows(numbers):
         return np.round(numbers[:, None] * ROWS, 2)
 
-    assert solve(rounded, rounded(np.array([0.3701]))[0], float_grid(0.5), exactly)[0] == 0.37
+    assert solve(round_rows, round_rows(np.array([0.3701]))[0], float_grid(0.5), exactly)[0] == 0.37
 
 
 def test_a_number_that_reproduces_more_rows_goes_before_a_shorter_one():
-    def stepped(numbers):
+    def step_rows(numbers):
         return np.stack([np.round(numbers, digits) for digits in (1, 1, 2, 3, 4)], 1)
 
-    target = stepped(np.array([0.2625]))[0]
-    found = solve(stepped, target, float_grid(0.5), exactly)
+    target = step_rows(np.array([0.2625]))[0]
+    found = solve(step_rows, target, float_grid(0.5), exactly)
     assert found[0] == 0.2625
 
 
@@ -77,13 +77,13 @@ def test_at_most_two_numbers_are_returned():
 
 
 def test_candidates_come_in_blocks_of_one_size():
-    evaluate, sizes = counted(powers)
+    evaluate, sizes = count_calls(powers)
     solve(evaluate, powers(np.array([0.123]))[0], float_grid(0.5), exactly, size=64)
     assert set(sizes) == {64}
 
 
 def test_a_number_that_changes_nothing_is_not_searched():
-    evaluate, sizes = counted(lambda numbers: np.zeros((len(numbers), 8)))
+    evaluate, sizes = count_calls(lambda numbers: np.zeros((len(numbers), 8)))
     assert solve(evaluate, np.full(8, 0.5), float_grid(0.5), exactly) == []
     assert len(sizes) == -(-len(float_grid(0.5)) // _solve.CANDIDATES)
 

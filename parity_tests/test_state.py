@@ -130,7 +130,7 @@ class Side:
         return jax.tree.map(lambda p: "weight" if p.ndim > 1 else "rest", params)
 
 
-def farthest(ours, theirs):
+def max_distance(ours, theirs):
     """The largest distance of a leaf, in parts of its largest entry."""
     off = jax.tree.map(lambda a, b: jnp.abs(a - b).max() / jnp.abs(b).max(), ours, theirs)
     return max(map(float, jax.tree.leaves(off)))
@@ -148,7 +148,7 @@ def run(tx, params, state, side, updates):
         yield params, state
 
 
-def trained(kind):
+def trained_side(kind):
     """A side that has made its updates before."""
     side = Side(kind)
     for _ in side.train(BEFORE):
@@ -158,14 +158,16 @@ def trained(kind):
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_from_torch_and_back_in_the_middle_of_a_warmup(kind, float64):
-    side = trained(kind)
+    side = trained_side(kind)
     params = flax_layout(side.model)
     recipe = side.recipe(AFTER)
     tx = recipe.optimizer(side.labels(params))
     state = import_state(side.optimizer.state_dict(), tx, params)
-    ours = trained(kind)  # its generator is where the first one's is
+    ours = trained_side(kind)  # its generator is where the first one's is
     ran = list(run(tx, params, state, ours, AFTER))
-    off = [farthest(mine, theirs) for (mine, _), theirs in zip(ran, side.train(AFTER), strict=True)]
+    off = [
+        max_distance(mine, theirs) for (mine, _), theirs in zip(ran, side.train(AFTER), strict=True)
+    ]
     assert max(off) <= BOUND, f"at update {int(np.argmax(off))}: {max(off):.3g}"
 
     # And back: torch goes on from there, at the rates that its scheduler stands at.
@@ -180,7 +182,7 @@ def test_from_torch_and_back_in_the_middle_of_a_warmup(kind, float64):
     fresh.rng = np.random.default_rng(2)
     side.rng = np.random.default_rng(2)
     off = [
-        farthest(mine, theirs)
+        max_distance(mine, theirs)
         for mine, theirs in zip(fresh.train(AFTER), side.train(AFTER), strict=True)
     ]
     assert max(off) <= BOUND, f"back, at update {int(np.argmax(off))}: {max(off):.3g}"
@@ -198,12 +200,12 @@ def write(model, params):
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "RMSprop"])
 def test_a_fresh_state_in_its_place_fails(kind, float64):
-    side = trained(kind)
+    side = trained_side(kind)
     params = flax_layout(side.model)
     tx = side.recipe(AFTER).optimizer(side.labels(params))
-    ours = trained(kind)
+    ours = trained_side(kind)
     steps = zip(run(tx, params, tx.init(params), ours, 2), side.train(2), strict=True)
-    assert max(farthest(mine, theirs) for (mine, _), theirs in steps) > 1e6 * BOUND
+    assert max(max_distance(mine, theirs) for (mine, _), theirs in steps) > 1e6 * BOUND
 
 
 def test_a_buffer_that_torch_has_not_made_is_not_started(float64):
@@ -355,7 +357,7 @@ def adam_state(steps=(1, 1), names=("w", "v"), cls=torch.optim.Adam):
     return optimizer.state_dict()
 
 
-def saved(path, content):
+def write_file(path, content):
     path.write_bytes(content)
     return path
 
@@ -363,7 +365,7 @@ def saved(path, content):
 ADAM = optimizers.adam(0.1)
 ERRORS = {
     "a-pickle": (
-        lambda tmp: load(saved(tmp / "x.pt", pickle.dumps({"a": re.compile("a")}, 2))),
+        lambda tmp: load(write_file(tmp / "x.pt", pickle.dumps({"a": re.compile("a")}, 2))),
         "must hold tensors and plain containers only, got a file that does not read with "
         "weights_only=True. Save optimizer.state_dict() alone.",
     ),
@@ -469,7 +471,7 @@ def test_half_an_iteration_is_refused_as_a_type():
 @pytest.mark.parametrize("content", [b"", b"no file of torch's", b"PK\x03\x04 cut off"])
 def test_a_damaged_file_gets_one_sentence(content, tmp_path):
     with pytest.raises(ValueError, match=r"x\.pt must (be a whole|hold tensors).*\.$"):
-        load(saved(tmp_path / "x.pt", content))
+        load(write_file(tmp_path / "x.pt", content))
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -483,13 +485,13 @@ def test_a_file_cut_anywhere_or_with_another_byte_gets_one_sentence(zipped, tmp_
         at = int(rng.integers(len(content)))
         content[at:] = b"" if draw % 2 else bytes([rng.integers(256), *content[at + 1 :]])
         try:
-            load(saved(tmp_path / "x.pt", content))
+            load(write_file(tmp_path / "x.pt", content))
         except ValueError:
             refused += 1
     assert refused >= 150  # a byte of a tensor may be another
 
 
-def of(cls, scheduler=None, **options):
+def factory_of(cls, scheduler=None, **options):
     """A factory, of parameters by path."""
 
     def factory(parameters):
@@ -499,45 +501,47 @@ def of(cls, scheduler=None, **options):
     return factory
 
 
-def halved(optimizer):
+def halve_rate(optimizer):
     return torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
 
 
 HALVED = lambda count: 0.1 * 0.5 ** (count // 6)  # noqa: E731
 SAME = {
-    "adamw": (optimizers.adamw(1e-3), of(torch.optim.AdamW)),
-    "nadam": (optimizers.nadam(2e-3), of(torch.optim.NAdam)),
+    "adamw": (optimizers.adamw(1e-3), factory_of(torch.optim.AdamW)),
+    "nadam": (optimizers.nadam(2e-3), factory_of(torch.optim.NAdam)),
     "sgd": (
         optimizers.sgd(HALVED, 0.9, nesterov=True, weight_decay=0.1),
-        of(torch.optim.SGD, halved, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+        factory_of(
+            torch.optim.SGD, halve_rate, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1
+        ),
     ),
-    "optax": (optax.inject_hyperparams(optax.sgd)(0.1), of(torch.optim.SGD, lr=0.1)),
+    "optax": (optax.inject_hyperparams(optax.sgd)(0.1), factory_of(torch.optim.SGD, lr=0.1)),
 }
 OTHERS = {
     "coupled for decoupled": (
         optimizers.adam(1e-3, weight_decay=0.1),
-        of(torch.optim.AdamW, weight_decay=0.1),
+        factory_of(torch.optim.AdamW, weight_decay=0.1),
         r"^the two part at update 0: parameter of \w+\[",
     ),
     "the rate": (
         optax.inject_hyperparams(optax.sgd)(0.2),
-        of(torch.optim.SGD, lr=0.1),
+        factory_of(torch.optim.SGD, lr=0.1),
         "^the two part at update 0: learning_rate of 0 is 0.2 for torch's 0.1, 0.1 off where "
         "1e-12 is allowed.\nlikely cause: learning_rate 0.2 for 0.1, or gradients times 2.0$",
     ),
     "epsilon's place": (
         optax.rmsprop(1e-3, decay=0.99, eps_in_sqrt=True),
-        of(torch.optim.RMSprop, lr=1e-3),
+        factory_of(torch.optim.RMSprop, lr=1e-3),
         "^the two part at update 0: parameter of ",
     ),
     "one update late": (
         optimizers.sgd(lambda count: HALVED(count + 1)),
-        of(torch.optim.SGD, halved, lr=0.1),
+        factory_of(torch.optim.SGD, halve_rate, lr=0.1),
         "^the two part at update 5: learning_rate of 0 is 0.05 for torch's 0.1, ",
     ),
     "a state that has not acted yet": (
         optimizers.adam(1e-3, b2=0.99),
-        of(torch.optim.Adam, lr=1e-3),
+        factory_of(torch.optim.Adam, lr=1e-3),
         "^the two part at update 0: exp_avg_sq of ",
     ),
 }

@@ -15,7 +15,7 @@ from optimizer_settings import (  # noqa: E402
     MUON_BOUND,
     RULES,
     problem,
-    relative,
+    relative_distances,
     torch_arguments,
 )
 
@@ -24,7 +24,7 @@ from jaxsched import Recipe, optimizers, param_groups, schedules  # noqa: E402
 pytestmark = pytest.mark.torch
 
 
-def exactly(sentence):
+def exact_pattern(sentence):
     """The whole message; JAX adds a note of its own below where it is traced."""
     return rf"^{re.escape(sentence)}(\n-+\n|$)"
 
@@ -42,7 +42,7 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
-def thawed_by_torch(rule, arguments):
+def thaw_in_torch(rule, arguments):
     start, gradients = problem(SHAPES, np.float64)
     parameters = {leaf: torch.tensor(value) for leaf, value in start.items()}
     optimizer = rule.theirs(parameters.values(), **torch_arguments(rule, arguments, 0))
@@ -56,7 +56,7 @@ def thawed_by_torch(rule, arguments):
     return jax.tree.map(lambda *row: np.stack(row), *rows)
 
 
-def thawed_by_us(rule, arguments, *, labels, carry=optimizers.carry_state):
+def thaw_in_jax(rule, arguments, *, labels, carry=optimizers.carry_state):
     start, gradients = problem(SHAPES, np.float64)
     recipe = Recipe(dict.fromkeys(set(labels.values()), arguments), rule.ours)
     thawed, params = recipe.optimizer(labels), jax.tree.map(jnp.asarray, start)
@@ -76,7 +76,7 @@ def thawed_by_us(rule, arguments, *, labels, carry=optimizers.carry_state):
 
 
 def distance(ours, theirs):
-    return max(relative(ours[leaf], theirs[leaf]).max() for leaf in SHAPES)
+    return max(relative_distances(ours[leaf], theirs[leaf]).max() for leaf in SHAPES)
 
 
 OWN = {"stem": "stem", "head": "head"}
@@ -90,13 +90,13 @@ SHARED = {"stem": "all", "head": "all"}
 )
 def test_a_thawed_group_goes_on_as_in_torch(name, labels):
     rule, arguments = RULES[name], {"learning_rate": 0.05, **OPTIONS.get(name, {})}
-    theirs = thawed_by_torch(rule, arguments)
-    ours = thawed_by_us(rule, arguments, labels=labels)
+    theirs = thaw_in_torch(rule, arguments)
+    ours = thaw_in_jax(rule, arguments, labels=labels)
     bound = 0.05 * UPDATES * MUON_BOUND if name == "muon" else BOUND
     assert distance(ours, theirs) <= bound
 
 
-def restarted(state, tx, params):
+def restart(state, tx, params):
     return tx.init(params)._replace(iteration=state.iteration)
 
 
@@ -106,15 +106,15 @@ def test_a_fresh_state_would_not(name):
         RULES[name],
         {"learning_rate": 0.05, **OPTIONS.get(name, {}), **TELLING.get(name, {})},
     )
-    theirs = thawed_by_torch(rule, arguments)
-    assert distance(thawed_by_us(rule, arguments, labels=OWN, carry=restarted), theirs) > 1e-4
+    theirs = thaw_in_torch(rule, arguments)
+    assert distance(thaw_in_jax(rule, arguments, labels=OWN, carry=restart), theirs) > 1e-4
 
 
 TELLING = {"asgd": {"lambd": 0.1}}
 PARAMS = {leaf: jnp.ones(shape) for leaf, shape in SHAPES.items()}
 
 
-def of(rule=optimizers.adam, labels=SHARED, frozen="^none$", **arguments):
+def optimizer_of(rule=optimizers.adam, labels=SHARED, frozen="^none$", **arguments):
     group = {"learning_rate": 0.1, **arguments}
     recipe = Recipe(dict.fromkeys(set(labels.values()), group), rule)
     return recipe.optimizer(param_groups.freeze(labels, frozen))
@@ -122,29 +122,29 @@ def of(rule=optimizers.adam, labels=SHARED, frozen="^none$", **arguments):
 
 REFUSED = {
     "another rule": (
-        of(),
-        of(optimizers.sgd, momentum=0.9),
+        optimizer_of(),
+        optimizer_of(optimizers.sgd, momentum=0.9),
         PARAMS,
         "opt_state must be of the same update rules as tx, got one that holds exp_avg, exp_avg_sq "
         "where tx holds momentum_buffer.",
     ),
     "a rule that holds nothing": (
-        of(),
-        of(optimizers.sgd),
+        optimizer_of(),
+        optimizer_of(optimizers.sgd),
         PARAMS,
         "opt_state must be of the same update rules as tx, got one that holds exp_avg, exp_avg_sq "
         "where tx holds nothing.",
     ),
     "a group that has counted": (
-        of(frozen="^stem"),
-        of(),
+        optimizer_of(frozen="^stem"),
+        optimizer_of(),
         PARAMS,
         "parameters of one group must have made equally many updates, got a thawed stem among "
         "others. Give those thawed a label and a group of their own.",
     ),
     "other shapes": (
-        of(),
-        of(),
+        optimizer_of(),
+        optimizer_of(),
         {**PARAMS, "head": jnp.ones((1, 5))},
         "opt_state must be of parameters of the same shapes, got (5, 5) for (1, 5) at "
         "inner/inner_states/all/inner_state/trees/exp_avg/head.",
@@ -155,7 +155,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_carried_is_refused(case):
     before, tx, params, sentence = REFUSED[case]
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         optimizers.carry_state(before.init(PARAMS), tx, params)
 
 
@@ -167,9 +167,9 @@ UNFIT = (
 
 @pytest.mark.parametrize(("before", "after"), [("^stem", "^none$"), ("^none$", "^stem")])
 def test_an_optimizer_names_the_function_that_a_frozen_state_needs(before, after):
-    state = of(frozen=before).init(PARAMS)
-    with pytest.raises(ValueError, match=exactly(UNFIT)):
-        of(frozen=after).update(PARAMS, state, PARAMS)
+    state = optimizer_of(frozen=before).init(PARAMS)
+    with pytest.raises(ValueError, match=exact_pattern(UNFIT)):
+        optimizer_of(frozen=after).update(PARAMS, state, PARAMS)
 
 
 def test_a_group_that_is_frozen_drops_its_state_and_pending_gradients_stay():
@@ -227,6 +227,6 @@ def test_another_shape_that_broadcasts_is_refused(case, jitted, accumulates):
     elif other is not None:
         state = tx.init(other)
     update = jax.jit(tx.update) if jitted else tx.update
-    with pytest.raises(ValueError, match=exactly(sentence)):
+    with pytest.raises(ValueError, match=exact_pattern(sentence)):
         update(gradients, state, PARAMS)
     tx.update(PARAMS, tx.init(PARAMS), PARAMS)

@@ -13,9 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from torchvision_import import imported  # noqa: E402
+from torchvision_import import import_models  # noqa: E402
 
-imported()
+import_models()
 pytest.importorskip("timm", reason="timm is of the extra peers")
 
 import timm_settings as live  # noqa: E402
@@ -27,7 +27,7 @@ from jaxsched.recipes import _timm  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
-SETTINGS = live.drawn()
+SETTINGS = live.draw_settings()
 CHUNK = 25
 
 
@@ -389,7 +389,7 @@ def test_what_is_missing_has_the_default_of_timms_helpers():
     assert _timm.DEFAULTS["sched_on_updates"] != theirs["step_on_epochs"]
 
 
-def of(layers=None, **args):
+def recipe_of(layers=None, **args):
     return recipes.timm({"lr": 0.1, **args}, steps_per_epoch=5, layers=layers)
 
 
@@ -399,37 +399,43 @@ REFUSED = {
         "args['lr'] must be a number above 0, got None: train.py computes it then, as lr_base times "
         "the ratio of the global batch to lr_base_size, or its root. Set it.",
     ),
-    "an lr of 0": (lambda: of(lr=0.0), "args['lr'] must be a number above 0, got 0.0: "),
-    "text": (lambda: of(lr="3e-4"), "args['lr'] must be a finite number of at least 0, got '3e-4'"),
-    "timm's own optimizer": (lambda: of(opt="adafactor"), "args['opt'] must be one of sgd, "),
-    "timm's muon": (lambda: of(opt="muon"), "args['opt'] must be one of sgd, "),
-    "lookahead": (lambda: of(opt="lookahead_sgd"), "args['opt'] must be one of sgd, "),
+    "an lr of 0": (lambda: recipe_of(lr=0.0), "args['lr'] must be a number above 0, got 0.0: "),
+    "text": (
+        lambda: recipe_of(lr="3e-4"),
+        "args['lr'] must be a finite number of at least 0, got '3e-4'",
+    ),
+    "timm's own optimizer": (
+        lambda: recipe_of(opt="adafactor"),
+        "args['opt'] must be one of sgd, ",
+    ),
+    "timm's muon": (lambda: recipe_of(opt="muon"), "args['opt'] must be one of sgd, "),
+    "lookahead": (lambda: recipe_of(opt="lookahead_sgd"), "args['opt'] must be one of sgd, "),
     "plateau": (
-        lambda: of(sched="plateau"),
+        lambda: recipe_of(sched="plateau"),
         "args['sched'] must name a function of the step, got 'plateau', which follows a metric. "
         "See lr_scheduler.reduce_lr_on_plateau.",
     ),
     "sched": (
-        lambda: of(sched="onecycle"),
+        lambda: recipe_of(sched="onecycle"),
         "args['sched'] must be one of cosine, tanh, poly, step, multistep, constant, wsd, rsqrt, "
         "none, got 'onecycle'",
     ),
     "noise": (
-        lambda: of(lr_noise=[0.4, 0.9]),
+        lambda: recipe_of(lr_noise=[0.4, 0.9]),
         "args['lr_noise'] must be null, got [0.4, 0.9]: noise on the rate is not supported. "
         "Record the run with jaxsched.torch.record.",
     ),
     "layers that stop": (
-        lambda: of(layer_decay=0.5, layers=3, layer_decay_no_opt_scale=0.1),
+        lambda: recipe_of(layer_decay=0.5, layers=3, layer_decay_no_opt_scale=0.1),
         "args['layer_decay_no_opt_scale'] must be null, got 0.1: a scale below which layers are "
         "frozen is not supported.",
     ),
     "adaptive clipping": (
-        lambda: of(clip_grad=0.01, clip_mode="agc"),
+        lambda: recipe_of(clip_grad=0.01, clip_mode="agc"),
         "args['clip_mode'] must be norm or value, got 'agc': adaptive clipping is not supported.",
     ),
     "typo": (
-        lambda: of(warmup_epoch=3),
+        lambda: recipe_of(warmup_epoch=3),
         "args must use the original's keys, got 'warmup_epoch'. Did you mean 'warmup_epochs'?",
     ),
     "alias": (
@@ -437,69 +443,72 @@ REFUSED = {
         "args must use the original's keys, got 'learning_rate'. Did you mean 'lr'?",
     ),
     "layers": (
-        lambda: of(layer_decay=0.75),
+        lambda: recipe_of(layer_decay=0.75),
         "layers must be given with layer_decay, got None with 0.75. Pass "
         "param_groups.by_layer(layer_of, decay).count(params).",
     ),
     "no layers": (
-        lambda: of(layers=3),
+        lambda: recipe_of(layers=3),
         "layers must be None without layer_decay, got 3. Set args['layer_decay'].",
     ),
     "options": (
-        lambda: of(opt="adamw", opt_kwargs={"momentum": 0.5}),
+        lambda: recipe_of(opt="adamw", opt_kwargs={"momentum": 0.5}),
         "args['opt_kwargs'] of adamw must be among amsgrad, betas, eps, maximize, got momentum.",
     ),
     "twice": (
-        lambda: of(opt="adamw", opt_eps=1e-6, opt_kwargs={"eps": 1e-8}),
+        lambda: recipe_of(opt="adamw", opt_eps=1e-6, opt_kwargs={"eps": 1e-8}),
         "args['opt_kwargs'] of adamw must be among amsgrad, betas, maximize, got eps.",
     ),
     "betas": (
-        lambda: of(opt="adamw", opt_betas=[0.9]),
+        lambda: recipe_of(opt="adamw", opt_betas=[0.9]),
         "args['opt_betas'] must be two numbers, got [0.9]",
     ),
     "stop": (
-        lambda: of(epochs=5, stop_epoch=6),
+        lambda: recipe_of(epochs=5, stop_epoch=6),
         "args['stop_epoch'] must be from 1 to the 5 epochs of the schedule, got 6",
     ),
-    "start": (lambda: of(epochs=5, start_epoch=5), "start_epoch must be below epochs, 5, got 5"),
+    "start": (
+        lambda: recipe_of(epochs=5, start_epoch=5),
+        "start_epoch must be below epochs, 5, got 5",
+    ),
     "epochs": (
-        lambda: of(epochs=5.5),
+        lambda: recipe_of(epochs=5.5),
         "args['epochs'] must be an integer of at least 1, got 5.5",
     ),
     "switch": (
-        lambda: of(sched_on_updates="yes"),
+        lambda: recipe_of(sched_on_updates="yes"),
         "args['sched_on_updates'] must be True or False, got 'yes'",
     ),
     "decay": (
-        lambda: of(sched="wsd", epochs=10, decay_epochs=9),
+        lambda: recipe_of(sched="wsd", epochs=10, decay_epochs=9),
         "args['decay_epochs'] must give a decay of 1 to 5 epochs, which the warm-up leaves, got 9, "
         "which gives 9. Change it or warmup_epochs.",
     ),
     "no decay left": (
-        lambda: of(
+        lambda: recipe_of(
             sched="wsd", epochs=7, decay_epochs=None, sched_on_updates=True, warmup_epochs=7
         ),
         "args['decay_epochs'] must give a decay of 1 to 0 updates, which the warm-up leaves, got None, "
         "which gives 0. Change it or warmup_epochs.",
     ),
     "milestones": (
-        lambda: of(sched="multistep", decay_milestones=[60, 30]),
+        lambda: recipe_of(sched="multistep", decay_milestones=[60, 30]),
         "args['decay_milestones'] must be integers of at least 0 in ascending order, got [60, 30]",
     ),
     "cycles that rounding hides": (
-        lambda: of(epochs=300, lr_cycle_mul=1 + 1e-14, lr_cycle_limit=3),
+        lambda: recipe_of(epochs=300, lr_cycle_mul=1 + 1e-14, lr_cycle_limit=3),
         "cycle_mul must be 1, or farther from it than what rounding hides, got 1.00000000000001. ",
     ),
     **{
         f"noise of {value!r}": (
-            lambda value=value: of(lr_noise=value),
+            lambda value=value: recipe_of(lr_noise=value),
             f"args['lr_noise'] must be null, got {value!r}: noise on the rate is not supported.",
         )
         for value in (0, 0.0, [])
     },
     **{
         f"{key} of others": (
-            lambda key=key: of(**{key: 1}),
+            lambda key=key: recipe_of(**{key: 1}),
             f"args must use the original's keys, got {key!r}. Did you mean {name!r}?",
         )
         for key, name in {
@@ -528,12 +537,12 @@ def test_what_is_not_supported_is_refused_by_name(name):
 
 
 def test_what_is_refused_with_a_clip_passes_without_one():
-    assert of(clip_mode="agc").clip_norm is None
+    assert recipe_of(clip_mode="agc").clip_norm is None
 
 
 def test_numbers_may_be_traced():
     def rate(args, layers=None):
-        recipe = of(epochs=100, layers=layers, **args)
+        recipe = recipe_of(epochs=100, layers=layers, **args)
         return recipe.at(250)["layer_0_decay" if layers else "decay"]["learning_rate"]
 
     for args, traced, layers in [
@@ -558,10 +567,10 @@ def test_layers_that_no_parameter_has_are_warned_of():
         "Pass layers=2 to the recipe, or check the labels."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(sentence)}$"):
-        of(layer_decay=0.5, layers=5).optimizer(rule).init(params)
+        recipe_of(layer_decay=0.5, layers=5).optimizer(rule).init(params)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        of(layer_decay=0.5, layers=2).optimizer(rule).init(params)
+        recipe_of(layer_decay=0.5, layers=2).optimizer(rule).init(params)
 
 
 # --- ports ---
@@ -575,7 +584,7 @@ RUN = live.Setting("tiny", VIT, 5)
 
 
 @pytest.fixture(scope="module")
-def recorded():
+def recording():
     """timm's run as a trace; its own objects say what acts, and its loop when."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -611,18 +620,18 @@ def recorded():
     )
 
 
-def right(**changes):
+def right_recipe(**changes):
     layers = changes.pop("layers", 3)
     return recipes.timm({**VIT, **changes}, steps_per_epoch=5, layers=layers)
 
 
-def with_groups(change):
-    recipe = right()
+def change_groups(change):
+    recipe = right_recipe()
     return dataclasses.replace(recipe, groups=change(dict(recipe.groups)))
 
 
-def with_rate(change):
-    return with_groups(
+def change_rate(change):
+    return change_groups(
         lambda groups: {
             label: {**group, "learning_rate": change(group["learning_rate"])}
             for label, group in groups.items()
@@ -630,7 +639,7 @@ def with_rate(change):
     )
 
 
-def swapped(groups, a, b):
+def swap_groups(groups, a, b):
     return {**groups, a: groups[b], b: groups[a]}
 
 
@@ -638,7 +647,7 @@ def scale_of(rate):
     return rate.arguments["factor"] if rate.factory is schedules.scaled else 1.0
 
 
-def in_float32(i):
+def float32_rate(i):
     """The schedule as one would write it in jnp."""
     t = (i // 5 * 3 + i % 5 // 2).astype(jnp.float32)
     curve = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + jnp.cos(jnp.float32(math.pi) * t / 24))
@@ -651,9 +660,9 @@ def report_of(recipe, recorded):
     return compare(dataclasses.replace(recipe, groups=groups), recorded)
 
 
-def test_the_right_port_is_equal(recorded):
-    assert recorded.groups.keys() < right().groups.keys()
-    report = report_of(right(), recorded)
+def test_the_right_port_is_equal(recording):
+    assert recording.groups.keys() < right_recipe().groups.keys()
+    report = report_of(right_recipe(), recording)
     assert report, str(report)
 
 
@@ -661,52 +670,52 @@ COSINE = schedules.timm_cosine(
     1e-3, 8 * 3, 1e-5, cycle_decay=0.1, warmup_t=2 * 3, warmup_lr_init=1e-6
 )
 WRONG = {
-    "schedule by epoch": lambda: right(sched_on_updates=False),
-    "schedule by iteration": lambda: with_rate(
+    "schedule by epoch": lambda: right_recipe(sched_on_updates=False),
+    "schedule by iteration": lambda: change_rate(
         lambda rate: schedules.scaled(COSINE, scale_of(rate))
     ),
-    "updates of an epoch rounded down": lambda: with_rate(
+    "updates of an epoch rounded down": lambda: change_rate(
         lambda rate: schedules.scaled(lambda i: COSINE(i // 5 * 2 + i % 5 // 2), scale_of(rate))
     ),
-    "warm-up before the schedule": lambda: right(warmup_prefix=True),
-    "warm-up toward the curve": lambda: with_rate(
+    "warm-up before the schedule": lambda: right_recipe(warmup_prefix=True),
+    "warm-up toward the curve": lambda: change_rate(
         lambda rate: schedules.warmup(rate, 10, start=1e-6 * scale_of(rate))
     ),
-    "no warm-up": lambda: right(warmup_epochs=0),
-    "warm-up from 0": lambda: right(warmup_lr=0.0),
-    "one update late": lambda: with_rate(lambda rate: schedules.shift(rate, 1)),
-    "no lowest rate": lambda: right(min_lr=0.0),
-    "layers from the wrong end": lambda: with_groups(
-        lambda groups: swapped(
-            swapped(groups, "layer_0_decay", "layer_2_decay"),
+    "no warm-up": lambda: right_recipe(warmup_epochs=0),
+    "warm-up from 0": lambda: right_recipe(warmup_lr=0.0),
+    "one update late": lambda: change_rate(lambda rate: schedules.shift(rate, 1)),
+    "no lowest rate": lambda: right_recipe(min_lr=0.0),
+    "layers from the wrong end": lambda: change_groups(
+        lambda groups: swap_groups(
+            swap_groups(groups, "layer_0_decay", "layer_2_decay"),
             *("layer_0_no_decay", "layer_2_no_decay"),
         )
     ),
-    "a layer too many": lambda: right(layers=4),
-    "no layer decay": lambda: with_rate(
+    "a layer too many": lambda: right_recipe(layers=4),
+    "no layer decay": lambda: change_rate(
         lambda rate: rate.arguments["schedule"] if rate.factory is schedules.scaled else rate
     ),
-    "decay in all groups": lambda: with_groups(
+    "decay in all groups": lambda: change_groups(
         lambda groups: {label: {**g, "weight_decay": 0.05} for label, g in groups.items()}
     ),
-    "coupled decay": lambda: right(opt="adam"),
-    "torch's decay for timm's": lambda: right(weight_decay=0.01),
-    "clip by value": lambda: right(clip_mode="value"),
-    "every batch an update": lambda: right(grad_accum_steps=1),
+    "coupled decay": lambda: right_recipe(opt="adam"),
+    "torch's decay for timm's": lambda: right_recipe(weight_decay=0.01),
+    "clip by value": lambda: right_recipe(clip_mode="value"),
+    "every batch an update": lambda: right_recipe(grad_accum_steps=1),
     "an epoch's rest kept": lambda: dataclasses.replace(
-        right(), accumulation=optimizers.Accumulation(schedules.constant(2.0))
+        right_recipe(), accumulation=optimizers.Accumulation(schedules.constant(2.0))
     ),
-    "no average": lambda: right(model_ema=False),
-    "an average without its warm-up": lambda: right(model_ema_warmup=False),
-    "a cosine in float32": lambda: with_rate(
-        lambda rate: lambda i: in_float32(i) * jnp.float32(scale_of(rate))
+    "no average": lambda: right_recipe(model_ema=False),
+    "an average without its warm-up": lambda: right_recipe(model_ema_warmup=False),
+    "a cosine in float32": lambda: change_rate(
+        lambda rate: lambda i: float32_rate(i) * jnp.float32(scale_of(rate))
     ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_port_is_refused(name, recorded):
-    report = report_of(WRONG[name](), recorded)
+def test_a_wrong_port_is_refused(name, recording):
+    report = report_of(WRONG[name](), recording)
     assert not report
     assert report.first.first is not None
 

@@ -318,17 +318,17 @@ def test_ulps_count_float32_steps():
 
 
 def test_nan_is_equal_to_nothing():
-    def of(value):
+    def trace_of(value):
         return Trace({"a": {"learning_rate": np.array([0.1, value])}})
 
-    assert not jaxsched.compare(of(np.nan), of(np.nan))
+    assert not jaxsched.compare(trace_of(np.nan), trace_of(np.nan))
     nothing = Trace({"a": {"learning_rate": np.full(2, np.nan)}})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not jaxsched.compare(nothing, nothing)
-    assert not jaxsched.compare(of(np.nan), of(0.2))
-    assert not jaxsched.compare(of(0.2), of(np.nan))
-    assert jaxsched.compare(of(0.2), of(0.2))
+    assert not jaxsched.compare(trace_of(np.nan), trace_of(0.2))
+    assert not jaxsched.compare(trace_of(0.2), trace_of(np.nan))
+    assert jaxsched.compare(trace_of(0.2), trace_of(0.2))
 
 
 def test_float64_on_both_sides_is_held_to_float64():
@@ -380,11 +380,11 @@ def test_iterations_count_from_where_both_are():
 
 
 def test_a_cause_is_looked_for_where_the_runs_overlap():
-    def of(T_max, **fields):
+    def recipe_of(T_max, **fields):
         rate = schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)
         return Recipe({"a": {"learning_rate": rate}}, **fields)
 
-    report = jaxsched.compare(of(19).trace(120), of(20, start=60, length=120))
+    report = jaxsched.compare(recipe_of(19).trace(120), recipe_of(20, start=60, length=120))
     assert report.first.first.iteration == 60
     assert report.causes == ("T_max 19 for 20 in cosine_annealing_lr",)
 
@@ -465,10 +465,10 @@ def test_a_file_that_lost_a_column_is_refused(tmp_path):
 def test_a_number_for_none_differs_either_way():
     """Adafactor's ``eps1`` is None unless it is given: both sides state it, one as a switch."""
 
-    def of(**given):
+    def recipe_of(**given):
         return Recipe({"a": {"learning_rate": 0.1, **given}}, optimizers.adafactor, length=3)
 
-    default, given = of(), of(eps1=1e-10)
+    default, given = recipe_of(), recipe_of(eps1=1e-10)
     for mine, reference, sentence in [
         (given, default, "a/eps1: mine has 1.000000013351432e-10, where the reference has none"),
         (default, given, "a/eps1: mine has none, where the reference has 1.000000013351432e-10"),
@@ -478,7 +478,7 @@ def test_a_number_for_none_differs_either_way():
             assert not report
             assert sentence in str(report)
             assert "eps1" not in report.not_compared
-    assert jaxsched.compare(of(eps1=1e-10), given)
+    assert jaxsched.compare(recipe_of(eps1=1e-10), given)
 
 
 def test_a_function_called_like_a_rule_is_another():

@@ -39,7 +39,7 @@ BOUND = 1e-8
 
 
 @pytest.fixture(scope="module", autouse=True)
-def on_eight_devices():
+def eight_devices():
     """``report``, in a process that takes the CPU for eight; it runs beside the other tests."""
     flags = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
@@ -57,15 +57,15 @@ def recipe():
 
 
 @contextlib.contextmanager
-def counted_traces():
+def count_traces():
     """A list that has an entry for each time that JAX traces the step."""
     traces, loss = [], boxes.loss
 
-    def counted(*given):
+    def count(*given):
         traces.append("step")
         return loss(*given)
 
-    with unittest.mock.patch.object(boxes, "loss", counted):
+    with unittest.mock.patch.object(boxes, "loss", count):
         yield traces
 
 
@@ -75,22 +75,22 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def trained(recipe, data):
+def training(recipe, data):
     model, optimizer = train_yolov5.create(recipe)
     batches = itertools.islice(shapes.batches(data[0], 2), ITERATIONS)
-    with counted_traces() as traces:
+    with count_traces() as traces:
         run = list(train_yolov5.train(model, optimizer, batches))
     assert len(traces) <= 1  # other tests may have compiled the step
     return model, optimizer, run
 
 
-def test_the_loss_falls(trained):
-    losses = [row.loss for row in trained[2]]
+def test_the_loss_falls(training):
+    losses = [row.loss for row in training[2]]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-def test_it_prints_what_it_proves(trained, monkeypatch, capsys, tmp_path):
-    model, optimizer, run = trained
+def test_it_prints_what_it_proves(training, monkeypatch, capsys, tmp_path):
+    model, optimizer, run = training
     monkeypatch.setattr(train_yolov5, "create", lambda recipe: (model, optimizer))
     monkeypatch.setattr(train_yolov5, "train", lambda *given: run)
     train_yolov5.main(str(tmp_path))
@@ -100,8 +100,8 @@ def test_it_prints_what_it_proves(trained, monkeypatch, capsys, tmp_path):
     assert parity.endswith(": 0 ULP")
 
 
-def test_what_the_state_held_is_the_recipe(trained, recipe):
-    run = trained[2]
+def test_what_the_state_held_is_the_recipe(training, recipe):
+    run = training[2]
     report = train_yolov5.proof(run, recipe)
     assert report, str(report)
     assert {q.name for q in report.quantities} >= {"learning_rate", "stepped", "ema_updates"}
@@ -111,13 +111,13 @@ def test_what_the_state_held_is_the_recipe(trained, recipe):
 
 
 @pytest.mark.parametrize("batch_size", [10, 64])
-def test_another_recipe_is_told_apart(trained, batch_size):
+def test_another_recipe_is_told_apart(training, batch_size):
     other = recipes.yolov5(epochs=30, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=batch_size)
-    assert not train_yolov5.proof(trained[2], other)
+    assert not train_yolov5.proof(training[2], other)
 
 
-def test_the_average_is_evaluated(trained, data):
-    model, optimizer, _ = trained
+def test_the_average_is_evaluated(training, data):
+    model, optimizer, _ = training
     average = train_yolov5.averaged(model, optimizer)
     for kind in train_yolov5.LEARNT:
         new, old = (jax.tree.leaves(nnx.state(m, kind)) for m in (average, model))
@@ -137,9 +137,9 @@ def test_groups_are_those_of_the_modules():
     assert jax.tree.leaves(labels) == jax.tree.leaves(by_module(model))
 
 
-def test_eight_devices_agree_with_one(on_eight_devices):
-    out, error = on_eight_devices.communicate()
-    assert on_eight_devices.returncode == 0, error
+def test_eight_devices_agree_with_one(eight_devices):
+    out, error = eight_devices.communicate()
+    assert eight_devices.returncode == 0, error
     found = json.loads(out.splitlines()[-1])
     assert found["stepped"] == [1.0, 0.0, 0.0, 0.0] * 5
     assert found["traces"] <= 2  # for one device, for eight
@@ -147,7 +147,7 @@ def test_eight_devices_agree_with_one(on_eight_devices):
     assert found["far_where_a_device_repeats_another"] > 1e6 * BOUND
 
 
-def after(batches, state, devices):
+def run_batches(batches, state, devices):
     """When updates came, and all that the run holds after ``batches``."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
@@ -185,20 +185,20 @@ def report():
         epochs=10, steps_per_epoch=40, start_epoch=4, hyp={"warmup_epochs": 0.0}
     )
     state = model, train_yolov5.Optimizer(model, recipe)
-    with counted_traces() as traces:
-        stepped, one = after(batches, state, 1)
-        _, eight = after(batches, state, DEVICES)
-    _, wrong = after(repeated, state, 1)
+    with count_traces() as traces:
+        stepped, one = run_batches(batches, state, 1)
+        _, eight = run_batches(batches, state, DEVICES)
+    _, wrong = run_batches(repeated, state, 1)
 
-    def far(a, b):
+    def max_distance(a, b):
         pairs = zip(a, b, strict=True)
         return max(float(abs(x - y).max() / max(abs(y).max(), 1e-300)) for x, y in pairs)
 
     found = {
         "stepped": stepped,
         "traces": len(traces),
-        "far": far(eight, one),
-        "far_where_a_device_repeats_another": far(wrong, one),
+        "far": max_distance(eight, one),
+        "far_where_a_device_repeats_another": max_distance(wrong, one),
     }
     print(json.dumps(found))
 

@@ -71,20 +71,20 @@ def reference(batches, one_thread):
     return before, losses, after_first, arrays_of(model)
 
 
-def loaded_nnx(weights):
+def load_nnx(weights):
     model = resnet.ResNet18(10, rngs=nnx.Rngs(0))
     nnx.update(model, resnet.from_torch_names(nnx.state(model, LEARNT), weights))
     return model
 
 
-def loaded_linen(weights):
+def load_linen(weights):
     model = resnet_linen.ResNet18(10)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
     return model, {name: resnet.from_torch_names(tree, weights) for name, tree in shapes.items()}
 
 
 def train_nnx(batches, weights):
-    model = loaded_nnx(weights)
+    model = load_nnx(weights)
     tx = yolov5_resnet18(**RUN).optimizer(param_groups.by_dotted_name)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
@@ -103,7 +103,7 @@ def train_nnx(batches, weights):
 
 
 def train_linen(batches, weights):
-    model, variables = loaded_linen(weights)
+    model, variables = load_linen(weights)
     tx = yolov5_resnet18(**RUN).optimizer(param_groups.by_dotted_name)
     state = tx.init(variables["params"])
 
@@ -149,13 +149,13 @@ def test_same_losses_weights_and_statistics(train, batches, reference, x64):
 
 
 def statistics_nnx(images, weights):
-    model = loaded_nnx(weights)
+    model = load_nnx(weights)
     model(images)
     return nnx.state(model, nnx.BatchStat)
 
 
 def statistics_linen(images, weights):
-    model, variables = loaded_linen(weights)
+    model, variables = load_linen(weights)
     return model.apply(variables, images, mutable="batch_stats")[1]["batch_stats"]
 
 

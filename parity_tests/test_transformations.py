@@ -133,7 +133,7 @@ def test_a_donated_loop():
 def test_checkpointed_loss_and_update():
     tx = optimizer()
 
-    def after(params, checkpointed):
+    def params_after(params, checkpointed):
         one = functools.partial(step, tx)
         one = jax.checkpoint(one) if checkpointed else one
         carry = params, tx.init(params)
@@ -142,7 +142,7 @@ def test_checkpointed_loss_and_update():
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(carry[0]))
 
     plain, again = (
-        jax.jit(jax.grad(functools.partial(after, checkpointed=c)))(params_of())
+        jax.jit(jax.grad(functools.partial(params_after, checkpointed=c)))(params_of())
         for c in (False, True)
     )
     assert_near(again, plain)
@@ -174,7 +174,7 @@ def test_gradient_through_updates():
     with jax.enable_x64(True):
         target = jnp.arange(3.0)
 
-        def after(start, rate):
+        def loss_after(start, rate):
             recipe = Recipe({"all": {"learning_rate": rate, "momentum": 0.9}})
             tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
             params, state = start, tx.init(start)
@@ -185,11 +185,12 @@ def test_gradient_through_updates():
             return jnp.sum((params - target) ** 2)
 
         start, rate, h = jnp.ones(3), jnp.asarray(0.03), 1e-6
-        by_start, by_rate = jax.jit(jax.grad(after, (0, 1)))(start, rate)
+        by_start, by_rate = jax.jit(jax.grad(loss_after, (0, 1)))(start, rate)
         differences = [
-            (after(start + h * d, rate) - after(start - h * d, rate)) / (2 * h) for d in jnp.eye(3)
+            (loss_after(start + h * d, rate) - loss_after(start - h * d, rate)) / (2 * h)
+            for d in jnp.eye(3)
         ]
-        difference = (after(start, rate + h) - after(start, rate - h)) / (2 * h)
+        difference = (loss_after(start, rate + h) - loss_after(start, rate - h)) / (2 * h)
         # A central difference of a polynomial: h² of it, and rounding over h.
         assert abs(by_start - jnp.array(differences)).max() <= 1e-8
         assert abs(by_rate - difference) <= 1e-8 * abs(difference)
@@ -379,7 +380,7 @@ EVERYTHING = {
 }
 
 
-def of_rule(name, labels=param_groups.by_leaf_name):
+def optimizer_of(name, labels=param_groups.by_leaf_name):
     group = {"learning_rate": lambda i: 0.1 / (1 + i)}
     return Recipe({"weight": group}, RULES[name], **EVERYTHING).optimizer(labels)
 
@@ -390,8 +391,8 @@ def test_tree_map_params(name, kind):
     tx = {
         "number": lambda: RULES[name](0.1),
         "schedule": lambda: RULES[name](lambda i: 0.1 / (1 + i)),
-        "recipe": lambda: of_rule(name),
-        "recipe with a tree of labels": lambda: of_rule(name, {"kernel": "weight"}),
+        "recipe": lambda: optimizer_of(name),
+        "recipe with a tree of labels": lambda: optimizer_of(name, {"kernel": "weight"}),
     }[kind]()
     state = tx.init(KERNEL)
     marked = optax.tree_utils.tree_map_params(
@@ -405,7 +406,7 @@ def test_tree_map_params(name, kind):
 
 
 GUARDED = {
-    **{name: functools.partial(of_rule, name) for name in RULES},
+    **{name: functools.partial(optimizer_of, name) for name in RULES},
     "yolov5": lambda: optimizer(recipes.yolov5(epochs=10, steps_per_epoch=40)),
     "ultralytics": lambda: optimizer(recipes.ultralytics(epochs=10, steps_per_epoch=40)),
     "yolov5_resnet18": optimizer,

@@ -130,7 +130,7 @@ def run(tmp_path_factory):
     return trainer, recorder.recording.trace, arguments
 
 
-def of_run(**changes):
+def recipe_of_run(**changes):
     given = {"num_training_steps": UPDATES, "steps_per_epoch": BATCHES}
     counts = {name: changes.pop(name) for name in list(changes) if name in given}
     return recipes.transformers({**RUN, **changes}, **{**given, **counts})
@@ -141,18 +141,18 @@ def test_a_run_of_trainer_is_equal(run):
     recipe = recipes.transformers(
         arguments.to_json_string(), num_training_steps=UPDATES, steps_per_epoch=BATCHES
     )
-    assert recipe == of_run()
+    assert recipe == recipe_of_run()
     assert recipe.length == len(trace) == len(trainer.batches) == BATCHES * EPOCHS
     report = compare(recipe, trace)
     assert report, str(report)
     assert trace.run["stepped"].sum() == UPDATES == trainer.state.global_step
-    assert not compare(of_run(steps_per_epoch=BATCHES + 1), trace)
+    assert not compare(recipe_of_run(steps_per_epoch=BATCHES + 1), trace)
 
 
 def test_the_updates_of_that_run(run):
     """Each batch's gradient of the mean loss, divided as the docstring says."""
     trainer, _, _ = run
-    recipe = of_run()
+    recipe = recipe_of_run()
 
     tx = recipe.optimizer(live.names_by_label(trainer.optimizer, trainer.model))
     update = jax.jit(tx.update)
@@ -273,7 +273,7 @@ def test_membership_by_module():
     optimizer, _ = live.create(setting.full(), setting.num_training_steps, model)
     theirs = live.names_by_label(optimizer, model)
 
-    def named(labels):
+    def groups_by_name(labels):
         flat = jax.tree_util.tree_flatten_with_path(labels)[0]
         paths = [param_groups.leaf_path(keys) for keys, _ in flat]
         return {
@@ -281,8 +281,8 @@ def test_membership_by_module():
             for path, (_, label) in zip(paths, flat, strict=True)
         }
 
-    assert named(jaxsched.flax.by_decay(twin)) == theirs
-    by_path = named(param_groups.by_decay(nnx.state(twin, nnx.Param)))
+    assert groups_by_name(jaxsched.flax.by_decay(twin)) == theirs
+    by_path = groups_by_name(param_groups.by_decay(nnx.state(twin, nnx.Param)))
     apart = {name for name, label in by_path.items() if label != theirs[name]}
     assert apart == {"bn.weight", "rms.weight"}
 
@@ -356,7 +356,7 @@ def test_batches_are_not_taken_for_updates():
     """As Trainer counts them: 3 epochs of 7 batches, 2 an update, are 12 updates."""
     arguments = {"num_train_epochs": 3.0, "gradient_accumulation_steps": 2}
 
-    def of(steps, epoch=7, **changes):
+    def recipe_of(steps, epoch=7, **changes):
         return recipes.transformers(
             {**arguments, **changes}, num_training_steps=steps, steps_per_epoch=epoch
         )
@@ -364,7 +364,7 @@ def test_batches_are_not_taken_for_updates():
     theirs = TrainingArguments("unused", use_cpu=True, report_to=[], **arguments)
     trainer = Trainer(live.Net(), theirs, train_dataset=list(range(7 * 8)))
     *_, updates = trainer.set_initial_training_values(theirs, trainer.get_train_dataloader())
-    assert of(updates) == recipes.transformers(
+    assert recipe_of(updates) == recipes.transformers(
         {"gradient_accumulation_steps": 2}, num_training_steps=12, steps_per_epoch=7
     )
     sentence = (
@@ -372,10 +372,10 @@ def test_batches_are_not_taken_for_updates():
         "the number of batches. Set max_steps of arguments if these are updates."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(sentence)}$"):
-        of(21)
+        recipe_of(21)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        of(20), of(21, max_steps=21), of(21, gradient_accumulation_steps=1)
+        recipe_of(20), recipe_of(21, max_steps=21), recipe_of(21, gradient_accumulation_steps=1)
 
 
 def test_numbers_may_be_traced():
@@ -395,15 +395,15 @@ def test_numbers_may_be_traced():
 
 
 def test_counts_may_be_whole_floats():
-    def of(steps):
+    def setting_of(steps):
         kwargs = {"num_decay_steps": steps, "num_stable_steps": steps}
         arguments = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kwargs}
         return live.Setting({"gradient_accumulation_steps": 1, **arguments}, 30, None)
 
-    optimizer, scheduler = live.create(of(10.0).full(), 30, live.Net())
-    theirs = live.rates(optimizer, scheduler, of(10.0)).astype(np.float32)
-    np.testing.assert_array_equal(live.our_rates(live.recipe_of(of(10.0))), theirs)
-    assert live.recipe_of(of(10.0)) == live.recipe_of(of(10))
+    optimizer, scheduler = live.create(setting_of(10.0).full(), 30, live.Net())
+    theirs = live.rates(optimizer, scheduler, setting_of(10.0)).astype(np.float32)
+    np.testing.assert_array_equal(live.our_rates(live.recipe_of(setting_of(10.0))), theirs)
+    assert live.recipe_of(setting_of(10.0)) == live.recipe_of(setting_of(10))
 
 
 def test_every_other_optimizer_is_refused_by_name():

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from ultralytics_runs import ARGUMENTS, BASE, RUNS, column, differences, evaluated, recipe_of
+from ultralytics_runs import ARGUMENTS, BASE, RUNS, column, differences, evaluate, recipe_of
 
 import jaxsched
 from jaxsched import Trace
@@ -120,13 +120,13 @@ def test_a_fresh_process_after_an_open_warmup_has_the_nominal_numbers():
     arguments = {**BASE, "args": {"warmup_epochs": 1.0}, "start_epoch": 3, "version": "8.4.103"}
     fresh, resumed = ultralytics(**arguments), ultralytics(**arguments, resumed=True)
     nominal = np.float32(0.937)
-    assert evaluated(fresh.groups["weight"]["momentum"], fresh.start, 3).tolist() == [nominal] * 3
+    assert evaluate(fresh.groups["weight"]["momentum"], fresh.start, 3).tolist() == [nominal] * 3
     stays = np.float32(np.interp(6, [0, 7], [0.8, 0.937]))
-    assert evaluated(resumed.groups["weight"]["momentum"], 21, 3).tolist() == [stays] * 3
+    assert evaluate(resumed.groups["weight"]["momentum"], 21, 3).tolist() == [stays] * 3
 
 
 # Wrong ports of MuSGD, each against the recorded run of 8.4.190.
-def of_groups(change):
+def change_groups(change):
     def port(recipe):
         groups = {label: change(label, dict(group)) for label, group in recipe.groups.items()}
         return dataclasses.replace(recipe, groups=groups)
@@ -143,12 +143,12 @@ def exchange(one, other):
     return port
 
 
-def with_args(**args):
+def change_args(**args):
     return lambda _: ultralytics(**ARGUMENTS["musgd"], args=args)
 
 
 WRONG_PORTS = {
-    "heads-at-the-rate-of-the-rest": of_groups(
+    "heads-at-the-rate-of-the-rest": change_groups(
         lambda label, group: {
             **group,
             "learning_rate": recipe_of("8.4.190", "musgd").groups[label.removesuffix("_head")][
@@ -156,7 +156,7 @@ WRONG_PORTS = {
             ],
         }
     ),
-    "heads-three-times-the-warmed-rate": of_groups(
+    "heads-three-times-the-warmed-rate": change_groups(
         lambda label, group: {
             **group,
             "learning_rate": (lambda i, rate=group["learning_rate"]: 3 * rate(i))
@@ -164,20 +164,20 @@ WRONG_PORTS = {
             else group["learning_rate"],
         }
     ),
-    "no-decay-in-muon": of_groups(
+    "no-decay-in-muon": change_groups(
         lambda label, group: {**group, "weight_decay": 0.0} if "muon" in label else group
     ),
-    "decay-in-norm": of_groups(lambda label, group: {**group, "weight_decay": 0.0005}),
-    "decay-not-scaled": with_args(weight_decay=0.001),
-    "ratios-of-8.4.0": of_groups(lambda label, group: {**group, "muon": 0.5, "sgd": 0.5}),
-    "ratios-exchanged": of_groups(lambda label, group: {**group, "muon": 1.0, "sgd": 0.2}),
-    "no-muon": of_groups(lambda label, group: {**group, "use_muon": False}),
-    "no-nesterov": of_groups(lambda label, group: {**group, "nesterov": False}),
+    "decay-in-norm": change_groups(lambda label, group: {**group, "weight_decay": 0.0005}),
+    "decay-not-scaled": change_args(weight_decay=0.001),
+    "ratios-of-8.4.0": change_groups(lambda label, group: {**group, "muon": 0.5, "sgd": 0.5}),
+    "ratios-exchanged": change_groups(lambda label, group: {**group, "muon": 1.0, "sgd": 0.2}),
+    "no-muon": change_groups(lambda label, group: {**group, "use_muon": False}),
+    "no-nesterov": change_groups(lambda label, group: {**group, "nesterov": False}),
     "muon-and-weight-exchanged": exchange("muon", "weight"),
     "bias-and-its-head-exchanged": exchange("bias", "bias_head"),
-    "bias-rate-missing": with_args(warmup_bias_lr=0.0),
-    "momentum-of-auto": with_args(momentum=0.9),
-    "momentum-not-warmed-up": with_args(warmup_momentum=0.937),
+    "bias-rate-missing": change_args(warmup_bias_lr=0.0),
+    "momentum-of-auto": change_args(momentum=0.9),
+    "momentum-not-warmed-up": change_args(warmup_momentum=0.937),
     "warmup-of-8.4.8": lambda _: recipe_of("8.4.8", "musgd"),
     "warmup-of-8.4.103": lambda _: recipe_of("8.4.103", "musgd"),
     "biases-of-8.4.0": lambda _: recipe_of("8.4.0", "musgd"),

@@ -19,11 +19,11 @@ from update_ports import (  # noqa: E402
     LEAVES,
     adam,
     clip_by,
-    counted,
-    drawn,
+    draw,
+    error_lines,
     port,
+    port_by_iterations,
     rmsprop,
-    said,
     sgd,
 )
 
@@ -40,27 +40,35 @@ NONE = "no usual mistake explains it"
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize("seed", range(DRAWS))
 def test_the_rendering_itself_is_right(name, seed):
-    assert planted_updates.right(name, seed) == []
+    assert planted_updates.run_right(name, seed) == []
 
 
 @pytest.mark.parametrize("seed", range(DRAWS))
 def test_the_rendering_is_right_under_a_clip_and_accumulation(seed):
-    d = drawn(seed)
+    d = draw(seed)
     clip = {"clip_norm": d.clip}
-    assert said(port(d, *sgd(), clip=clip_by(d, "torch")), torch.optim.SGD, d, lambda d: clip) == []
+    assert (
+        error_lines(port(d, *sgd(), clip=clip_by(d, "torch")), torch.optim.SGD, d, lambda d: clip)
+        == []
+    )
     summed = {"accumulation": d.accumulation}
-    assert said(counted(d, *sgd(), mean=False), torch.optim.SGD, d, lambda d: summed) == []
+    assert (
+        error_lines(port_by_iterations(d, *sgd(), mean=False), torch.optim.SGD, d, lambda d: summed)
+        == []
+    )
     every = {"steps_per_epoch": d.every}
-    assert said(port(d, *sgd(), every=d.every), torch.optim.SGD, d, lambda d: every) == []
+    assert error_lines(port(d, *sgd(), every=d.every), torch.optim.SGD, d, lambda d: every) == []
     low = {"low": 0.0, "nesterov": False}
-    assert said(port(d, *sgd(nesterov=False), low=0.0), torch.optim.SGD, d, lambda d: low) == []
+    assert (
+        error_lines(port(d, *sgd(nesterov=False), low=0.0), torch.optim.SGD, d, lambda d: low) == []
+    )
 
 
 @pytest.mark.parametrize("name", PLANTED)
 @pytest.mark.parametrize("seed", range(DRAWS))
 def test_a_planted_mistake_is_told_and_no_other(name, seed):
-    lines = planted_updates.planted(name, seed)
-    assert planted_updates.told(name, lines), lines
+    lines = planted_updates.run_planted(name, seed)
+    assert planted_updates.is_named(name, lines), lines
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ def test_a_planted_mistake_is_told_and_no_other(name, seed):
 def test_what_goes_elsewhere_than_the_mistake_leads_has_no_cause(name):
     """The same mistakes, at rates that are a hundred-thousandth off from update 4 on."""
     cls, tx, _, *more = PLANTED[name]
-    d = drawn([7, *name.encode()])
+    d = draw([7, *name.encode()])
     inner = tx(d)
 
     def update(gradients, state, params):
@@ -79,20 +87,20 @@ def test_what_goes_elsewhere_than_the_mistake_leads_has_no_cause(name):
         return jax.tree.map(lambda x: off * x, added), (count + 1, state)
 
     off = optax.GradientTransformation(lambda p: (jnp.zeros([], jnp.int32), inner.init(p)), update)
-    assert said(off, cls, d, *more)[1:] == [NONE]
+    assert error_lines(off, cls, d, *more)[1:] == [NONE]
 
 
 def test_each_leaf_may_have_a_cause_of_its_own():
-    d = drawn(1)
+    d = draw(1)
     step, keeps = sgd()
 
-    def mixed(a, t, g, p, b):
+    def mix(a, t, g, p, b):
         """Without Nesterov in the vector that does not decay and climbs."""
         if p.shape == (5,):
             return step(a, t, -g, p, b)
         return sgd(nesterov=False)[0](a, t, g, p, b)
 
-    assert said(port(d, mixed, keeps), torch.optim.SGD, d)[1:] == [
+    assert error_lines(port(d, mix, keeps), torch.optim.SGD, d)[1:] == [
         "likely cause: maximize True for False, in parameter of bias and norm",
         "likely cause: nesterov False for True, in parameter of weight",
     ]
@@ -101,22 +109,22 @@ def test_each_leaf_may_have_a_cause_of_its_own():
 def weight_off_later(step, keeps):
     """The same, with the matrix a hundred-thousandth off from update 4 on."""
 
-    def changed(a, t, g, p, *kept):
+    def change(a, t, g, p, *kept):
         added, *after = step(a, t, g, p, *kept)
         here = (t > 4) & (p.ndim == 2)
         return jnp.where(here, 1 + 1e-5, 1.0) * added, *after
 
-    return changed, keeps
+    return change, keeps
 
 
 def test_where_one_leaf_is_unexplained_there_is_no_cause():
-    d = drawn(2)
+    d = draw(2)
     wrong = {"lr": {**d.lr, "norm": d.lr["norm"] * 1.01}}
-    assert said(port(d, *sgd(), wrong=wrong), torch.optim.SGD, d)[1:] == [
+    assert error_lines(port(d, *sgd(), wrong=wrong), torch.optim.SGD, d)[1:] == [
         "likely cause: learning_rate times 1.01, in parameter of norm, or gradients times 1.01"
     ]
     unexplained = port(d, *weight_off_later(*sgd()), wrong=wrong)
-    assert said(unexplained, torch.optim.SGD, d)[1:] == [NONE]
+    assert error_lines(unexplained, torch.optim.SGD, d)[1:] == [NONE]
 
 
 NO_DECAY = {"wd": dict.fromkeys(LEAVES, 0.0)}
@@ -129,17 +137,17 @@ TWO = {
     ),
     "rule and number": (
         torch.optim.Adam,
-        lambda d: port(with_(d, b2=0.95), *adam(decay="decoupled")),
+        lambda d: port(change_draw(d, b2=0.95), *adam(decay="decoupled")),
         lambda d: f"decoupled for coupled weight decay, and b2 0.95 for {d.b2}",
     ),
     "two numbers": (
         torch.optim.Adam,
-        lambda d: port(with_(d, b1=0.6, b2=0.999), *adam()),
+        lambda d: port(change_draw(d, b1=0.6, b2=0.999), *adam()),
         lambda d: f"b1 0.6 for {d.b1}, and b2 0.999 for {d.b2}",
     ),
     "optax.rmsprop's defaults": (
         torch.optim.RMSprop,
-        lambda d: port(with_(d, alpha=0.9, eps=1e-8), *rmsprop(root=True, inside=True)),
+        lambda d: port(change_draw(d, alpha=0.9, eps=1e-8), *rmsprop(root=True, inside=True)),
         lambda d: (
             f"{planted_updates.INSIDE} and {planted_updates.EPSILON}under the root, "
             f"and alpha 0.9 for {d.alpha}, and eps 1e-08 for {d.eps}"
@@ -148,7 +156,7 @@ TWO = {
 }
 
 
-def with_(d, **numbers):
+def change_draw(d, **numbers):
     return types.SimpleNamespace(**{**vars(d), **numbers})
 
 
@@ -156,8 +164,8 @@ def with_(d, **numbers):
 @pytest.mark.parametrize("seed", range(3, 3 + DRAWS))
 def test_two_changes_are_named_where_one_does_not_do(name, seed):
     cls, tx, sentence = TWO[name]
-    d = drawn(seed)
-    assert said(tx(d), cls, d)[1:] == [f"likely cause: {sentence(d)}"]
+    d = draw(seed)
+    assert error_lines(tx(d), cls, d)[1:] == [f"likely cause: {sentence(d)}"]
 
 
 SOLVED = {
@@ -173,29 +181,29 @@ SOLVED = {
 @pytest.mark.parametrize("name", SOLVED)
 def test_the_number_is_solved_for(name):
     cls, rule, numbers = SOLVED[name]
-    d = drawn(5)
+    d = draw(5)
     clip = {"clip_norm": d.clip} if name == "clip_norm" else {}
-    wrong = with_(d, **numbers)
+    wrong = change_draw(d, **numbers)
     tx = port(wrong, *rule(), clip=clip_by(wrong, "torch") if clip else None)
     theirs = d.clip if clip else getattr(d, name)
-    (cause,) = said(tx, cls, d, lambda d: clip)[1:]
+    (cause,) = error_lines(tx, cls, d, lambda d: clip)[1:]
     assert cause.startswith(f"likely cause: {name} {next(iter(numbers.values()))} for {theirs}")
 
 
 @pytest.mark.parametrize("shift", [-4, -2, 3, 9])
 def test_how_far_the_clock_is_off_is_found(shift):
-    d = drawn(6)
+    d = draw(6)
     when = f"{abs(shift)} updates {'early' if shift > 0 else 'late'}"
-    assert said(port(d, *sgd(), shift=shift), torch.optim.SGD, d)[1:] == [
+    assert error_lines(port(d, *sgd(), shift=shift), torch.optim.SGD, d)[1:] == [
         f"likely cause: schedule {when}"
     ]
 
 
 def test_an_average_under_a_clip_is_clipped_by_its_own_norm():
-    d = drawn(7)
+    d = draw(7)
     both = {"clip_norm": d.clip, "accumulation": d.accumulation}
-    averaged = counted(d, *sgd(), clip=clip_by(d, "torch"))
-    assert said(averaged, torch.optim.SGD, d, lambda d: both)[1:] == [
+    averaged = port_by_iterations(d, *sgd(), clip=clip_by(d, "torch"))
+    assert error_lines(averaged, torch.optim.SGD, d, lambda d: both)[1:] == [
         "likely cause: gradients averaged, not summed, under accumulation"
     ]
 
@@ -215,7 +223,7 @@ def two_groups(parameters):
     return torch.optim.SGD([{"params": p, "lr": lr} for p, lr in zip(groups, rates, strict=True)])
 
 
-def in_two(first, second):
+def partition(first, second):
     labels = {"weight": "a", "bias": "a", "norm": "b"}
     return optax.multi_transform({"a": first, "b": second}, labels)
 
@@ -258,12 +266,12 @@ AS_WRITTEN = {
         "schedule stepped 3 times for once",
     ),
     "frozen": (
-        in_two(optax.sgd(0.3), optax.set_to_zero()),
+        partition(optax.sgd(0.3), optax.set_to_zero()),
         two_groups,
         "learning_rate 0.0 for 0.1, or frozen where torch trains it",
     ),
     "exchanged": (
-        in_two(optax.sgd(0.1), optax.sgd(0.3)),
+        partition(optax.sgd(0.1), optax.sgd(0.3)),
         two_groups,
         "groups 0 and 1 exchanged",
     ),

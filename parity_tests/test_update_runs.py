@@ -122,12 +122,12 @@ def rates(c, **clock):
 def test_the_clock_of_the_scheduler():
     """Update u is made at batch n (u + 1) - 1, after as many steps as that has whole epochs."""
 
-    def clocked(updates, rows=4, accumulation=1, steps_per_epoch=1):
+    def clock_rates(updates, rows=4, accumulation=1, steps_per_epoch=1):
         numbers = [{"0": sgd(learning_rate=float(k))} for k in range(rows)]
         batches = {"w": np.zeros((updates, accumulation, 1))}
         return case(batches, rows=numbers, steps_per_epoch=steps_per_epoch)
 
-    plain = clocked(6)
+    plain = clock_rates(6)
     assert plain.accumulation == 1
     np.testing.assert_array_equal(rates(plain), [[0, 1, 2, 3, NAN, NAN]])
     np.testing.assert_array_equal(
@@ -136,17 +136,17 @@ def test_the_clock_of_the_scheduler():
     np.testing.assert_array_equal(
         rates(plain, times=[0.5, 2.0]), [[0, 0, 1, 1, 2, 2], [0, 2, NAN, NAN, NAN, NAN]]
     )
-    summed = clocked(3, accumulation=2)
+    summed = clock_rates(3, accumulation=2)
     assert summed.accumulation == 2
     np.testing.assert_array_equal(rates(summed), [[1, 3, NAN]])
     np.testing.assert_array_equal(rates(summed, times=[0.5]), [[0, 1, 2]])
     np.testing.assert_array_equal(
-        rates(clocked(7, accumulation=2, steps_per_epoch=3)), [[0, 1, 1, 2, 3, 3, NAN]]
+        rates(clock_rates(7, accumulation=2, steps_per_epoch=3)), [[0, 1, 1, 2, 3, 3, NAN]]
     )
-    np.testing.assert_array_equal(rates(clocked(3, rows=1)), [[0, 0, 0]])
-    np.testing.assert_array_equal(rates(clocked(3, rows=2)), [[0, 1, NAN]])
+    np.testing.assert_array_equal(rates(clock_rates(3, rows=1)), [[0, 0, 0]])
+    np.testing.assert_array_equal(rates(clock_rates(3, rows=2)), [[0, 1, NAN]])
     # 49 · (1 / 49) is below 1.
-    many = clocked(50, rows=60, steps_per_epoch=1)
+    many = clock_rates(50, rows=60, steps_per_epoch=1)
     assert rates(many, times=[1 / 49])[0, 48:].tolist() == [0, 1]
 
 

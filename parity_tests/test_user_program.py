@@ -136,7 +136,7 @@ import untyped
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def diagnostics_by_program(tmp_path_factory):
     """``{program: [(line, severity, rule, expression, message)]}``, in strict mode."""
     folder = tmp_path_factory.mktemp("programs")
     for path in PROGRAMS.glob("*.py"):
@@ -202,28 +202,32 @@ PROGRAMS_CHECKED = sorted(path.stem for path in PROGRAMS.glob("*.py"))
 @pytest.mark.long
 @needs_pyright
 @pytest.mark.parametrize("name", PROGRAMS_CHECKED)
-def test_a_program_has_no_type_error(name, found):
+def test_a_program_has_no_type_error(name, diagnostics_by_program):
     if name == "torch_bridge":
         pytest.importorskip("torch", reason="without PyTorch its types are not known")
-    assert errors(found[name]) == []
+    assert errors(diagnostics_by_program[name]) == []
 
 
 @pytest.mark.long
 @needs_pyright
 @pytest.mark.parametrize("line", range(len(MISTAKES)), ids=[line for line, _ in MISTAKES])
-def test_a_mistake_is_a_type_error(line, found):
+def test_a_mistake_is_a_type_error(line, diagnostics_by_program):
     at = len(IMPORTS.splitlines()) + line
-    reported = [entry for entry in found["mistakes"] if entry[0] == at]
+    reported = [entry for entry in diagnostics_by_program["mistakes"] if entry[0] == at]
     assert any(MISTAKES[line][1] in error for error in errors(reported)), reported
 
 
 @pytest.mark.long
 @needs_pyright
 @pytest.mark.parametrize("line", range(len(SHOWN)), ids=list(SHOWN))
-def test_a_type_checker_shows(line, found):
+def test_a_type_checker_shows(line, diagnostics_by_program):
     at = len(IMPORTS.splitlines()) + line
-    messages = [entry[4] for entry in found["shown"] if (entry[0], entry[1]) == (at, "information")]
-    assert len(messages) == 1, found["shown"]
+    messages = [
+        entry[4]
+        for entry in diagnostics_by_program["shown"]
+        if (entry[0], entry[1]) == (at, "information")
+    ]
+    assert len(messages) == 1, diagnostics_by_program["shown"]
     assert list(SHOWN.values())[line] in messages[0]
 
 

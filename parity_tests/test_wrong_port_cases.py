@@ -17,13 +17,13 @@ CLOSE = 1e-5
 """Relative distance within which curves agree: ports in float32 are 1e-6 off."""
 
 
-def close(mine, reference):
+def is_close(mine, reference):
     return np.allclose(mine, reference, rtol=CLOSE, atol=CLOSE * np.abs(reference).max())
 
 
 def is_shift(mine, reference, k, since):
     rows = np.arange(max(since, -k), len(mine) - max(k, 0))
-    return close(mine[rows], reference[rows + k])
+    return is_close(mine[rows], reference[rows + k])
 
 
 def is_stretch(mine, reference, k, since):
@@ -38,13 +38,15 @@ def is_stretch_of(mine, reference, k):
     for offset in range(max(int(k), 1)):
         rows = np.arange(len(mine)) * k + offset
         rows = rows[(rows < len(reference)) & (rows == np.floor(rows))].astype(int)
-        if close(mine[((rows - offset) / k).astype(int)], reference[rows]):
+        if is_close(mine[((rows - offset) / k).astype(int)], reference[rows]):
             return True
     return False
 
 
 def is_reset(mine, reference, k, since):
-    return close(mine[:since], reference[:since]) and not close(mine[since:], reference[since:])
+    return is_close(mine[:since], reference[:since]) and not is_close(
+        mine[since:], reference[since:]
+    )
 
 
 def is_stopped(mine, reference, k, since):
@@ -57,15 +59,15 @@ CHECKS = {
     "stretch": is_stretch,
     "reset": is_reset,
     "stopped": is_stopped,
-    "factor": lambda mine, reference, k, since: close(mine, reference * k),
-    "addend": lambda mine, reference, k, since: close(mine, reference + k),
-    "floor": lambda mine, reference, k, since: close(mine, np.maximum(reference, k)),
-    "cap": lambda mine, reference, k, since: close(mine, np.minimum(reference, k)),
-    "decimals": lambda mine, reference, k, since: close(mine, np.round(reference, k)),
-    "bfloat16": lambda mine, reference, k, since: close(
+    "factor": lambda mine, reference, k, since: is_close(mine, reference * k),
+    "addend": lambda mine, reference, k, since: is_close(mine, reference + k),
+    "floor": lambda mine, reference, k, since: is_close(mine, np.maximum(reference, k)),
+    "cap": lambda mine, reference, k, since: is_close(mine, np.minimum(reference, k)),
+    "decimals": lambda mine, reference, k, since: is_close(mine, np.round(reference, k)),
+    "bfloat16": lambda mine, reference, k, since: is_close(
         mine, np.asarray(jnp.asarray(reference).astype(jnp.bfloat16).astype(jnp.float32))
     ),
-    "float32": lambda mine, reference, k, since: close(mine, reference),
+    "float32": lambda mine, reference, k, since: is_close(mine, reference),
 }
 """Whether ``mine`` has a slip of a clock or of values, by the name of the slip."""
 

@@ -20,7 +20,7 @@ RATE = lr_scheduler.lambda_lr(0.01, schedules.cosine(EPOCHS, lrf=0.2))
 RIGHT = yolov5_resnet18()
 
 
-def ported(*, rate=None, groups=None, warmup=WARMUP, bias_start=0.1, momentum=None):
+def make_port(*, rate=None, groups=None, warmup=WARMUP, bias_start=0.1, momentum=None):
     """The article's recipe with one piece of it exchanged."""
     rate = rate or schedules.per_epoch(schedules.lagged(RATE, after=warmup // STEPS), STEPS)
     momentum = momentum or schedules.warmup(schedules.constant(0.937), warmup, start=0.8)
@@ -37,7 +37,7 @@ def ported(*, rate=None, groups=None, warmup=WARMUP, bias_start=0.1, momentum=No
     return Recipe({**right, **(groups(right) if groups else {})})
 
 
-def in_float32(count):
+def float32_rate(count):
     """The same formula in jnp float32, as one would write it."""
     epoch = jnp.floor_divide(jnp.asarray(count).astype(jnp.int32), STEPS)
     epoch = (epoch - (epoch > WARMUP // STEPS)).astype(jnp.float32)
@@ -46,37 +46,39 @@ def in_float32(count):
 
 
 WRONG_RATES = {
-    "no-lag": lambda: ported(rate=schedules.per_epoch(RATE, STEPS)),
-    "lag-in-the-warmup-too": lambda: ported(
+    "no-lag": lambda: make_port(rate=schedules.per_epoch(RATE, STEPS)),
+    "lag-in-the-warmup-too": lambda: make_port(
         rate=schedules.per_epoch(schedules.lagged(RATE, after=0), STEPS)
     ),
-    "lag-of-two-epochs": lambda: ported(
+    "lag-of-two-epochs": lambda: make_port(
         rate=schedules.per_epoch(
             schedules.lagged(schedules.lagged(RATE, after=33), after=34), STEPS
         )
     ),
-    "warmup-one-iteration-short": lambda: ported(warmup=WARMUP - 1),
-    "warmup-one-iteration-long": lambda: ported(warmup=WARMUP + 1),
-    "warmup-a-tenth-short": lambda: ported(warmup=900),
-    "warmup-to-a-fixed-target": lambda: ported(
+    "warmup-one-iteration-short": lambda: make_port(warmup=WARMUP - 1),
+    "warmup-one-iteration-long": lambda: make_port(warmup=WARMUP + 1),
+    "warmup-a-tenth-short": lambda: make_port(warmup=900),
+    "warmup-to-a-fixed-target": lambda: make_port(
         rate=lambda i: jnp.where(i <= WARMUP, RATE(33), RIGHT.at(i)["norm"]["learning_rate"])
     ),
-    "bias-start-missing": lambda: ported(bias_start=0.0),
-    "bias-and-norm-swapped": lambda: ported(
+    "bias-start-missing": lambda: make_port(bias_start=0.0),
+    "bias-and-norm-swapped": lambda: make_port(
         groups=lambda g: {"bias": g["norm"], "norm": g["bias"]}
     ),
-    "momentum-fixed": lambda: ported(momentum=schedules.constant(0.937)),
-    "decay-on-all-groups": lambda: ported(
+    "momentum-fixed": lambda: make_port(momentum=schedules.constant(0.937)),
+    "decay-on-all-groups": lambda: make_port(
         groups=lambda g: {k: {**v, "weight_decay": 5e-4} for k, v in g.items()}
     ),
-    "per-iteration-cosine": lambda: ported(rate=lambda i: RATE((i - STEPS * (i > WARMUP)) / STEPS)),
-    "clamp-past-the-end": lambda: ported(
+    "per-iteration-cosine": lambda: make_port(
+        rate=lambda i: RATE((i - STEPS * (i > WARMUP)) / STEPS)
+    ),
+    "clamp-past-the-end": lambda: make_port(
         rate=schedules.per_epoch(
             lambda e: schedules.lagged(RATE, after=33)(jnp.minimum(e, EPOCHS)), STEPS
         )
     ),
-    "float32-formula": lambda: ported(rate=in_float32),
-    "bfloat16-momentum": lambda: ported(
+    "float32-formula": lambda: make_port(rate=float32_rate),
+    "bfloat16-momentum": lambda: make_port(
         momentum=lambda i: schedules.warmup(schedules.constant(0.937), WARMUP, start=0.8)(i).astype(
             jnp.bfloat16
         )
@@ -97,14 +99,14 @@ def reference_of(name):
 
 
 def test_the_pieces_put_together_rightly_are_equal():
-    report = jaxsched.compare(ported(), recorded("yolov5_resnet18"))
+    report = jaxsched.compare(make_port(), recorded("yolov5_resnet18"))
     assert report, str(report)
 
 
 def test_less_than_for_at_most_is_no_mistake():
     """The value held after the warm-up is its end value, so ``ni < nw`` is equal too."""
     rate = schedules.per_epoch(schedules.lagged(RATE, after=WARMUP // STEPS), STEPS)
-    port = ported(
+    port = make_port(
         groups=lambda g: {
             "weight": {
                 **g["weight"],

@@ -29,13 +29,13 @@ WARMUP, UPDATES, BATCHES, EPOCHS = 5, 30, 7, 10  # 3 updates an epoch, the last 
 ITERATIONS = BATCHES * EPOCHS
 
 
-def ported(num_training_steps=UPDATES, **changes):
+def make_port(num_training_steps=UPDATES, **changes):
     return recipes.transformers(
         {**ARGUMENTS, **changes}, num_training_steps=num_training_steps, steps_per_epoch=BATCHES
     )
 
 
-RIGHT = ported()
+RIGHT = make_port()
 RATE = RIGHT.groups["decay"]["learning_rate"].arguments["schedule"]  # by update
 
 
@@ -54,21 +54,21 @@ def reference():
     return recording.trace
 
 
-def with_rate(rate):
+def change_rate(rate):
     groups = {label: {**group, "learning_rate": rate} for label, group in RIGHT.groups.items()}
     return dataclasses.replace(RIGHT, groups=groups)
 
 
-def with_groups(**origins):
+def take_groups(**origins):
     groups = {label: RIGHT.groups[origin] for label, origin in origins.items()}
     return dataclasses.replace(RIGHT, groups=groups)
 
 
-def by_update(rate):
-    return with_rate(schedules.per_update(rate, 3, BATCHES))
+def rate_by_update(rate):
+    return change_rate(schedules.per_update(rate, 3, BATCHES))
 
 
-def in_float32(update):
+def float32_rate(update):
     update = jnp.asarray(update).astype(jnp.float32)
     progress = (update - WARMUP) / (UPDATES - WARMUP)
     wave = 0.5 * (1 + jnp.cos(jnp.float32(np.pi) * progress))
@@ -76,26 +76,29 @@ def in_float32(update):
 
 
 WRONG = {  # with the cause that is named, where one is
-    "counts batches for updates": (lambda: with_rate(RATE), "counts iterations for updates"),
-    "no short update": (lambda: with_rate(schedules.per_epoch(RATE, 3)), ""),
+    "counts batches for updates": (lambda: change_rate(RATE), "counts iterations for updates"),
+    "no short update": (lambda: change_rate(schedules.per_epoch(RATE, 3)), ""),
     "drops the short update": (
-        lambda: with_rate(schedules.per_update(RATE, 3, BATCHES - BATCHES % 3)),
+        lambda: change_rate(schedules.per_update(RATE, 3, BATCHES - BATCHES % 3)),
         "steps_per_epoch 6 for 7 in per_update",
     ),
-    "laid out by batches": (lambda: ported(ITERATIONS), "num_training_steps 70 for 30"),
-    "an update late": (lambda: by_update(schedules.lagged(RATE, after=0)), "a lag of one epoch"),
-    "warm-up rounded down": (lambda: ported(warmup_steps=4), "warmup_steps 4 for 5"),
-    "a whole wave": (lambda: ported(lr_scheduler_kwargs={"num_cycles": 1}), ""),
+    "laid out by batches": (lambda: make_port(ITERATIONS), "num_training_steps 70 for 30"),
+    "an update late": (
+        lambda: rate_by_update(schedules.lagged(RATE, after=0)),
+        "a lag of one epoch",
+    ),
+    "warm-up rounded down": (lambda: make_port(warmup_steps=4), "warmup_steps 4 for 5"),
+    "a whole wave": (lambda: make_port(lr_scheduler_kwargs={"num_cycles": 1}), ""),
     "a lowest rate": (
-        lambda: ported(
+        lambda: make_port(
             lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 3e-5}
         ),
         "min_lr_rate 0.1 for 0.0 in cosine_with_warmup",
     ),
-    "in float32": (lambda: by_update(in_float32), "computed in float32"),
-    "decays all": (lambda: with_groups(decay="decay", no_decay="decay"), "weight_decay 0.1 for 0"),
-    "groups swapped": (lambda: with_groups(decay="no_decay", no_decay="decay"), ""),
-    "b2 of the default": (lambda: ported(adam_beta2=0.999), "b2 0.999 for 0.95"),
+    "in float32": (lambda: rate_by_update(float32_rate), "computed in float32"),
+    "decays all": (lambda: take_groups(decay="decay", no_decay="decay"), "weight_decay 0.1 for 0"),
+    "groups swapped": (lambda: take_groups(decay="no_decay", no_decay="decay"), ""),
+    "b2 of the default": (lambda: make_port(adam_beta2=0.999), "b2 0.999 for 0.95"),
     "coupled decay": (lambda: dataclasses.replace(RIGHT, update_rule=optimizers.adam), ""),
     "updates at every batch": (lambda: dataclasses.replace(RIGHT, accumulation=None), ""),
     "updates at every third batch": (

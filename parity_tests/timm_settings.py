@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from torchvision_import import imported
+from torchvision_import import import_models
 
 from jaxsched import Recipe, optimizers, param_groups
 from jaxsched.recipes import timm as our_timm
 
-imported()
+import_models()
 import timm  # noqa: E402
 from timm.models import group_parameters  # noqa: E402
 from timm.optim import create_optimizer_v2, optimizer_kwargs  # noqa: E402
@@ -119,7 +119,7 @@ OPTS = (
 SCHEDS = ("cosine", "tanh", "poly", "step", "multistep", "constant", "wsd", "rsqrt", "none")
 
 
-def drawn(n: int = SETTINGS) -> list[Setting]:
+def draw_settings(n: int = SETTINGS) -> list[Setting]:
     """The first ``n`` settings, always the same; the first ``UPDATED`` are of ``Tiny``."""
     rng = np.random.default_rng(2026)
     return [draw(rng, "tiny" if k < UPDATED else None) for k in range(n)]

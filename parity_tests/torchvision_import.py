@@ -3,7 +3,7 @@
 import torch
 
 
-def imported():
+def import_models():
     """``torchvision.models``; timm imports torchvision, too, and does after this."""
     try:
         from torchvision import models
@@ -20,4 +20,4 @@ def imported():
 
 def resnet18(**arguments):
     """``torchvision.models.resnet18``."""
-    return imported().resnet18(**arguments)
+    return import_models().resnet18(**arguments)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision_import import imported
+from torchvision_import import import_models
 
-imported()  # which transformers' Trainer imports, too
+import_models()  # which transformers' Trainer imports, too
 
 from transformers import Trainer, TrainingArguments  # noqa: E402
 

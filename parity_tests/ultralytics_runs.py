@@ -60,7 +60,7 @@ def column(entry, rows):
 
 
 @functools.cache
-def evaluated(schedule, start, rows):
+def evaluate(schedule, start, rows):
     """The values of a schedule, or of a number; the same one serves many recipes."""
     if not callable(schedule):
         return np.full(rows, schedule, np.float32)
@@ -87,7 +87,7 @@ def differences(run, recipe):
                 equal = mine in (entry, None)  # sgd has no use_muon
             else:
                 expected = column(entry, rows).astype(np.float32)
-                equal = np.array_equal(evaluated(mine, recipe.start, rows), expected)
+                equal = np.array_equal(evaluate(mine, recipe.start, rows), expected)
             if not equal:
                 found.append(f"{label} {name}")
     if run["clip"] and [recipe.clip_norm] != run["clip"]:  # empty where no update was made

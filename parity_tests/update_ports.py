@@ -17,7 +17,7 @@ UPDATES = 30
 LEAVES = ("weight", "bias", "norm")
 
 
-def drawn(seed):
+def draw(seed):
     """The numbers of a recipe, each a Python float."""
     rng = np.random.default_rng(seed)
     lr = 10 ** rng.uniform(-3, -1)
@@ -55,7 +55,7 @@ class Warmup:
                 )
 
 
-def of_torch(cls, d, low=None, fall=True, **options):
+def torch_factory(cls, d, low=None, fall=True, **options):
     """A factory: torch's optimizer in three groups, and its scheduler."""
 
     def factory(parameters):
@@ -84,7 +84,7 @@ def port(d, step, keeps, *, clip=None, low=None, every=1, shift=0, cast=float, w
     """
     lr, wd = (wrong or {}).get("lr", d.lr), (wrong or {}).get("wd", d.wd)
 
-    def rounded(value):
+    def round_number(value):
         if cast is float:
             return value
         return jnp.asarray(value).astype(cast).astype(jnp.float64)
@@ -105,14 +105,14 @@ def port(d, step, keeps, *, clip=None, low=None, every=1, shift=0, cast=float, w
         added, after = {}, [{} for _ in range(keeps)]
         for leaf in params:
             a = types.SimpleNamespace(
-                lr=rounded(lr[leaf] / (1 + d.fall * steps)),
-                wd=rounded(wd[leaf]),
-                momentum=rounded(momentum),
-                b1=rounded(d.b1),
-                b2=rounded(d.b2),
-                alpha=rounded(d.alpha),
-                eps=rounded(d.eps),
-                dampening=rounded(d.dampening),
+                lr=round_number(lr[leaf] / (1 + d.fall * steps)),
+                wd=round_number(wd[leaf]),
+                momentum=round_number(momentum),
+                b1=round_number(d.b1),
+                b2=round_number(d.b2),
+                alpha=round_number(d.alpha),
+                eps=round_number(d.eps),
+                dampening=round_number(d.dampening),
                 started=started,
             )
             own = [tree[leaf] for tree in kept]
@@ -202,7 +202,7 @@ def clip_by(d, kind):
     return clip
 
 
-def spread(d):
+def spread_decay(d):
     return {"wd": dict.fromkeys(LEAVES, d.wd["weight"])}
 
 
@@ -218,7 +218,7 @@ def options(cls, d, **more):
     }[cls] | more
 
 
-def counted(d, step, keeps, mean=True, dtype=jnp.float64, clip=None):
+def port_by_iterations(d, step, keeps, mean=True, dtype=jnp.float64, clip=None):
     """Under accumulation, its schedules counting iterations: update k is made after (k + 1) n."""
     n = d.accumulation
     of_updates = {**vars(d), "fall": d.fall * n, "lr": {}}
@@ -227,10 +227,10 @@ def counted(d, step, keeps, mean=True, dtype=jnp.float64, clip=None):
     of_updates["fall"] /= first
     of_updates["lr"] = {leaf: lr / first for leaf, lr in d.lr.items()}
     tx = port(types.SimpleNamespace(**of_updates), step, keeps, clip=clip)
-    return accumulating(tx, d, mean, dtype)
+    return accumulate(tx, d, mean, dtype)
 
 
-def accumulating(tx, d, mean, dtype=jnp.float64):
+def accumulate(tx, d, mean, dtype=jnp.float64):
     with jax.enable_x64(True):  # without, MultiSteps takes float64 for float32 when it is made
         steps = optax.MultiSteps(tx, d.accumulation, use_grad_mean=mean, accumulator_dtype=dtype)
     return steps.gradient_transformation()
@@ -239,11 +239,11 @@ def accumulating(tx, d, mean, dtype=jnp.float64):
 ARGUMENTS = ("clip_norm", "accumulation", "steps_per_epoch")
 
 
-def said(tx, cls, d, more=None, **arguments):
+def error_lines(tx, cls, d, more=None, **arguments):
     """The lines of the assertion's error; none where it passes."""
     given = dict(more(d)) if more else {}
     arguments |= {name: given.pop(name) for name in ARGUMENTS if name in given}
-    factory = of_torch(cls, d, **options(cls, d, **given))
+    factory = torch_factory(cls, d, **options(cls, d, **given))
     try:
         assert_optimizer_matches(tx, factory, **{"updates": UPDATES} | arguments)
     except AssertionError as error:

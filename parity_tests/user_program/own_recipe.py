@@ -31,7 +31,7 @@ def lion(
     )
 
 
-def warmed(target: ScheduleLike) -> Schedule:
+def warm_up(target: ScheduleLike) -> Schedule:
     return schedules.warmup(schedules.per_epoch(target, 5), 10, start=0.0)
 
 
@@ -62,7 +62,7 @@ def main() -> None:
 
     recipe = jaxsched.Recipe(
         {
-            "weight": {"learning_rate": warmed(inverse), "weight_decay": np.float32(0.01)},
+            "weight": {"learning_rate": warm_up(inverse), "weight_decay": np.float32(0.01)},
             "bias": {"learning_rate": optax.linear_schedule(0.1, 0.0, 20), "b1": 0.95},
         },
         update_rule=functools.partial(lion, weight_decay=0.0),

@@ -11,14 +11,14 @@ from jaxsched.testing import assert_matches
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> Path:
+def recording(tmp_path: Path) -> Path:
     path = tmp_path / "original.npz"
     recipes.recorded("yolov5_resnet18").save(path)
     return path
 
 
-def test_my_recipe_is_the_original(recorded: Path) -> None:
-    assert_matches(recipes.yolov5_resnet18(), recorded)
+def test_my_recipe_is_the_original(recording: Path) -> None:
+    assert_matches(recipes.yolov5_resnet18(), recording)
 
 
 @pytest.mark.parametrize(("momentum", "found"), [(0.937, False), (0.9, True)])
