@@ -75,7 +75,7 @@ def test_equal_on_torchvisions_resnet18():
     )
 
 
-def test_live_torch_is_the_recorded_run():
+def test_live_torch_equals_the_recorded_run():
     live, recorded = article_trace(), recorded_article("article_01_base")
     for label in ORDER:
         for name, values in recorded.groups[label].items():

@@ -35,11 +35,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("kind", "told"), WRONG, ids=[kind.__name__ for kind, _ in WRONG])
-def test_what_is_neither_right_nor_refused_is_told(kind, told, tmp_path):
+def test_a_case_neither_right_nor_refused_is_reported(kind, told, tmp_path):
     assert fuzz.outcome(kind, 0, tmp_path).replace("np.float32(0.1)", "0.1").startswith(told)
 
 
-def test_a_mutated_trace_can_be_told_from_a_whole_one(tmp_path, monkeypatch):
+def test_a_mutated_trace_read_as_another_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "mutate", lambda data, rng: data)
     assert fuzz.outcome(fuzz.trace, 0, tmp_path) == "right"
     monkeypatch.setattr(Trace, "load", classmethod(lambda cls, path: Trace({})))
@@ -50,7 +50,7 @@ def outcomes(kind, folder):
     return {fuzz.outcome(kind, seed, folder) for seed in range(40)}
 
 
-def test_a_link_that_is_replaced_is_told(tmp_path, monkeypatch):
+def test_a_replaced_link_is_reported(tmp_path, monkeypatch):
     assert outcomes(fuzz.output, tmp_path) == {"right", "refused"}
     monkeypatch.setattr("jaxsched._io._target", Path)
     monkeypatch.setattr(fuzz, "DEVICE", tmp_path / "device")  # which would be replaced
@@ -58,7 +58,7 @@ def test_a_link_that_is_replaced_is_told(tmp_path, monkeypatch):
     assert "wrong: a link was replaced" in outcomes(fuzz.output, tmp_path)
 
 
-def test_what_takes_too_much_memory_is_told(tmp_path, monkeypatch):
+def test_a_case_that_takes_too_much_memory_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "LARGEST", 0)
     assert fuzz.outcome(fuzz.limit, 3, tmp_path).endswith("bytes were taken")
 
@@ -295,7 +295,7 @@ def test_fusions_loops_and_reductions_of_small_arrays_are_run(seed):
             scalar_program.run(program, name, {0: i}, known, rng)
 
 
-def test_a_name_that_stands_twice_is_refused():
+def test_a_duplicate_name_is_refused():
     with pytest.raises(ValueError, match="names must be unique in a program, got %a twice"):
         scalar_program.parse(OF_ARRAYS.replace("%b.1", "%a"))
 
@@ -332,7 +332,7 @@ CONVERSIONS = [
 
 
 @pytest.mark.parametrize("opcode", BY_HLO)
-def test_an_instruction_is_hlos(opcode):
+def test_an_instruction_has_the_result_that_hlo_defines(opcode):
     dtype, operands, expected = BY_HLO[opcode]
     found = scalar_program.result(opcode, operands, "", dtype)
     np.testing.assert_array_equal(found, dtype(expected))
@@ -383,7 +383,7 @@ OF_SHAPES = {  # operands, attributes, and their results as HLO defines them; th
 
 
 @pytest.mark.parametrize("name", OF_SHAPES)
-def test_an_instruction_on_small_arrays_is_hlos(name):
+def test_an_instruction_on_small_arrays_has_the_result_that_hlo_defines(name):
     opcode, operands, attributes, expected = OF_SHAPES[name]
     expected = F32(expected)
     found = scalar_program.result(opcode, operands, attributes, F32, expected.shape[:-1])
@@ -401,13 +401,13 @@ def test_a_bitcast_that_may_turn_an_array_is_refused():
 
 
 @pytest.mark.parametrize("attributes", ["padding=0_1_1", "padding=-1_2"])
-def test_a_padding_within_or_of_less_is_refused(attributes):
+def test_interior_and_negative_padding_are_refused(attributes):
     with pytest.raises(NotImplementedError, match="pad of"):
         scalar_program.result("pad", [TWO_RUNS, F32([0])], attributes, F32, (5,))
 
 
 @pytest.mark.parametrize("case", range(len(CONVERSIONS)))
-def test_a_conversion_is_hlos(case):
+def test_a_conversion_has_the_result_that_hlo_defines(case):
     dtype, operand, expected = CONVERSIONS[case]
     found = scalar_program.result("convert", [operand], "", dtype)
     np.testing.assert_array_equal(found, dtype(expected))

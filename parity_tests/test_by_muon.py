@@ -111,7 +111,7 @@ def test_the_head_may_be_a_predicate():
     assert labels_by_path(by_muon(Net(), head=is_head)) == EXPECTED
 
 
-def test_before_8_4_108_all_of_two_dimensions_or_more_are_muons():
+def test_before_8_4_108_muon_takes_all_parameters_of_two_or_more_dimensions():
     labels = labels_by_path(by_muon(Net(), dimensions=range(2, 9)))
     assert labels["line/kernel"] == "muon"
     assert labels["conv/kernel"] == "muon"
@@ -268,14 +268,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_labelled_is_refused(name):
+def test_parameters_that_cannot_be_labelled_are_refused(name):
     call, message = REFUSED[name]
     of_type = ("head not of a type", "head a number", "dimensions a number", "others a list")
     with pytest.raises(TypeError if name in of_type else ValueError, match=message):
         call()
 
 
-def test_others_label_what_is_refused():
+def test_patterns_of_others_label_refused_parameters():
     labels = labels_by_path(
         by_muon(Linen(heads=2), IMAGE, others={"attention/.*bias": "bias", "attention/": "weight"})
     )

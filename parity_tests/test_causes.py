@@ -26,7 +26,7 @@ NOT_NAMED = {"warmed_up_again"}
 
 
 @pytest.mark.parametrize("name", planted.CAUSES)
-def test_a_planted_mistake_is_seen(name):
+def test_a_planted_mistake_is_detected(name):
     ((right, wrong),) = planted.cases(name, 1)
     assert not jaxsched.compare(planted.record_run(right, wrong), right.recipe())
 
@@ -51,7 +51,7 @@ def test_the_rendering_itself_is_right(family, given):
         assert report.causes == ()
 
 
-def test_another_cause_is_not_the_one_that_was_planted():
+def test_a_mistake_is_not_named_for_another_run():
     """What the table asks for can be missed: a mistake is not named for another run."""
     (right, wrong), *_ = planted.cases("warm-up 10 % long", 1)
     report = jaxsched.compare(planted.record_run(right, wrong), right.recipe())
@@ -164,7 +164,7 @@ def test_an_argument_is_solved_for(cause, opaque):
     assert first_of(mine, reference, n).split(", or ")[0] == cause
 
 
-def test_the_twin_of_an_argument_is_equal():
+def test_runs_with_the_same_argument_are_equal():
     for make in ARGUMENTS.values():
         assert jaxsched.compare(per_epoch(make(Side(1))).trace(100), per_epoch(make(Side(1))))
 
@@ -225,7 +225,7 @@ def test_steps_at_the_ends_of_epochs_are_stretched_by_epochs():
     assert first_of(mine, reference, None) == "stepped 2 times for once"
 
 
-def test_what_one_side_lacks_does_not_end_the_search():
+def test_a_quantity_missing_on_one_side_does_not_end_the_search():
     reference = Trace({"all": {"learning_rate": Y, "momentum": np.full(120, 0.9)}})
     report = jaxsched.compare(run(Y / 2), reference)
     assert report.conclusions == ["likely cause: times 0.5"]
@@ -256,7 +256,7 @@ def test_noise_has_no_cause():
 
 
 @pytest.mark.parametrize("slips", [1, 2])
-def test_what_differs_by_chance_at_few_rows_has_no_cause(slips):
+def test_random_differences_at_few_rows_have_no_cause(slips):
     """One row explains anything: with as many free numbers as rows there is no explanation."""
     mine = Y.copy()
     mine[[30, 77][:slips]] *= [1.25, 0.8][:slips]

@@ -98,7 +98,7 @@ def replace_training(monkeypatch):
     return set_iterations
 
 
-def test_train_tells_where_parity_breaks(replace_training, tmp_path, capsys):
+def test_train_prints_where_parity_breaks(replace_training, tmp_path, capsys):
     replace_training(rows(30, wrong_at=7))
     assert cli.main(["train", "--epochs", "1", "--out", str(tmp_path)]) == 1
     out = capsys.readouterr().out
@@ -343,7 +343,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
-def test_what_cannot_be_followed_is_refused_in_a_sentence(words, sentence, capsys):
+def test_invalid_words_are_refused_in_a_sentence(words, sentence, capsys):
     sentence = sentence.format(recipes=", ".join(_parser.factories()))
     assert refusal(capsys, *words.split()) == sentence
 
@@ -418,7 +418,7 @@ def help_text(capsys, *words):
     return capsys.readouterr().out
 
 
-def test_help_tells_the_commands_and_recipes(capsys):
+def test_help_lists_the_commands_and_recipes(capsys):
     told = help_text(capsys)
     assert all(f" {command.__name__} " in told for command in _parser.COMMANDS)
     assert "yolov5_resnet18" in help_text(capsys, "plot")
@@ -470,7 +470,7 @@ def test_a_shell_completes_commands_recipes_and_options(tmp_path):
     assert dict(zip(COMPLETED, offered, strict=True)) == COMPLETED
 
 
-def test_completion_is_installed_where_one_says(tmp_path):
+def test_completion_is_installed_in_the_file_that_output_names(tmp_path):
     file = tmp_path / "jaxsched.bash"
     words = ["--install-completion", "--shell", "bash", "--output", str(file)]
     app = _parser.application()
@@ -478,14 +478,14 @@ def test_completion_is_installed_where_one_says(tmp_path):
     assert call.keywords == {"shell": "bash", "output": file}
 
 
-def test_a_recipe_has_the_name_of_a_shell_too():
+def test_names_may_have_underscores_or_hyphens():
     for name in ("yolov5_resnet18", "yolov5-resnet18"):
         words = ["export", name, "--warmup_iterations", "3", "--no-resumed"]
         call = _parser.parse(_parser.application(), words)
         assert call.keywords == {"warmup_iterations": 3, "resumed": False}
 
 
-def test_what_is_verified_is_called_by_its_name(capsys):
+def test_help_names_the_argument_of_verify(capsys):
     assert " MINE " in help_text(capsys, "verify")
 
 

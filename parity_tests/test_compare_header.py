@@ -323,7 +323,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_one_thing_that_acts_on_parameters_is_seen(name, tmp_path):
+def test_a_difference_that_acts_on_parameters_is_reported(name, tmp_path):
     one, other, names = PAIRS[name]
     assert_differ(one(), other(), names, tmp_path)
     assert_same(one(), one(), tmp_path)
@@ -416,7 +416,7 @@ TWINS = {
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_the_same_written_another_way_is_equal(name, tmp_path):
+def test_equivalent_recipes_are_equal(name, tmp_path):
     one, other = TWINS[name]
     assert_same(one(), other(), tmp_path)
 
@@ -430,7 +430,7 @@ OFFERED = {
 
 
 @pytest.mark.parametrize("name", OFFERED)
-def test_what_the_originals_do_is_compared(name, tmp_path):
+def test_versions_of_the_originals_are_compared(name, tmp_path):
     recipe = OFFERED[name]()
     assert_same(recipe, OFFERED[name](), tmp_path)
     trace = recipe.trace(N)
@@ -465,7 +465,7 @@ STATED = {
 
 
 @pytest.mark.parametrize("name", STATED)
-def test_what_only_one_side_states_is_listed(name):
+def test_quantities_that_only_one_side_states_are_listed(name):
     recipe = recipe_of(accumulation=FOUR, ema=EMA(), clip_norm=1.0)
     trace = recipe.trace(N)
     silent = dataclasses.replace(trace, **STATED[name])
@@ -499,7 +499,7 @@ def test_a_trace_without_a_header_is_compared_by_its_numbers():
         assert {"b1", "b2", "eps", "weight_decay"} <= set(report.not_compared)
 
 
-def test_what_one_side_states_that_there_is_none_is_compared():
+def test_an_absence_that_one_side_states_is_compared():
     recipe = recipe_of()
     none = recipe.trace(N)
     for name, value in (
@@ -581,7 +581,7 @@ LAMBDAS = {
 
 
 @pytest.mark.parametrize("name", LAMBDAS)
-def test_two_rules_of_others_are_not_called_equal(name):
+def test_two_foreign_rules_are_not_reported_as_equal(name):
     one, other = (recipe_of(rule) for rule in LAMBDAS[name])
     for mine, reference in ((one, other), (other, one)):
         report = compare(mine, reference)

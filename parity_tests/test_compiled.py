@@ -111,7 +111,7 @@ def test_a_sweep_of_recipes_compiles_once():
 @pytest.mark.parametrize("steps_per_epoch", [None, 1, 7, 40])
 @pytest.mark.parametrize("last", [-1, None])
 @pytest.mark.parametrize("start", [0, 23])
-def test_what_is_simulated_is_what_ticks(start, last, steps_per_epoch):
+def test_simulated_counters_equal_those_of_tick(start, last, steps_per_epoch):
     rng = np.random.default_rng(start)
     wait = np.repeat(rng.integers(0, 9, 40), rng.integers(1, 12, 40))[: start + 120]
     accumulation = Accumulation(table(wait), steps_per_epoch, last)

@@ -22,11 +22,11 @@ COMMITTED = json.loads(conformance.RESULTS.read_text())
 FIRST = 8  # settings of each class that are run again
 
 
-def test_the_table_is_what_the_raw_figures_say():
+def test_the_table_is_written_from_the_raw_figures():
     assert conformance.TABLE.read_text() == conformance.markdown(COMMITTED)
 
 
-def test_the_table_is_whole():
+def test_the_table_is_complete():
     assert list(COMMITTED["schedulers"]) == [
         *conformance.schedulers.CASES,
         conformance.NESTED,
@@ -38,7 +38,7 @@ def test_the_table_is_whole():
     assert conformance.find_failures(COMMITTED) == []
 
 
-def test_a_recipe_that_is_missing_is_seen():
+def test_a_missing_recipe_is_reported():
     for name, key in [(name, key) for name in COMMITTED["recipes"] for key in ("rates", "updates")]:
         results = copy.deepcopy(COMMITTED)
         del results["recipes"][name][key]
@@ -54,7 +54,7 @@ def find_lists(results):
         yield from ((name, results[part], name) for name, row in results[part].items() if row)
 
 
-def test_a_row_that_is_missing_is_seen():
+def test_a_missing_row_is_reported():
     results = copy.deepcopy(COMMITTED)
     for name, rows, kind in list(find_lists(results)):
         whole = rows[kind]
@@ -90,7 +90,7 @@ BREAKING = {
 
 @pytest.mark.parametrize("value", ["large", "nan"])
 @pytest.mark.parametrize("what", BREAKING)
-def test_a_figure_that_breaks_its_bound_is_seen(what, value):
+def test_a_figure_above_its_bound_is_reported(what, value):
     results = copy.deepcopy(COMMITTED)
     (*path, last), large = BREAKING[what]
     row = functools.reduce(lambda node, key: node[key], path, results)
@@ -118,14 +118,14 @@ def test_a_fresh_run_of_a_scheduler_agrees(name):
     assert_agree(fresh, COMMITTED["schedulers"][name], name)
 
 
-def test_a_figure_that_is_off_is_seen():
+def test_a_changed_figure_is_reported():
     rows = COMMITTED["schedulers"]["StepLR"]
     fresh = {"replayed": [{**rows["replayed"][0], "equal": rows["replayed"][0]["equal"] - 1}]}
     with pytest.raises(AssertionError, match="StepLR, replayed, setting 0"):
         assert_agree(fresh, rows, "StepLR")
 
 
-def test_nan_has_a_gap():
+def test_nan_has_an_unbounded_gap():
     torchs = np.ones(3)
     assert not conformance.tally(np.array([1.0, np.nan, 1.0]), torchs)["gap"] <= np.inf
     assert not conformance.tally(torchs, np.array([1.0, np.nan, 1.0]))["gap"] <= np.inf

@@ -95,20 +95,20 @@ def max_distance(mine, theirs):
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "fsdp=8", "data=2,fsdp=4"])
-def test_training_on_eight_devices_is_that_on_one(mesh, eight_devices, one_device):
+def test_training_on_eight_devices_equals_training_on_one(mesh, eight_devices, one_device):
     found = eight_devices[mesh]
     assert found["rates"] == one_device["rates"]
     assert max_distance(found["learnt"], one_device["learnt"]) <= BOUND
 
 
-def test_a_share_that_is_computed_twice_is_told_apart(eight_devices, one_device):
+def test_a_share_computed_twice_is_detected(eight_devices, one_device):
     assert (
         max_distance(eight_devices["data=8, a share twice"]["learnt"], one_device["learnt"])
         > 1e6 * BOUND
     )
 
 
-def test_two_processes_train_as_one(two_processes, one_device):
+def test_training_in_two_processes_equals_training_in_one(two_processes, one_device):
     for found in two_processes:
         assert found["devices"] == [4, 2]  # of all, and of this process
         for mesh in ("data=4", "fsdp=4"):
@@ -123,7 +123,7 @@ def test_every_device_holds_the_same_hyperparameters(mesh, eight_devices):
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "fsdp=8"])
-def test_the_state_lies_where_its_parameters_do(mesh, eight_devices):
+def test_the_state_has_the_sharding_of_its_parameters(mesh, eight_devices):
     assert eight_devices["update"][mesh]["strays"] == []
 
 
@@ -154,12 +154,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=[text for text, _ in REFUSED])
-def test_a_mesh_that_cannot_be_is_refused(text, sentence, tmp_path, capsys):
+def test_an_impossible_mesh_is_refused(text, sentence, tmp_path, capsys):
     assert cli.main(["train", "--mesh", text, "--out", str(tmp_path)]) == 2
     assert sentence.format(n=jax.device_count()) in capsys.readouterr().err
 
 
-def test_processes_that_know_nothing_of_each_other_are_refused(tmp_path, capsys):
+def test_distributed_without_other_processes_is_refused(tmp_path, capsys):
     assert cli.main(["train", "--distributed", "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert "distributed must be told the other processes: " in told
@@ -178,7 +178,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("text", "batch", "shares", "split"), LAYOUTS)
-def test_devices_that_do_not_divide_the_batch_share(text, batch, shares, split, monkeypatch):
+def test_the_batch_is_divided_by_a_factor_of_the_devices(text, batch, shares, split, monkeypatch):
     devices = np.array([jax.devices()[0]] * 8, object)
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     monkeypatch.setattr(jax, "devices", lambda: list(devices))

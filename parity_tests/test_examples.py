@@ -16,7 +16,7 @@ PARITY = "parity: 60 iterations × 3 groups × learning rate, momentum, weight d
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["train_nnx", "train_linen"])
-def test_example_runs_as_it_stands(name):
+def test_example_runs_unchanged(name):
     done = subprocess.run(
         [sys.executable, "-m", f"jaxsched.examples.{name}"], capture_output=True, text=True
     )

@@ -101,7 +101,7 @@ def test_the_inverse_of_a_clock_has_the_number_of_the_reverse():
     assert TIMES.inverse(0) == np.inf
 
 
-def test_a_clock_that_is_stretched_by_epochs_keeps_the_place_within_an_epoch():
+def test_a_clock_stretched_by_epochs_keeps_the_position_within_an_epoch():
     counts = np.array([0, 4, 5, 7, 11])
     assert TIMES.by_epoch(5).change(np, counts, 2).tolist() == [0, 4, 10, 12, 21]
     assert LAST_OF.by_epoch(5).change(np, counts, 2).tolist() == [5, 9, 15, 17, 26]
@@ -276,7 +276,7 @@ def test_switches_and_choices_have_their_others():
     assert "epochs" not in by_name  # None is no number
 
 
-def test_the_values_in_the_place_of_another():
+def test_the_values_tried_in_place_of_another():
     assert changes._choices(True) == [False]
     assert changes._choices(np.False_) == [True]
     assert changes._choices("triangular2") == ["triangular", "exp_range"]
@@ -538,7 +538,7 @@ def test_a_quantity_can_be_that_of_another_group_or_a_product():
     assert not any("has" in s for s, _ in curves(of_run, ("", "ema")))
 
 
-def test_groups_are_exchanged_if_each_has_the_other_ones():
+def test_groups_are_exchanged_if_each_has_the_curves_of_the_other():
     right = {"b": group(Y, 0 * Y), "a": group(2 * Y, 0 * Y), "c": group(3 * Y, 0 * Y)}
     swapped = {**right, "b": right["a"], "a": right["b"]}
     for label, other in (("a", "b"), ("b", "a")):
@@ -553,7 +553,7 @@ def test_groups_are_exchanged_if_each_has_the_other_ones():
 # The search.
 
 
-def test_what_float32_alone_explains_is_named_by_the_side_that_was_rounded():
+def test_rounding_to_float32_is_named_by_the_side_that_was_rounded():
     groups = {"all": {"learning_rate": Y, "momentum": Y / 3, "weight_decay": Y / 7}}
     rounded = {"all": {k: v.astype(np.float32).astype(float) for k, v in groups["all"].items()}}
     rounded["all"] |= {"weight_decay": Y / 7, "learning_rate": Y + 1}
@@ -644,7 +644,7 @@ def test_integers_up_to_twice_the_run_away_are_tried_the_nearest_first():
     assert (min(far), max(far)) == (999_000_000, 1_000_999_999)
 
 
-def test_what_shifts_goes_both_ways():
+def test_shifts_are_tried_in_both_directions():
     both = [0, *(sign * k for k in range(1, 24) for sign in (-1, 1)), -24]
     for entry in (lambda i: i, Column(lambda i: i)):
         assert numbers_tried(FORWARD, edit_of(entry, 0))[0][0] == both
@@ -653,7 +653,7 @@ def test_what_shifts_goes_both_ways():
     assert sorted(below) == [*range(-24, 22)]
 
 
-def test_what_multiplies_is_a_whole_number_of_counts():
+def test_factors_of_counts_are_whole_numbers():
     assert numbers_tried(FORWARD, edit_of(Column(lambda i: i), 1))[0][0] == [*range(1, 25)]
 
 
@@ -662,7 +662,7 @@ def test_a_count_that_no_run_reaches_is_searched_from_the_first_count_on():
     assert tried[0] == [*range(1, 24)]
 
 
-def test_of_numbers_that_each_take_a_while_the_nearest_are_tried():
+def test_only_the_nearest_numbers_are_tried_where_each_is_slow():
     (first, *_), found = numbers_tried(FORWARD, edit_of(lambda i: i, 3), few=4, right=2)
     assert found == [2]
     assert first == [3, 2, 4, 1, 5, 0, 6, 7]
@@ -751,7 +751,7 @@ def test_a_number_that_jax_cannot_trace_is_tried_one_by_one():
 @pytest.mark.parametrize(
     ("number", "is_near"), [(61, True), (36, True), (83, True), (35, False), (84, False)]
 )
-def test_of_integers_that_jax_cannot_trace_the_nearest_48_are_tried(number, is_near):
+def test_the_nearest_48_integers_are_tried_where_jax_cannot_trace_them(number, is_near):
     edit = edit_of(lambda i: i, 60)
     edit = edit._replace(change=lambda part, value: functools.partial(jnp.multiply, int(value)))
     case = case_of(run(np.arange(4.0) * number), run(np.arange(4.0) * 60))

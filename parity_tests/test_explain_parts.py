@@ -63,7 +63,7 @@ def test_a_table_is_the_schedule_that_it_goes_on_as():
     assert expression(schedules.table(values, then=lambda count: 0.1))[0] is schedules.table
 
 
-def test_what_has_a_schedule_to_go_on_with_is_no_table_for_that():
+def test_a_schedule_with_an_argument_then_is_not_a_table():
     def step_schedule(then):
         return schedules.Schedule(step_schedule, {"then": then}, None)
 
@@ -110,7 +110,7 @@ def test_parts_within_sequences_are_changed():
     assert rebuild(join_schedules(0.9, 0.7), paths[1:], replace, 0.8) == join_schedules(0.9, 0.8)
 
 
-def test_what_jax_traces_is_not_replayed():
+def test_a_traced_number_is_not_replayed():
     table = lr_scheduler.multi_step_lr(0.1, [2, 4], 0.5, steps=6)
     rates = jax.vmap(lambda k: rebuild(table, [("base_lr",)], replace, k)(5))
     assert rates(jnp.array([1.0, 2.0])).tolist() == [0.25, 0.5]
@@ -348,7 +348,7 @@ def test_two_float64_curves_are_as_close_as_a_closed_form_is_to_a_recursion():
     assert is_same([-4.1 - 3e-11, -4.1 - 5e-11], [-4.1, -4.1]) == [True, False]
 
 
-def test_what_rounding_leaves_of_a_zero_is_zero():
+def test_rounding_errors_at_a_zero_count_as_zero():
     target = np.array([0.0, 0.0, 0.0, 4.0])
     assert is_same([3.9e-15, -3.9e-15, 5e-15, 4.0], target) == [True, True, False, True]
     assert is_same([1.0, 1.1], [0.0, 1e15])[0]
@@ -420,13 +420,13 @@ def test_a_change_is_known_at_half_of_what_differs_or_at_many_values():
     assert is_known(late, two_values, 4) is None
 
 
-def test_rows_that_do_not_differ_are_no_proof():
+def test_equal_rows_do_not_determine_a_change():
     target = np.where(I < 30, Y, X)
     curve = np.where(I < 36, Y, X)
     assert case(Y, target).fit(RATE, np.where((I > 29) & (I < 36), NAN, curve), FACTOR) is None
 
 
-def test_what_is_not_known_ends_no_range():
+def test_unknown_values_do_not_end_a_range():
     target = np.where(I >= 10, X, Y)
     cause = case(Y, target).fit(RATE, np.where(I < 10, NAN, X), FACTOR)
     assert (cause.start, cause.known) == (None, 0.75)
@@ -462,7 +462,7 @@ def test_a_value_changes_more_than_one_number_into_another():
     assert is_determined(low, high, high, kind="argument")
 
 
-def test_the_clock_of_two_values_tells_nothing():
+def test_two_values_do_not_determine_a_change_of_clock():
     two = np.where(I < 20, 0.5, 0.75)
     moved = np.where(I < 15, 0.5, 0.75)
     assert not is_determined(two, moved, moved, kind="clock", name="shift")
@@ -541,7 +541,7 @@ def test_a_range_is_written_with_its_last_iteration(start, stop):
     assert ranged.cost == (False, 1 + ends, ends > 0, False)
 
 
-def test_what_the_data_cannot_tell_apart_is_written_after_it():
+def test_alternatives_that_the_data_cannot_distinguish_follow_the_cause():
     others = (cause("b", start=3), cause("c"))
     assert str(cause("a", stop=3, alternatives=others)) == (
         "a, until iteration 2, or b, from iteration 3 on, or c"
@@ -561,7 +561,7 @@ def test_exact_goes_before_fewer_numbers_and_these_before_a_range_that_is_known(
     assert sorted(reversed(ordered), key=lambda c: c.cost) == ordered
 
 
-def test_of_one_cost_arguments_go_first_then_one_before_two_and_the_shorter_sentence():
+def test_at_equal_cost_arguments_go_first_then_one_before_two_and_the_shorter_sentence():
     two = (cause("a"), cause("b"))
     ordered = [
         cause("aa"),
@@ -724,7 +724,7 @@ def test_a_range_of_all_goes_before_as_many_numbers_for_each():
     assert chosen([*each, cause("c", "x", "y", start=4)], "x", "y") == ["c, from iteration 4 on"]
 
 
-def test_what_is_left_is_explained_by_others_and_said_by_quantity():
+def test_remaining_quantities_are_explained_by_other_causes_that_name_them():
     wide, narrow = cause("a", "x", "y"), cause("b", "y", "z")
     result = chosen([wide, narrow], "x", "y", "z")
     assert result == ["a, in x of all, y of all", "b, in y of all, z of all"]
@@ -735,7 +735,7 @@ def test_what_is_left_is_explained_by_others_and_said_by_quantity():
     assert chosen([wide], "x", "y") == ["a"]
 
 
-def test_of_other_kinds_one_each_is_an_alternative():
+def test_one_alternative_of_each_other_kind_is_given():
     causes = [
         cause("value 2", kind="value"),
         cause("clock 22", kind="clock"),

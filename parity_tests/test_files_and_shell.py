@@ -30,7 +30,7 @@ def command(*words):
 
 
 @pytest.mark.parametrize("target", ["there.npz", "new.npz", "folder/there.npz"])
-def test_what_a_link_leads_to_is_written(target, tmp_path):
+def test_the_target_of_a_link_is_written(target, tmp_path):
     (tmp_path / "folder").mkdir()
     link = tmp_path / "link.npz"
     link.symlink_to(target)
@@ -49,7 +49,7 @@ def odd_files(folder):
     return {path.name: path.lstat().st_ino for path in folder.iterdir()}
 
 
-def test_what_is_no_regular_file_stays(tmp_path, capsys):
+def test_files_that_are_not_regular_are_left_alone(tmp_path, capsys):
     before = odd_files(tmp_path)
     for name in before:
         sentence = (
@@ -135,14 +135,14 @@ def test_a_long_recipe_gets_a_short_sentence(text, tmp_path):
     assert len(str(refusal.value)) <= 500
 
 
-def test_a_recipe_is_not_saved_that_could_not_be_read(tmp_path, monkeypatch):
+def test_a_recipe_that_could_not_be_read_is_not_saved(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxsched._recipe_file.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"at most 1,000 bytes, got .* Save recipe.trace\(n\)"):
         Recipe({"all": {"learning_rate": lambda i: 0.1 / (i + 1)}}).save(tmp_path / "a.yaml", 1000)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_device_without_an_end_is_refused(capsys):
+def test_an_endless_device_is_refused(capsys):
     words = ["export", "yolov5", "--epochs", "1", "--steps-per-epoch", "1", "--hyp", "/dev/zero"]
     assert cli.main(words) == 2
     assert capsys.readouterr().err == (
@@ -327,7 +327,7 @@ def test_help_on_a_narrow_terminal_without_unicode(words):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["verify", "a.npz", "--against", "b.npz"]], ids=len)
-def test_nobody_reads_what_is_printed(words, tmp_path):
+def test_a_closed_pipe_ends_the_command_with_status_141(words, tmp_path):
     TRACE.save(tmp_path / "a.npz")
     Trace({"all": {"learning_rate": np.array([0.1, 0.3])}}).save(tmp_path / "b.npz")
     read, write = os.pipe()

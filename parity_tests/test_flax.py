@@ -207,7 +207,7 @@ def shift_reference(reference):
     return jaxsched.Trace(groups)
 
 
-def test_networks_names_are_torchs(nets):
+def test_names_of_the_network_equal_those_of_torch(nets):
     recorded = json.loads((DATA / "article_01_base.json").read_text())["groups"]
     names = {name for group in recorded for name in group["names"]}
     for params, labels in nets.values():

@@ -52,7 +52,7 @@ def run_as_tpu(function):
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_each_function_is_float64s(name, x64):
+def test_each_function_has_the_accuracy_of_float64(name, x64):
     low, high = RANGES[name]
     rng = np.random.default_rng(0)
     x = rng.uniform(low, high, 10_000)
@@ -65,7 +65,7 @@ def test_each_function_is_float64s(name, x64):
     assert (np.abs(found - expected) <= 1e-14 * scale).all()
 
 
-def test_the_power_is_float64s(x64):
+def test_the_power_has_the_accuracy_of_float64(x64):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0.5, 1.5, 10_000), rng.uniform(-90, 90, 10_000)
     found = np.asarray(run_as_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)))
@@ -78,7 +78,7 @@ def test_the_power_is_float64s(x64):
 
 
 @pytest.mark.parametrize("name", ["cos", "exp", "log", "sqrt"])
-def test_what_is_not_finite_is_as_numpy_has_it(name, x64):
+def test_values_that_are_not_finite_equal_those_of_numpy(name, x64):
     x = np.array([np.inf, -np.inf, np.nan, 0.0, -1.0, 800.0, -800.0])
     with np.errstate(all="ignore"):
         expected = getattr(np, name)(x)
@@ -192,7 +192,7 @@ def test_a_loop_unrolled_computes_the_same(name, x64):
         assert float(inside(jnp.int32(count))) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_formula_past_the_primitive_is_xlas_own():
+def test_a_formula_outside_the_primitive_uses_the_functions_of_xla():
     def past(i):
         with jax.enable_x64(True):
             return jnp.cos(i.astype(jnp.float64) / 100).astype(jnp.float32)
@@ -201,7 +201,7 @@ def test_a_formula_past_the_primitive_is_xlas_own():
     assert "stablehlo.cosine" not in lowered_text(lambda i: in_float64(lambda: past(i)), "tpu")
 
 
-def test_what_is_no_array_comes_back_as_it_is():
+def test_results_that_are_not_arrays_are_returned_unchanged():
     @jax.jit
     def step(i):
         found = in_float64(lambda: {"a": i + 1, "name": "sgd", "rates": (0.1, i * 2), "none": None})
@@ -225,7 +225,7 @@ def test_gradients_and_batches_pass_through_it():
     np.testing.assert_array_equal(twice, np.float32(expected))
 
 
-def test_what_is_not_batched_stays_one():
+def test_results_without_a_batched_argument_are_not_batched():
     def of(lrf, i):
         return in_float64(
             lambda: {"batched": lrf * i, "one": i + 1, "literal": 1.0 + jnp.zeros(())}
@@ -248,7 +248,7 @@ def test_a_formula_may_name_an_axis_and_read_what_is_mutable():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
-def test_what_runs_eagerly_is_neither_compiled_anew_nor_endless(backend, monkeypatch, caplog):
+def test_eager_calls_end_and_are_not_compiled_again(backend, monkeypatch, caplog):
     schedule, expected = jax.checkpoint(COSINE), float(COSINE(3))
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     with jax.disable_jit():
@@ -261,7 +261,7 @@ def test_what_runs_eagerly_is_neither_compiled_anew_nor_endless(backend, monkeyp
 
 
 @pytest.mark.parametrize("wrap", ["jit", "checkpoint", "custom_jvp", "custom_vjp"])
-def test_a_function_is_found_within(wrap):
+def test_functions_inside_a_transformation_are_replaced(wrap):
     def plain(x):
         return jnp.cos(x / 100)
 

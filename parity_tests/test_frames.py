@@ -45,7 +45,7 @@ def test_few_frames_lie_between_an_update_and_the_articles_cosine(monkeypatch):
     assert len(frames) <= MAX_FRAMES, frames
 
 
-def test_combinators_in_vain_are_counted(monkeypatch):
+def test_frames_of_added_combinators_are_counted(monkeypatch):
     def wrap(recipe):
         group = dict(recipe.groups["weight"])
         for _ in range(MAX_FRAMES):

@@ -89,7 +89,7 @@ def check(optimizer, scheduler, iterations, *, steps_per_epoch=1, done=0, advanc
 
 @pytest.mark.parametrize("draws", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", CASES)
-def test_every_scheduler_from_anywhere(name, draws):
+def test_every_scheduler_is_converted_at_any_step(name, draws):
     case = CASES[name]
     for draw in draws:
         rng = np.random.default_rng([*name.encode(), 1, draw])
@@ -106,7 +106,7 @@ def test_every_scheduler_from_anywhere(name, draws):
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.closed])
-def test_what_is_known_goes_on_past_the_table(name):
+def test_known_schedulers_continue_past_the_table(name):
     case = CASES[name]
     setting = case.sample(np.random.default_rng(3))
     optimizer = sgd(setting.arguments["base_lr"])
@@ -228,7 +228,7 @@ def own_method(optimizer):
     return scheduler
 
 
-def test_a_method_of_its_own_is_not_gone_on_with_past_the_table():
+def test_an_overridden_method_is_not_continued_past_the_table():
     scheduler = reference.StepLR(sgd(), 3)
     usual = scheduler.get_lr
     scheduler.get_lr = lambda: usual() if scheduler.last_epoch < 20 else [0.7]
@@ -246,7 +246,7 @@ def test_a_method_of_its_own_is_not_gone_on_with_past_the_table():
         own_method,
     ],
 )
-def test_what_a_function_keeps_is_copied(make):
+def test_the_state_that_a_function_keeps_is_copied(make):
     theirs, ours = (make(optimizer) for optimizer in (sgd(), sgd()))
     for scheduler in (theirs, ours):
         for _ in range(4):
@@ -267,7 +267,7 @@ class Listed:
         self.optimizer.param_groups[0]["lr"] = self.rates[epoch]
 
 
-def test_a_scheduler_that_is_told_its_count_and_ends():
+def test_a_scheduler_that_takes_its_count_and_ends():
     optimizer = sgd()
     scheduler, counts = Listed(optimizer), iter(range(100))
     for _ in range(5):
@@ -311,7 +311,7 @@ def accelerator(monkeypatch):
     accelerate.state.GradientState._reset_state()
 
 
-def test_what_accelerate_wraps_is_taken_out(accelerator, monkeypatch):
+def test_objects_wrapped_by_accelerate_are_unwrapped(accelerator, monkeypatch):
     plain, wrapped = [
         (optimizer, reference.StepLR(optimizer, 3))
         for optimizer in (torch.optim.AdamW(parameters(), lr=0.1) for _ in range(2))
@@ -366,7 +366,7 @@ def test_other_weak_references_are_refused():
             from_torch(optimizer, scheduler, steps_per_epoch=1)
 
 
-def test_without_a_scheduler_the_rates_stay():
+def test_without_a_scheduler_the_rates_are_constant():
     recipe = from_torch(torch.optim.RMSprop(parameters(), lr=0.3, centered=True, alpha=0.9))
     assert recipe.update_rule.__name__ == "rmsprop"
     assert recipe.groups["0"]["learning_rate"] == 0.3

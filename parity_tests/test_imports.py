@@ -54,7 +54,7 @@ def test_import_brings_nothing_heavy():
     assert modules_loaded_by("from jaxsched import *") == []
 
 
-def test_and_the_check_can_fail():
+def test_an_import_of_flax_is_detected():
     assert "flax" in modules_loaded_by("import jaxsched, flax")
 
 
@@ -66,7 +66,7 @@ def test_and_the_check_can_fail():
         ("plot", "matplotlib", "train", "matplotlib"),
     ],
 )
-def test_what_is_missing_is_told(module, package, extra, name):
+def test_a_missing_package_is_named(module, package, extra, name):
     code = f"import sys; sys.modules[{package!r}] = None; import jaxsched.{module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     sentence = f"jaxsched.{module} needs {name}: pip install 'jaxsched[{extra}]', "
@@ -122,7 +122,7 @@ def test_every_file_has_a_level():
     assert first - {"__init__"} <= set(LEVEL)
 
 
-def test_an_upward_import_is_seen():
+def test_an_upward_import_is_detected():
     assert upward_imports("from jaxsched import Recipe", "schedules") == {"_recipe"}
     assert upward_imports("from jaxsched.torch import record", "parity") == {"torch"}
     assert upward_imports("from jaxsched._recipe import Recipe", "_replay") == {"_recipe"}

@@ -164,7 +164,7 @@ def test_record_without_flax_orbax_matplotlib_and_sklearn(hidden):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", HIDDEN)
-def test_and_they_are_hidden(name, hidden):
+def test_hidden_packages_cannot_be_imported(name, hidden):
     assert f"No module named {name}" in hidden[1]("python", "-c", f"import {name}").stderr
 
 

@@ -92,7 +92,7 @@ def to_float32(run: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_replay_is_torch_to_the_bit(name: str) -> None:
+def test_replay_equals_torch_to_the_bit(name: str) -> None:
     for setting in draws(name):
         ours, (theirs, _) = np.asarray(rates(name, setting)), torch_values(name, setting)
         assert not first_difference(ours, theirs), setting
@@ -100,7 +100,7 @@ def test_replay_is_torch_to_the_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_replayed_table_is_torch_to_the_bit(name: str) -> None:
+def test_replayed_table_equals_torch_to_the_bit(name: str) -> None:
     """Rates again, and momenta, as a step sees them; each is a compilation, so there are fewer."""
     for setting in draws(name)[:6]:
         schedule = CASES[name].replay(setting)
@@ -118,7 +118,7 @@ def test_replayed_table_is_torch_to_the_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_closed_form_keeps_its_claim(name: str) -> None:
+def test_closed_form_is_within_its_bounds(name: str) -> None:
     runs = run_closed(CASES[name], draws(name))
     for setting, run in zip(draws(name), runs, strict=True):
         theirs, _ = torch_values(name, setting)
@@ -617,7 +617,7 @@ def test_bad_arguments_are_refused(
             run_torch(lambda optimizer: call(Torch(), optimizer), 0.1, 20)
 
 
-def test_what_has_no_closed_form_says_so() -> None:
+def test_schedules_without_a_closed_form_ask_for_steps() -> None:
     for schedule in (
         lr_scheduler.multiplicative_lr(0.1, plain),
         lr_scheduler.chained_scheduler([lr_scheduler.step_lr(0.1, 2)]),
@@ -761,7 +761,7 @@ def test_a_constant_factor_has_the_counts_shape() -> None:
         lambda epoch: float("x") if epoch is not None else 1.0,
     ],
 )
-def test_whatever_a_lambda_fails_with(fails: Any) -> None:
+def test_every_error_of_a_traced_lambda_becomes_one_sentence(fails: Any) -> None:
     with pytest.raises(TypeError, match=r"must be made of operators and jnp .* Pass steps=n"):
         jax.jit(lr_scheduler.lambda_lr(0.1, fails))(1)
 

@@ -426,7 +426,7 @@ def test_gradients_through_a_branch_that_is_not_taken_are_numbers():
 
 
 @pytest.mark.parametrize("accumulates", [False, True])
-def test_what_has_no_table_compiles_without_a_nan(accumulates):
+def test_a_schedule_without_a_table_compiles_without_a_nan(accumulates):
     def program(rate):
         accumulation = Accumulation(schedules.constant(4)) if accumulates else None
         recipe = Recipe({"0": {"learning_rate": rate}}, accumulation=accumulation)
@@ -491,7 +491,7 @@ def test_a_rate_that_a_recording_never_changed_ends_with_it():
     assert Recipe.from_trace(stated.trace(4)).groups["0"]["learning_rate"] == 0.1
 
 
-def test_an_optimizer_without_a_scheduler_that_has_made_updates_does_not_tell_its_start():
+def test_the_start_of_an_optimizer_with_updates_and_no_scheduler_is_unknown():
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([parameter])
     with warnings.catch_warnings():

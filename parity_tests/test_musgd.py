@@ -22,7 +22,7 @@ RUNS = [*((*recorded, "flax") for recorded in RECORDINGS), ("8.4.190", "float32"
 
 
 @pytest.mark.parametrize(("version", "dtype", "layout"), RUNS)
-def test_recordings(version, dtype, layout):
+def test_updates_match_the_recordings(version, dtype, layout):
     tx = optimizer_of(version, dtype, layout)
     assert find_failures(distances(tx, version, dtype, layout), dtype) == {}
 

@@ -88,7 +88,7 @@ def test_200_updates_in_float64(rule, arguments, float64):
 
 
 @pytest.mark.parametrize("leaf", ANY)
-def test_nan_in_any_leaf_is_seen(leaf):
+def test_nan_in_any_leaf_is_detected(leaf):
     start, gradients = problem(ANY, np.float32)
     run = our_run(optimizers.sgd(0.1, 0.9), start, gradients)
     broken = jax.tree.map(np.copy, run)
@@ -291,7 +291,7 @@ def test_a_function_of_ones_own_around_adam_gives_its_bits():
 @pytest.mark.parametrize(
     ("build", "dtype"), [(optimizers.sgd, jnp.float64), (optax.sgd, jnp.float32)]
 )
-def test_a_rule_of_others_gets_rounded_values(build, dtype):
+def test_a_foreign_rule_gets_rounded_values(build, dtype):
     received = []
 
     def update_rule(learning_rate):

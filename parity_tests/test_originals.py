@@ -91,7 +91,7 @@ def test_float64_with_x64_on(name, x64):
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_the_plain_rendering_is_the_recorded_run(name):
+def test_the_plain_rules_equal_the_recorded_run(name):
     """The reference of the tests below is itself held against the originals, to the bit."""
     factory, arguments, _ = RECORDED[name]
     reference, size = load_recording(name)
@@ -253,7 +253,7 @@ def test_names_of_optimizers_agree_in_any_case():
         ultralytics(**SIZE, optimizer="adam", args={"optimizer": "AdamW"})
 
 
-def test_args_stand_for_what_is_not_given(tmp_path):
+def test_args_supply_the_arguments_that_are_not_given(tmp_path):
     path = tmp_path / "args.yaml"
     path.write_text("task: detect\nepochs: 5\nbatch: 32\noptimizer: AdamW\ncos_lr: true\nnbs: 32\n")
     from_file = ultralytics(epochs=5, steps_per_epoch=60, args=path)
@@ -580,7 +580,7 @@ def test_accumulation_of_gradients_in_another_precision():
     assert updates["kernel"].dtype == jnp.bfloat16
 
 
-def test_strict_promotion_leaves_the_runs():
+def test_strict_promotion_does_not_change_the_runs():
     recipe = yolov5(**SIZE, batch_size=10)
     expected = recipe.trace(50).run["stepped"]
     with jax.numpy_dtype_promotion("strict"):

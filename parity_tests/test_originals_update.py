@@ -267,14 +267,14 @@ def test_yolov5_200_iterations(batch_size, x64):
     assert max_distance(yolov5(**SIZE, batch_size=batch_size, hyp=HYP), batch_size) <= BOUND
 
 
-def test_linen_as_nnx(x64):
+def test_linen_equals_nnx(x64):
     recipe = yolov5(**SIZE, batch_size=10, hyp=HYP)
     assert max_distance(recipe, 10, net=linen_net) <= BOUND
     late = dataclasses.replace(recipe, ema=optimizers.EMA(updates=1))
     assert max_distance(late, 10, right=recipe, net=linen_net, iterations=20) > 1e-6
 
 
-def test_versions_that_keep_what_is_pending(x64):
+def test_versions_that_keep_pending_gradients(x64):
     recipe = ultralytics(**SIZE, batch_size=10, version="8.3.250", args=HYP)
     assert max_distance(recipe, 10, drops=False) <= BOUND
 
@@ -336,13 +336,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_port_goes_elsewhere(name, x64):
+def test_a_wrong_port_differs(name, x64):
     batch_size = 128 if "clip" in name else 10  # small sums stay below the norm
     right = yolov5(**SIZE, batch_size=batch_size, hyp=HYP)
     assert max_distance(WRONG[name](right), batch_size, right=right, iterations=70) > 1e-6
 
 
-def test_where_no_update_is_due_none_is_computed():
+def test_no_update_is_computed_where_none_is_due():
     """All arithmetic on arrays of the parameters' shape, but for the sum, is in one branch."""
     recipe = yolov5(**SIZE, batch_size=2)
     params = {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(7)}

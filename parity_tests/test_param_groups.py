@@ -18,7 +18,7 @@ MODELS = [name for name, model in PARTITION.items() if "article_pg0" in model]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_by_dotted_name_is_the_articles_rule(model):
+def test_by_dotted_name_equals_the_articles_rule(model):
     groups = {
         "norm": PARTITION[model]["article_pg0"],
         "weight": PARTITION[model]["article_pg1"],
@@ -134,7 +134,7 @@ def test_by_layer_labels_each_layer_and_scales_its_rate():
         ),
     ],
 )
-def test_what_by_layer_refuses(make, sentence):
+def test_arguments_that_by_layer_refuses(make, sentence):
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(sentence)}$"):
         make()
 

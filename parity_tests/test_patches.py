@@ -54,7 +54,7 @@ def distance(mine, theirs, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_values_and_gradients_are_xlas(name, dtype, x64):
+def test_values_and_gradients_equal_those_of_xla(name, dtype, x64):
     letters = "NHC HIO NHC" if name == "one axis" else "NHWC HWIO NHWC"
     options = {"dimension_numbers": tuple(letters.split())}
     mine = value_and_gradients(patches.conv_general_dilated, SHAPES[name], options, dtype)

@@ -28,7 +28,7 @@ def draws(n: int) -> list[PlateauSetting]:
     return [sample_plateau(rng) for _ in range(n)]
 
 
-def test_rates_are_torchs_in_float64_after_each_metric() -> None:
+def test_rates_equal_torch_in_float64_after_each_metric() -> None:
     settings = draws(200)
     reductions = 0
     for setting, ours in zip(settings, run_plateau(settings), strict=True):
@@ -40,7 +40,7 @@ def test_rates_are_torchs_in_float64_after_each_metric() -> None:
     assert reductions > 150
 
 
-def test_rates_are_torchs_in_float32_scanned_and_eager() -> None:
+def test_rates_equal_torch_in_float32_scanned_and_eager() -> None:
     for setting in draws(8):
         plateau = lr_scheduler.reduce_lr_on_plateau(list(setting.base_lrs), **setting.arguments)
         theirs = run_torch_plateau(setting).astype(np.float32)
@@ -162,7 +162,7 @@ def test_a_state_without_a_plateau() -> None:
         plateau.step(optax.sgd(0.1).init(jnp.ones(2)), 1.0)
 
 
-def test_told_through_a_train_state_and_an_nnx_optimizer() -> None:
+def test_metrics_pass_through_a_train_state_and_an_nnx_optimizer() -> None:
     linen = pytest.importorskip("flax.training.train_state", reason="flax is of the extra train")
     nnx = pytest.importorskip("flax.nnx", reason="flax is of the extra train")
     plateau = lr_scheduler.reduce_lr_on_plateau(0.5, factor=0.5, patience=0)

@@ -43,7 +43,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_the_state_tells_what_was_in_force(name):
+def test_the_state_holds_the_hyperparameters_in_force(name):
     recipe = yolov5_resnet18(**SHORT)
     states = train(WRAPPED[name](recipe.optimizer(param_groups.by_leaf_name)), 50)
     trace = Trace.stack(map(jaxsched.hyperparameters, states))
@@ -61,7 +61,7 @@ def test_1000_iterations_one_compilation():
     assert jaxsched.compare(trace, recorded("yolov5_resnet18").head(1000))
 
 
-def test_before_the_first_update_the_state_tells_the_first_values():
+def test_before_the_first_update_the_state_holds_the_first_values():
     recipe = yolov5_resnet18(**SHORT, start_epoch=4)
     state = recipe.optimizer(param_groups.by_leaf_name).init(PARAMS)
     assert jax.tree.all(
@@ -70,7 +70,7 @@ def test_before_the_first_update_the_state_tells_the_first_values():
     assert int(state.iteration) == recipe.start == 20
 
 
-def test_scan_over_an_epoch_is_the_loop():
+def test_scan_over_an_epoch_equals_the_loop():
     recipe = yolov5_resnet18(**SHORT)
     tx = recipe.optimizer(param_groups.by_leaf_name)
 
@@ -104,7 +104,7 @@ def test_each_group_is_updated_by_its_own_values():
         assert (updates["bn"]["scale"] == 0).all()
 
 
-def test_replay_of_a_trace_is_the_trace():
+def test_replay_of_a_trace_equals_the_trace():
     recipe = yolov5_resnet18(**SHORT, start_epoch=1)
     trace = recipe.trace(45)
     replayed = Recipe.from_trace(trace)
@@ -118,7 +118,7 @@ def test_replay_of_a_trace_is_the_trace():
         np.testing.assert_array_equal(a, b)
 
 
-def test_parts_of_a_chain_tell_together():
+def test_the_hyperparameters_of_a_chain_are_merged():
     tx = optax.chain(
         optax.inject_hyperparams(optax.add_decayed_weights)(5e-4),
         optax.inject_hyperparams(optax.sgd)(0.1, 0.9),
@@ -141,7 +141,7 @@ def test_at_shows_numbers_only_and_the_rules_defaults():
     assert all(value.dtype == np.float32 for value in values.values())
 
 
-def test_origin_tells_the_factory_and_its_arguments():
+def test_origin_holds_the_factory_and_its_arguments():
     factory, arguments = yolov5_resnet18(epochs=7).origin
     assert factory is yolov5_resnet18
     assert factory(**arguments).trace(9).groups["bias"]["momentum"].shape == (9,)
@@ -339,13 +339,13 @@ def test_a_wrong_type_gets_one_sentence(name):
 
 @pytest.mark.parametrize("value", [True, 1j, [], np.array(["a"]), None, "3"], ids=repr)
 @pytest.mark.parametrize("name", ["learning_rate", "momentum"])
-def test_what_is_no_number_is_refused(name, value):
+def test_values_that_are_not_numbers_are_refused(name, value):
     """1j acted as 0, True as a switch that no trace tells of."""
     with pytest.raises(TypeError, match=f"^{name} of group all must be a number or a schedule"):
         Recipe({"all": {"learning_rate": 0.1, name: value}})
 
 
-def test_what_is_no_parameter_is_refused():
+def test_leaves_that_are_not_parameters_are_refused():
     tx = Recipe({"weight": {"learning_rate": 0.1}}).optimizer(param_groups.by_leaf_name)
     with pytest.raises(
         TypeError, match=r"^parameters must be arrays or numbers, got str among them"
@@ -353,7 +353,7 @@ def test_what_is_no_parameter_is_refused():
         tx.init({"kernel": jnp.ones(2), "name": "text"})
 
 
-def test_groups_keep_their_order_where_they_are_traced():
+def test_groups_keep_their_order_under_jit():
     group = {"weight_decay": 0.1, "learning_rate": schedules.constant(0.5)}
     recipe = Recipe({"weight": group, "bias": group}, optimizers.adamw)
     orders = []
@@ -379,7 +379,7 @@ def test_a_function_that_a_foreign_rule_takes_is_no_schedule():
 
 
 @pytest.mark.parametrize("first", ["bound method", "another body"])
-def test_rules_of_one_name_are_not_called_equal(first):
+def test_rules_with_the_same_name_are_not_reported_as_equal(first):
     class Scaled:
         def __init__(self, factor):
             self.factor = factor
@@ -432,7 +432,7 @@ def test_a_function_that_jax_cannot_trace_is_refused_with_the_way_round(use, tmp
 
 
 @pytest.mark.parametrize("iteration", ["a", None, float("nan")], ids=str)
-def test_what_is_no_iteration_is_refused(iteration):
+def test_values_that_are_not_iterations_are_refused(iteration):
     with pytest.raises(TypeError, match="iteration must be an integer, got"):
         Recipe({"all": {"learning_rate": 0.1}}).at(iteration)
 

@@ -457,7 +457,7 @@ def test_numbers_that_mean_the_same_are_equal(name):
     assert hash(one) == hash(other)
 
 
-def test_a_schedule_is_no_other_thing():
+def test_a_schedule_equals_no_other_object():
     schedule = schedules.constant(0.1)
     assert schedule != 0.1
     assert schedule != "constant(0.1)"
@@ -465,7 +465,7 @@ def test_a_schedule_is_no_other_thing():
     assert len({schedule, schedules.constant(0.1), schedules.constant(0.2)}) == 2
 
 
-def test_what_jax_traces_equals_itself_only_and_has_no_hash():
+def test_a_traced_schedule_equals_itself_only_and_has_no_hash():
     texts = []
 
     @jax.jit
@@ -746,7 +746,7 @@ def assert_recipe_copies_equal(recipe, folder, *, traces):
 
 
 @given(random_recipes(), st.integers(0, 15))
-def test_copies_of_a_recipe_that_is_drawn_are_equal(tmp_path_factory, recipe, chance):
+def test_copies_of_a_random_recipe_are_equal(tmp_path_factory, recipe, chance):
     folder = tmp_path_factory.getbasetemp()
     assert_recipe_copies_equal(recipe, folder, traces=chance == 0)
     assert len(repr(recipe).splitlines()) <= 40
@@ -798,7 +798,7 @@ OFFERED = {
 
 
 @pytest.mark.parametrize("name", OFFERED)
-def test_copies_of_what_the_package_offers_are_equal(name, tmp_path):
+def test_copies_of_the_recipes_of_the_package_are_equal(name, tmp_path):
     recipe = OFFERED[name]()
     assert_recipe_copies_equal(recipe, tmp_path, traces=True)
     assert OFFERED[name]() == recipe
@@ -1044,7 +1044,7 @@ def test_a_function_is_saved_as_a_table(name, suffix, tmp_path):
     assert loaded.trace(30) == known.trace(30)
 
 
-def test_what_has_no_function_is_saved_as_it_is(tmp_path):
+def test_a_recipe_without_functions_is_saved_unchanged(tmp_path):
     recipe = Recipe(FULL["groups"])
     assert save_and_load(recipe, tmp_path, ".yaml", iterations=7) == recipe
     text = (tmp_path / "recipe.yaml").read_text()
@@ -1112,7 +1112,7 @@ def test_a_number_that_no_file_can_hold_is_refused_when_it_is_saved(suffix, tmp_
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_not_finite_comes_back_from_a_file(suffix, tmp_path):
+def test_values_that_are_not_finite_come_back_from_a_file(suffix, tmp_path):
     rates = schedules.table([0.1, -0.0, math.nan, math.inf, -math.inf])
     recipe = Recipe({"a": {"learning_rate": rates}}, clip_norm=5.0, length=2)
     assert save_and_load(recipe, tmp_path, suffix) == recipe
@@ -1444,7 +1444,7 @@ def test_another_suffix_is_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_not_there_is_missed(tmp_path):
+def test_a_missing_file_raises_filenotfounderror(tmp_path):
     with pytest.raises(FileNotFoundError):
         Recipe.load(tmp_path / "recipe.yaml")
     with pytest.raises(OSError, match="no/recipe"):
@@ -1549,7 +1549,7 @@ def test_repr_shows_what_counts():
     assert "made by yolov5_resnet18(epochs=100," in repr(recipes.yolov5_resnet18())
 
 
-def test_an_average_that_nobody_updates_says_so():
+def test_repr_names_an_average_that_is_never_updated():
     without = Recipe({"a": {"learning_rate": 0.1}})
     recipe = dataclasses.replace(without, ema=optimizers.EMA())
     sentence = "which only a loop that calls recipe.ema.update keeps"
@@ -1719,7 +1719,7 @@ def test_a_trace_with_one_thing_changed_is_another(name, tmp_path):
         hash(trace)
 
 
-def test_a_trace_that_states_nothing_is_not_one_that_states_that_there_is_none(tmp_path):
+def test_an_unstated_field_differs_from_a_stated_absence(tmp_path):
     silent = Trace({"a": {"learning_rate": np.ones(2)}})
     none = dataclasses.replace(silent, clip_norm=None, clip_value=None, accumulation=None, ema=None)
     assert silent != none
@@ -1775,7 +1775,7 @@ REFUSED_BY_HAND = {
 
 
 @pytest.mark.parametrize("name", REFUSED_BY_HAND)
-def test_what_two_readers_would_read_otherwise_is_refused(name, tmp_path):
+def test_yaml_that_readers_disagree_on_is_refused(name, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(f"format: jaxsched.Recipe 1\ngroups: {REFUSED_BY_HAND[name]}\n")
     with pytest.raises(ValueError, match="must be the file of a recipe"):

@@ -143,7 +143,7 @@ def test_groups_that_come_later_and_states_that_are_loaded():
 
 
 @pytest.mark.parametrize("of_recipe", [False, True])
-def test_what_is_no_number_of_a_schedule_is_replayed(of_recipe, tmp_path):
+def test_arguments_that_are_not_scheduled_are_replayed(of_recipe, tmp_path):
     matrix = torch.nn.Parameter(torch.ones(2, 2))
     options = {"ns_coefficients": (3.0, -4.0, 2.0), "ns_steps": 4, "adjust_lr_fn": "original"}
     optimizer = torch.optim.Muon([matrix], lr=0.1, **options)
@@ -176,7 +176,7 @@ class Lion(torch.optim.Optimizer):
         pass
 
 
-def test_an_optimizer_that_is_not_known():
+def test_an_unknown_optimizer_is_recorded():
     optimizer = Lion([torch.ones(1, requires_grad=True)])
     with record(optimizer) as recording:
         optimizer.step()
@@ -191,7 +191,7 @@ def test_an_optimizer_that_is_not_known():
         Recipe.from_trace(trace)
 
 
-def test_a_recording_holds_a_trace_and_is_none():
+def test_a_recording_holds_a_trace_and_is_not_one():
     optimizer = article_optimizer()
     with record(optimizer, article_loop.ORDER) as recording:
         optimizer.step()
@@ -214,7 +214,7 @@ def test_a_recording_holds_a_trace_and_is_none():
             jaxsched.compare(mine, reference)
 
 
-def test_two_updates_are_no_batch():
+def test_two_updates_in_a_batch_are_refused():
     optimizer = article_optimizer()
     with record(optimizer) as recording:
         optimizer.step()
@@ -228,7 +228,7 @@ def test_two_updates_are_no_batch():
     assert len(recording) == 2
 
 
-def test_the_recording_is_what_from_torch_foretells():
+def test_the_recording_equals_the_trace_of_from_torch():
     optimizer = article_optimizer()
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
     recipe = from_torch(
@@ -332,7 +332,7 @@ def test_an_optimizer_and_the_one_it_wraps_have_a_file_each(tmp_path, monkeypatc
     assert capfd.readouterr().err.startswith(sentence)
 
 
-def test_a_shells_words_are_no_path(script, tmp_path):
+def test_words_of_a_shell_are_not_taken_as_a_path(script, tmp_path):
     *words, python, train, epochs, status, pause = script(3, 0, 0)
     line = f"set -- {epochs} {status} {pause}; cd {tmp_path} && . ./run.py"
     (tmp_path / "run.py").write_text(f'{python} {train} "$@"\n')

@@ -104,7 +104,7 @@ def test_stopped_and_resumed_at_any_iteration(recipe, uninterrupted_runs, interr
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_batch_too_many_is_told_apart(uninterrupted_runs, monkeypatch, tmp_path):
+def test_an_extra_batch_is_detected(uninterrupted_runs, monkeypatch, tmp_path):
     assert train(tmp_path, epochs=1) == 0
     usual = digits.batches
     monkeypatch.setattr(digits, "batches", lambda *a, start, **k: usual(*a, start=start - 1, **k))
@@ -223,7 +223,7 @@ def state(value=0):
     }
 
 
-def test_what_was_saved_comes_back(checkpoints):
+def test_a_checkpoint_is_restored_as_it_was_saved(checkpoints):
     assert_as_saved(checkpoints.restore(state()))
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "3"]
 
@@ -327,7 +327,7 @@ def test_orbax_alone_restores_it_by_name(checkpoints):
     assert saved["rows"]["loss"].tolist() == [np.float32(0.1)] * 3
 
 
-def test_another_machine_is_told(checkpoints, monkeypatch):
+def test_another_machine_is_reported(checkpoints, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     with pytest.warns(UserWarning, match="written on XLA_FLAGS none, here --xla_cpu_enable_fast"):
         checkpoints.restore(state())

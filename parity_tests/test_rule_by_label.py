@@ -132,7 +132,7 @@ def test_rules_that_a_trace_does_not_name_are_given_by_label():
     assert not compare(dataclasses.replace(trace, update_rule={"other": "adam"}), trace)
 
 
-def test_a_lambda_for_one_label_is_listed_and_never_called_equal():
+def test_a_lambda_for_one_label_is_listed_and_never_reported_as_equal():
     def recipe_of(factor):
         rule = lambda learning_rate: optax.sgd(factor * learning_rate)  # noqa: E731
         rules = {"matrix": rule, "other": optimizers.adamw}

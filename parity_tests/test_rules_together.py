@@ -129,7 +129,7 @@ def test_200_updates_beside_torchs_two(name, runs):
     assert not compare(dataclasses.replace(ours.take(slice(1, None)), start=0), trace)
 
 
-def test_the_momentum_of_the_matrices_is_torchs(runs):
+def test_the_momentum_of_the_matrices_equals_torch(runs):
     _, (*_, state), (_, _, buffer, _) = runs["plain"]
     inner = state.inner.inner_states["matrix"].inner_state.trees["momentum_buffer"]
     for leaf in buffer:

@@ -27,7 +27,7 @@ def test_equal_to_the_recorded_runs(name, arguments):
     assert not jaxsched.compare(jaxsched.Trace(late.groups, start=reference.start), reference)
 
 
-def test_the_packaged_trace_is_the_recorded_run():
+def test_the_packaged_trace_equals_the_recorded_run():
     packaged, reference = recorded("yolov5_resnet18"), recorded_article("article_01_base")
     for label, group in reference.groups.items():
         for name, values in group.items():
@@ -104,7 +104,7 @@ def test_any_count_gives_the_same_bits_and_dtype(count):
     assert float(value) == np.float32(expected)
 
 
-def test_strict_promotion_leaves_the_bits():
+def test_strict_promotion_does_not_change_the_bits():
     reference = recorded("yolov5_resnet18").groups["bias"]["learning_rate"].astype(np.float32)
     rate = yolov5_resnet18().groups["bias"]["learning_rate"]
     with jax.numpy_dtype_promotion("strict"):
@@ -139,7 +139,7 @@ COMBINED = {
 
 
 @pytest.mark.parametrize("name", COMBINED)
-def test_strict_promotion_and_counts_of_any_kind_leave_the_bits_of_each_combinator(name):
+def test_strict_promotion_and_counts_of_any_kind_do_not_change_the_bits_of_a_combinator(name):
     schedule = COMBINED[name]
     expected = [float(schedule(c)) for c in range(10)]
     assert expected != [float(schedule(c + 1)) for c in range(10)]
@@ -148,7 +148,7 @@ def test_strict_promotion_and_counts_of_any_kind_leave_the_bits_of_each_combinat
             assert jax.jit(schedule)(jnp.arange(10, dtype=dtype)).tolist() == expected
 
 
-def test_float32_formula_would_not_do():
+def test_the_formula_in_float32_misses_values():
     """The reason for the float64 scope: the same formula in float32 misses many values."""
     counts = jnp.arange(100, dtype=jnp.float32)
     plain = 0.01 * (((1 + jnp.cos(counts * math.pi / 100)) / 2) * 0.8 + 0.2)
@@ -179,7 +179,7 @@ def test_tabulate_runs_a_function_that_cannot_be_traced():
         jax.jit(lambda c: factor(c))(3)
 
 
-def test_tables_start_where_they_are_told():
+def test_tables_start_at_the_given_count():
     schedule = schedules.table([0.5, 0.25], start=7)
     assert [float(schedule(c)) for c in (7, 8)] == [0.5, 0.25]
     outside = jax.jit(schedule)(jnp.asarray([-1, 0, 6, 7, 8, 9, 100]))
@@ -340,7 +340,7 @@ def test_a_line_to_zero_ends_in_zero(epochs):
 @pytest.mark.parametrize(
     "value", [None, "0.5", 1j, 10**400, object()], ids=lambda value: type(value).__name__
 )
-def test_a_table_of_what_is_no_number_is_refused(value):
+def test_a_table_of_values_that_are_not_numbers_is_refused(value):
     with pytest.raises(TypeError, match=r"^values must be real numbers, got .* among them$"):
         schedules.table([0.5, value])
 

@@ -216,7 +216,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD)
-def test_what_torch_refuses_is_refused(arguments, message):
+def test_arguments_that_torch_refuses_are_refused(arguments, message):
     arguments = {"learning_rate": 0.1, **arguments}
     with pytest.raises(ValueError, match=message):
         optimizers.sgd(**arguments)

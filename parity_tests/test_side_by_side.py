@@ -26,7 +26,7 @@ def part(labels, **rules):
     return optax.multi_transform({**rules, "frozen": optax.set_to_zero()}, labels)
 
 
-def test_what_is_frozen_in_torch():
+def test_parameters_frozen_in_torch_must_be_frozen_in_the_port():
     labels = {"weight": "all", "bias": "frozen", "norm": "frozen"}
     rule = optimizers.sgd(0.1, 0.9, nesterov=True)
     assert_optimizer_matches(part(labels, all=rule), frozen, updates=5)
@@ -36,7 +36,7 @@ def test_what_is_frozen_in_torch():
         assert_optimizer_matches(rule, frozen, updates=5)
 
 
-def test_a_clip_that_counts_what_is_frozen():
+def test_a_clip_that_counts_frozen_parameters():
     labels = {"weight": "all", "bias": "frozen", "norm": "frozen"}
     rule = part(labels, all=optimizers.sgd(0.1, 0.9, nesterov=True))
     clip = optimizers.clip_grad_norm(1.0)
@@ -58,7 +58,7 @@ def test_a_rule_that_looks_at_a_parameter_as_a_whole():
         assert_optimizer_matches(optimizers.adafactor(0.02), factory, **MATRICES)
 
 
-def test_no_cause_follows_from_a_recipe_that_does_not_go_where_torch_goes():
+def test_no_cause_is_named_if_the_recipe_does_not_reproduce_torch():
     """Muon's matrices are rounded to bfloat16, in which two right ones part."""
 
     def factory(parameters):
@@ -70,7 +70,7 @@ def test_no_cause_follows_from_a_recipe_that_does_not_go_where_torch_goes():
         )
 
 
-def test_of_a_large_parameter_some_entries_are_looked_at():
+def test_only_some_entries_of_a_large_parameter_are_searched():
     params = {"a": np.ones((300, 200)), "none": np.zeros((0, 3)), "one": np.float64(1.0)}
 
     def factory(parameters):
@@ -97,14 +97,14 @@ def test_an_optimizer_of_the_users_own_has_no_cause_but_is_compared():
         assert_optimizer_matches(rule, lambda p: Own(p.values(), 0.1, momentum=0.8), updates=5)
 
 
-def test_a_difference_that_is_too_small_tells_no_cause():
+def test_a_difference_that_is_too_small_has_no_cause():
     with pytest.raises(AssertionError, match=r"\nthe parameters are not so far apart that "):
         assert_optimizer_matches(
             optimizers.sgd(0.1 * (1 + 2e-13)), lambda p: torch.optim.SGD(p.values(), 0.1), updates=2
         )
 
 
-def test_rates_told_by_each_part_of_a_partition_are_compared():
+def test_rates_of_each_part_of_a_partition_are_compared():
     def partition(norm):
         injected = optax.inject_hyperparams(optax.sgd)
         rules = {"a": injected(0.1), "b": injected(norm)}
@@ -242,7 +242,7 @@ def test_a_scheduler_of_a_metric_is_refused():
         assert_optimizer_matches(optimizers.sgd(0.1), factory)
 
 
-def test_a_scheduler_that_is_told_its_count():
+def test_a_scheduler_that_takes_its_count():
     class Told:  # as timm's are
         def __init__(self, optimizer):
             self.optimizer = optimizer

@@ -42,7 +42,7 @@ def test_a_number_of_seventeen_digits_is_found_to_the_bit():
     assert found[0] == number
 
 
-def test_of_numbers_that_do_equally_well_the_shortest_is_first():
+def test_the_shortest_of_equally_good_numbers_is_first():
     def round_rows(numbers):
         return np.round(numbers[:, None] * ROWS, 2)
 
@@ -58,7 +58,7 @@ def test_a_number_that_reproduces_more_rows_goes_before_a_shorter_one():
     assert found[0] == 0.2625
 
 
-def test_what_no_number_gives_has_none():
+def test_no_number_is_returned_if_none_gives_the_target():
     assert solve(powers, np.full(8, -1.0), float_grid(0.5), exactly) == []
     assert solve(powers, np.full(8, np.nan), float_grid(0.5), exactly) == []
 

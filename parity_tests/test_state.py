@@ -554,7 +554,7 @@ def test_equal_optimizers_match(name):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_optimizer_is_told_by_update_leaf_and_values(name):
+def test_another_optimizer_is_reported_by_update_leaf_and_values(name):
     tx, factory, message = OTHERS[name]
     with pytest.raises(AssertionError, match=message):
         assert_optimizer_matches(tx, factory, updates=20, steps_per_epoch=3)

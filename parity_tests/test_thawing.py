@@ -88,7 +88,7 @@ SHARED = {"stem": "all", "head": "all"}
     [*((name, OWN) for name in RULES), ("sgd", SHARED), ("muon", SHARED), ("musgd", SHARED)],
     ids=[*RULES, *(f"{name} in one group" for name in ("sgd", "muon", "musgd"))],
 )
-def test_a_thawed_group_goes_on_as_in_torch(name, labels):
+def test_a_thawed_group_continues_as_in_torch(name, labels):
     rule, arguments = RULES[name], {"learning_rate": 0.05, **OPTIONS.get(name, {})}
     theirs = thaw_in_torch(rule, arguments)
     ours = thaw_in_jax(rule, arguments, labels=labels)
@@ -101,7 +101,7 @@ def restart(state, tx, params):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adagrad", "rprop", "asgd", "adafactor"])
-def test_a_fresh_state_would_not(name):
+def test_a_fresh_state_does_not_reproduce_torch(name):
     rule, arguments = (
         RULES[name],
         {"learning_rate": 0.05, **OPTIONS.get(name, {}), **TELLING.get(name, {})},
@@ -153,7 +153,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_carried_is_refused(case):
+def test_a_state_that_cannot_be_carried_over_is_refused(case):
     before, tx, params, sentence = REFUSED[case]
     with pytest.raises(ValueError, match=exact_pattern(sentence)):
         optimizers.carry_state(before.init(PARAMS), tx, params)

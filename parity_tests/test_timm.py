@@ -47,7 +47,7 @@ CHANGED = {  # the twin: a setting in which one argument is another for our side
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_and_a_change_is_seen(name, monkeypatch):
+def test_a_changed_argument_is_detected(name, monkeypatch):
     for setting in SETTINGS[:4]:
         changed = setting._replace(args={**setting.args, **CHANGED[name](setting.args)}).recipe()
         with monkeypatch.context() as patch:
@@ -56,7 +56,7 @@ def test_and_a_change_is_seen(name, monkeypatch):
 
 
 @pytest.mark.parametrize("sched", live.SCHEDS)
-def test_the_compiled_rates_are_timms(sched):
+def test_the_compiled_rates_equal_those_of_timm(sched):
     setting = next(s for s in SETTINGS if s.args.get("sched", "cosine") == sched)
     run, rates = live.live_rates(setting)
     trace = setting.recipe().trace(len(rates))
@@ -74,7 +74,7 @@ def test_fifty_updates(k):
     assert live.update_distance(SETTINGS[k]) <= 1e-14
 
 
-def test_and_updates_of_others_are_seen(monkeypatch):
+def test_updates_of_another_optimizer_are_detected(monkeypatch):
     setting = SETTINGS[0]._replace(args={**SETTINGS[0].args, "opt": "adam", "weight_decay": 0.05})
     wrong = setting._replace(args={**setting.args, "opt": "adamw"}).recipe()
     monkeypatch.setattr(live.Setting, "recipe", lambda _: wrong)
@@ -113,7 +113,7 @@ def test_a_flax_tree_falls_into_timms_groups(name, layer_decay):
         assert (plain == jax.tree.leaves(labels)) == (name not in ("test_vit", "tiny"))
 
 
-def test_scales_are_timms():
+def test_scales_equal_those_of_timm():
     setting = live.Setting("test_vit", {"lr": 0.1, "layer_decay": 0.65}, 1)
     run, labels = live.live(setting), setting.labels()
     scales = labels.scales(live.shapes("test_vit"))
@@ -227,7 +227,7 @@ def live_curve(name, arguments, n):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_schedule_is_timms_scheduler(name):
+def test_each_schedule_equals_the_scheduler_of_timm(name):
     kind, arguments = CASES[name]
     # Past the last of cycles that shrink timm ends with a math domain error.
     n = 190 if "shrink" in name else live.COUNTS
@@ -288,7 +288,7 @@ def test_a_long_run_by_updates():
         ),
     ],
 )
-def test_what_a_schedule_refuses(make, sentence):
+def test_arguments_that_a_schedule_refuses(make, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         make()
 
@@ -370,7 +370,7 @@ weight_decay: 0.05
 """
 
 
-def test_what_is_missing_has_the_default_of_timms_helpers():
+def test_missing_arguments_have_the_defaults_of_timms_helpers():
     given = types.SimpleNamespace(sched="cosine", opt="sgd", lr=0.1, weight_decay=0, momentum=0)
     theirs = {**live.scheduler_kwargs(given), **live.optimizer_kwargs(given)}
     names = {  # of timm's factories, for keys of its arguments
@@ -529,14 +529,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_supported_is_refused_by_name(name):
+def test_unsupported_arguments_are_refused_by_name(name):
     make, sentence = REFUSED[name]
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(sentence)}") as error:
         make()
     assert "\n" not in str(error.value)
 
 
-def test_what_is_refused_with_a_clip_passes_without_one():
+def test_optimizers_refused_with_a_clip_are_taken_without_one():
     assert recipe_of(clip_mode="agc").clip_norm is None
 
 

@@ -174,7 +174,7 @@ def test_relabel_renames_and_swaps():
 
 
 @pytest.mark.parametrize("names", [{"a": "w"}, {"a": "b", "b": "a"}, {"b": "w"}])
-def test_what_is_told_of_a_group_goes_with_its_name(names):
+def test_switches_of_a_group_are_relabelled_with_it(names):
     """A switch left behind would replay plain momentum for Nesterov's."""
     recipe = Recipe(
         {
@@ -298,7 +298,7 @@ def test_bad_input_gets_one_sentence(name):
 @pytest.mark.parametrize(
     ("other", "kind"), [("run.npz", "str"), (None, "NoneType"), ({"a": 0.1}, "dict")]
 )
-def test_what_is_neither_a_recipe_nor_a_trace_is_refused(other, kind):
+def test_arguments_that_are_neither_recipe_nor_trace_are_refused(other, kind):
     sentence = (
         f"compare takes recipes and traces, got {kind}. Read a trace's file with Trace.load; "
         "of a recording pass its trace."
@@ -331,7 +331,7 @@ def test_nan_is_equal_to_nothing():
     assert jaxsched.compare(trace_of(0.2), trace_of(0.2))
 
 
-def test_float64_on_both_sides_is_held_to_float64():
+def test_float64_on_both_sides_is_compared_in_float64():
     exact = Trace({"a": {"learning_rate": np.array([0.1, 0.2])}})
     rounded = Trace({"a": {"learning_rate": np.array([0.1, 0.2], np.float32).astype(np.float64)}})
     single = Trace({"a": {"learning_rate": np.array([0.1, 0.2], np.float32)}})
@@ -426,12 +426,12 @@ def test_rows_have_the_header_of_an_empty_trace():
     assert Trace.stack(ROWS, header_of=header).header() == header.header()
 
 
-def test_one_of_each_is_told_as_one():
+def test_one_iteration_and_one_group_are_written_in_the_singular():
     told = str(jaxsched.compare(traces(1), traces(1)))
     assert told == "parity: 1 iteration × 1 group × learning rate: 0 ULP"
 
 
-def test_what_only_mine_has_is_named():
+def test_quantities_that_only_mine_has_are_named():
     report = jaxsched.compare(yolov5_resnet18(), recorded("yolov5_resnet18"))
     assert report
     recorded_lacks = ("dampening", "maximize", "clip_norm", "clip_value", "ema", "accumulation")
@@ -525,7 +525,7 @@ def test_a_trace_owns_its_columns():
     ],
     ids=str,
 )
-def test_a_header_that_cannot_be_is_refused(header, sentence):
+def test_an_impossible_header_is_refused(header, sentence):
     groups = {"a": {"learning_rate": np.ones(3)}}
     right = {"ema": {"decay": 0.9, "tau": 10.0, "updates": 0}, "constants": {"a": {"b1": 0.9}}}
     assert len(Trace(groups, **right)) == 3

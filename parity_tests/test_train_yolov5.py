@@ -89,7 +89,7 @@ def test_the_loss_falls(training):
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-def test_it_prints_what_it_proves(training, monkeypatch, capsys, tmp_path):
+def test_it_prints_the_picture_and_the_parity(training, monkeypatch, capsys, tmp_path):
     model, optimizer, run = training
     monkeypatch.setattr(train_yolov5, "create", lambda recipe: (model, optimizer))
     monkeypatch.setattr(train_yolov5, "train", lambda *given: run)
@@ -100,7 +100,7 @@ def test_it_prints_what_it_proves(training, monkeypatch, capsys, tmp_path):
     assert parity.endswith(": 0 ULP")
 
 
-def test_what_the_state_held_is_the_recipe(training, recipe):
+def test_the_hyperparameters_in_the_state_equal_the_recipe(training, recipe):
     run = training[2]
     report = train_yolov5.proof(run, recipe)
     assert report, str(report)
@@ -111,7 +111,7 @@ def test_what_the_state_held_is_the_recipe(training, recipe):
 
 
 @pytest.mark.parametrize("batch_size", [10, 64])
-def test_another_recipe_is_told_apart(training, batch_size):
+def test_another_recipe_is_detected(training, batch_size):
     other = recipes.yolov5(epochs=30, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=batch_size)
     assert not train_yolov5.proof(training[2], other)
 

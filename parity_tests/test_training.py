@@ -160,7 +160,7 @@ def statistics_linen(images, weights):
 
 
 @pytest.mark.parametrize("statistics", [statistics_nnx, statistics_linen])
-def test_flaxs_own_running_variance_is_told_apart(statistics, batches, reference, x64, monkeypatch):
+def test_flaxs_own_running_variance_is_detected(statistics, batches, reference, x64, monkeypatch):
     before, _, after_first, _ = reference
     ours = distances([statistics(batches[0][0], before)], after_first)
     assert max(ours.values()) <= BOUND

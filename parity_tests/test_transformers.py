@@ -48,7 +48,7 @@ def test_every_step_of_200_settings_is_equal():
 
 
 @pytest.mark.parametrize("kind", live.KINDS)
-def test_the_compiled_rates_are_those_of_the_host(kind):
+def test_the_compiled_rates_equal_those_of_the_host(kind):
     setting = next(s for s in live.settings(50) if s.arguments["lr_scheduler_type"] == kind)
     recipe = live.recipe_of(setting)
     compiled = recipe.trace(live.N).groups
@@ -488,13 +488,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_refused_in_a_sentence(what):
+def test_unsupported_arguments_are_refused_in_a_sentence(what):
     given, message = REFUSED[what]
     with pytest.raises(ValueError, match=message):
         recipes.transformers(given, num_training_steps=9)
 
 
-def test_types_are_refused():
+def test_arguments_of_wrong_types_are_refused():
     with pytest.raises(TypeError, match=r"got TrainingArguments. Pass arguments.to_dict\(\)"):
         recipes.transformers(live.Setting({}, 9, None).full(), num_training_steps=9)
     with pytest.raises(TypeError, match="num_training_steps must be an integer of at least 1"):

@@ -17,7 +17,7 @@ from jaxsched.recipes import ultralytics
 
 
 @pytest.mark.parametrize("version", RUNS)
-def test_every_run_is_its_recipe(version):
+def test_every_run_equals_its_recipe(version):
     wrong = {
         name: differences(run, recipe_of(version, name)) for name, run in RUNS[version].items()
     }
@@ -48,7 +48,7 @@ BORDERS = [
 
 
 @pytest.mark.parametrize(("before", "since", "name", "field"), BORDERS)
-def test_a_change_is_seen_on_both_sides_of_its_border(before, since, name, field):
+def test_a_change_shows_on_both_sides_of_its_border(before, since, name, field):
     old, new = policy._version(before), policy._version(since)
     assert getattr(old, field) != getattr(new, field)
     # The recipe of the other side is another run.
@@ -110,7 +110,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("version", REFUSED)
-def test_a_release_that_is_not_settled_is_refused(version):
+def test_an_unresolved_release_is_refused(version):
     with pytest.raises(ValueError, match=re.escape(REFUSED[version])):
         ultralytics(epochs=3, steps_per_epoch=4, version=version)
 

@@ -66,7 +66,7 @@ def test_the_rendering_is_right_under_a_clip_and_accumulation(seed):
 
 @pytest.mark.parametrize("name", PLANTED)
 @pytest.mark.parametrize("seed", range(DRAWS))
-def test_a_planted_mistake_is_told_and_no_other(name, seed):
+def test_a_planted_mistake_is_named_and_no_other(name, seed):
     lines = planted_updates.run_planted(name, seed)
     assert planted_updates.is_named(name, lines), lines
 
@@ -74,7 +74,7 @@ def test_a_planted_mistake_is_told_and_no_other(name, seed):
 @pytest.mark.parametrize(
     "name", [*PLANTED][::EVERY]
 )  # each searches to the end, for a second or two
-def test_what_goes_elsewhere_than_the_mistake_leads_has_no_cause(name):
+def test_a_run_that_no_mistake_reproduces_has_no_cause(name):
     """The same mistakes, at rates that are a hundred-thousandth off from update 4 on."""
     cls, tx, _, *more = PLANTED[name]
     d = draw([7, *name.encode()])
@@ -162,7 +162,7 @@ def change_draw(d, **numbers):
 
 @pytest.mark.parametrize("name", TWO)
 @pytest.mark.parametrize("seed", range(3, 3 + DRAWS))
-def test_two_changes_are_named_where_one_does_not_do(name, seed):
+def test_two_changes_are_named_where_one_does_not_suffice(name, seed):
     cls, tx, sentence = TWO[name]
     d = draw(seed)
     assert error_lines(tx(d), cls, d)[1:] == [f"likely cause: {sentence(d)}"]

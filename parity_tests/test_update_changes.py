@@ -32,7 +32,7 @@ def test_a_path_has_the_changes_for_all_candidates():
     np.testing.assert_array_equal(both[:, 0], descent(G, 0.25, 0.5))
 
 
-def test_what_is_frozen_moves_where_it_is_trained_and_only_there():
+def test_a_frozen_leaf_moves_only_under_a_change_that_trains_it():
     trained = change_to(
         "trained", edit=lambda recipe, x: {"learning_rate": np.full((4, 1, 1), 0.5)}
     )
@@ -44,7 +44,7 @@ def test_what_is_frozen_moves_where_it_is_trained_and_only_there():
     np.testing.assert_array_equal(search._path(slow(), [(wrong, 1.0)], "w")[:, 0], descent(G))
 
 
-def test_of_a_rule_of_whole_parameters_entries_are_chosen_after_the_update(x64):
+def test_entries_are_chosen_after_the_update_of_a_whole_parameter(x64):
     row = {"learning_rate": 0.5, "beta2_decay": -0.8, "eps1": None, "eps2": 1e-3, "d": 1.0}
     row |= {"weight_decay": 0.0, "maximize": False}
     fields = {"rule": optimizers.adafactor, "rows": [{"0": row}], "start": {"w": np.zeros((1, 2))}}

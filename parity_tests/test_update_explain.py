@@ -17,7 +17,7 @@ NAN = np.nan
 # Causes.
 
 
-def test_a_cause_has_the_last_change_and_all_leaves_that_it_explains():
+def test_a_cause_names_the_last_change_and_all_leaves_that_it_explains():
     (cause,) = search._causes(slow(), [(RATE, 0.25)], "w", ["w"])
     assert (cause.kind, cause.name, cause.sentence) == (
         "argument",
@@ -79,7 +79,7 @@ def test_a_cause_is_known_at_more_than_half_of_the_updates():
     assert cause.quantities == (("w", "parameter"),)
 
 
-def test_of_some_leaves_a_cause_explains_those_that_differ_clearly():
+def test_a_cause_of_some_leaves_explains_those_that_differ_clearly():
     """Where one is left unexplained, the others must be 20 times as far off as is allowed."""
     start = {"w": [1.0, 1.0], "x": [1.0, 1.0], "z": [1.0, 1.0]}
     reference = {k: np.ones((4, 2)) for k in start}
@@ -152,7 +152,7 @@ def test_one_leaf_without_a_cause_leaves_none():
     assert explain(slow(mine={"w": descent(G, -0.5), "x": wild})) == []
 
 
-def test_there_is_no_cause_where_torch_does_not_go_as_the_recipe_does():
+def test_there_is_no_cause_where_the_recipe_does_not_reproduce_torch():
     c = slow(mine={"w": descent(G, -0.5), "x": descent(2 * G, -0.5)})
     off = c.reference["x"].copy()
     off[2, 1] += 1e-9

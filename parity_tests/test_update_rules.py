@@ -102,7 +102,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_run_without_a_change_is_torchs(name, x64):
+def test_a_run_without_a_change_equals_torch(name, x64):
     cls, options = RULES[name]
     path, rows, rule = run_torch(cls, options)
     assert_close(simulate_rows(rule, rows), path)
@@ -243,7 +243,7 @@ def test_nesterov_of_optax_and_none(x64):
     assert_close(path(""), run_torch(T.Adam, options, GRADIENTS[:, :1])[0])
 
 
-def test_the_first_choice_of_an_option_is_torchs():
+def test_the_first_choice_of_an_option_is_that_of_torch():
     c = case({"w": [[1.0]]}, clip_norm=3.0)
     recipe = c.recipe("0")
     assert {name: recipe[name] for name in OPTIONS} == {

@@ -257,7 +257,7 @@ def test_the_largest_entry_of_each_update():
     assert largest(np.zeros((2, 0))).tolist() == [0, 0]
 
 
-def test_of_many_entries_some_are_compared_from_the_first_to_the_last():
+def test_some_of_many_entries_are_compared_from_the_first_to_the_last():
     many = np.arange(1000.0).reshape(10, 100)
     some = entries(many, shaped=False)
     assert (some[0], some[-1]) == (0, 999)

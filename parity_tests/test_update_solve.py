@@ -192,7 +192,7 @@ def test_two_numbers_are_fitted_and_shortened():
     assert fit(right, (0.1, 0.5, 0.0), "weight_decay", "momentum")[0][1] == ("momentum", 0.5)
 
 
-def test_what_no_two_numbers_give_is_not_solved_for(monkeypatch):
+def test_no_numbers_are_returned_if_no_two_give_the_path(monkeypatch):
     monkeypatch.setattr(search, "_solve", None)
     off = descent(RANDOM, 0.07, 0.65) + np.where(np.arange(20)[:, None] == 10, 1e-3, 0)
     assert fit((0.1, 0.9, 0.0), off, "learning_rate", "momentum") == []

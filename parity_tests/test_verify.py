@@ -173,7 +173,7 @@ OVERLAPPING = {
 
 
 @pytest.mark.parametrize("words", OVERLAPPING)
-def test_runs_that_start_elsewhere_are_compared_where_they_overlap(words, folder, capsys):
+def test_runs_with_other_starts_are_compared_where_they_overlap(words, folder, capsys):
     rows, left_out = OVERLAPPING[words]
     assert cli.main(["verify", *words.split()]) == 0
     *_, before, last = capsys.readouterr().out.splitlines()
@@ -194,7 +194,7 @@ def test_updates_of_an_accumulating_optimizer_are_not_its_iterations(folder, cap
     assert "the same clock where not every iteration makes an update" in capsys.readouterr().err
 
 
-def test_what_differs_is_told_with_its_cause_and_a_picture(folder, capsys):
+def test_a_difference_is_reported_with_its_cause_and_a_picture(folder, capsys):
     words = ["verify", "mine.py:short", "--against", "run.npz", "--report", "out/report.json"]
     assert cli.main(words) == 1
     out = capsys.readouterr().out
@@ -217,14 +217,14 @@ def test_what_differs_is_told_with_its_cause_and_a_picture(folder, capsys):
     assert sorted(settings) == ["nesterov", "nesterov", "nesterov", "update_rule"]
 
 
-def test_another_recipes_file_is_no_parity(folder, capsys):
+def test_the_file_of_another_recipe_differs(folder, capsys):
     yolov5_resnet18(lrf=0.2).save("other.yaml")
     yolov5_resnet18(lrf=0.25).save("mine.yaml")
     assert cli.main(["verify", "mine.yaml", "--against", "other.yaml"]) == 1
     assert "no parity: 3 of 22 quantities differ" in capsys.readouterr().out
 
 
-def test_a_hash_tells_sides_apart_and_alike():
+def test_equal_sides_have_equal_hashes_and_others_do_not():
     recipe = yolov5_resnet18(epochs=2)
     same, other = recipe.trace(60), yolov5_resnet18(epochs=2, lr0=0.02).trace(60)
     one, two = (jaxsched.compare(t, recipe).evidence()["mine"]["sha256"] for t in (same, other))
@@ -239,7 +239,7 @@ def test_injected_hyperparameters_are_read(folder, capsys):
     assert status == 0, out
 
 
-def test_what_has_the_transformation_is_read(folder, capsys):
+def test_objects_that_hold_the_transformation_are_read(folder, capsys):
     words = ["verify", "mine.py:state", "--against", "rates.npz", "--iterations", "50"]
     status = cli.main(words)
     assert status == 0, capsys.readouterr().out
@@ -337,7 +337,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
-def test_what_cannot_be_compared_is_refused_in_a_sentence(words, sentence, folder, capsys):
+def test_sides_that_cannot_be_compared_are_refused_in_a_sentence(words, sentence, folder, capsys):
     assert cli.main(["verify", *words.split()]) == 2
     told = capsys.readouterr()
     assert told.err == f"jaxsched verify: {sentence}\n"
@@ -353,7 +353,7 @@ def test_assert_matches_takes_files_and_fails_with_the_report(tmp_path):
     assert str(failure.value).endswith("likely cause: momentum 0.9 for 0.937")
 
 
-def test_a_recording_of_updates_is_held_against_the_recipes_updates():
+def test_a_recording_of_updates_is_compared_with_the_updates_of_the_recipe():
     """A script that is recorded from outside tells of updates only."""
     recipe = yolov5(epochs=10, steps_per_epoch=20, batch_size=16)
     whole = recipe.trace(200)
@@ -370,7 +370,7 @@ def test_a_recording_of_updates_is_held_against_the_recipes_updates():
     assert jaxsched.compare(alone, Trace(alone.trace(60).groups, clock="update"))
 
 
-def test_a_default_that_only_the_recipe_tells_is_no_difference():
+def test_a_default_that_only_the_recipe_states_is_not_a_difference():
     assert jaxsched.compare(recorded("yolov5_resnet18"), yolov5_resnet18())
     reference = Trace(yolov5_resnet18(epochs=1).trace(30).groups)
     assert not jaxsched.compare(recorded("yolov5_resnet18").head(30), reference)
@@ -382,7 +382,7 @@ def test_modules_that_need_a_package_come_when_asked_for():
         jaxsched.tensorflow  # noqa: B018
 
 
-def test_a_transformation_under_another_is_told_by_its_label():
+def test_the_hyperparameters_of_a_nested_transformation_are_read():
     tx = optax.chain(optax.inject_hyperparams(optax.adam)(lambda count: 0.1 / (1 + count)))
     state = tx.init({"w": jnp.ones(2)})
     told = jaxsched.hyperparameters(state)

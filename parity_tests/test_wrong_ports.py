@@ -103,7 +103,7 @@ def test_the_pieces_put_together_rightly_are_equal():
     assert report, str(report)
 
 
-def test_less_than_for_at_most_is_no_mistake():
+def test_less_than_in_place_of_at_most_is_equal():
     """The value held after the warm-up is its end value, so ``ni < nw`` is equal too."""
     rate = schedules.per_epoch(schedules.lagged(RATE, after=WARMUP // STEPS), STEPS)
     port = make_port(
@@ -197,7 +197,7 @@ def path(tx, gradients, start):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", [*WRONG_UPDATES, None])
-def test_a_wrong_update_goes_elsewhere(name, x64):
+def test_a_wrong_update_differs(name, x64):
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=5), rng.normal(size=(20, 5))
     right = jaxsched.optimizers.sgd(0.1, 0.9, weight_decay=0.05, nesterov=True)

@@ -110,7 +110,7 @@ WRONG = {  # with the cause that is named, where one is
 }
 
 
-def test_the_right_port_is_taken(reference):
+def test_the_right_port_is_equal(reference):
     report = compare(RIGHT, reference)
     assert report, str(report)
 
