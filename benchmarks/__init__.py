@@ -1,1 +1,1 @@
-"""One script a claim: ``python -m benchmarks`` runs all, ``python -m benchmarks.NAME`` one."""
+"""One script for each claim: ``python -m benchmarks`` runs all, ``python -m benchmarks.NAME`` one."""

@@ -9,7 +9,7 @@ ROWS, SECONDS = 100_000, 10
 
 
 def traces() -> dict[str, tuple[Trace, Trace]]:
-    """Pairs of recorded runs of three groups, with a cause and without one."""
+    """Return pairs of recorded runs of three groups, with a cause and without one."""
     rng = np.random.default_rng(0)
     rows = np.arange(ROWS)
     cosine = 0.1 * (1 + np.cos(np.pi * rows / ROWS)) / 2

@@ -1,9 +1,9 @@
 """Claim: every scheduler and update rule of torch's equals torch, as docs/conformance.md says.
 
 Runs torch, jaxsched and the closest function of plain Optax side by side on seeded random
-settings. ``python -m benchmarks.conformance --write`` writes the table anew, with the raw
+settings. ``python -m benchmarks.conformance --write`` rewrites the table, with the raw
 figures in benchmarks/results/conformance.json; without ``--write`` it prints them and exits 1
-where a figure of ours breaks its bound. ``--recipes`` runs the recipes alone anew.
+if a figure of ours exceeds its bound. ``--recipes`` runs only the recipes again.
 """
 
 import argparse
@@ -46,7 +46,7 @@ NESTED, PLATEAU = "SequentialLR, ChainedScheduler, nested", "ReduceLROnPlateau"
 
 
 def tally(mine: np.ndarray, torchs: np.ndarray) -> dict[str, Any]:
-    """How a curve compares with torch's: values, those equal in float32, and distances."""
+    """Compare a curve with torch's: the number of values, of those equal in float32, and distances."""
     peak = np.maximum(np.abs(torchs).max(), 1e-300)  # NaN stays, as Python's max would not have it
     distance = ulps(mine, torchs)
     dust = (np.abs(torchs) < DUST[0] * peak) & (np.abs(mine - torchs) < DUST[1] * peak)
@@ -62,7 +62,7 @@ def tally(mine: np.ndarray, torchs: np.ndarray) -> dict[str, Any]:
 
 
 def optax_curve(schedule: Callable[[Any], Any] | None, steps: int) -> np.ndarray | None:
-    """A schedule of plain Optax in its own float32."""
+    """Evaluate a schedule of plain Optax in its own float32."""
     if schedule is None:
         return None
     counts = jnp.arange(steps + 1)
@@ -70,13 +70,13 @@ def optax_curve(schedule: Callable[[Any], Any] | None, steps: int) -> np.ndarray
 
 
 def sample_settings(name: str, n: int) -> list[schedulers.Setting]:
-    """The first ``n`` settings of a class, always the same."""
+    """Return the first ``n`` settings of a class, always the same ones."""
     rng = np.random.default_rng([2026, list(schedulers.CASES).index(name)])
     return [schedulers.CASES[name].sample(rng) for _ in range(n)]
 
 
 def scheduler(name: str, n: int, with_optax: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """Tallies of a class's first ``n`` settings: replayed, in closed form, and by Optax."""
+    """Return tallies of a class's first ``n`` settings: replayed, in closed form, and by Optax."""
     case, settings = schedulers.CASES[name], sample_settings(name, n)
     torchs = [
         schedulers.run_torch(
@@ -99,7 +99,7 @@ def scheduler(name: str, n: int, with_optax: bool = True) -> dict[str, list[dict
 
 
 def drift(name: str) -> dict[str, Any] | None:
-    """The tally of a class's closed form over 100,000 steps."""
+    """Return the tally of a class's closed form over 100,000 steps."""
     case, setting = schedulers.CASES[name], schedulers.LONG[name]
     if not case.closed:
         return None
@@ -111,7 +111,7 @@ def drift(name: str) -> dict[str, Any] | None:
 
 
 def nestings(n: int) -> dict[str, list[dict[str, Any]]]:
-    """Tallies of random compositions, replayed."""
+    """Return tallies of random compositions, replayed."""
     rng, rows = np.random.default_rng(2026), []
     for _ in range(n):
         base_lr = 10 ** rng.uniform(-5, 1)
@@ -123,7 +123,7 @@ def nestings(n: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def plateau(n: int) -> dict[str, list[dict[str, Any]]]:
-    """Tallies of ReduceLROnPlateau over series of metrics."""
+    """Return tallies of ReduceLROnPlateau over series of metrics."""
     rng = np.random.default_rng(2026)
     settings = [plateaus.sample_plateau(rng) for _ in range(n)]
     rows: dict[str, list[dict[str, Any]]] = {"replayed": [], "closed": [], "optax": []}
@@ -139,7 +139,7 @@ def plateau(n: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def optax_plateau_curve(setting: plateaus.PlateauSetting) -> np.ndarray:
-    """The first group's rate after each metric, by ``optax.contrib.reduce_on_plateau``."""
+    """Return the first group's rate after each metric, by ``optax.contrib.reduce_on_plateau``."""
     tx = plateaus.optax_plateau(setting)
     params = {"w": jnp.zeros(1)}
 
@@ -154,7 +154,7 @@ def optax_plateau_curve(setting: plateaus.PlateauSetting) -> np.ndarray:
 
 
 def rule(name: str, first: int = 0, with_optax: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """Distances after 200 updates, ours and Optax's, in both precisions, of settings from ``first``."""
+    """Return distances after 200 updates, ours and Optax's, in both precisions, from setting ``first``."""
     case, rows = rules.RULES[name], {"ours": [], "optax": []}
     for setting in case.settings()[first:]:
         # No function of Optax ascends; it is tried where the rest of the arguments fit.
@@ -178,7 +178,7 @@ def rule(name: str, first: int = 0, with_optax: bool = True) -> dict[str, list[d
 
 
 def distances(run: rules.Run, theirs: rules.Run, dtype: Any, *, state: bool) -> dict[str, Any]:
-    """Of the parameters after every update; and, of ours, of each entry of torch's state."""
+    """Return a run's distances: the parameters after every update and, with ``state``, torch's state."""
     if dtype == np.float64:
         far = rules.max_distances(
             run if state else rules.Run(run.params, {}),
@@ -188,7 +188,7 @@ def distances(run: rules.Run, theirs: rules.Run, dtype: Any, *, state: bool) -> 
     apart = np.concatenate(
         [rules.ulps(run.params[leaf], theirs.params[leaf]).ravel() for leaf in theirs.params]
     )
-    # An entry near zero is far in its own spacings: the worst is told in those of its leaf.
+    # An entry near zero is far in its own spacings: the worst is in spacings of its leaf's peak.
     spacing = np.spacing(np.float32(1))
     worst = rules.max_distances(rules.Run(run.params, {}), rules.Run(theirs.params, {}))["params"]
     return {
@@ -199,7 +199,7 @@ def distances(run: rules.Run, theirs: rules.Run, dtype: Any, *, state: bool) -> 
 
 
 class torch_default:
-    """torch's default dtype, for a while."""
+    """Context manager that sets torch's default dtype."""
 
     def __init__(self, dtype: Any):
         self.dtype = {np.float64: rules.torch.float64, np.float32: rules.torch.float32}[dtype]
@@ -213,7 +213,7 @@ class torch_default:
 
 
 def run(n: int, nested: int, show: Callable[[Iterable[str], str], Iterable[str]]) -> dict[str, Any]:
-    """All raw figures, with versions."""
+    """Return all raw figures, with versions."""
     names = ("jax", "jaxlib", "optax", "numpy", "torch")
     return {
         "date": datetime.date.today().isoformat(),
@@ -256,7 +256,7 @@ OPTAX = {
 
 
 def summarize(rows: list[dict[str, Any]]) -> str:
-    """Settings that are equal at every step, share of steps, ULP and float64 distance."""
+    """Format the settings equal at every step, the share of steps, ULP and float64 distance."""
     if not rows:
         return "none | | | |"
     whole = sum(row["equal"] == row["steps"] for row in rows)
@@ -266,17 +266,17 @@ def summarize(rows: list[dict[str, Any]]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share; 100 % only where it is all."""
+    """Format a share; 100 % only if it is 1."""
     return "100 %" if share == 1 else f"{np.floor(share * 1e4) / 1e2:.2f} %"
 
 
 def ulp(distance: float) -> str:
-    """A distance in float32 steps, in round figures where it is large."""
+    """Format a distance in float32 steps, rounded if it is large."""
     return f"{distance:.0f}" if distance < 1000 else f"{distance:.0e}"
 
 
 def float32_figures(rows: list[dict[str, Any]]) -> list[str]:
-    """A rule's float32 figures: share of equal entries, median and worst ULP."""
+    """Format a rule's float32 figures: share of equal entries, median and worst ULP."""
     return [
         percent(statistics.fmean(row["equal"] for row in rows)),
         f"{statistics.median(row['median'] for row in rows):.3g}",
@@ -285,7 +285,7 @@ def float32_figures(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """docs/conformance.md."""
+    """Return the text of docs/conformance.md."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     steps = sum(
         row["steps"]
@@ -387,7 +387,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def musgd_table(rows: dict[str, dict[str, float]]) -> list[str]:
-    """The lines on MuSGD: distances from its recordings."""
+    """Return the lines on MuSGD: distances from its recordings."""
     lines = [
         "## MuSGD",
         "",
@@ -407,7 +407,7 @@ def musgd_table(rows: dict[str, dict[str, float]]) -> list[str]:
 
 
 def ultralytics() -> dict[str, dict[str, int]]:
-    """Recorded runs of each release, those that equal the recipe, and their iterations."""
+    """Count each release's recorded runs, those that equal the recipe, and their iterations."""
     return {
         version: {
             "runs": len(runs),
@@ -422,7 +422,7 @@ def ultralytics() -> dict[str, dict[str, int]]:
 
 
 def ultralytics_table(rows: dict[str, dict[str, int]]) -> list[str]:
-    """The lines on ``recipes.ultralytics``."""
+    """Return the lines on ``recipes.ultralytics``."""
     return [
         "## Ultralytics",
         "",
@@ -441,7 +441,7 @@ def ultralytics_table(rows: dict[str, dict[str, int]]) -> list[str]:
 
 
 def expected_rows(n: int, nested: int) -> dict[str, dict[str, int]]:
-    """How many rows of ours each table has: ``{part: {name: rows}}``."""
+    """Return how many rows of ours each table must have: ``{part: {name: rows}}``."""
     return {
         "schedulers": {
             **{f"{name}, replayed": n for name in schedulers.CASES},
@@ -456,7 +456,7 @@ def expected_rows(n: int, nested: int) -> dict[str, dict[str, int]]:
 
 
 def count_rows(results: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """The rows of ours that are there, as ``expected_rows`` names them; none is no entry."""
+    """Count our rows in the results, named as in ``expected_rows``; without a row there is no entry."""
     return {
         "schedulers": {
             f"{name}, {kind}": len(rows[kind])
@@ -471,7 +471,7 @@ def count_rows(results: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def muon_bound(setting: dict[str, Any]) -> float:
-    """``MUON_BOUND`` of the path, by the largest entry.
+    """``MUON_BOUND`` times the path, divided by the largest entry.
 
     The path is the rates summed up, times the adjustment. Until it is longer than the
     largest entry at the start, that entry is what the distance is divided by; from there
@@ -489,9 +489,9 @@ def muon_bound(setting: dict[str, Any]) -> float:
 
 
 def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
-    """What each figure of ours may be."""
+    """Return the bound of each figure of ours."""
     if name == "muon":
-        # In float32 as in float64, in the spacings that float32's figures are told in.
+        # The float64 bound in float32: in spacings of float32, the unit of its figures.
         bound = muon_bound(setting)
         return {
             "params": bound,
@@ -512,7 +512,7 @@ def beyond(name: str, rows: list[dict[str, Any]]) -> list[int]:
 
 
 def find_failures(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -> list[str]:
-    """What of ours is missing or breaks its bound; NaN keeps none."""
+    """Return the figures of ours that are missing or exceed their bounds, as NaN does."""
     found = recipes.find_failures(results["recipes"], min(n, recipes.SETTINGS))
     there = count_rows(results)
     for part, rows in expected_rows(n, nested).items():

@@ -1,4 +1,4 @@
-"""The recipes of other libraries beside what their own factories make, for ``conformance``."""
+"""Recipes of other libraries compared with the objects of their own factories, for ``conformance``."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -56,15 +56,17 @@ RECIPES: dict[str, Callable[[int, Tally], dict[str, Any]]] = {
 
 
 def run(n: int, tally: Tally, show: Callable[[Iterable[str], str], Iterable[str]]) -> Any:
-    """All raw figures, with the version of each library."""
+    """Return all raw figures, with the version of each library."""
     return {
         name: {"version": metadata.version(name), **RECIPES[name](n, tally)}
         for name in show(RECIPES, "recipes")
     }
 
 
-def markdown(results: dict[str, Any], summed: Callable[[list[dict[str, Any]]], str]) -> list[str]:
-    """The section of docs/conformance.md."""
+def markdown(
+    results: dict[str, Any], summarize: Callable[[list[dict[str, Any]]], str]
+) -> list[str]:
+    """Return the section of docs/conformance.md."""
     return [
         "## Recipes of other libraries",
         "",
@@ -75,7 +77,7 @@ def markdown(results: dict[str, Any], summed: Callable[[list[dict[str, Any]]], s
         "| recipe | of | equal | values | ULP | float64 | updates within |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(
-            f"| recipes.{name} | {name} {found['version']} | {summed(found['rates'])} "
+            f"| recipes.{name} | {name} {found['version']} | {summarize(found['rates'])} "
             f"| {found['updates']} of {UPDATED} |"
             for name, found in results.items()
         ),
@@ -84,7 +86,7 @@ def markdown(results: dict[str, Any], summed: Callable[[list[dict[str, Any]]], s
 
 
 def find_failures(results: dict[str, Any], n: int) -> list[str]:
-    """What is missing or breaks its bound; NaN keeps none."""
+    """Return the figures that are missing or exceed their bounds, as NaN does."""
     found = []
     for name in RECIPES | results:
         rows = results.get(name, {}).get("rates", [])

@@ -1,7 +1,7 @@
-"""Claim: of each usual mistake, planted in 20 random recipes, ``compare`` tells 95 % at least.
+"""Claim: ``compare`` names each usual mistake in at least 95 % of 20 random recipes.
 
 The runs are computed in NumPy by ``parity_tests/planted.py``, never by the code that looks for
-the mistake; right ones must have no cause. ``python -m benchmarks.diagnosis 3`` plants each three
+the mistake; correct ones must have no cause. ``python -m benchmarks.diagnosis 3`` plants each three
 times and writes nothing. It takes many minutes and is not among ``python -m benchmarks``.
 """
 
@@ -28,7 +28,7 @@ DRAWS, SHARE = 20, 0.95
 
 
 def count_misses(name: str, draws: int) -> tuple[int, float]:
-    """Of ``draws`` runs with the mistake, those in which it is not told; and seconds a run."""
+    """Count the runs, of ``draws``, in which the mistake is not named; and the seconds per run."""
     begin = time.perf_counter()
     misses = sum(
         not planted.is_named(name, compare(planted.record_run(right, wrong), right.recipe()))
@@ -38,7 +38,7 @@ def count_misses(name: str, draws: int) -> tuple[int, float]:
 
 
 def count_false_causes(draws: int) -> int:
-    """Of as many right runs of each original, those that differ or have a cause."""
+    """Count the correct runs, of ``draws`` of each original, that differ or have a cause."""
     rng = np.random.default_rng(0)
     rights = [planted.draw_run(rng, family) for family in planted.FAMILIES for _ in range(draws)]
     found = [compare(planted.record_run(r, r.groups()), r.recipe()) for r in rights]
@@ -48,8 +48,8 @@ def count_false_causes(draws: int) -> int:
 def map_in_processes(
     function: Callable[[str, int], Any], names: Iterable[str], draws: int
 ) -> Iterator[tuple[str, Any]]:
-    """Each name and what ``function`` makes of it, in the names' order."""
-    # Each process has a part of the machine; a fork of one that has run JAX would hang.
+    """Yield each name with ``function(name, draws)``, in the order of the names."""
+    # Each process takes one core; a fork of a process that has run JAX would hang.
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         names = list(names)
         yield from zip(names, pool.map(function, names, itertools.repeat(draws)), strict=True)

@@ -1,11 +1,11 @@
-"""Claim: compiled for an H100 and a TPU, neither at hand, an update moves no more memory than it must.
+"""Claim: compiled for an H100 and a TPU without either, an update moves no more memory than necessary.
 
-That is to read gradients, parameters and state, and to write the last two: five arrays of the
-model's size for SGD, seven for Adam; what is counted is what the kernels read and write. The
-hyperparameters that the TPU's program computes are torch's, its scalars run in NumPy, instruction by
-instruction, at every iteration. And over four TPUs nothing is gathered that need not be.
+It reads gradients, parameters and state, and writes the last two: five arrays of the model's size
+for SGD, seven for Adam, counted as the bytes that the kernels read and write. The hyperparameters
+that the TPU's program computes equal torch's at every iteration: its scalars are run in NumPy,
+instruction by instruction. On four TPUs an update gathers nothing.
 
-XLA compiles for both without them, given
+XLA compiles for both devices without them, given
 
     pip install -e '.[test]' 'jax[tpu]' jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12
 """
@@ -33,7 +33,7 @@ from jaxsched.examples import train_linen
 from jaxsched.examples.digits import Digits
 from jaxsched.parity import ulps
 
-# What XLA is told of an H100 (SXM): its data sheet's figures, and the CUDA to compile for.
+# XLA's description of an H100 (SXM): the figures of its data sheet, and the CUDA to compile for.
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024
@@ -67,7 +67,7 @@ DEVICES: dict[str, dict[str, Any]] = {
 
 
 def sharding(device: str) -> SingleDeviceSharding:
-    """That of one device of a kind."""
+    """Return the sharding on one device of a kind."""
     try:
         return SingleDeviceSharding(topologies.get_topology_desc(**DEVICES[device]).devices[0])
     except Exception as error:
@@ -75,7 +75,7 @@ def sharding(device: str) -> SingleDeviceSharding:
 
 
 def compile_for(function: Callable[..., Any], place: Any, *arguments: Any, **kwargs: Any) -> Any:
-    """``function``, compiled for arguments of those shapes that lie there."""
+    """Compile ``function`` for arguments of these shapes with the sharding ``place``."""
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x), sharding=place), arguments
     )
@@ -83,7 +83,7 @@ def compile_for(function: Callable[..., Any], place: Any, *arguments: Any, **kwa
 
 
 def update(tx: optax.GradientTransformation, place: Any, times: int = 1) -> Any:
-    """The compiled update of ``sgd_update``, of leaves so many times as wide."""
+    """Compile the update of ``sgd_update``, with leaves ``times`` as wide."""
     params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] * times), x.dtype),
         updates.leaves(0),
@@ -98,7 +98,7 @@ def update(tx: optax.GradientTransformation, place: Any, times: int = 1) -> Any:
 
 
 def text(executable: Any) -> str:
-    """A compiled program as XLA writes it, its large constants written out."""
+    """Return the text of a compiled program, with its large constants."""
     options = HloPrintOptions()
     options.print_large_constants = True
     (module,) = executable.runtime_executable().hlo_modules()
@@ -106,7 +106,7 @@ def text(executable: Any) -> str:
 
 
 def bytes_moved(text: str) -> int:
-    """Bytes of float32 that the kernels of a program read and write."""
+    """Return the bytes of float32 that the kernels of a program read and write."""
     entry = text[text.index("\nENTRY") :]
     line = re.compile(r"\s*(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, |$)")
     found = [match.groups() for match in map(line.match, entry.splitlines()) if match]
@@ -126,7 +126,7 @@ def bytes_moved(text: str) -> int:
 def evaluate_on_tpu(
     function: Callable[[Any], Any], place: Any, counts: np.ndarray, seed: int | None = None
 ) -> list[np.ndarray]:
-    """The scalars that ``function`` of a count computes on a TPU, leaf by leaf."""
+    """Return the scalars that ``function`` of a count computes on a TPU, leaf by leaf."""
     program, returned = scalar_program.parse(text(compile_for(function, place, np.int32(0))))
     rng = None if seed is None else np.random.default_rng(seed)
     known: dict[str, np.ndarray] = {}
@@ -140,14 +140,14 @@ def evaluate_on_tpu(
 
 
 def count_differences(found: np.ndarray, torchs: np.ndarray) -> int:
-    """Values that are not torch's in float32."""
+    """Count the values that differ from torch's in float32."""
     return int((ulps(found, torchs) != 0).sum())
 
 
 def count_recipe_differences(
     at: Callable[[Any], Any], reference: Trace, place: Any, seed: int | None = None
 ) -> tuple[int, int]:
-    """Of a recorded run: hyperparameters that are off, and how many there are."""
+    """Count the hyperparameters of a recorded run that differ, and all of them."""
     counts = reference.start + np.arange(len(reference))
     structure = jax.tree.structure(jax.eval_shape(at, 0))
     found = jax.tree.unflatten(structure, evaluate_on_tpu(at, place, counts, seed))
@@ -160,7 +160,7 @@ def count_recipe_differences(
 
 
 def collectives(mesh: Mesh, sharded: bool) -> tuple[list[str], list[str]]:
-    """Of a training step of ResNet-18 over all devices of a mesh, and of its update alone."""
+    """List the collectives of ResNet-18's training step on a mesh, and of its update alone."""
 
     def abstract_tree(tree: Any, split: bool) -> Any:
         def leaf(x: Any) -> jax.ShapeDtypeStruct:
@@ -189,7 +189,7 @@ def collectives(mesh: Mesh, sharded: bool) -> tuple[list[str], list[str]]:
 
 
 def schedulers(place: Any, settings: int) -> dict[str, list[dict[str, Any]]]:
-    """Tallies of torch's classes in closed form, live torch being the reference."""
+    """Return tallies of torch's classes in closed form against live torch."""
     found = {}
     for name, case in conformance.schedulers.CASES.items():
         if not case.closed:
@@ -206,7 +206,7 @@ def schedulers(place: Any, settings: int) -> dict[str, list[dict[str, Any]]]:
                     case.closed_form(setting), place, np.arange(setting.steps + 1)
                 )
             except NotImplementedError as error:
-                print(f"{name} is not told: its program has {error}")
+                print(f"{name} is left out: its program has {error}")
                 break
             tallies.append(conformance.tally(rates, torchs))
         else:
@@ -256,12 +256,12 @@ if __name__ == "__main__":
     claims |= {
         f"TPU, the article's run: off, of {values:,}": (wrong, 0),
         "TPU, likewise, each division and root an ULP off or not": (moved_wrong, 0),
-        "TPU, likewise, in float64 as XLA has it": (plain, None),
+        "TPU, likewise, in XLA's own float64": (plain, None),
     }
     for name, at in (("here", recipe.at), ("by XLA", evaluate_in_xla_float64)):
         program, _ = scalar_program.parse(text(compile_for(at, place, np.int32(0))))
         claims[f"TPU, its instructions, float64 lowered {name}"] = len(program.instructions), None
-    import test_originals as originals  # conformance has put its folder on the path
+    import test_originals as originals  # conformance puts its folder on the path
 
     for name, (factory, arguments, _) in originals.RECORDED.items():
         reference, size = originals.load_recording(name)

@@ -1,12 +1,12 @@
-"""Claim: of 10,000 random cases each is answered rightly or refused in one sentence.
+"""Claim: each of 10,000 random cases is answered correctly or refused in one sentence.
 
 Files of traces, checkpoints and settings are cut and changed, or claim more than memory
-holds; trees, labels, dtypes, arguments of recipes and words of the command are drawn, good
-and bad, and paths that lead to links, pipes and devices. An answer is held against a formula
-of its own, or against what the file held before. A refusal is a ``ValueError``,
-``TypeError`` or ``OSError`` of one line that this package itself raises: a traceback from
-the depths of a library is none. ``python -m benchmarks.fuzz [CASES]``;
-``[CASES] KIND SEED`` repeats one.
+holds. Valid and invalid trees, labels, dtypes, arguments of recipes and words of the command
+are drawn, and paths that lead to links, pipes and devices. An answer is compared with a formula
+written for the test, or with the former content of the file. A refusal is a ``ValueError``,
+``TypeError`` or ``OSError`` of one line that this package itself raises; a traceback from
+inside a library is not one. ``python -m benchmarks.fuzz [CASES]``;
+``[CASES] KIND SEED`` repeats one case.
 """
 
 import collections
@@ -41,11 +41,11 @@ from jaxsched.examples.checkpoints import Checkpoints
 PACKAGE = Path(jaxsched.__file__).parent
 RESULT = Path(__file__).parent / "results" / "fuzz.json"
 LONGEST, LARGEST = 500, 32e6
-"""Characters of a sentence that a user may be expected to read, and bytes that it may take."""
+"""Most characters of an error's sentence, and most bytes of memory that a refusal may take."""
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Bytes cut, changed, put in, taken out or repeated."""
+    """Cut the data, or change, insert, delete or repeat bytes."""
     data, where = bytearray(data), rng.randrange(len(data) or 1)
     for _ in range(rng.choice((1, 1, 1, 3, 20))):
         where = rng.randrange(len(data) or 1)
@@ -66,7 +66,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def nest(value: Any, depth: int) -> Any:
-    """Lists of nine times the same list, down to ``value``."""
+    """Nest ``value`` in lists that each hold the inner list nine times."""
     for _ in range(depth):
         value = [value] * 9
     return value
@@ -103,7 +103,7 @@ def trace(rng: random.Random, folder: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(mutate(whole, rng))
     read = Trace.load(file)
-    assert read == held, "another trace was read without a word"
+    assert read == held, "another trace was read without an error"
 
 
 @functools.cache
@@ -112,7 +112,7 @@ def _trace_of(factory: Callable[..., Recipe]) -> Trace:
 
 
 def recipe_file(rng: random.Random, folder: Path) -> None:
-    """A recipe's file: what is written there acts, or it is refused."""
+    """Read a recipe's file: the values written there act, or it is refused."""
     group: dict[str, Any] = {"learning_rate": rng.uniform(0, 1), "momentum": 0.9, "nesterov": True}
     if rng.random() < 0.5:
         group["learning_rate"] = schedules.cosine(rng.randrange(1, 9), lrf=rng.uniform(0, 1))
@@ -133,12 +133,12 @@ def recipe_file(rng: random.Random, folder: Path) -> None:
             elif not isinstance(value, bool):
                 assert_near(read.at(0)[label][name], value)
             else:
-                assert read.groups[label][name] is value, "a switch is another"
+                assert read.groups[label][name] is value, "a switch differs"
     assert read.clip_norm == content.get("clip_norm"), "another clip was read"
 
 
 def replace_value(content: dict[str, Any], rng: random.Random, suffix: str) -> str:
-    """The file's text with one value, at any depth, of another kind."""
+    """Return the file's text with one value, at any depth, replaced by an odd one."""
     inner = content
     while isinstance(inner[name := rng.choice([*inner])], dict) and rng.random() < 0.9:
         inner = inner[name]
@@ -169,7 +169,7 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
 
 
 def limit(rng: random.Random, folder: Path) -> None:
-    """Files that claim or hold too much: refused before they take the memory."""
+    """Read a file that claims or holds too much: it is refused before it takes the memory."""
     bomb = nest("word", 9)
     large = rng.choice((bomb, {"x" * 10**5: 1}, "x" * 2 * 10**6, [[0.5] * 10**4]))
     key = rng.choice(("lr0", "learning_rate", "format", 3))
@@ -195,15 +195,15 @@ def limit(rng: random.Random, folder: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < LARGEST, f"{peak:,} bytes were taken"
-    whole = file.name == "hyp.yaml" and key in ("format", 3)  # which act on nothing
-    assert whole, "too much was read without a word"
+    whole = file.name == "hyp.yaml" and key in ("format", 3)  # unused keys
+    assert whole, "too much was read without an error"
 
 
 DEVICE = Path("/dev/full")
 
 
 def output(rng: random.Random, folder: Path) -> None:
-    """What is written comes to the file that the path leads to; what is no file stays."""
+    """Save to a path: the file that it leads to is written, and other kinds of files are left alone."""
     folder = Path(tempfile.mkdtemp(dir=folder))
     ends = [folder / "new.npz", folder / "there.npz", folder / "folder.npz", folder / "pipe.npz"]
     ends[1].write_text("before")
@@ -219,7 +219,9 @@ def output(rng: random.Random, folder: Path) -> None:
     finally:
         assert path == end or path.is_symlink(), "a link was replaced"
         assert end.exists() == (end != ends[0]) or Trace.load(end) == written
-        assert end.is_file() == (end in ends[:2]) or not end.exists(), "no file was replaced"
+        assert end.is_file() == (end in ends[:2]) or not end.exists(), (
+            "something other than a file was replaced"
+        )
     assert Trace.load(path) == Trace.load(end) == written
 
 
@@ -241,7 +243,7 @@ def settings(rng: random.Random, folder: Path) -> None:
     first = recipe.at(0)
     defaults = {"warmup_bias_lr": 0.1, "warmup_momentum": 0.8, "warmup_epochs": 3.0, "lr0": 0.01}
     given = {**defaults, **given}
-    # Ultralytics turns a warm-up off that rounds to no iteration.
+    # Ultralytics turns off a warm-up that rounds to 0 iterations.
     if name == "hyp" or round(min(float(given["warmup_epochs"]), 2) * 10) > 0:
         assert_near(first["bias"]["learning_rate"], given["warmup_bias_lr"])
         assert_near(first["bias"]["momentum"], given["warmup_momentum"])
@@ -254,10 +256,10 @@ def _dumps(value: Any) -> bool:
 
 
 def assert_near(found: Any, value: Any) -> None:
-    """Equality of the float32 that acts."""
+    """Fail unless both are the same float32."""
     expected = np.float32(float(value))
     assert np.array_equal(np.float32(found), expected, equal_nan=True), (
-        f"{found!r} acts where {expected!r} is right"
+        f"{found!r} in force, expected {expected!r}"
     )
 
 
@@ -284,7 +286,7 @@ def article(rng: random.Random, folder: Path) -> None:
 
 
 def article_rate(i: int, first: float, **run: Any) -> float:
-    """The article's rate, by itself: what its loop would have left in the group."""
+    """Return the rate that the article's loop leaves in the group, by its own formula."""
     n, warm = run["steps_per_epoch"], run["warmup_iterations"]
 
     def rate_at(epoch: int) -> float:
@@ -338,7 +340,7 @@ def labels(rng: random.Random, folder: Path) -> None:
     )
     known = {"weight", "bias", "norm", "frozen"}
     found = param_groups.fit(rule, tree, known=known)
-    assert jax.tree.structure(found) == jax.tree.structure(tree), "labels of another tree"
+    assert jax.tree.structure(found) == jax.tree.structure(tree), "labels form another tree"
     assert set(jax.tree.leaves(found)) <= known
 
 
@@ -348,7 +350,7 @@ RULES = [
 
 
 def update(rng: random.Random, folder: Path) -> None:
-    """Rates in force, and the parameters where the rule is plain descent."""
+    """Check the rates in force, and the parameters if the rule is plain descent."""
     tree = draw_tree(rng)
     top, rule = rng.uniform(0, 1), rng.choice([*RULES, optimizers.sgd, optimizers.sgd])
     rate: Any = rng.choice((lambda i: top / (1 + i), top))
@@ -371,13 +373,13 @@ def update(rng: random.Random, folder: Path) -> None:
         if rule is optimizers.sgd and set(group) == {"learning_rate"}:
             for leaf in jax.tree.leaves(moves):
                 expected = jnp.asarray(-np.float32(float(value))).astype(leaf.dtype)
-                assert (leaf == expected).all(), f"a step of {leaf!r} where {expected!r} is right"
+                assert (leaf == expected).all(), f"a step of {leaf!r}, expected {expected!r}"
         tree = optax.apply_updates(tree, moves)
         count += 1
 
 
 def schedule(rng: random.Random, folder: Path) -> None:
-    """A table, good or bad, at counts within and past it, which it refuses or is NaN at if traced."""
+    """Evaluate a table within and past its end, where it is refused or, if traced, NaN."""
     values = [rng.uniform(0, 1) for _ in range(rng.randrange(0, 5))]
     if rng.random() < 0.3:
         values.append(rng.choice(ODD))
@@ -406,11 +408,11 @@ def command(rng: random.Random, folder: Path) -> None:
     words += ["--epochs", "2", "--steps-per-epoch", "3"] if rng.random() < 0.5 else []
     for _ in range(rng.randrange(4)):
         words += [rng.choice(options), rng.choice(values)]
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         status = cli.main(words)
     assert status in (0, 2), status
-    assert told.getvalue().count("\n") == (status == 2), told.getvalue()
+    assert errors.getvalue().count("\n") == (status == 2), errors.getvalue()
 
 
 KINDS: dict[Callable[[random.Random, Path], None], float] = {
@@ -426,11 +428,11 @@ KINDS: dict[Callable[[random.Random, Path], None], float] = {
     limit: 0.005,
     output: 0.055,
 }
-"""The share of each kind among the cases; those that JAX computes are dear."""
+"""The share of each kind among the cases; those that JAX computes are slow."""
 
 
 def outcome(kind: Callable[[random.Random, Path], None], seed: int, folder: Path) -> str:
-    """What became of a case: right, refused, or what went wrong."""
+    """Run a case; return "right", "refused", or what went wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -439,19 +441,19 @@ def outcome(kind: Callable[[random.Random, Path], None], seed: int, folder: Path
         return f"wrong: {error}"
     except (ValueError, TypeError, OSError, NotImplementedError) as error:
         raiser = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        told = str(error)
+        message = str(error)
         if not raiser.is_relative_to(PACKAGE):
-            return f"from the depths, {raiser.name}: {type(error).__name__}: {told[:300]}"
-        if not told or "\n" in told or len(told) > LONGEST:
-            return f"no sentence: {told[:300]!r}"
+            return f"from a library, {raiser.name}: {type(error).__name__}: {message[:300]}"
+        if not message or "\n" in message or len(message) > LONGEST:
+            return f"no sentence: {message[:300]!r}"
         return "refused"
     except Exception as error:
-        return f"from the depths: {type(error).__name__}: {str(error)[:300]}"
+        return f"from a library: {type(error).__name__}: {str(error)[:300]}"
     return "right"
 
 
 def run(cases: int) -> dict[str, Any]:
-    """The outcomes of so many cases, in the shares of their kinds."""
+    """Return the outcomes of ``cases`` cases, in the shares of their kinds."""
     counts: dict[str, Any] = {}
     wrong, begin = [], time.monotonic()
     with tempfile.TemporaryDirectory() as name:

@@ -1,6 +1,6 @@
 """Claim: all names of jaxsched are imported in at most 1.1 times the time of ``import optax``.
 
-Both from compiled bytecode, which a first import leaves behind, as pip does.
+Both are imported from compiled bytecode, which a first import writes, as pip does.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 from benchmarks.timing import interleave, ratio, report
 
 MINE = "from jaxsched import *"
-"""A name is imported when it is first asked for."""
+"""All names, because a name's module is imported at its first use."""
 
 
 def make_call(code: str):

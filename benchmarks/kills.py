@@ -1,12 +1,12 @@
-"""Claim: a run killed at 25 random moments ends in the bits of one that never was.
+"""Claim: a run killed at 25 random moments ends with the same bits as an uninterrupted one.
 
-``jaxsched train --recipe yolov5``, accumulation, average and batch statistics with it, of a
-detector of two convolutions, so that a life is short, is killed by SIGKILL and resumed:
-every second time at a random moment, before its first iteration too, the others inside a
-save, told by the folder that is not yet renamed. All arrays of the last checkpoint,
-parameters, statistics, optimizer's state and average, and the rows of the trace are then
-held against those of a run that was left alone. Both take their compiled step from one
-cache, to be quick.
+``jaxsched train --recipe yolov5``, with accumulation, average and batch statistics, of a
+detector of two convolutions, which keeps each run short, is killed by SIGKILL and resumed:
+every second time at a random moment, possibly before its first iteration, the other times inside a
+save, recognised by a folder that is not yet renamed. All arrays of the last checkpoint
+(parameters, statistics, the optimizer's state and average) and the rows of the trace are then
+compared with those of an uninterrupted run. Both take their compiled step from one
+cache, which is faster.
 """
 
 import json
@@ -42,7 +42,7 @@ def last_checkpoint(out: Path) -> int:
 
 
 def modified_time(path: Path) -> float:
-    """When a file was made, or 0 where it is gone meanwhile."""
+    """Return a file's time of modification, or 0 if it no longer exists."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -50,7 +50,7 @@ def modified_time(path: Path) -> float:
 
 
 def run_and_kill(out: Path, environment: dict[str, str], inside: bool, rng: random.Random) -> dict:
-    """One life of the run: when it ended, and what it left."""
+    """Run until the process is killed; return how long it ran and its checkpoints."""
     before, begin, started = last_checkpoint(out), time.monotonic(), time.time()
     epochs = rng.randrange(2)
     late = rng.uniform(0, 1 if epochs else 8)

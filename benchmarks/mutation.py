@@ -1,9 +1,9 @@
-"""Claim: of 100 random one-token faults in the search of causes, its tests notice 90 at least.
+"""Claim: of 100 random one-token faults in the search of causes, its tests detect at least 90.
 
-A fault is an operator, a comparison, a number or a truth value that is another, in a copy of the
-package; type annotations and docstrings have none. A fault in the search of curves is planted for the
+A fault replaces an operator, a comparison, a number or a truth value in a copy of the package, but
+not in type annotations and docstrings. A fault in the search of curves is planted for the
 tests of curves, one in the search of updates for those of updates. A copy without a fault must pass,
-and one that cannot be imported must not. ``python -m benchmarks.mutation 10`` plants ten and writes
+and one that cannot be imported must fail. ``python -m benchmarks.mutation 10`` plants ten and writes
 nothing. It takes most of an hour and is not among ``python -m benchmarks``.
 """
 
@@ -27,7 +27,7 @@ FILES = [
     *sorted((ROOT / "jaxsched/parity/_explain").glob("*.py")),
     *sorted((ROOT / "jaxsched/torch").glob("_update_*.py")),
 ]
-# By the folder of the fault; quick ones first, for the first that fails ends them.
+# By the folder of the fault; quick ones first, since the first failure ends the run.
 TESTS = {
     "_explain": ("solve", "explain_parts", "explain_changes", "causes"),
     "torch": (
@@ -47,10 +47,10 @@ OTHER = {
     **{ast.And: "or", ast.Or: "and", ast.BitAnd: "|", ast.BitOr: "&", ast.In: "not in"},
     **{ast.Is: "is not", ast.IsNot: "is", ast.NotIn: "in"},
 }
-"""What stands for an operator in its place."""
+"""The replacements of each operator."""
 
 Fault = tuple[Path, int, int, str]
-"""File, where the token begins and ends, and what stands there instead."""
+"""File, begin and end of the token, and its replacement."""
 
 
 def faults(path: Path) -> Iterator[Fault]:
@@ -98,7 +98,7 @@ def faults(path: Path) -> Iterator[Fault]:
 
 
 def is_noticed(fault: Fault, folder: Path) -> bool:
-    """Whether the tests fail on a copy of the package with the fault."""
+    """Return true if the tests fail on a copy of the package with the fault."""
     path, begin, end, other = fault
     copy = folder / f"{path.stem}_{begin}_{end}"
     shutil.copytree(
@@ -107,7 +107,7 @@ def is_noticed(fault: Fault, folder: Path) -> bool:
     changed = copy / path.relative_to(ROOT)
     source = path.read_text()
     changed.write_text(source[:begin] + other + source[end:])
-    # Neither pytest's path nor the current folder, which have the package without the fault.
+    # Neither pytest's path nor the current folder: they hold the package without the fault.
     places = f"pythonpath={copy} {ROOT / 'parity_tests'} {ROOT}"
     options = ["-qx", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", places]
     tests = [f"parity_tests/test_{name}.py" for name in TESTS[path.parent.name]]

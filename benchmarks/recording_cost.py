@@ -1,8 +1,8 @@
 """Claim: recording takes at most 1 % of a training step of a small convolutional network in torch.
 
-Four layers of 64 channels, three groups, batches of 20 images of 32 × 32 pixels. What a note of
-the three groups takes by itself is timed beside it, and at most 100 µs; a flush of
-100,000 rows, which ``jaxsched record`` makes in 2 % of the time at most, for information.
+Four layers of 64 channels, three groups, batches of 20 images of 32 × 32 pixels. A note of the
+three groups is also timed by itself, and takes at most 100 µs; a flush of 100,000 rows, for which
+``jaxsched record`` spends at most 2 % of the time, is timed for information.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ def optimizer_of(model: torch.nn.Module) -> torch.optim.Optimizer:
 
 
 def training_step(recorded: bool):
-    """A call that makes one step."""
+    """Return a call that makes one step."""
     torch.manual_seed(0)
     layers = [
         layer
@@ -56,7 +56,7 @@ if __name__ == "__main__":
     file = Path(tempfile.mkdtemp()) / "run.npz"
 
     def flush():
-        long.note()  # so that the trace is built anew
+        long.note()  # so that the trace is built again
         long.trace.save(file)
 
     def thousand_notes():

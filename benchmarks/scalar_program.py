@@ -1,8 +1,8 @@
 """Run a compiled program of scalars and small arrays, read from XLA's text, in NumPy, for many inputs.
 
-It shows what a device that is not at hand would compute: instruction by instruction, each of them
-rounded as in IEEE 754. What a TPU rounds otherwise, division and the functions, can be moved by
-an ULP at random: what then comes out the same does not depend on it.
+It computes the results of a device that is not available, instruction by instruction, each
+rounded as in IEEE 754. Instructions that a TPU rounds otherwise, division and the functions, can
+be moved by an ULP at random: results that stay the same do not depend on that rounding.
 
 A value is a NumPy array of its HLO shape with one axis more, the last: the runs of the program.
 """
@@ -34,7 +34,7 @@ class Program(NamedTuple):
 
 
 def parse(text: str) -> tuple[Program, list[str]]:
-    """The program, and the names of what its entry computation returns."""
+    """Return the program, and the names of the results of its entry computation."""
     head = re.compile(r"(ENTRY )?(%\S+) \(.*\{$")
     line = re.compile(r"\s*(ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, (.*))?$")
     program = Program({}, {})
@@ -56,7 +56,7 @@ def parse(text: str) -> tuple[Program, list[str]]:
 
 
 def names(operands: str) -> list[str]:
-    """The instructions that another reads."""
+    """Return the names of the instructions that another reads."""
     return re.findall(r"%[\w.\-]+", operands)
 
 
@@ -67,14 +67,14 @@ def run(
     known: dict[str, Any],
     rng: np.random.Generator | None = None,
 ) -> Any:
-    """What instruction ``wanted`` computes: an array, or a list of them where it is a tuple.
+    """Return the result of instruction ``wanted``: an array, or a list of them for a tuple.
 
     Args:
-      program: as ``parsed`` has it.
+      program: from ``parse``.
       wanted: the name of an instruction.
       parameters: ``{number: values}``, one value for each run of the program.
-      known: what was computed before; is added to.
-      rng: moves what is not rounded as IEEE 754 has it by an ULP either way, or not.
+      known: results computed before, by name; new ones are added.
+      rng: moves results that may not be rounded as in IEEE 754 by an ULP either way, or not.
 
     Raises:
       NotImplementedError: an instruction or a type is not among those known here.
@@ -111,7 +111,7 @@ def run(
 
 
 def array_type(shape: str, opcode: str) -> tuple[Any, tuple[int, ...]]:
-    """The dtype and the dimensions of an array, the runs not among them."""
+    """Return the dtype and the dimensions of an array, without the axis of runs."""
     match = re.match(r"(\w+)\[([\d,]*)\]", shape)
     if not match or match[1] not in DTYPES:
         raise NotImplementedError(f"{opcode} to {shape}")
@@ -119,13 +119,13 @@ def array_type(shape: str, opcode: str) -> tuple[Any, tuple[int, ...]]:
 
 
 def integers(attributes: str, name: str) -> list[int]:
-    """The integers of an attribute: ``dimensions={0,1}``."""
+    """Return the integers of an attribute: ``dimensions={0,1}``."""
     match = re.search(rf"\b{name}=\{{?([\d,]*)", attributes)
     return [int(number) for number in match[1].split(",") if number] if match else []
 
 
 def called_computation(attributes: str, name: str) -> str:
-    """The computation that an attribute names: ``calls=%fused_computation``."""
+    """Return the computation that an attribute names: ``calls=%fused_computation``."""
     match = re.search(rf"\b{name}=(%[\w.\-]+)", attributes)
     if not match:
         raise NotImplementedError(f"no {name} in {attributes}")
@@ -133,7 +133,7 @@ def called_computation(attributes: str, name: str) -> str:
 
 
 def constant(text: str, dtype: Any, dims: tuple[int, ...]) -> np.ndarray:
-    """The value of ``constant({1, 2})``, one for all runs."""
+    """Return the value of ``constant({1, 2})``, one for all runs."""
     words = re.findall(r"[^\s{},]+", text)
     if "..." in words:
         raise NotImplementedError("a constant that XLA did not print")
@@ -144,7 +144,7 @@ def constant(text: str, dtype: Any, dims: tuple[int, ...]) -> np.ndarray:
 def reduce_arrays(
     program: Program, values: list[Any], attributes: str, rng: np.random.Generator | None
 ) -> Any:
-    """A reduction of several arrays at once, in the order of their indices.
+    """Reduce several arrays at once, in the order of their indices.
 
     HLO leaves the order open; with ``rng`` it is random.
     """
@@ -163,7 +163,7 @@ def reduce_arrays(
 
 
 def run_loop(program: Program, state: Any, attributes: str, rng: np.random.Generator | None) -> Any:
-    """A loop that all runs leave after the same number of steps."""
+    """Run a loop that all runs leave after the same number of steps."""
     condition, body = (
         program.roots[called_computation(attributes, name)] for name in ("condition", "body")
     )
@@ -181,7 +181,7 @@ def result(
     dtype: Any,
     dims: tuple[int, ...] = (),
 ) -> np.ndarray:
-    """One instruction's result, before what a TPU does to it."""
+    """Return the result of one instruction, without the rounding of a TPU."""
     with np.errstate(all="ignore"):
         if opcode == "compare":
             if "TOTALORDER" in attributes:
@@ -209,7 +209,7 @@ def result(
 
 
 def broadcast(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
-    """Copies of x along the dimensions that it does not have."""
+    """Copy x along the dimensions that it does not have."""
     sizes = [1] * len(dims)
     for size, dimension in zip(x.shape, integers(attributes, "dimensions"), strict=False):
         sizes[dimension] = size
@@ -217,13 +217,13 @@ def broadcast(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.nd
 
 
 def iota(*, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
-    """The index along one dimension."""
+    """Return the index along one dimension."""
     (dimension,) = integers(attributes, "iota_dimension")
     return np.indices(dims)[dimension][..., None]
 
 
 def pad(x: np.ndarray, value: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
-    """X within copies of a value: ``padding=LOW_HIGH``, joined by x."""
+    """Surround x by copies of a value: ``padding=LOW_HIGH`` for each dimension, joined by "x"."""
     match = re.search(r"padding=([\dx_\-]+)", attributes)
     widths = [tuple(map(int, ends.split("_"))) for ends in match[1].split("x")] if match else []
     if any(len(ends) != 2 or min(ends) < 0 for ends in widths):
@@ -235,7 +235,7 @@ def pad(x: np.ndarray, value: np.ndarray, *, attributes: str, dims: tuple[int, .
 
 
 def take_slice(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:
-    """``slice={[START:END:STRIDE], ...}``; the stride may be left out."""
+    """Return ``slice={[START:END:STRIDE], ...}``; the stride may be left out."""
     text = re.search(r"\bslice=\{([^}]*)\}", attributes)
     ranges = re.findall(r"\[(\d+):(\d+)(?::(\d+))?\]", text[1] if text else "")
     return x[tuple(slice(int(a), int(b), int(step or 1)) for a, b, step in ranges)]
@@ -244,7 +244,7 @@ def take_slice(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.n
 def dynamic_slice(
     x: np.ndarray, *starts: np.ndarray, attributes: str, dims: tuple[int, ...]
 ) -> np.ndarray:
-    """A slice of x in each run, moved to where it lies within x."""
+    """Return a slice of x for each run; a start past the end is clamped, as in HLO."""
     for axis, (start, size) in enumerate(zip(starts, dims, strict=True)):
         first = np.clip(start.astype(np.int64), 0, x.shape[axis] - size)
         index = first + np.arange(size)[:, None]
@@ -255,7 +255,7 @@ def dynamic_slice(
 
 
 def flush_subnormals(value: np.ndarray, opcode: str, rng: np.random.Generator | None) -> np.ndarray:
-    """A TPU has no subnormal numbers."""
+    """Replace subnormal numbers, which a TPU lacks, by 0; with ``rng`` move inexact results by an ULP."""
     if value.dtype != np.float32:
         return value
     if rng is not None and opcode in INEXACT:
@@ -265,7 +265,7 @@ def flush_subnormals(value: np.ndarray, opcode: str, rng: np.random.Generator | 
 
 
 def shift(direction: Callable[..., Any]) -> Callable[..., Any]:
-    """Past the width there is nothing left."""
+    """Make a shift that returns 0 for counts of at least the width."""
 
     def shift_bits(x: np.ndarray, by: np.ndarray) -> np.ndarray:
         bits = x.view(np.uint32)
@@ -277,12 +277,12 @@ def shift(direction: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def leading_zeros(x: np.ndarray) -> np.ndarray:
-    """The zeros above the highest bit of a number of 32 bits."""
+    """Count the zeros above the highest bit of a number of 32 bits."""
     return 32 - np.frexp(x.view(np.uint32).astype(np.float64))[1]
 
 
 def high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The upper 32 of the 64 bits of a product."""
+    """Return the upper 32 of the 64 bits of a product."""
     wide = np.int64 if a.dtype == np.int32 else np.uint64
     return (a.astype(wide) * b.astype(wide)) >> wide(32)
 

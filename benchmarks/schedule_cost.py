@@ -1,8 +1,8 @@
 """Claim: the schedules add at most 1 % to a jitted training step of ResNet-18.
 
-The article's recipe against the same groups at constant hyperparameters, batches
-of 20 images. What the schedules take by themselves is timed beside it: the
-difference of whole steps is mostly the machine's. On a GPU a call makes many steps
+The article's recipe against the same groups with constant hyperparameters, batches
+of 20 images. The schedules are also timed by themselves, because the difference
+of whole steps is mostly noise of the machine. On a GPU a call makes many steps
 in one program, and evaluates the schedules as often.
 """
 
@@ -18,7 +18,7 @@ from jaxsched.recipes import yolov5_resnet18
 
 
 def training_step(recipe: Recipe):
-    """A call that makes one step and keeps the state."""
+    """Return a call that makes one step and keeps the state."""
     graph, params, rest = nnx.split(ResNet18(10, rngs=nnx.Rngs(0)), nnx.Param, ...)
     tx = recipe.optimizer(param_groups.by_leaf_name)
     images = jax.random.normal(jax.random.key(0), (20, 32, 32, 3))

@@ -3,7 +3,7 @@
 62 leaves, three groups, all hyperparameters scheduled; beside it 1,000 leaves, of which nothing is
 claimed on a CPU. On a GPU no update takes longer than torch's fused one, and each reaches 80 % of
 the memory bandwidth, which a copy in turns with it measures. Against torch the shortest runs are
-compared: its threads wait for one another, so that its median tells how busy a machine is.
+compared: its threads wait for one another, so its median mostly measures how busy the machine is.
 """
 
 from benchmarks.timing import report

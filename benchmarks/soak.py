@@ -1,8 +1,8 @@
-"""Claim: over 20,000 updates memory does not grow and nothing is compiled anew.
+"""Claim: over 20,000 updates memory does not grow and nothing is compiled again.
 
-YOLOv5's recipe, accumulation, clip and average with it, on three small leaves, as a jitted
-step that is called from Python and read after each; every tenth of the run the live arrays, the
-process's memory and the compilations are noted. ``python -m benchmarks.soak [UPDATES]``.
+YOLOv5's recipe with accumulation, clip and average on three small leaves, as a jitted
+step that is called from Python and read after each call. After every tenth of the run the live
+arrays, the process's memory and the compilations are noted. ``python -m benchmarks.soak [UPDATES]``.
 """
 
 import gc
@@ -22,11 +22,11 @@ from jaxsched import optimizers, param_groups, recipes
 
 RESULT = Path(__file__).parent / "results" / "soak.json"
 MOST_MIB = 16
-"""That resident memory may grow after the first tenth; one leaf more an update would be 20 MiB."""
+"""Allowed growth of resident memory after the first tenth; a leaked leaf per update would be 20 MiB."""
 
 
 def resident() -> float:
-    """MiB of memory that the process holds, where the system tells."""
+    """Return the MiB of memory that the process holds, on systems with ``/proc``."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -35,7 +35,7 @@ def resident() -> float:
 
 
 def soak(iterations: int) -> list[dict[str, float]]:
-    """Runs so many iterations; what was noted at each tenth."""
+    """Run so many iterations; return the notes of each tenth."""
     recipe = recipes.yolov5(epochs=100, steps_per_epoch=max(iterations // 100, 1), batch_size=16)
     tx = recipe.optimizer(param_groups.by_leaf_name)
     params = {"kernel": jnp.ones((16, 16)), "bias": jnp.zeros(16), "scale": jnp.ones(16)}
@@ -68,8 +68,8 @@ def soak(iterations: int) -> list[dict[str, float]]:
     return notes
 
 
-def holds(notes: list[dict[str, float]]) -> bool:
-    """Whether the notes bear the claim out."""
+def is_confirmed(notes: list[dict[str, float]]) -> bool:
+    """Return true if the notes confirm the claim."""
     arrays, compilations = ({note[k] for note in notes} for k in ("live arrays", "compilations"))
     grown = max(note["resident MiB"] for note in notes) - notes[0]["resident MiB"]
     return len(arrays) == 1 and compilations == {1} and grown <= MOST_MIB
@@ -90,8 +90,8 @@ def main(iterations: str = "20000") -> int:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
     for note in notes:
         print(note)
-    print("holds" if holds(notes) else "FAILS")
-    return not holds(notes)
+    print("holds" if is_confirmed(notes) else "FAILS")
+    return not is_confirmed(notes)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Claim: 1,024 recipes swept with ``vmap`` compile once.
 
-Rate, decay, warm-up and lrf all vary, in 20 updates of a small layer that each recipe trains for
-itself; against the same, compiled once too, called for one recipe after the other. Told beside
-them: a recipe whose numbers are constants, compiled anew for each, as it must be without traced
-arguments.
+Rate, decay, warm-up and lrf all vary, in 20 updates of a small layer that each recipe trains by
+itself. The sweep is compared with the same function, also compiled once, called for one recipe
+after the other. A recipe whose numbers are constants, which must be compiled for each, is timed
+for information.
 """
 
 import time
@@ -21,7 +21,7 @@ RECIPES, UPDATES = 1024, 20
 
 
 def train(lr0: Any, weight_decay: Any, warmup: Any, lrf: Any) -> Any:
-    """The layer after its updates."""
+    """Return the layer after its updates."""
     recipe = yolov5_resnet18(
         lr0=lr0, weight_decay=weight_decay, warmup_iterations=warmup, lrf=lrf, steps_per_epoch=2
     )
@@ -38,7 +38,7 @@ def train(lr0: Any, weight_decay: Any, warmup: Any, lrf: Any) -> Any:
 
 
 def draw_settings() -> tuple[jax.Array, ...]:
-    """Rates, decays, warm-ups and lrf's."""
+    """Return rates, decays, warm-ups and final factors."""
     rng = np.random.default_rng(0)
     columns = (
         10 ** rng.uniform(-3, -1, RECIPES),

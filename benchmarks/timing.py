@@ -1,4 +1,4 @@
-"""What the scripts share: runs interleaved in one process, one table, the raw figures in a file."""
+"""Helpers of the scripts: interleaved runs in one process, one table, the raw figures in a file."""
 
 import datetime
 import json
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 RESULTS = Path(__file__).parent / "results"
 OTHERS = {"torch": "torch", "libtpu": "libtpu", "jax_cuda12_plugin": "jax-cuda12-plugin"}
-"""Modules whose packages' versions are told where they are loaded."""
+"""Modules whose packages' versions are reported if they are loaded."""
 
 COPIED = 2**26
 """Numbers in the array whose copy measures the memory bandwidth: 256 MiB, larger than caches."""
@@ -54,11 +54,11 @@ def copying(times: int) -> tuple[Callable[[], Any], int]:
 
 
 def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after one uncounted round.
+    """Return the seconds of each call in each round, after one uncounted round.
 
-    The calls take turns, so that a machine that slows down slows all of them. In its
-    turn each is made twice and the second is timed: the first finds the caches full
-    of another's data, and after torch a core on which torch's threads still spin.
+    The calls take turns, so that a slower machine slows all of them. In its turn
+    each is made twice and the second is timed: the first runs with caches full of
+    another's data, and after torch on a core on which torch's threads still spin.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -74,17 +74,17 @@ def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def ratio(seconds: Mapping[str, list[float]], mine: str, other: str) -> float:
-    """The median over rounds of mine / other."""
+    """Return the median over rounds of mine / other."""
     return statistics.median(a / b for a, b in zip(seconds[mine], seconds[other], strict=True))
 
 
 def best(seconds: Mapping[str, list[float]], mine: str, other: str) -> float:
-    """The shortest of mine / the shortest of the other."""
+    """Return the shortest of mine / the shortest of the other."""
     return min(seconds[mine]) / min(seconds[other])
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the processor's name, from ``/proc/cpuinfo`` if it is there."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -96,15 +96,15 @@ def report(
     seconds: Mapping[str, list[float]],
     claims: Mapping[str, tuple[float, float | None]],
 ) -> None:
-    """Prints minimum, median and maximum, then each claim; exits 1 where one fails.
+    """Print minimum, median and maximum, then each claim; exit with 1 if one fails.
 
     Writes the raw figures to ``benchmarks/results/NAME.json``, with versions and machine.
 
     Args:
       name: that of the script.
       seconds: raw times by name.
-      claims: from a sentence to (what was measured, at most what); None where it is
-        only told.
+      claims: from a sentence to (the measured value, its upper bound); None if it is
+        reported for information.
     """
     packages = ["jax", "jaxlib", "optax", "numpy"]
     packages += [package for module, package in OTHERS.items() if module in sys.modules]
@@ -147,10 +147,10 @@ def report(
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-    """How a claim stands, in a word."""
-    return {True: "holds", False: "FAILS", None: "told"}[result["holds"]]
+    """Return "holds" or "FAILS", or "measured" for a figure without a bound."""
+    return {True: "holds", False: "FAILS", None: "measured"}[result["holds"]]
 
 
 def limit(result: Mapping[str, Any]) -> str:
-    """The bound of a claim that has one."""
+    """Format the bound of a claim that has one."""
     return "" if result["at most"] is None else f", at most {result['at most']:g}"

@@ -35,12 +35,12 @@ PARTS = ("trace", "lower", "compile")
 
 
 def rates(groups: int) -> dict[str, float]:
-    """Labels and their rates."""
+    """Return labels and their rates."""
     return {f"g{k}": 0.1 + k / 1000 for k in range(groups)}
 
 
 def ours(labels: Any, groups: int, kind: str) -> optax.GradientTransformation:
-    """The recipe of jaxsched."""
+    """Return the optimizer of jaxsched."""
     momentum = 0.937 if kind != "warm-up" else schedules.warmup(constant(0.937), 1000, start=0.8)
 
     def schedule(rate: float) -> schedules.Schedule:
@@ -66,7 +66,7 @@ def ours(labels: Any, groups: int, kind: str) -> optax.GradientTransformation:
 def plain_optax(
     labels: Any, groups: int, kind: str, interp: bool = False
 ) -> optax.GradientTransformation:
-    """The same in plain Optax; a warm-up by ``jnp.where`` or, with ``interp``, ``jnp.interp``."""
+    """Return the same in plain Optax; a warm-up by ``jnp.where`` or, with ``interp``, ``jnp.interp``."""
 
     def rise(start: float, end: float) -> Any:
         if interp:
@@ -96,7 +96,7 @@ def plain_optax(
 
 
 def multi_transform_alone(labels: Any, groups: int, kind: str) -> optax.GradientTransformation:
-    """``multi_transform`` alone."""
+    """Return ``multi_transform`` around a multiplication."""
     del kind
     return optax.multi_transform({label: optax.scale(0.1) for label in rates(groups)}, labels)
 

@@ -36,7 +36,7 @@ CONVOLUTIONS = {
 
 
 def make_iteration(batches: list[digits.Digits], conv: Callable[..., Any]) -> Callable[[], Any]:
-    """A call that makes an iteration of the article's run."""
+    """Return a call that makes an iteration of the article's run."""
     model, optimizer = train_nnx.create(recipes.yolov5_resnet18())
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.Conv):
@@ -46,7 +46,7 @@ def make_iteration(batches: list[digits.Digits], conv: Callable[..., Any]) -> Ca
 
 
 def make_torch_iteration(batches: list[digits.Digits]) -> Callable[[], float]:
-    """The same in torch; what sets the hyperparameters there is Python, and is not timed."""
+    """Return the same in torch; the Python that sets the hyperparameters there is not timed."""
     model = resnet18(num_classes=10).train()
     groups: dict[bool, list[Any]] = {True: [], False: []}
     for parameter in model.parameters():
@@ -76,7 +76,7 @@ def make_torch_iteration(batches: list[digits.Digits]) -> Callable[[], float]:
 def make_convolutions(
     inputs: int, outputs: int, size: int, width: int, stride: int
 ) -> dict[str, Any]:
-    """A call a way, for a batch of 20 images."""
+    """Return one call for each implementation, for a batch of 20 images."""
     rng = np.random.default_rng(0)
     pad, side = width // 2, (size - 1) // stride + 1
     x, kernel, seen = (
@@ -105,15 +105,15 @@ def make_convolutions(
     for tensor in tensors:
         tensor.requires_grad_()
 
-    def torchs() -> None:
+    def torch_gradients() -> None:
         y = torch.nn.functional.conv2d(*tensors, stride=stride, padding=pad)
         torch.autograd.grad(y, tensors, theirs)
 
-    return {"XLA": gradients(0), "patches": gradients(10**9), "torch": torchs}
+    return {"XLA": gradients(0), "patches": gradients(10**9), "torch": torch_gradients}
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA has
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA uses
     batches = list(digits.batches(digits.load()[0], 1))
     calls = {
         "iteration, XLA": make_iteration(batches, jax.lax.conv_general_dilated),

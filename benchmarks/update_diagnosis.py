@@ -1,10 +1,10 @@
-"""Claim: of each usual mistake of an update, planted in 20 random settings, 95 % at least are told.
+"""Claim: each usual mistake of an update is named in at least 95 % of 20 random settings.
 
-What is planted, in ``parity_tests/planted_updates.py``, is written out by itself and held against
-live torch by ``assert_optimizer_matches``; a mistake counts as named where the one cause named is
-it, beside which the same entry may have others that the data cannot distinguish. Right updates
-must pass. ``python -m benchmarks.update_diagnosis 3`` plants each three times and writes nothing.
-It takes many minutes and is not among ``python -m benchmarks``.
+The mistakes in ``parity_tests/planted_updates.py`` are written out formula by formula and compared
+with live torch by ``assert_optimizer_matches``. A mistake counts as named if it is the only cause;
+that entry may list others that the data cannot distinguish. Correct updates must pass.
+``python -m benchmarks.update_diagnosis 3`` plants each three times and writes nothing. It takes
+many minutes and is not among ``python -m benchmarks``.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from benchmarks.timing import report
 
 
 def count_misses(name: str, draws: int) -> tuple[int, float]:
-    """Of ``draws`` settings those in which the mistake is not told; and seconds a setting."""
+    """Count the settings, of ``draws``, in which the mistake is not named; and the seconds per setting."""
     begin = time.perf_counter()
     misses = sum(
         not planted_updates.is_named(name, planted_updates.run_planted(name, seed))
@@ -36,8 +36,9 @@ if __name__ == "__main__":
         bool(planted_updates.run_right(name, seed))
         for name, seed in itertools.product(planted_updates.RIGHT, range(draws))
     )
-    told = f"right updates, {draws} of each rule, that are said to part"
-    claims: dict[str, tuple[float, float | None]] = {told: (wrong, 0)}
+    claims: dict[str, tuple[float, float | None]] = {
+        f"right updates, {draws} of each rule, that are reported to differ": (wrong, 0)
+    }
     seconds: dict[str, list[float]] = {}
     for name, (misses, took) in map_in_processes(count_misses, planted_updates.PLANTED, draws):
         claims[f"{name}: missed of {draws}"] = (misses, (1 - SHARE) * draws)

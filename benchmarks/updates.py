@@ -28,7 +28,7 @@ EPOCHS, STEPS, WARMUP, LR0, LRF = 100, 30, 1000, 0.01, 0.2
 
 
 def resnet18() -> dict[str, dict[str, tuple[int, ...]]]:
-    """Shapes of the 62 leaves, in Flax's layout."""
+    """Return the shapes of the 62 leaves, in Flax's layout."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
 
     def block(name: str, side: int, inputs: int, outputs: int) -> None:
@@ -69,7 +69,7 @@ def leaves(seed: int, shapes: Any = None) -> Any:
 
 
 def ours(rule: str) -> optax.GradientTransformation:
-    """The recipe of jaxsched; Adam's b1 moves as SGD's momentum does."""
+    """Return the optimizer of jaxsched; Adam's b1 varies as SGD's momentum does."""
     groups = {
         label: {
             "learning_rate": group["learning_rate"],
@@ -87,7 +87,7 @@ def ours(rule: str) -> optax.GradientTransformation:
 
 
 def plain_optax(rule: str) -> optax.GradientTransformation:
-    """The same as it is written without jaxsched, in float32."""
+    """Return the same as written without jaxsched, in float32."""
 
     def rate(start: float) -> Callable[[Any], Any]:
         def schedule(count: Any) -> Any:

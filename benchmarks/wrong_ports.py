@@ -1,10 +1,10 @@
 """Claim: of wrong ports made without looking at the search, 85 % have their cause named first.
 
-``parity_tests/wrong_ports`` has the ports, recordings of torch, and the answers that are right.
-Counted are those in which one side states the argument or the data determine the change; the
-others, where a number inside a function is another, apart. ``seen`` was worked with, ``aside`` was
-not looked at before the search was done, ``fresh`` was made when it had been written anew.
-``python -m benchmarks.wrong_ports seen`` runs one of them.
+``parity_tests/wrong_ports`` holds the ports, recordings of torch, and the acceptable answers.
+The share counts the ports in which one side states the argument or the data determine the change;
+the others, in which a number inside a function differs, are counted separately. ``seen`` was used
+during development, ``aside`` was not looked at before the search was finished, and ``fresh`` was
+made after the search had been rewritten. ``python -m benchmarks.wrong_ports seen`` runs one of them.
 It takes minutes and is not among ``python -m benchmarks``.
 """
 

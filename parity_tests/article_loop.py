@@ -1,6 +1,6 @@
-"""The article's loop around a real torch optimizer and a real LambdaLR: the reference of the tests.
+"""The article's loop around a live torch optimizer and a live LambdaLR: the reference of the tests.
 
-It trains nothing: what is recorded is what each step would have used. A row is
+It trains nothing, and records the hyperparameters that each step would have used. A row is
 an iteration; 0 is the first of epoch 0.
 """
 
@@ -16,7 +16,7 @@ ORDER = ("norm", "weight", "bias")  # the article's own order of groups
 
 
 def groups_by_name(named_parameters):
-    """The article's three lists of parameters, in its order."""
+    """Return the article's three lists of parameters, in its order."""
     groups = {label: [] for label in ORDER}
     for name, parameter in named_parameters:
         if ".bias" in name:
@@ -29,7 +29,7 @@ def groups_by_name(named_parameters):
 
 
 def sgd(groups, *, lr0=0.01, momentum=0.937, weight_decay=5e-4):
-    """The article's optimizer over those lists."""
+    """Return the article's optimizer over those lists."""
     optimizer = torch.optim.SGD(groups["norm"], lr=lr0, momentum=momentum, nesterov=True)
     optimizer.add_param_group({"params": groups["weight"], "weight_decay": weight_decay})
     optimizer.add_param_group({"params": groups["bias"]})
@@ -52,15 +52,15 @@ def iterations(
     resumed=False,
     until_epoch=None,
 ):
-    """Yields each iteration, with its hyperparameters set in ``optimizer.param_groups``."""
-    del weight_decay  # stands in the groups already
+    """Yield each iteration, with its hyperparameters set in ``optimizer.param_groups``."""
+    del weight_decay  # already in the groups
 
     def lf(x):
         return ((1 + math.cos(x * math.pi / epochs)) / 2) * (1 - lrf) + lrf
 
     scheduler = LambdaLR(optimizer, lr_lambda=lf)
     if resumed and start_epoch:
-        # What a predecessor's optimizer state brings back: the rate its last step() left.
+        # A predecessor's optimizer state restores the rate that its last step() left.
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * lf(start_epoch - 1)
     scheduler.last_epoch = start_epoch - 1
@@ -79,7 +79,7 @@ def iterations(
 
 
 def article_trace(parameters=None, **arguments):
-    """The trace of that loop, in float64, on ``{label: parameters}`` or on one each."""
+    """Return the trace of that loop in float64, on ``{label: parameters}`` or on one parameter each."""
     parameters = parameters or {label: [torch.zeros(1, requires_grad=True)] for label in ORDER}
     own = {k: arguments[k] for k in ("lr0", "momentum", "weight_decay") if k in arguments}
     optimizer = sgd(parameters, **own)

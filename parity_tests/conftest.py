@@ -1,4 +1,4 @@
-"""What the tests share: recorded runs of the originals, a process that no test may change."""
+"""Fixtures and helpers: recorded runs of the originals, and a check that no test changes the process."""
 
 import contextlib
 import csv
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jaxsched import Trace
 from jaxsched._schedule import Schedule, formula_of
 
-# Examples compile: on a busy machine that is slow, and no defect.
+# Examples compile, which may be slow on a busy machine.
 for profile, examples in {"parity": 20, "long": 100}.items():
     settings.register_profile(
         profile,
@@ -40,16 +40,16 @@ IMPORT_VARIABLES = ("PYTEST_", "CRC32C_", "KMP_", "TORCH", "TRITON_", "CUDA_")
 
 
 def numbers(low, high):
-    """Hyperparameters: 0, or such that no product of them is below float32's smallest normal
-    number, of which XLA makes 0 where torch does not."""
+    """Draw hyperparameters: 0, or such that no product of them is below float32's smallest normal
+    number, which XLA flushes to 0 and torch does not."""
     return st.floats(low, high).filter(lambda value: value == 0 or value > 1e-30)
 
 
 def recorded_article(name):
-    """A recorded run of the article's script, from its csv and the sidecar."""
+    """Return a recorded run of the article's script, from its csv and the sidecar."""
     rows = list(csv.DictReader((DATA / f"{name}.csv").open()))
     sidecar = json.loads((DATA / f"{name}.json").read_text())
-    # The sidecar notes that group 1 ran at group 0's rate at every step.
+    # The sidecar states that group 1 ran at group 0's rate at every step.
     rates = {"norm": "lr_g0", "weight": "lr_g0", "bias": "lr_g2"}
     decays = dict(zip(("norm", "weight", "bias"), sidecar["weight_decay_per_group"], strict=True))
     column = {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
@@ -81,7 +81,7 @@ def pytest_cmdline_main(config):
 def pytest_configure(config):
     """Set Hypothesis and JAX up.
 
-    What XLA compiles is kept for the next run: in one folder a worker, for JAX locks no file.
+    Compiled programs are kept for the next run, in one folder for each worker, since JAX locks no file.
     """
     settings.load_profile("long" if config.option.long else "parity")
     if hasattr(config, "cache"):
@@ -102,7 +102,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collect_file():
     """Collect no doctests here: tests hold none.
 
-    A file that cannot be imported would be passed over, and half of it taken for the test module.
+    A file that cannot be imported would be skipped, and half of it taken for the test module.
     """
     collectors = yield
     return [collector for collector in collectors if not isinstance(collector, DoctestModule)]
@@ -110,18 +110,18 @@ def pytest_collect_file():
 
 @pytest.fixture
 def x64():
-    """x64 on, for this test alone."""
+    """Enable x64 for this test only."""
     with jax.enable_x64(True):
         yield
 
 
 def formula_schedule(f):
-    """A schedule of a ``jnp`` formula of the float64 count, rounded once."""
+    """Return the schedule of a ``jnp`` formula of the float64 count, rounded once."""
     return Schedule(formula_schedule, {"f": f}, formula_of(f))
 
 
 def process_state():
-    """Return the settings of the process that a test could leave changed to the next, by name.
+    """Return the settings of the process that a test could leave changed, by name.
 
     Filters of warnings are not among them: pytest restores those after each test.
     """
@@ -157,9 +157,9 @@ def assert_process_unchanged():
 
 @pytest.fixture(autouse=True)
 def isolation():
-    """Seed torch, and fail a test that leaves the process other than it was.
+    """Seed torch, and fail a test that leaves the process changed.
 
-    The first fixture of each test, so that those that restore what they change have done so.
+    It is the first fixture of each test, so that the others have restored their changes before it ends.
     """
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)

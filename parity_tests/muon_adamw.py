@@ -20,8 +20,8 @@ MUON = {"weight_decay": 0.1, "momentum": 0.9}
 ADAMW = {"b1": 0.9, "b2": 0.95}
 
 
-def torchs(parameters):
-    """torch's two optimizers and their schedulers, of parameters by name."""
+def torch_optimizers(parameters):
+    """Return torch's two optimizers and their schedulers, for parameters by name."""
     muon = torch.optim.Muon([parameters["tall"], parameters["wide"]], lr=0.02, **MUON)
     adamw = torch.optim.AdamW(
         [
@@ -37,7 +37,7 @@ def torchs(parameters):
 
 
 def recipe_by_hand(batches=1, **fields):
-    """The same, as a recipe of iterations, of which ``batches`` make an update."""
+    """Return the same as a recipe of iterations, of which ``batches`` make an update."""
     every = EPOCH * batches
     cosine = per_epoch(lr_scheduler.cosine_annealing_lr(0.02, UPDATES // EPOCH, 1e-3), every)
     linear = per_epoch(lr_scheduler.linear_lr(3e-3, 0.1, 1.0, 20), every)

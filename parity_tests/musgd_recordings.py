@@ -1,9 +1,9 @@
-"""Recordings of Ultralytics' MuSGD, and the distances of ours from them.
+"""Recordings of Ultralytics' MuSGD, and our distances from them.
 
 ``data/musgd_{version}.npz`` were made with the class of that release of ultralytics: 12 updates on
-seeded gradients. They hold those, rates, momenta, the parameters after each update and the last
-buffers; ``_float32`` ones with the class's cast to bfloat16 switched off. ``meta`` has arguments and
-versions.
+seeded gradients. They hold the gradients, rates, momenta, the parameters after each update and the
+last buffers. For the ``_float32`` files the class's cast to bfloat16 was switched off. ``meta`` holds
+arguments and versions.
 """
 
 import functools
@@ -26,7 +26,7 @@ RECORDINGS = [(version, dtype) for version in VERSIONS for dtype in ("bfloat16",
 
 FLOAT32_BOUND = 8 * 2**-23  # of the largest entry, as for all rules
 ITERATION_BOUND = 1e-5  # with the iteration in float32: sums in two orders, over 12 updates
-BFLOAT16_BOUND = 0.15  # of Muon's rates summed up, as for Muon
+BFLOAT16_BOUND = 0.15  # of the sum of Muon's rates, as for Muon
 
 _EXACT = {"others": FLOAT32_BOUND, "buffer": FLOAT32_BOUND}
 BOUNDS = {
@@ -34,12 +34,12 @@ BOUNDS = {
     "bfloat16": {**_EXACT, "share": BFLOAT16_BOUND, "sgd share": BFLOAT16_BOUND},
     "float32": {**_EXACT, "parameters": ITERATION_BOUND, "sgd buffer": ITERATION_BOUND},
 }
-"""What each of ``distances`` may be, by the dtype of the iteration."""
+"""Bounds of ``distances``, by the dtype of the iteration."""
 
 
 @functools.cache
 def recording(version: str, dtype: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a recording, and its ``meta``."""
+    """Return the arrays of a recording, and its ``meta``."""
     suffix = {"bfloat16": "", "float32": "_float32"}[dtype]
     with np.load(DATA / f"musgd_{version}{suffix}.npz", allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -47,7 +47,7 @@ def recording(version: str, dtype: str) -> tuple[dict[str, np.ndarray], dict[str
 
 
 def leaves(arrays: dict[str, np.ndarray], prefix: str, layout: str) -> dict[str, np.ndarray]:
-    """The arrays of a prefix, by leaf: in Flax's layout OIHW as HWIO, a matrix transposed."""
+    """Return the arrays of a prefix, by leaf: in Flax's layout OIHW as HWIO, a matrix transposed."""
 
     def to_layout(array: np.ndarray) -> np.ndarray:
         last = (*range(2, array.ndim), 1, 0)
@@ -63,7 +63,7 @@ def leaves(arrays: dict[str, np.ndarray], prefix: str, layout: str) -> dict[str,
 def optimizer_of(
     version: str, dtype: str, layout: str = "flax", **changed: Any
 ) -> optax.GradientTransformation:
-    """A recording's optimizer, with other arguments of its group with Muon."""
+    """Return a recording's optimizer, with other arguments for its group with Muon."""
     arrays, meta = recording(version, dtype)
     shared = {"nesterov": meta["nesterov"], "layout": layout, "iteration_dtype": dtype}
     shared |= {"momentum": table(arrays["momenta"])}
@@ -93,7 +93,7 @@ def run_updates(
 
 
 def max_difference(mine: Any, theirs: Any) -> float:
-    """The largest difference of an entry."""
+    """Return the largest difference of an entry."""
     return float(np.abs(np.asarray(mine, np.float64) - np.asarray(theirs)).max())
 
 
@@ -105,11 +105,11 @@ def distances(
     *,
     eagerly: bool = False,
 ) -> dict[str, float]:
-    """How far a run on a recording's gradients is from it.
+    """Return the distances of a run on a recording's gradients from the recording.
 
-    ``others``, of parameters without Muon, and ``buffer``, Muon's: relative to the largest entry.
-    ``parameters``, those with Muon, and ``sgd buffer``, theirs: absolute; ``share``, ``sgd share``: of
-    Muon's rates summed up to the update.
+    ``others`` (parameters without Muon) and ``buffer`` (Muon's) are relative to the largest entry;
+    ``parameters`` (those with Muon) and their ``sgd buffer`` are absolute; ``share`` and ``sgd share``
+    are relative to the sum of Muon's rates up to the update.
     """
     arrays, meta = recording(version, dtype)
     path = np.cumsum(arrays["rates"][:, 0] * meta["muon"])
@@ -135,5 +135,5 @@ def distances(
 
 
 def find_failures(found: dict[str, float], dtype: str) -> dict[str, float]:
-    """The distances that are above their bounds."""
+    """Return the distances that are above their bounds."""
     return {name: found[name] for name, most in BOUNDS[dtype].items() if not found[name] <= most}

@@ -1,6 +1,6 @@
-"""Ultralytics' MuSGD in torch, written anew: its arguments, groups and names of state.
+"""Ultralytics' MuSGD in torch, written independently: its arguments, groups and names of state.
 
-``test_musgd_torch`` ties it to the recordings of the original.
+``test_musgd_torch`` compares it with the recordings of the original.
 """
 
 import torch
@@ -9,9 +9,9 @@ A, B, C = 3.4445, -4.7750, 2.0315
 
 
 class MuSGD(torch.optim.Optimizer):
-    """Muon's move, then SGD's, in groups with ``use_muon``; SGD's alone in others.
+    """Muon's step, then SGD's, in groups with ``use_muon``; SGD's only in others.
 
-    ``muon`` and ``sgd`` are attributes, as in the original; ``iteration_dtype`` is ours.
+    ``muon`` and ``sgd`` are attributes, as in the original; ``iteration_dtype`` is an addition.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Update rules beside torch's: what is tried of each, and a run of both on the same gradients.
+"""Update rules beside torch's: the arguments that are tried, and a run of both on the same gradients.
 
 An argument is a constant, or an array: its value at each of ``UPDATES`` updates.
 """
@@ -22,7 +22,7 @@ from jaxsched.schedules import table
 
 UPDATES = 200
 BOUND = 1e-14
-"""Of the largest entry: some tens of float64's roundings, over 200 updates."""
+"""Relative to the largest entry: some tens of float64's roundings, over 200 updates."""
 
 ANY = {"matrix": (7, 5), "vector": (5,), "tensor": (3, 3, 4)}
 MATRICES = {"tall": (7, 5), "wide": (4, 6), "square": (5, 5)}
@@ -41,24 +41,24 @@ FLOAT32_BOUND = 8
 that torch rounds one by one, and the other way round."""
 
 SCALAR_BOUND = 1e-6
-"""Of the largest entry, where torch keeps scalars in float32 for float64 parameters: NAdam's
+"""Relative to the largest entry, where torch keeps scalars in float32 for float64 parameters: NAdam's
 ``mu_product`` and ASGD's ``eta`` and ``mu`` are 6e-8 off."""
 
 MUON_BOUND = 0.15
-"""Of the rates summed up to an update, each times its adjustment: after five iterations in
-bfloat16 an entry of torch's orthogonal matrix is some hundredths from that of float64, and so
-is ours, on the other side of some of its roundings."""
+"""Relative to the sum of the rates up to an update, each times its adjustment: after five iterations
+in bfloat16 an entry of torch's orthogonal matrix is some hundredths from that of float64, and so
+is ours, which rounds some values in the other direction."""
 
 
 def half_cosine(first: float, last: float, *zeros: int) -> np.ndarray:
-    """Half a cosine from the first value to the last, and 0 at the updates named."""
+    """Return half a cosine from the first value to the last, and 0 at the updates ``zeros``."""
     values = last + (first - last) * (1 + np.cos(np.pi * np.arange(UPDATES) / UPDATES)) / 2
     values[list(zeros)] = 0.0
     return values
 
 
 RATES = {"small": half_cosine(1e-4, 1e-6), "large": half_cosine(1.0, 0.01)}
-"""Four decades apart; each moves."""
+"""Four decades apart; each varies."""
 
 MOMENTUM = half_cosine(0.95, 0.3, 40, 41, 120)
 BETAS = {"b1": half_cosine(0.95, 0.3, 40, 120), "b2": half_cosine(0.9, 0.999)}
@@ -88,7 +88,7 @@ class Rule:
         return self.ours.__name__
 
     def settings(self) -> list[dict[str, Any]]:
-        """Every combination of the options, half of them ascending, half at each rate."""
+        """Return every combination of the options, half of them ascending, half at each rate."""
         combinations = [
             {name: value for part in parts for name, value in part.items()}
             for parts in itertools.product(*self.options)
@@ -113,7 +113,7 @@ def switch(name: str) -> tuple[dict[str, bool], ...]:
 
 
 def use_torch_layout(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule whose parameters here have torch's shapes."""
+    """Return the rule for parameters that have torch's shapes here."""
     partial: Any = functools.partial(rule, layout="torch")
     partial.__name__ = rule.__name__
     return partial
@@ -267,14 +267,14 @@ RULES = {
 
 
 class Run(NamedTuple):
-    """What was there after each update: ``{leaf: array (UPDATES, …)}``, and so for each entry."""
+    """Parameters after each update, ``{leaf: array (UPDATES, …)}``, and likewise each entry of the state."""
 
     params: dict[str, np.ndarray]
     state: dict[str, dict[str, np.ndarray]]
 
 
 def problem(shapes: Mapping[str, tuple[int, ...]], dtype: Any, seed: int = 0) -> tuple[Any, Any]:
-    """Parameters, and the gradients of all updates."""
+    """Return parameters, and the gradients of all updates."""
     rng = np.random.default_rng(seed)
     start = {leaf: rng.normal(size=shape).astype(dtype) for leaf, shape in shapes.items()}
     gradients = {
@@ -284,7 +284,7 @@ def problem(shapes: Mapping[str, tuple[int, ...]], dtype: Any, seed: int = 0) ->
 
 
 def torch_arguments(rule: Rule, arguments: Mapping[str, Any], update: int) -> dict[str, Any]:
-    """Our arguments at an update, under torch's names."""
+    """Return our arguments at an update, under torch's names."""
     values = {
         name: float(value[update]) if isinstance(value, np.ndarray) else value
         for name, value in arguments.items()
@@ -319,7 +319,7 @@ def torch_run(rule: Rule, arguments: Mapping[str, Any], start: Any, gradients: A
 
 
 def our_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Our arguments, with what moves as a schedule."""
+    """Return our arguments, with arrays as schedules."""
     return {
         name: table(value) if isinstance(value, np.ndarray) else value
         for name, value in arguments.items()
@@ -327,7 +327,7 @@ def our_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def closest_run(rule: Rule, arguments: Mapping[str, Any], start: Any, gradients: Any) -> Run | None:
-    """The nearest Optax function on the same gradients; None where it lacks an argument."""
+    """Run the nearest Optax function on the same gradients; None if it lacks an argument."""
     if rule.closest is None:
         return None
     try:
@@ -338,7 +338,7 @@ def closest_run(rule: Rule, arguments: Mapping[str, Any], start: Any, gradients:
 
 
 def our_state(state: Any, leaves: Any) -> dict[str, dict[str, Any]]:
-    """A state by torch's names of its entries, each as ``{leaf: array}``."""
+    """Return a state by torch's names of its entries, each as ``{leaf: array}``."""
     rule = getattr(state, "inner", state)
     shared = {**rule.scalars, "step": rule.step}
     return {
@@ -357,7 +357,7 @@ def our_run(
     *,
     interrupted: Callable[[Any], Any] | None = None,
 ) -> Run:
-    """One compilation; ``interrupted`` is what befalls the state half-way."""
+    """Run all updates in one compilation; ``interrupted`` is applied to the state half-way."""
 
     @jax.jit
     def run(carry: Any, gradients: Any) -> Any:
@@ -382,7 +382,7 @@ def our_run(
 
 
 def relative_distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """After each update, the largest difference by torch's largest entry."""
+    """Return, after each update, the largest difference relative to torch's largest entry."""
     axes = tuple(range(1, theirs.ndim))
     difference = np.abs(ours.astype(np.float64) - theirs).max(axes)
     with np.errstate(divide="ignore"):
@@ -390,7 +390,7 @@ def relative_distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def max_distances(ours: Run, theirs: Run) -> dict[str, float]:
-    """The largest ``relative`` of the parameters, and of each entry of torch's state; NaN if any is."""
+    """Return the largest distance of the parameters and of each entry of torch's state; NaN if any is."""
     pairs = {"params": (ours.params, theirs.params)} | {
         entry: (ours.state[entry], tree) for entry, tree in theirs.state.items() if tree
     }
@@ -402,6 +402,6 @@ def max_distances(ours: Run, theirs: Run) -> dict[str, float]:
 
 
 def ulps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Each entry's distance in spacings of float32 at the larger of the two."""
+    """Return each entry's distance in spacings of float32 at the larger of the two."""
     size = np.maximum(np.abs(ours), np.abs(theirs))
     return np.abs(ours.astype(np.float64) - theirs) / np.spacing(size).astype(np.float64)

@@ -1,6 +1,6 @@
-"""The originals' training loops in plain Python: what each iteration would have used.
+"""The originals' training loops in plain Python: the hyperparameters of each iteration.
 
-A rendering of the rules that were read off runs of the originals, as loops with
+They implement the rules observed in runs of the originals as loops with
 state, where ours are closed forms. A row is an iteration; 0 is the first.
 """
 
@@ -42,7 +42,7 @@ def run(
     start_epoch=0,
     resumed=False,
 ):
-    """The trace of a process, and of its predecessor before it where ``resumed``."""
+    """Return the trace of a process; if ``resumed``, its predecessor runs before it."""
     h = {**HYP, **(hyp or {})}
     nb, nbs = steps_per_epoch, 64
     yolov5 = family == "yolov5"

@@ -1,7 +1,7 @@
-"""The originals' runs with one usual mistake made in them, drawn at random, in NumPy.
+"""The originals' runs with one usual mistake in them, drawn at random, in NumPy.
 
-What a run would be is computed here by the rules that were read off the originals,
-never by the code that looks for the mistake. Counts are iterations; 0 is the first.
+Runs are computed here by the rules observed in the originals, never by the code that
+looks for the mistake. Counts are iterations; 0 is the first.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ FAMILIES = (*LAGGING, "ultralytics 8.3.250", "ultralytics 8.4.190")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What decides a run's hyperparameters; each mistake is a change of it, or of what comes out.
+    """The settings of a run's hyperparameters; each mistake changes them, or the resulting curves.
 
     Attributes:
       family: the original.
@@ -37,9 +37,9 @@ class Run:
       moment_start: the momentum that it starts from.
       begin, end: the epochs of this process.
       arguments: the factory's.
-      target, after: from (iteration) to the epoch that the warm-up leads to, and that is in
-        force after it; None as the original has it.
-      ends: where the curve is held; None as the original has it.
+      target, after: from an iteration to the epoch that the warm-up leads to, and that is in
+        force after it; None as in the original.
+      ends: the epoch from which the curve is constant; None as in the original.
       dtype: of the arithmetic.
     """
 
@@ -67,12 +67,12 @@ class Run:
     dtype: Any = np.float64
 
     def replace(self, **values: Any) -> "Run":
-        """With some of it otherwise."""
+        """Return the run with some of its settings changed."""
         return dataclasses.replace(self, **values)
 
     @property
     def last_warm(self) -> int:
-        """The epoch in which the warm-up ends."""
+        """Epoch in which the warm-up ends."""
         return self.warmup // self.steps
 
     @property
@@ -80,14 +80,14 @@ class Run:
         return "momentum" if self.moved else "b1"
 
     def recipe(self) -> Recipe:
-        """That which is right."""
+        """Return the correct recipe."""
         name = self.family.split()[0]
         return {"article": yolov5_resnet18, "yolov5": yolov5, "ultralytics": ultralytics}[name](
             **self.arguments
         )
 
     def factor(self, x: np.ndarray) -> np.ndarray:
-        """The decay at an epoch."""
+        """Return the factor of the decay at an epoch."""
         f, one, two = self.dtype, self.dtype(1), self.dtype(2)
         x = np.asarray(x if self.ends is None else np.minimum(x, self.ends), f)
         epochs, lrf = f(self.epochs), f(self.lrf)
@@ -98,7 +98,7 @@ class Run:
         return ((one + np.cos(x * f(np.pi) / epochs)) / two) * (one - lrf) + lrf
 
     def groups(self) -> dict[str, dict[str, np.ndarray]]:
-        """What the run tells, a row an iteration."""
+        """Return the run's hyperparameters, a row an iteration."""
         f = self.dtype
         ni = np.arange(self.begin * self.steps, self.end * self.steps) - self.late
         ni = np.maximum(ni, 0)
@@ -127,7 +127,7 @@ class Run:
 
 
 def draw_run(rng: np.random.Generator, family: str | None = None, **given: Any) -> Run:
-    """A random run of one of the originals that lasts past its warm-up."""
+    """Draw a random run of one of the originals that lasts past its warm-up."""
     family = family or str(rng.choice(FAMILIES))
     name, _, version = family.partition(" ")
     steps = int(rng.integers(4, 12) if name == "article" else rng.integers(34, 60))
@@ -211,7 +211,7 @@ def unscale_decay(r: Run) -> Any:
 
 
 def count_by_updates(before: int) -> Callable[[Run], Any]:
-    """The schedule is asked at the number of updates so far."""
+    """Evaluate the schedule at the number of updates so far."""
 
     def plant(r: Run) -> Any:
         name, _, version = r.family.partition(" ")
@@ -232,7 +232,7 @@ def toggle_resumed(r: Run) -> Any:
 
 
 def resume_at(epoch: int | str) -> Callable[[Run], Any]:
-    """The process counts from another epoch, for as many iterations."""
+    """Let the process count from another epoch, for as many iterations."""
 
     def plant(r: Run) -> Any:
         begin = epoch if isinstance(epoch, int) and epoch == 0 else r.begin + int(epoch)
@@ -242,7 +242,7 @@ def resume_at(epoch: int | str) -> Callable[[Run], Any]:
 
 
 def lag(r: Run, epoch: Any) -> Any:
-    """An epoch, as a scheduler that lags as the original does has it."""
+    """Return the epoch of a scheduler that lags if the original does."""
     return np.where(np.asarray(epoch) > r.last_warm, epoch - 1, epoch) if r.lags else epoch
 
 
@@ -251,17 +251,17 @@ def lengthen_warmup(by: Callable[[Run], int]) -> Callable[[Run], Any]:
 
 
 def change_run(**change: Callable[[Run], Any]) -> Callable[[Run], Any]:
-    """The run with some of its values changed."""
+    """Return a mistake that changes some settings of the run."""
     return lambda r: r.replace(**{name: value(r) for name, value in change.items()}).groups()
 
 
 def shift_epoch(k: int, where: str) -> Callable[[Run], Any]:
-    """The epoch that the scheduler is asked for is off by ``k``."""
+    """Shift the epoch of the scheduler by ``k``."""
 
     def after(r: Run) -> Any:
         def epoch(ni: np.ndarray) -> np.ndarray:
             right = lag(r, ni // r.steps)
-            # What is left of the epoch in which the warm-up ends keeps the warm-up's last rate.
+            # The rest of the epoch in which the warm-up ends keeps the warm-up's last rate.
             moved = (ni // r.steps > r.last_warm) | (where == "all")
             return np.maximum(right + k * moved, 0)
 
@@ -274,12 +274,12 @@ def shift_epoch(k: int, where: str) -> Callable[[Run], Any]:
 
 
 def shift_border(k: int) -> Callable[[Run], Any]:
-    """After the warm-up the epochs begin ``k`` iterations early."""
+    """Let the epochs after the warm-up begin ``k`` iterations early."""
     return change_run(after=lambda r: lambda ni: lag(r, (ni + k) // r.steps))
 
 
 def change_each_iteration(count: str, lags: bool, target: str) -> Callable[[Run], Any]:
-    """The schedule moves at every iteration, where the original's does at every epoch."""
+    """Change the schedule at every iteration in place of every epoch."""
 
     def plant(r: Run) -> Any:
         one = r.steps if count == "smooth" else 1
@@ -314,10 +314,10 @@ class Cause:
 
     Attributes:
       plant: from a right run to the groups of one with the mistake made.
-      answers: kind and name of the causes any of which names it.
-      fits: the runs in which it can be made.
-      given: of the run that is drawn.
-      beyond: epochs that it is looked at past its end.
+      answers: kind and name of the causes that each name it.
+      fits: true for runs in which it can be made.
+      given: settings of the run that is drawn.
+      beyond: epochs compared past its end.
     """
 
     plant: Callable[[Run], Any]
@@ -440,7 +440,7 @@ CAUSES = {
 
 
 def cases(name: str, draws: int, seed: int = 0) -> Any:
-    """Runs of which the mistake makes another: (right run, wrong groups), ``draws`` of them."""
+    """Yield ``draws`` runs that the mistake changes: (correct run, wrong groups)."""
     cause = CAUSES[name]
     rng = np.random.default_rng([seed, *name.encode()])
     found = 0
@@ -461,7 +461,7 @@ def cases(name: str, draws: int, seed: int = 0) -> Any:
 
 
 def record_run(right: Run, groups: Any, dtype: Any = np.float32) -> Trace:
-    """What was recorded of a run."""
+    """Return the trace of a run with these groups."""
     return Trace(
         {g: {n: v.astype(dtype) for n, v in group.items()} for g, group in groups.items()},
         start=right.begin * right.steps,
@@ -469,7 +469,7 @@ def record_run(right: Run, groups: Any, dtype: Any = np.float32) -> Trace:
 
 
 def is_named(name: str, report: Any) -> bool:
-    """Whether a report's first cause, or one that the data cannot tell from it, is the mistake."""
+    """Return true if a report's first cause, or one equal on these data, is the mistake."""
     first = report.explanations[:1]
     causes = [c for cause in first for c in (cause, *cause.alternatives, *cause.parts)]
     return any(f"{c.kind} {c.name}" in CAUSES[name].answers for c in causes)

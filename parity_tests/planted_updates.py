@@ -1,7 +1,7 @@
-"""Mistakes of an update, each planted against one of torch's optimizers, and what is right.
+"""Mistakes of an update, each planted against one of torch's optimizers, and correct updates.
 
-What is planted is written out in ``update_ports.py``, formula by formula, with one thing done
-wrong, and never by the code that looks for it. Everything counts updates; 0 is the first.
+The mistakes are written out in ``update_ports.py``, formula by formula, and never by the code
+that looks for them. Counts are updates; 0 is the first.
 """
 
 import re
@@ -47,7 +47,7 @@ DECOUPLED = "decoupled for coupled weight decay"
 NO_DECAY = f"weight_decay 0.0 for {N}"
 MEAN = "momentum as an average, dampened by 1 - momentum"
 PLANTED = {
-    # What is planted against which optimizer, a pattern of the cause, and torch's further options.
+    # The planted update, torch's optimizer, a pattern of the cause, and further options of torch.
     "sgd-decoupled": (
         T.SGD,
         lambda d: port(d, *sgd(decay="after")),
@@ -275,21 +275,21 @@ PLANTED = {
 
 
 def run_right(name, seed):
-    """What the assertion says of an update that is right, in a draw: nothing."""
+    """Return the lines of the assertion's error for a correct update: none."""
     cls, tx, *more = RIGHT[name]
     d = draw([seed, *name.encode()])
     return error_lines(tx(d), cls, d, *more)
 
 
 def run_planted(name, seed):
-    """What it says of a mistake: where the two part, then the causes."""
+    """Return the lines of the assertion's error for a mistake: the first difference, then the causes."""
     cls, tx, _, *more = PLANTED[name]
     d = draw([seed, *name.encode()])
     return error_lines(tx(d), cls, d, *more)
 
 
 def is_named(name, lines):
-    """Whether the mistake is what ``lines`` call the cause, and nothing else is before it."""
+    """Return true if ``lines`` name the mistake as the only cause."""
     first, *causes = lines
     cause = rf"likely cause: {PLANTED[name][2]}(, in parameter of [a-z]+)?(, or .*)?"
     parts = first.startswith("the two part at update ")

@@ -1,6 +1,6 @@
-"""Settings and metrics of ReduceLROnPlateau, drawn at random, and both sides run on them.
+"""Random settings and metrics of ReduceLROnPlateau, and the runs of both sides.
 
-A step is a metric told.
+A step passes one metric.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Arguments = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class PlateauSetting:
-    """A draw for ReduceLROnPlateau: rates of two groups, arguments, and metrics."""
+    """A setting of ReduceLROnPlateau: rates of two groups, arguments, and metrics."""
 
     base_lrs: tuple[float, float]
     arguments: Arguments
@@ -31,7 +31,7 @@ class PlateauSetting:
 
 
 def sample_plateau(rng: np.random.Generator, n: int = 120) -> PlateauSetting:
-    """A series of float32 metrics, with NaN, infinity and improvements of exactly the threshold."""
+    """Draw a series of float32 metrics, with NaN, infinity and improvements of exactly the threshold."""
     mode, threshold_mode = (str(rng.choice(pair)) for pair in (["min", "max"], ["rel", "abs"]))
     threshold = float(rng.choice([1e-4, 0.125, 0.0, 0.5]))
     arguments = {
@@ -68,9 +68,9 @@ def sample_plateau(rng: np.random.Generator, n: int = 120) -> PlateauSetting:
 
 
 def optax_plateau(setting: PlateauSetting) -> optax.GradientTransformationExtraArgs:
-    """The closest transformation of plain Optax, which knows neither ``"max"`` nor ``eps``.
+    """Return the closest transformation of plain Optax, which has neither ``"max"`` nor ``eps``.
 
-    Its state counts what it is told, and its ``scale`` is a share of the rate.
+    Its state counts the metrics that it gets, and its ``scale`` is a share of the rate.
     """
     arguments = setting.arguments
     relative = arguments["threshold_mode"] == "rel"
@@ -85,7 +85,7 @@ def optax_plateau(setting: PlateauSetting) -> optax.GradientTransformationExtraA
 
 
 def run_torch_plateau(setting: PlateauSetting) -> np.ndarray:
-    """The groups' rates after each metric, float64, shape (n, 2)."""
+    """Return the groups' rates after each metric, float64, shape (n, 2)."""
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in setting.base_lrs]
     optimizer = torch.optim.SGD(groups)
     scheduler = reference.ReduceLROnPlateau(optimizer, **setting.arguments)
@@ -97,7 +97,7 @@ def run_torch_plateau(setting: PlateauSetting) -> np.ndarray:
 
 
 def run_plateau(settings: Sequence[PlateauSetting]) -> list[np.ndarray]:
-    """Ours in float64, scanned; those of one mode share a compilation."""
+    """Run ours in float64 by a scan; settings of the same mode share a compilation."""
     results: list[Any] = [None] * len(settings)
     modes = ("mode", "threshold_mode")
 
@@ -127,7 +127,7 @@ def run_plateau(settings: Sequence[PlateauSetting]) -> list[np.ndarray]:
 
 
 def scan_plateau(plateau: lr_scheduler.Plateau, metrics: jax.Array) -> jax.Array:
-    """The rates after each metric, in one scan."""
+    """Return the rates after each metric, in one scan."""
 
     def step(state: Any, metric: jax.Array) -> tuple[Any, jax.Array]:
         state = plateau.step(state, metric)

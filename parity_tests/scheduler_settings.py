@@ -1,7 +1,7 @@
-"""Settings of torch's schedulers, drawn at random, and both sides run on them.
+"""Random settings of torch's schedulers, and the runs of both sides.
 
-The tests draw a few, the script of the conformance table draws all. A count is
-one of calls of ``scheduler.step()``; 0 is the constructor's.
+The tests draw a few, the script of the conformance table draws all. A count is the
+number of calls of ``scheduler.step()``; the constructor's rate has count 0.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from torch.optim.swa_utils import SWALR
 from jaxsched import lr_scheduler
 
 LONGEST = 147
-"""Curves are at most so long, and run to twice that and 5: below 300 counts."""
+"""Greatest length of a curve; it is run to twice that and 5, below 300 counts."""
 
 Arguments = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One draw: the arguments, and how many steps to run."""
+    """The arguments of a scheduler, and how many steps to run."""
 
     arguments: Arguments
     steps: int
@@ -40,13 +40,13 @@ class Case:
     """One of torch's classes.
 
     Attributes:
-      scheduler: torch's, of the optimizer and the arguments.
-      ours: of the arguments as keywords, and ``steps``.
-      draw: arguments, of a generator and a length T.
+      scheduler: torch's class, called with the optimizer and the arguments.
+      ours: our function, called with the arguments and ``steps``.
+      draw: returns arguments, from a generator and a length T.
       traced: the arguments that a compiled function can take as arrays.
-      optax: the closest schedule of plain Optax, of the arguments; or None.
-      closed: whether there is a closed form.
-      steps: how far a draw runs, of the arguments and T.
+      optax: the closest schedule of plain Optax, from the arguments; or None.
+      closed: true if there is a closed form.
+      steps: the steps of a setting, from the arguments and T.
     """
 
     scheduler: Callable[..., Any]
@@ -58,29 +58,29 @@ class Case:
     steps: Callable[[Arguments, int], int] = lambda arguments, length: 2 * length + 5
 
     def sample(self, rng: np.random.Generator, base_lr: float | None = None) -> Setting:
-        """A setting; its rate lies between 1e-5 and 10 unless given."""
+        """Draw a setting; its rate is between 1e-5 and 10 unless given."""
         length = round(LONGEST ** rng.uniform())  # short ones as often as long ones
         base_lr = 10 ** rng.uniform(-5, 1) if base_lr is None else base_lr
         arguments = {"base_lr": base_lr, **self.draw(rng, length)}
         return Setting(arguments, self.steps(arguments, length))
 
     def torch(self, optimizer: torch.optim.Optimizer, setting: Setting) -> Any:
-        """A live scheduler."""
+        """Return a live scheduler."""
         return self.scheduler(optimizer, **setting.arguments)
 
     def closed_form(self, setting: Setting) -> Any:
-        """Our closed form."""
+        """Return our closed form."""
         return self.ours(**setting.arguments)
 
     def replay(self, setting: Setting) -> Any:
-        """Our replay."""
+        """Return our replay."""
         return self.ours(**setting.arguments, steps=setting.steps)
 
 
 def run_torch(
     scheduler: Callable[[torch.optim.Optimizer], Any], base_lr: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and momenta of counts 0 to ``steps``, each float64 of shape (steps + 1,)."""
+    """Return rates and momenta of counts 0 to ``steps``, each float64 of shape (steps + 1,)."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base_lr, momentum=0.9)
     group = optimizer.param_groups[0]
     rates, momenta = np.empty(steps + 1), np.empty(steps + 1)
@@ -95,7 +95,7 @@ def run_torch(
 
 
 def run_closed(case: Case, settings: Sequence[Setting]) -> list[np.ndarray]:
-    """The closed form of each, float64, jitted; what can be traced shares a compilation."""
+    """Evaluate each closed form in float64, jitted; settings that can be traced share a compilation."""
     results: list[Any] = [None] * len(settings)
     counts = jnp.arange(max(setting.steps for setting in settings) + 1, dtype=jnp.int32)
 
@@ -127,7 +127,7 @@ def run_closed(case: Case, settings: Sequence[Setting]) -> list[np.ndarray]:
 
 
 def factor(kind: str, a: Any) -> Callable[[Any], Any]:
-    """An ``lr_lambda`` of a number, for both sides."""
+    """Return an ``lr_lambda`` with a parameter ``a``, for both sides."""
     return {
         "power": lambda epoch: a**epoch,
         "inverse": lambda epoch: 1 / (1 + a * epoch),
@@ -143,12 +143,12 @@ def _of_lambdas(ours: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _torch(cls: Callable[..., Any]) -> Callable[..., Any]:
-    """``cls`` of the optimizer, whose rate is ``base_lr`` already."""
+    """Construct ``cls`` with the optimizer, whose rate is already ``base_lr``."""
     return lambda optimizer, base_lr, **arguments: cls(optimizer, **arguments)
 
 
 def _pick(rng: np.random.Generator, *values: float) -> float:
-    """One of them, as a Python float: torch would compute otherwise with NumPy's."""
+    """Pick a value, as a Python float: torch rounds differently with NumPy's."""
     return float(rng.choice(values))
 
 
@@ -206,7 +206,7 @@ def _one_cycle(base_lr: Any, **arguments: Any) -> Any:
 
 
 def _one_cycle_steps(arguments: Arguments, length: int) -> int:
-    """Past ``total_steps`` torch refuses; at it, too, where the last phase has no length."""
+    """Return the last step that torch takes: at most ``total_steps``, less if the last phase is empty."""
     total, pct = arguments["total_steps"], arguments["pct_start"]
     end = 2 * pct * total - 2 if arguments["three_phase"] else pct * total - 1
     return total - (end == total - 1)
@@ -453,7 +453,7 @@ LONG: dict[str, Setting] = {
 
 @dataclasses.dataclass(frozen=True)
 class Composition:
-    """A nesting: how both sides build it, and what it is called in a failure."""
+    """A nesting: how both sides build it, and its text in a failure."""
 
     text: str
     torch: Callable[[torch.optim.Optimizer], Any]
@@ -461,7 +461,7 @@ class Composition:
 
 
 def compose(rng: np.random.Generator, base_lr: float, depth: int = 3) -> Composition:
-    """A random nesting of at most ``depth`` compositions, one inside the other.
+    """Draw a nesting of at most ``depth`` compositions, one inside the other.
 
     In a sequence only the first member may be one: torch cannot restart another.
     """

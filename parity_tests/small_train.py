@@ -1,4 +1,4 @@
-"""``jaxsched train`` with networks that compile in no time; the arguments are the command's."""
+"""``jaxsched train`` with networks that compile quickly; the arguments are the command's."""
 
 import sys
 
@@ -16,7 +16,7 @@ from jaxsched.examples.shapes import CLASSES
 
 
 class SmallNet(nnx.Module):
-    """In place of the ResNet: a convolution, a BatchNorm, a head."""
+    """Replacement of the ResNet: a convolution, a BatchNorm, a head."""
 
     def __init__(self, classes, *, rngs):
         self.conv = nnx.Conv(3, 8, (3, 3), 2, rngs=rngs)
@@ -28,7 +28,7 @@ class SmallNet(nnx.Module):
 
 
 class SmallDetector(nnx.Module):
-    """In place of the detector: its two scales from a convolution each."""
+    """Replacement of the detector: each of its two scales from one convolution."""
 
     def __init__(self, *, rngs):
         self.fine = Conv(3, 8, 8, 8, rngs=rngs)
@@ -51,7 +51,7 @@ def put_in_place():
 
 
 def arrays_of(folder, iteration):
-    """All that the checkpoint of an iteration holds, the rows of the trace too."""
+    """Return all arrays of an iteration's checkpoint, including the rows of the trace."""
     with ocp.CheckpointManager(folder / "checkpoints") as reader:
         held = reader.restore(iteration)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(held)]

@@ -1,7 +1,7 @@
-"""The causes of a difference between two runs: what is named, and what is not.
+"""The causes of a difference between two runs: those that are named, and those that are not.
 
-Mistakes are planted in NumPy (``planted.py``), by the originals' rules with one thing done wrong,
-and made by hand in ``wrong_ports``; never by the code that looks for them.
+Mistakes are planted in NumPy (``planted.py``), in the originals' rules with one change, and written
+by hand in ``wrong_ports``; never by the code that looks for them.
 """
 
 import os
@@ -22,7 +22,7 @@ DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for benchmarks, many mi
 EVERY = 1 if DRAWS else 10  # all mistakes and ports are for the benchmarks, which take many minutes
 
 NOT_NAMED = {"warmed_up_again"}
-"""Ports of ``seen`` whose slip has no cause: a warm-up alone starts again, within a function."""
+"""Ports of ``seen`` whose slip has no cause: only the warm-up starts again, inside a function."""
 
 
 @pytest.mark.parametrize("name", planted.CAUSES)
@@ -52,7 +52,7 @@ def test_the_rendering_itself_is_right(family, given):
 
 
 def test_a_mistake_is_not_named_for_another_run():
-    """What the table asks for can be missed: a mistake is not named for another run."""
+    """The check of the table can fail."""
     (right, wrong), *_ = planted.cases("warm-up 10 % long", 1)
     report = jaxsched.compare(planted.record_run(right, wrong), right.recipe())
     named = [name for name in planted.CAUSES if planted.is_named(name, report)]
@@ -144,7 +144,7 @@ ARGUMENTS = {
 
 
 class Side:
-    """One of two values, by position."""
+    """An index that selects one of two values."""
 
     def __init__(self, side):
         self.side = side
@@ -156,7 +156,7 @@ class Side:
 @pytest.mark.parametrize("opaque", ["neither", "mine", "reference"])
 @pytest.mark.parametrize("cause", ARGUMENTS)
 def test_an_argument_is_solved_for(cause, opaque):
-    """Where either side is a recording, too: the number is read off its curve."""
+    """Also if either side is a recording, whose curve gives the number."""
     mine, reference = (per_epoch(ARGUMENTS[cause](Side(side))) for side in (0, 1))
     mine = mine.trace(100) if opaque == "mine" else mine
     reference = reference.trace(100) if opaque == "reference" else reference
@@ -170,7 +170,7 @@ def test_runs_with_the_same_argument_are_equal():
 
 
 def curve(n=120):
-    """A recorded curve without a formula: every row is another number."""
+    """A recorded curve without a formula: every row has another number."""
     return 0.1 + np.cumsum(np.random.default_rng(3).uniform(0.1, 1, n)) / 100
 
 
@@ -233,7 +233,7 @@ def test_a_quantity_missing_on_one_side_does_not_end_the_search():
 
 
 def test_noise_has_no_cause():
-    """The twin: what is known is said, and nothing else."""
+    """Only the known change is named."""
     rng = np.random.default_rng(0)
     reference = yolov5_resnet18(epochs=8, warmup_iterations=100)
     trace = reference.trace(240)
@@ -257,7 +257,7 @@ def test_noise_has_no_cause():
 
 @pytest.mark.parametrize("slips", [1, 2])
 def test_random_differences_at_few_rows_have_no_cause(slips):
-    """One row explains anything: with as many free numbers as rows there is no explanation."""
+    """As many free numbers as rows reproduce any difference, so they explain nothing."""
     mine = Y.copy()
     mine[[30, 77][:slips]] *= [1.25, 0.8][:slips]
     assert jaxsched.compare(run(mine), run(Y)).causes == ()
@@ -279,7 +279,7 @@ FEW = {
 
 @pytest.mark.parametrize("change", FEW)
 def test_a_range_with_few_values_has_no_cause(change):
-    """Both ends of a range are free numbers, too: two values are too few for three of them."""
+    """Both ends of a range count as free numbers: two values are too few for three of them."""
     mine, reference = FEW[change]
     assert jaxsched.compare(run(mine), run(reference)).causes == ()
 

@@ -28,12 +28,12 @@ OPTIONS = ["--epochs", "3", "--steps-per-epoch", "5", "--warmup-iterations", "4"
 
 
 def refusal(capsys, *words):
-    """The one sentence that a command is refused with."""
+    """Return the one sentence that refuses a command."""
     assert cli.main(words) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 1
-    return told.err.strip()
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err.strip()
 
 
 def columns_of(trace):
@@ -75,7 +75,7 @@ def test_train_draws_the_run(run):
 
 
 def rows(n, wrong_at=None):
-    """What a training of n iterations would tell, without training."""
+    """Yield the rows of a training of n iterations, without training."""
     trace = recipes.yolov5_resnet18().trace(n)
     for k in range(n):
         values = {
@@ -114,8 +114,8 @@ def test_80_columns_show_how_far_the_run_is_and_its_numbers(
     assert cli.main(["train", "--epochs", "1", "--out", str(tmp_path)]) == 0
     bar, numbers = capsys.readouterr().out.strip().splitlines()[:2]
     assert re.fullmatch(r"30/30 ━+ 0:00:00", bar.strip())
-    told = "loss 1.0000  accuracy 50%  rates: weight 0.00029  bias 0.09739  norm 0.00029"
-    assert numbers.strip() == told
+    expected = "loss 1.0000  accuracy 50%  rates: weight 0.00029  bias 0.09739  norm 0.00029"
+    assert numbers.strip() == expected
 
 
 def test_train_keeps_what_was_recorded_when_interrupted(replace_training, tmp_path, capsys):
@@ -216,7 +216,7 @@ def test_a_recipes_file_is_exported_and_drawn(suffix, tmp_path):
     assert columns_of(Trace.load(tmp_path / "4.npz")) == columns_of(recipe.trace(4))
     for words, out in zip([[file], ["yolov5_resnet18", *OPTIONS]], drawn, strict=True):
         assert cli.main(["plot", *words, "--out", str(out)]) == 0
-    # The same curves; Matplotlib writes ids and a date of its own.
+    # The curves are equal; Matplotlib adds ids and a date.
     mine, named = (re.findall(r' d="([^"]*)"', path.read_text()) for path in drawn)
     assert mine == named
 
@@ -284,7 +284,7 @@ def test_a_momentum_that_cycles_is_no_warmup(tmp_path):
 
 
 def test_a_recipe_of_training_arguments(tmp_path, capsys):
-    """Plotted, exported and verified, with the path of the arguments as an option."""
+    """It is plotted, exported and verified, with the path of the arguments as an option."""
     arguments = {"lr_scheduler_type": "cosine", "warmup_steps": 3, "gradient_accumulation_steps": 2}
     file, counts = tmp_path / "arguments.json", {"num_training_steps": 12, "steps_per_epoch": 5}
     file.write_text(json.dumps(arguments))
@@ -401,7 +401,7 @@ def test_a_recipes_file_that_is_not_there_is_refused(command, capsys):
     ],
 )
 def test_a_missing_package_is_named(name, tmp_path):
-    # In a process of its own: what was imported half would stay behind.
+    # In a process of its own, because a half-imported module would stay in ``sys.modules``.
     code = (
         f"import sys; sys.modules[{name!r}] = None; from jaxsched import cli; sys.exit(cli.main())"
     )
@@ -419,8 +419,8 @@ def help_text(capsys, *words):
 
 
 def test_help_lists_the_commands_and_recipes(capsys):
-    told = help_text(capsys)
-    assert all(f" {command.__name__} " in told for command in _parser.COMMANDS)
+    text = help_text(capsys)
+    assert all(f" {command.__name__} " in text for command in _parser.COMMANDS)
     assert "yolov5_resnet18" in help_text(capsys, "plot")
     assert "100 epochs" in " ".join(help_text(capsys, "train").split())
 
@@ -490,12 +490,12 @@ def test_help_names_the_argument_of_verify(capsys):
 
 
 def test_a_recipes_arguments_are_options_with_its_own_words(capsys):
-    told = help_text(capsys, "plot", "yolov5_resnet18")
+    text = help_text(capsys, "plot", "yolov5_resnet18")
     for parameter in recipes.yolov5_resnet18.__kwdefaults__:
-        assert f"--{parameter.replace('_', '-')}" in told
-    assert "--lr0 FLOAT" in told
-    assert "--warmup-iterations INT" in told
-    assert "length of the warm-up, in iterations; 0 for none." in told
+        assert f"--{parameter.replace('_', '-')}" in text
+    assert "--lr0 FLOAT" in text
+    assert "--warmup-iterations INT" in text
+    assert "length of the warm-up, in iterations; 0 for none." in text
 
 
 def test_timms_file_is_exported_drawn_and_verified(tmp_path, capsys, monkeypatch):
@@ -522,12 +522,12 @@ def test_timms_file_is_exported_drawn_and_verified(tmp_path, capsys, monkeypatch
 def later(
     *, epochs: int, hyp: dict[str, float] | str | None = None, cos_lr: bool = False
 ) -> Recipe:
-    """A recipe of later.
+    """A recipe that is added later.
 
     Args:
-      epochs: how many.
+      epochs: their number.
       hyp: a mapping, or a file.
-      cos_lr: whether.
+      cos_lr: true for a cosine.
     """
     assert (hyp, cos_lr) == ("hyp.yaml", True)
     return Recipe({"all": {"learning_rate": 0.5}}, length=2 * epochs)
@@ -547,7 +547,7 @@ def test_a_new_factory_needs_no_line_here(monkeypatch, tmp_path, capsys):
 def of_args(
     args: Mapping[str, object] | str, /, *, blocks: Sequence[str] = (), f: Callable | None = None
 ) -> Recipe:
-    """A recipe of a file, of several words, and of what no command line can hold."""
+    """A recipe with a file, several words, and an argument that no command line can hold."""
     assert (args, blocks, f) == ("args.yaml", ["a", "b"], None)
     return Recipe({"all": {"learning_rate": 0.5}}, length=2)
 

@@ -1,8 +1,8 @@
-"""``compare`` sees each thing that acts on parameters, in recipes and traces, both ways round.
+"""``compare`` reports each difference that acts on parameters, in recipes and traces, in both directions.
 
-A pair differs in one thing; the report must name that and no other. Its twin is a pair that does
-the same, written another way, and must be equal. Traces come from files, so that what a file
-loses is lost here too.
+The sides of a pair differ in one respect; the report must name that and no other. The counterpart is
+a pair written in two ways that do the same, and must be equal. Traces are loaded from files, so that
+a field that a file loses is missing here too.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def sides(recipe, folder):
 
 
 def reports(one, other, folder):
-    """Reports of a pair, both ways round, of recipes and of traces."""
+    """Yield reports of a pair of recipes and of traces, in both directions."""
     one, other = sides(one, folder), sides(other, folder)
     for first, second in ((one, other), (other, one)):
         for mine, reference in KINDS:
@@ -53,16 +53,16 @@ def reports(one, other, folder):
 
 
 def assert_differ(one, other, names, folder):
-    """Every report names one of the sets of quantities in ``names`` as that which differs."""
+    """Fail unless in every report the differing quantities are one of the sets in ``names``."""
     for how, report in reports(one, other, folder):
         assert not report, how
         differing = {q.name for q in report.quantities if q.first is not None}
         assert differing in names, f"{how}: {differing}\n{report}"
         for name in differing:
             assert name in str(report), f"{how}: {report}"
-        # Who accumulates nothing has no pending gradients to state anything of.
+        # Without accumulation a side has no pending gradients to state.
         unstated = {"pending_gradients"} if "stepped" in differing else set()
-        if "use_muon" in differing:  # without it a group has no ratios
+        if "use_muon" in differing:  # without MuSGD a group has no ratios
             unstated = {"muon", "sgd"} - differing
         assert set(report.not_compared) <= unstated, f"{how}: {report.not_compared}"
 
@@ -82,9 +82,9 @@ REQUIRED = {
     "nadam": {"weight_decay": 0.01},
     "radam": {"weight_decay": 0.01},
     "adafactor": {"eps1": 1e-10},
-    "musgd": {"use_muon": True},  # without, no ratios act
+    "musgd": {"use_muon": True},  # without it no ratios act
 }
-"""Arguments beside the rate without which another has no effect."""
+"""Arguments besides the rate without which another has no effect."""
 
 ANOTHER = {
     ("adam", "decoupled_weight_decay"): {"update_rule"},  # AdamW's name for it
@@ -98,7 +98,7 @@ ANOTHER = {
     **{(rule, "layout"): "torch" for rule in ("muon", "musgd")},
     **{(rule, "iteration_dtype"): jnp.float32 for rule in ("muon", "musgd")},
 }
-"""Another value where half the default is none, or another name under which it differs."""
+"""Another value if half the default is invalid, or another name under which it differs."""
 
 
 def arguments():
@@ -108,7 +108,7 @@ def arguments():
 
 
 def pair_of(rule, name):
-    """Groups that differ in one argument, and the names under which they do."""
+    """Return groups that differ in one argument, and the names under which they do."""
     group = {"learning_rate": 0.1, **REQUIRED.get(rule, {})}
     default = group.get(name, inspect.signature(RULES[rule]).parameters[name].default)
     other = ANOTHER.get((rule, name))
@@ -123,7 +123,7 @@ def pair_of(rule, name):
 @pytest.mark.parametrize(("rule", "name"), [*arguments()])
 def test_each_argument_of_each_rule_is_compared(rule, name, tmp_path):
     one, other, names = pair_of(rule, name)
-    # The ratios of MuSGD are missing where the reference has them, and not compared where it has none.
+    # MuSGD's ratios are missing if the reference has them, and not compared if it has none.
     either = [names, {name}] if name == "use_muon" else [names]
     assert_differ(recipe_of(RULES[rule], one), recipe_of(RULES[rule], other), either, tmp_path)
     assert_same(recipe_of(RULES[rule], other), recipe_of(RULES[rule], dict(other)), tmp_path)
@@ -152,7 +152,7 @@ def test_rules_are_compared(pair, tmp_path):
         assert any("update rule" in cause for cause in report.causes), how
 
 
-# --- what is around the rules ---
+# --- bookkeeping around the rules ---
 
 MOVING = {"learning_rate": schedules.cosine(9, lrf=0.1)}
 FOUR = Accumulation(constant(4))
@@ -450,7 +450,7 @@ def test_versions_of_the_originals_are_compared(name, tmp_path):
             assert names & {field, "stepped"} <= differing, differing
 
 
-# --- what only one side states ---
+# --- quantities that only one side states ---
 
 STATED = {
     "update_rule": {"update_rule": None},
@@ -517,7 +517,7 @@ def test_an_absence_that_one_side_states_is_compared():
 
 
 def nan_rule(learning_rate, extra=math.nan):
-    """An update rule with an argument that may be no number."""
+    """An update rule with an argument that may be NaN."""
     return optax.sgd(learning_rate)
 
 
@@ -545,21 +545,21 @@ def test_nan_in_a_recipe_is_equal_to_nothing(tmp_path):
         assert not report, how
         assert {q.name for q in report.quantities if q.first is not None} == {"extra"}
     assert_same(recipe_of(nan_rule, {"extra": 1.0}), recipe_of(nan_rule, {"extra": 1.0}), tmp_path)
-    assert recipe_of(nan_rule) == recipe_of(nan_rule)  # the same content, which is another question
+    assert recipe_of(nan_rule) == recipe_of(nan_rule)  # recipes compare by content
 
 
 def test_infinity_is_equal_to_infinity():
-    """In float32; in float64, where a distance is relative to the peak, it is refused."""
+    """It is equal in float32, and refused in float64, where a distance is relative to the peak."""
     trace = Trace({"a": {"x": np.array([1.0, np.inf, -np.inf], np.float32)}})
     assert compare(trace, trace)
     assert not compare(trace, Trace({"a": {"x": np.array([1.0, np.inf, np.inf], np.float32)}}))
 
 
-# --- rules of others ---
+# --- foreign rules ---
 
 
 def make_rule(factor):
-    """A rule made in one place with others: all have one name."""
+    """Return a rule; all rules made here have the same name."""
 
     def rule(learning_rate):
         return optax.sgd(factor * learning_rate)
@@ -572,7 +572,7 @@ LAMBDAS = {
         lambda learning_rate: optax.sgd(learning_rate),
         lambda learning_rate: optax.identity(),
     ),
-    "made": (make_rule(1.0), make_rule(2.0)),
+    "closures": (make_rule(1.0), make_rule(2.0)),
     "partials": (functools.partial(optax.sgd, nesterov=True), functools.partial(optax.sgd)),
     "lambda and function": (lambda learning_rate: optax.sgd(learning_rate), optax.sgd),
     "lambda and rule": (lambda learning_rate: optax.sgd(learning_rate), optimizers.sgd),

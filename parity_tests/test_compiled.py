@@ -1,4 +1,4 @@
-"""What the compiled update is made of, beside plain Optax's; and what is simulated on the host."""
+"""The kernels of the compiled update, beside plain Optax's; and the counters simulated on the host."""
 
 import re
 
@@ -74,9 +74,9 @@ def test_plain_optax_stores_the_decayed_gradient():
 
 
 def test_each_leaf_of_sgd_takes_two_kernels():
-    """What else there is belongs to the scalars, and grows with the groups alone."""
+    """The others belong to the scalars, and their number depends only on the groups."""
 
-    def more(tx):
+    def count_more(tx):
         extra = {f"kernel{k}": (512, 256) for k in range(4)}
         before = fusions(compile_update(tx()))
         SHAPES.update(extra)
@@ -86,8 +86,8 @@ def test_each_leaf_of_sgd_takes_two_kernels():
             for name in extra:
                 del SHAPES[name]
 
-    assert more(lambda: ours(optimizers.sgd)) == 2 * 4
-    assert more(plain_optax) > 2 * 4
+    assert count_more(lambda: ours(optimizers.sgd)) == 2 * 4
+    assert count_more(plain_optax) > 2 * 4
 
 
 def test_a_sweep_of_recipes_compiles_once():

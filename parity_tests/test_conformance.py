@@ -1,4 +1,4 @@
-"""The committed conformance table against a fresh run of a part of it."""
+"""The committed conformance table compared with a new run of a part of it."""
 
 import copy
 import functools
@@ -46,7 +46,7 @@ def test_a_missing_recipe_is_reported():
 
 
 def find_lists(results):
-    """Lists within the results, each of which may be cut; and drift's entries."""
+    """Yield the lists within the results, each of which may be cut; and the entries of drift."""
     for part, kinds in (("schedulers", ("replayed", "closed")), ("optimizers", ("ours",))):
         for name, rows in results[part].items():
             yield from ((name, rows, kind) for kind in kinds if rows[kind])
@@ -67,7 +67,7 @@ def test_a_missing_row_is_reported():
 
 
 BREAKING = {
-    # A figure's place in the results, and by how much it is too large.
+    # The location of a figure in the results, and a value that is too large.
     "replayed": (("schedulers", "StepLR", "replayed", 0, "gap"), 1e-16),
     "closed": (("schedulers", "StepLR", "closed", 3, "gap"), 1.1 * conformance.CLOSED_BOUND),
     "plateau": (("schedulers", conformance.PLATEAU, "closed", -1, "equal"), 1),
@@ -99,7 +99,7 @@ def test_a_figure_above_its_bound_is_reported(what, value):
 
 
 def assert_agree(fresh, committed, what):
-    """Ours to the setting; Optax's float32 may round otherwise on another processor."""
+    """Our rows must be equal; Optax's float32 may round differently on another processor."""
     for kind, rows in fresh.items():
         assert len(rows) <= len(committed[kind]), f"{what}, {kind}"
         for k, (row, old) in enumerate(zip(rows, committed[kind], strict=False)):
@@ -148,16 +148,16 @@ def test_a_fresh_run_of_a_recipe_agrees(name):
 @pytest.mark.long
 @pytest.mark.parametrize("name", conformance.rules.RULES)
 def test_a_fresh_run_of_a_rule_agrees(name):
-    """The last setting, of the most arguments."""
+    """Only the last setting, which has the most arguments."""
     fresh, committed = conformance.rule(name, -1)["ours"], COMMITTED["optimizers"][name]["ours"]
     assert len(fresh) == 1
     setting = conformance.rules.RULES[name].settings()[-1]
     bounds = conformance.rule_bounds(name, setting)
     assert all(fresh[0][figure] <= bound for figure, bound in bounds.items()), fresh
-    if name == "muon":  # whose bfloat16 another processor may round otherwise
+    if name == "muon":  # whose bfloat16 another processor may round differently
         return
     for quantity, value in fresh[0].items():
-        # Another processor fuses other products and sums.
+        # Another processor may fuse other products and sums.
         bound = {"equal": 0.2, "median": 1.0, "worst": 4.0}.get(quantity, 3e-15)
         far = abs(value - committed[-1][quantity])
         assert far <= bound, f"{name}: {fresh[0]} against {committed[-1]}"

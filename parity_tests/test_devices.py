@@ -1,6 +1,6 @@
-"""Over devices and processes: the same hyperparameters, nothing gathered, the state where its parameters are.
+"""Several devices and processes: equal hyperparameters, no gathers, the state sharded as its parameters.
 
-Run as a script this file prints what it found: on eight devices, or as one of two processes.
+Run as a script, this file prints its results: on eight devices, or as one of two processes.
 """
 
 import json
@@ -55,7 +55,7 @@ def result_of(process):
 
 @pytest.fixture(scope="module", autouse=True)
 def processes():
-    """Eight devices in one process, and two processes of two; they run beside the other tests."""
+    """Start one process with eight devices, and two with two each; they run beside the other tests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -85,7 +85,7 @@ def one_device():
         return train(None)
 
 
-# Of a leaf's largest entry, in float64: sums over the batch are taken in another order.
+# Relative to a leaf's largest entry, in float64: sums over the batch have another order.
 BOUND = 1e-12
 
 
@@ -110,7 +110,7 @@ def test_a_share_computed_twice_is_detected(eight_devices, one_device):
 
 def test_training_in_two_processes_equals_training_in_one(two_processes, one_device):
     for found in two_processes:
-        assert found["devices"] == [4, 2]  # of all, and of this process
+        assert found["devices"] == [4, 2]  # all devices, and those of this process
         for mesh in ("data=4", "fsdp=4"):
             assert found[mesh]["rates"] == one_device["rates"]
             assert max_distance(found[mesh]["learnt"], one_device["learnt"]) <= BOUND
@@ -161,9 +161,9 @@ def test_an_impossible_mesh_is_refused(text, sentence, tmp_path, capsys):
 
 def test_distributed_without_other_processes_is_refused(tmp_path, capsys):
     assert cli.main(["train", "--distributed", "--out", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "distributed must be told the other processes: " in told
-    assert told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert "distributed must be told the other processes: " in error
+    assert error.count("\n") == 1
 
 
 LAYOUTS = [
@@ -196,12 +196,12 @@ class Grid:
 
 
 class Net(nnx.Module):
-    """In place of the ResNet: a convolution, a BatchNorm, a head."""
+    """Replacement of the ResNet: a convolution, a BatchNorm, a head."""
 
     def __init__(self, *, rngs):
         self.conv = nnx.Conv(
             3, 8, (3, 3), 2, use_bias=False, rngs=rngs, param_dtype=jnp.float64
-        )  # the gradient of a bias before a BatchNorm is nothing but rounding
+        )  # the gradient of a bias before a BatchNorm consists of rounding errors
         self.bn = nnx.BatchNorm(8, rngs=rngs, param_dtype=jnp.float64)
         self.fc = nnx.Linear(8, 10, rngs=rngs, param_dtype=jnp.float64)
 
@@ -210,7 +210,7 @@ class Net(nnx.Module):
 
 
 def train(mesh, twice=False):
-    """What ``train_nnx``'s own loop makes, on a mesh or without one."""
+    """Train by the loop of ``train_nnx``, on a mesh or without one."""
     recipe = recipes.yolov5_resnet18(**RUN)
     model = Net(rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, recipe.optimizer(param_groups.by_dotted_name), wrt=nnx.Param)
@@ -243,7 +243,7 @@ def train(mesh, twice=False):
 
 
 def update_on_mesh(mesh):
-    """Of one jitted update on a mesh: where its arrays lie, and what crosses devices."""
+    """Return the shardings of one jitted update on a mesh, and its collectives."""
     where = meshes.layout(mesh, batch_size=8)
     params = meshes.place({"kernel": np.ones((64, 32)), "bias": np.ones(32)}, where)
     recipe = Recipe(
@@ -313,7 +313,7 @@ def update_on_axes(name, axes):
 
 
 def update_with(name, sharding):
-    """Four batches of a recipe, and what of its state lies elsewhere than its parameter."""
+    """Run four batches of a recipe; return also the state that is not sharded as its parameter."""
     rng = np.random.default_rng(0)
     shapes = {"kernel": (16, 8), "bias" if name in RECIPES else "vector": (16,)}
     shapes |= {"window": (8, 1, 4, 6)} if name == "musgd" else {}

@@ -1,6 +1,6 @@
 """The changes that the search of a cause tries, and the numbers it solves for, one by one.
 
-What each gives is written out by hand.
+Expected results are written out by hand.
 """
 
 import functools
@@ -24,7 +24,7 @@ Y = np.array([0.1, 0.3, 0.2, 0.7, 0.5, 0.9, 0.4, 0.6, 1.0, 0.8, 1.3, 1.1])
 
 
 def run(groups, start=0, recipe=None, clock="iteration", **columns):
-    """A run of one rate, or of groups of columns."""
+    """Return a run of one rate, or of groups of columns."""
     groups = groups if isinstance(groups, dict) else {"all": {"learning_rate": groups}}
     arrays = {k: {n: np.asarray(v) for n, v in group.items()} for k, group in groups.items()}
     columns = {name: np.asarray(column) for name, column in columns.items()}
@@ -32,13 +32,13 @@ def run(groups, start=0, recipe=None, clock="iteration", **columns):
 
 
 def recipe_run(rate, n=40):
-    """A run of the recipe of one rate."""
+    """Return a run of the recipe of one rate."""
     recipe = Recipe({"all": {"learning_rate": rate}})
     return Run(recipe.trace(n), recipe)
 
 
 def case_of(mine, reference, forward=True):
-    """The case in which the reference is changed to give mine, or else the reverse."""
+    """Return the case in which the reference is changed to give mine, or else the reverse."""
     mine, reference = (s if isinstance(s, Run) else run(s) for s in (mine, reference))
     return Case(reference, mine, True) if forward else Case(mine, reference, False)
 
@@ -212,7 +212,7 @@ def test_an_argument_names_the_number_of_mine_first():
 
 
 def edits(entry):
-    """What can be changed in a schedule: paths, the present and the other values."""
+    """Return the possible edits of a schedule: paths, the present and the other values."""
     return [
         (e.paths, e.present, e.choices and [*e.choices])
         for e in changes.arguments_of(FORWARD, entry)
@@ -273,7 +273,7 @@ def test_switches_and_choices_have_their_others():
     assert by_name["anneal_strategy"] == ("cos", ["linear"])
     assert by_name["three_phase"] == (False, [True])
     assert by_name["total_steps"] == (20, None)
-    assert "epochs" not in by_name  # None is no number
+    assert "epochs" not in by_name  # None is not a number
 
 
 def test_the_values_tried_in_place_of_another():
@@ -323,7 +323,7 @@ def test_a_warmup_can_be_left_out():
 @pytest.mark.parametrize("epoch", [None, 3])
 def test_a_lag_can_be_left_out(epoch):
     inner = lr_scheduler.exponential_lr(0.1, 0.9)
-    # Without an epoch the lag is one count; stairs of three counts show how long an epoch is.
+    # Without an epoch the lag is one count; stairs of three counts determine the epoch's length.
     columns = (Y + 1, Y) if epoch is None else (Y[I // 3] + 1, Y[I // 3])
     for forward, sentence, sign in (
         (True, "lag of one epoch missing", 1),
@@ -348,7 +348,7 @@ def test_epochs_can_be_counted_on_within():
     counts = jnp.array([0, 4, 7, 8, 10])
     with jax.enable_x64(True):
         values = [choice(counts).tolist() for choice in edit.choices]
-    # By fractions of an epoch of 4, never one late or after the warm-up; then by iterations.
+    # In fractions of an epoch of 4, never one late or after the warm-up; then in iterations.
     assert values == [[0, 1, 1.75, 2, 2.5], [0, 1, 1.75, 2, 1.5], [0, 4, 7, 8, 10], [0, 4, 7, 8, 9]]
     reverse = [*changes.combinators_of(REVERSE, entry)][1]
     assert reverse.cause(None) == Cause(
@@ -387,7 +387,7 @@ def test_clock_and_value_of_a_column_are_changed():
     ]
     assert found[0].cause(2).sentence == "2 iterations early"
     assert found[0].build(2)(np.arange(3)).tolist() == [2, 3, 4]
-    # In reverse a factor and an addend are those of the other side: not searched again.
+    # In reverse a factor and an addend are those of the other side, and are not searched again.
     reverse = [e.cause(2) for e in changes.clocks_and_values(REVERSE, column)]
     assert [c.sentence for c in reverse if c.kind == "value"] == [
         "the reference is at least 2, mine is not",
@@ -420,7 +420,7 @@ def test_clock_and_value_of_each_part_are_changed_but_not_of_the_whole():
     own = [*CLOCK_NAMES, "factor", "addend", "floor", "cap"]
     stairs = {"per epoch": "per iteration"}
     assert names(found) == [(path, stairs.get(name, name)) for path in paths for name in own]
-    # Within per_epoch counts are epochs, beside it they are not.
+    # Inside per_epoch counts are epochs, elsewhere they are not.
     assert [e.cause(6).sentence for e in found[::13]] == [
         "per_epoch 2 epochs late",
         "lambda_lr 6 epochs late",
@@ -453,7 +453,7 @@ def test_roundings_are_tried_in_both_directions():
     ("off", "is_computed"), [(1, True), (8, True), (-8, True), (9, False), (0.25, False)]
 )
 def test_arithmetic_in_another_dtype_is_at_most_eight_roundings_off(off, is_computed):
-    """A rounding is 2**-23 of the peak; a quarter of it leaves no number of float32."""
+    """A rounding is 2**-23 of the peak; a value a quarter of it off is no float32 number."""
     y = np.array([1.0, 0.5, 0.75])
     x = y + np.array([0, off, 0]) * 2.0**-23 + (2.0**-40 if off == 0.25 else 0)
     sentence = "computed in float32: at most 8 of its roundings off, not equal"
@@ -476,7 +476,7 @@ def test_a_constant_in_the_place_of_a_schedule_is_named():
     found = list(changes.curves_of(case_of(Y, constant), RATE))
     assert found[0][1] == Cause("groups", "unscheduled", added)
     assert (found[0][0] == Y).all()
-    # Said once, not of two constants, and a constant has no decimals to round to.
+    # It is named once and not for two constants, and a constant has no decimals to round to.
     roundings = ["mine rounded to float32", "mine rounded to bfloat16"]
     assert [s for s, _ in curves(case_of(constant, Y))] == [missing, *roundings]
     assert [s for s, _ in curves(case_of(constant, constant + 1))] == roundings
@@ -485,7 +485,7 @@ def test_a_constant_in_the_place_of_a_schedule_is_named():
 
 
 def test_a_column_counted_by_updates():
-    """The rows of each update have the number of updates before, after, or up to its own."""
+    """The rows of each update hold the number of updates before, after, or up to it."""
     made = np.array([0, 0, 1, 0, 0, 1])
     expected = [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 2], [-1, -1, 0, 0, 0, 1]]
     y = np.arange(6) / 8
@@ -594,7 +594,7 @@ def test_quantities_with_the_same_curves_are_searched_once():
 
 
 def test_schedules_that_are_equal_at_all_rows_are_searched_each():
-    """Two that are the same here are not the same schedule: their arguments have other names."""
+    """Schedules with equal values here may differ: their arguments have other names."""
     calls = []
 
     def record_search(case, key):
@@ -615,7 +615,7 @@ def test_schedules_that_are_equal_at_all_rows_are_searched_each():
 
 
 def numbers_tried(case, edit, few=0, right=None):
-    """The numbers that are tried, a list for each time, where ``right`` gives the other run."""
+    """Return the numbers that are tried, a list for each call, if ``right`` gives the other run."""
     tried = []
 
     def values(numbers, counts):
@@ -638,7 +638,7 @@ def test_integers_up_to_twice_the_run_away_are_tried_the_nearest_first():
     assert tried[0] == [3, 2, 4, 1, 5, 0, *range(6, 27)]
     late = case_of(run(Y + 1, 30), run(Y, 30))
     assert sorted(numbers_tried(late, edit_of(lambda i: i, 3))[0][0]) == [*range(87)]
-    # Of a number beyond the run, twice that number; of one far beyond it, a million either way.
+    # For a number beyond the run, up to twice that number; far beyond it, a million either way.
     assert sorted(numbers_tried(FORWARD, edit_of(lambda i: i, 40))[0][0]) == [*range(80)]
     far = numbers_tried(FORWARD, edit_of(lambda i: i, 10**9))[0][0]
     assert (min(far), max(far)) == (999_000_000, 1_000_999_999)
@@ -673,7 +673,7 @@ def test_numbers_are_left_out_row_by_row():
     case = case_of(x, -x)
 
     def values(numbers, counts):
-        """3 gives all rows, 5 the first two; 4 is not known anywhere."""
+        """Values equal at all rows for 3, at the first two for 5, and unknown for 4."""
         y = np.where(numbers[:, None] == 3, counts + 1.0, -1.0)
         y = np.where((numbers[:, None] == 5) & (counts < 2), counts + 1.0, y)
         return np.where(numbers[:, None] == 4, np.nan, y)
@@ -701,7 +701,7 @@ def test_at_most_forty_numbers_are_compared_at_all_rows():
 
 
 def test_a_number_of_a_column_is_read_off_where_the_column_is_largest():
-    """The value itself, the difference and the ratio, each with 1 to 17 digits."""
+    """The candidates are the value itself, the difference and the ratio, each with 1 to 17 digits."""
     x, y = np.array([0.5, 0.123456789012345, 0.25]), np.array([-0.125, 0.5, 0.25])
     (first, *_), found = numbers_tried(
         case_of(x, y), edit_of(Column(lambda i: i), 1.0), right=-0.38
@@ -732,7 +732,7 @@ def test_a_float_is_solved_for_in_blocks():
     tried, found = numbers_tried(FORWARD, edit_of(lambda i: i, 0.5), few=24, right=0.5)
     assert found == [0.5]  # the present number is among the few
     assert {len(block) for block in tried} == {6}
-    # Of 500 every 20th, the present one, and the digits of what is found.
+    # Every 20th of 500, the present one, and the roundings of the number found.
     assert len({number for block in tried for number in block}) <= 26 + 17
 
 
@@ -809,7 +809,7 @@ def test_a_constant_for_another_is_an_argument_but_no_rate_of_a_recording_is():
 
 
 def test_a_column_that_is_constant_is_not_searched_for_clocks_and_values():
-    """At most 0.05 is what a curve that was at least 0.1 could be, too."""
+    """A cap of 0.05 would turn any curve of at least 0.1 into this constant."""
     for mine, reference in ((np.full(12, 0.05), Y), (Y, np.full(12, 0.05))):
         causes = search._single(case_of(mine, reference), RATE)
         assert {cause.kind for cause in causes} == {"groups"}
@@ -824,7 +824,7 @@ def test_two_arguments_are_found_where_one_explains_the_first_row():
     pair = "base_lr 0.25 for 0.5 in exponential_lr", "gamma 0.75 for 0.5 in exponential_lr"
     assert cause.sentence == ", and ".join(pair)
     assert [part.sentence for part in cause.parts] == [*pair]
-    # What one argument explains is no pair, and a recording has no arguments.
+    # A run that one argument explains has no pair, and a recording has no arguments.
     assert [*search._double(case_of(half, right), RATE)] == []
     assert [*search._double(case_of(wrong, run(right.column(RATE))), RATE)] == []
 
@@ -855,7 +855,7 @@ def test_two_entries_of_a_list_are_one_list():
     )
     together = search._together(FORWARD, first, second)
     assert together == assert_named("milestones", [5, 13], [6, 12], numbers=2)
-    # In reverse mine is changed: 6 for 5 comes first, then 12 for 13, to the reference's.
+    # In reverse mine is changed to the reference: 6 for 5 comes first, then 12 for 13.
     first, second = (
         assert_named("milestones", [5, 13], [6, 13]),
         assert_named("milestones", [6, 13], [6, 12]),
@@ -868,7 +868,7 @@ def test_two_entries_of_a_list_are_one_list():
 
 def test_other_values_of_an_argument_are_those_solved_for_and_neighbours():
     solved = [Cause("argument", "base_lr", "", 0.5, 0.25), Cause("rule", "cosine", "", "a", "b")]
-    # The number itself, and in proportion, if all of a factory is to be explained.
+    # The number itself, and one in proportion, if all groups of a factory are explained together.
     assert search._others(FORWARD, 0.25, solved, True) == [0.5]
     assert search._others(FORWARD, 0.25, solved, False) == [0.5]
     assert search._others(FORWARD, 0.75, solved, True) == [1.5]
@@ -896,11 +896,11 @@ def test_other_values_of_a_switch_and_of_a_name():
     assert search._others(FORWARD, None, solved, True) == []
 
 
-BUILT = []  # the epochs of each recipe that is made
+BUILT = []  # the epochs of each recipe that the factory makes
 
 
 def two_groups(lr=0.5, epochs=20, hyp=None, decay=0.25, note="x"):
-    """A factory of two rates, that of the bias twice the other, with a table of numbers."""
+    """A factory of two rates, the bias's twice the other, with a table of numbers."""
     hyp = {"lrf": 0.5} if hyp is None else hyp
     if epochs < 1:
         raise ValueError("refused")
@@ -942,7 +942,7 @@ def test_an_argument_of_the_factory_explains_all_groups(changed, name, sentence)
     causes = [*search._of_factory(case, solved, True)]
     assert [(c.sentence, c.quantities) for c in causes] == [(sentence, (key,)) for key in RATES]
     assert {c.name for c in causes} == {name}
-    # Of neighbours none is tried where one cause explains all already.
+    # Neighbours are not tried if one cause explains all already.
     assert len([*search._of_factory(case, solved, False)]) == (2 if name == "lrf" else 0)
 
 
@@ -988,7 +988,7 @@ def test_groups_explain_a_run_if_they_give_all_of_it():
     causes = search._in_all_groups(case, change, groups)
     assert [cause.quantities for cause in causes] == [(key,) for key in RATES]
     assert {cause.sentence for cause in causes} == {change.sentence}
-    # Not if one quantity that differs is another, nor if one that is equal is no longer.
+    # Not if one differing quantity has another value, nor if an equal one no longer is.
     wrong = {**groups, "bias": two_groups(epochs=22).complete_groups()["bias"]}
     assert search._in_all_groups(case, change, wrong) == []
     wrong = {**groups, "weight": {**groups["weight"], "momentum": 0.75}}

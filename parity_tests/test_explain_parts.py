@@ -1,4 +1,4 @@
-"""What each part of the search for causes promises, by itself: the runs, and the causes."""
+"""Unit tests of the parts of the search for causes: the runs, and the causes."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ NAN = np.nan
 
 
 def replace(part, value):
-    """The change that most edits make: the value in the place of the part."""
+    """Return ``value``, the edit that replaces a part by it."""
     return value
 
 
@@ -273,7 +273,7 @@ STAIRS = np.arange(40) // 6 * 0.1 + 0.1
         (STAIRS, np.arange(40) // 12 * 0.1 + 0.1, 12),  # the longer: 6 only are in the other
         (np.where(np.arange(40) < 5, np.arange(40), STAIRS), np.full(40, 0.1), 6),  # a warm-up
         (np.arange(40.0), np.arange(40.0), None),
-        (np.arange(40) // 14, np.full(40, 0.1), None),  # of two changes one is alone
+        (np.arange(40) // 14, np.full(40, 0.1), None),  # two changes, one of which is isolated
         (np.arange(40) // 10, np.full(40, 0.1), 10),
         (np.arange(40) // 2, np.full(40, 0.1), 2),
         (np.isin(np.arange(40), [0, 8, 15]).cumsum(), np.full(40, 0.1), None),
@@ -415,7 +415,7 @@ def test_a_change_is_known_at_half_of_what_differs_or_at_many_values():
     assert is_known(Y, two_values, 19) is None
     assert is_known(Y, X, 8) == 0.2
     assert is_known(Y, X, 7) is None
-    late = np.where(I < 30, two_values, Y)  # which differs at 10 rows: half of these are enough
+    late = np.where(I < 30, two_values, Y)  # it differs at 10 rows, of which half are enough
     assert is_known(late, two_values, 5) == 0.125
     assert is_known(late, two_values, 4) is None
 
@@ -475,14 +475,14 @@ def test_two_values_do_not_determine_a_change_of_clock():
 
 @pytest.mark.parametrize("name", ["per epoch", "per iteration"])
 def test_stairs_are_made_of_more_than_twice_as_many_steps(name):
-    def determined(base, numbers):
+    def is_determined_by(base, numbers):
         target = I // 8 * 0.1 + 0.15  # 4 steps
         return is_determined(base, target, target, kind="clock", name=name, numbers=numbers)
 
     eight = np.minimum(I, 32) // 4 * 0.1 + 0.1
-    assert not determined(eight, 1)
-    assert determined(eight, 0)
-    assert determined(np.where(I == 39, 7.0, eight), 1)
+    assert not is_determined_by(eight, 1)
+    assert is_determined_by(eight, 0)
+    assert is_determined_by(np.where(I == 39, 7.0, eight), 1)
 
 
 def test_a_prefix_is_the_rows_that_a_curve_gives_before_it_fails():
@@ -676,63 +676,67 @@ def test_one_change_in_several_quantities_is_one_cause():
     assert merged[0].curves == {x: 1, y: 2}
 
 
-def chosen(causes, *names):
+def choose_sentences(causes, *names):
     return [str(c) for c in choose(causes, [("all", name) for name in names])]
 
 
 def test_nothing_is_chosen_where_nothing_differs_or_is_found():
-    assert chosen([], "x") == []
-    assert chosen([cause("a", "x")]) == []
-    assert chosen([cause("a", "y")], "x") == []
+    assert choose_sentences([], "x") == []
+    assert choose_sentences([cause("a", "x")]) == []
+    assert choose_sentences([cause("a", "y")], "x") == []
 
 
 def test_the_fewest_numbers_are_chosen():
-    assert chosen([cause("a", "x", numbers=2), cause("b", "x", numbers=1)], "x") == ["b"]
-    assert chosen([cause("a", "x", start=4), cause("b", "x")], "x") == ["b"]
-    assert chosen([cause("a", "x", exact=False, numbers=0), cause("b", "x")], "x") == ["b"]
+    assert choose_sentences([cause("a", "x", numbers=2), cause("b", "x", numbers=1)], "x") == ["b"]
+    assert choose_sentences([cause("a", "x", start=4), cause("b", "x")], "x") == ["b"]
+    assert choose_sentences([cause("a", "x", exact=False, numbers=0), cause("b", "x")], "x") == [
+        "b"
+    ]
 
 
 def test_one_cause_for_all_goes_before_one_for_each():
     each = [cause("a", "x"), cause("b", "y")]
-    assert chosen([*each, cause("c", "x", "y", kind="value")], "x", "y") == ["c"]
-    assert chosen([*each, cause("c", "x", "y", numbers=1, known=0.5)], "x", "y") == ["c"]
+    assert choose_sentences([*each, cause("c", "x", "y", kind="value")], "x", "y") == ["c"]
+    assert choose_sentences([*each, cause("c", "x", "y", numbers=1, known=0.5)], "x", "y") == ["c"]
 
 
 def test_several_that_are_simpler_each_go_before_one_with_more_numbers():
     each = [cause("a", "x"), cause("b", "y")]
-    assert chosen([*each, cause("c", "x", "y", numbers=2)], "x", "y") == [
+    assert choose_sentences([*each, cause("c", "x", "y", numbers=2)], "x", "y") == [
         "a, in x of all",
         "b, in y of all",
     ]
-    assert chosen([*each, cause("c", "x", "y", exact=False, numbers=0)], "x", "y") == [
+    assert choose_sentences([*each, cause("c", "x", "y", exact=False, numbers=0)], "x", "y") == [
         "a, in x of all",
         "b, in y of all",
     ]
-    # Whether or not something else is left.
-    assert chosen([*each, cause("c", "x", "y", numbers=2)], "x", "y", "z") == [
+    # With and without a remaining difference.
+    assert choose_sentences([*each, cause("c", "x", "y", numbers=2)], "x", "y", "z") == [
         "a, in x of all",
         "b, in y of all",
     ]
-    # But not where the one explains more, nor where one of them is not simpler.
+    # But not if the one explains more, nor if one of them is not simpler.
     three = cause("c", "x", "y", "z", numbers=2)
-    assert chosen([*each, three], "x", "y", "z") == ["c"]
-    assert chosen([*each[:1], cause("b", "y", numbers=2), three], "x", "y") == ["c"]
+    assert choose_sentences([*each, three], "x", "y", "z") == ["c"]
+    assert choose_sentences([*each[:1], cause("b", "y", numbers=2), three], "x", "y") == ["c"]
 
 
 def test_a_range_of_all_goes_before_as_many_numbers_for_each():
     each = [cause("a", "x", numbers=2), cause("b", "y", numbers=2)]
-    assert chosen([*each, cause("c", "x", "y", start=4)], "x", "y") == ["c, from iteration 4 on"]
+    assert choose_sentences([*each, cause("c", "x", "y", start=4)], "x", "y") == [
+        "c, from iteration 4 on"
+    ]
 
 
 def test_remaining_quantities_are_explained_by_other_causes_that_name_them():
     wide, narrow = cause("a", "x", "y"), cause("b", "y", "z")
-    result = chosen([wide, narrow], "x", "y", "z")
+    result = choose_sentences([wide, narrow], "x", "y", "z")
     assert result == ["a, in x of all, y of all", "b, in y of all, z of all"]
-    result = chosen([wide, cause("b", "z", "w")], "x", "y", "z")
+    result = choose_sentences([wide, cause("b", "z", "w")], "x", "y", "z")
     assert result == ["a, in x of all, y of all", "b, in z of all"]
-    # One cause that leaves something names its quantities as well.
-    assert chosen([wide], "x", "y", "z") == ["a, in x of all, y of all"]
-    assert chosen([wide], "x", "y") == ["a"]
+    # A single cause that does not explain everything names its quantities as well.
+    assert choose_sentences([wide], "x", "y", "z") == ["a, in x of all, y of all"]
+    assert choose_sentences([wide], "x", "y") == ["a"]
 
 
 def test_one_alternative_of_each_other_kind_is_given():
@@ -742,7 +746,7 @@ def test_one_alternative_of_each_other_kind_is_given():
         cause("clock 2", kind="clock"),
         cause("argument"),
     ]
-    assert chosen(causes, "x") == ["argument, or clock 2, or value 2"]
+    assert choose_sentences(causes, "x") == ["argument, or clock 2, or value 2"]
 
 
 def test_arguments_with_other_numbers_are_alternatives():
@@ -752,11 +756,11 @@ def test_arguments_with_other_numbers_are_alternatives():
         cause("bb 3 for 1", mine=3, reference=1),
         cause("ccc 2 for 1", mine=2, reference=1),
     ]
-    assert chosen(causes[::-1], "x") == ["a 3 for 2, or bb 3 for 1, or ccc 2 for 1"]
+    assert choose_sentences(causes[::-1], "x") == ["a 3 for 2, or bb 3 for 1, or ccc 2 for 1"]
     more = [*causes, cause("dddd 4 for 1", mine=4, reference=1)]
-    assert chosen(more, "x") == ["a 3 for 2, or bb 3 for 1, or ccc 2 for 1"]
+    assert choose_sentences(more, "x") == ["a 3 for 2, or bb 3 for 1, or ccc 2 for 1"]
     clocks = [cause("k", kind="clock", mine=1), cause("kk", kind="clock", mine=2)]
-    assert chosen(clocks, "x") == ["k"]
+    assert choose_sentences(clocks, "x") == ["k"]
 
 
 def test_an_alternative_reproduces_all_that_the_cause_does_at_the_same_cost():
@@ -766,4 +770,4 @@ def test_an_alternative_reproduces_all_that_the_cause_does_at_the_same_cost():
         cause("costs more", "x", "y", kind="rule", numbers=2),
         cause("more of what is the same", "x", "y", "z", kind="value"),
     ]
-    assert chosen([best, *others], "x", "y") == ["a, or more of what is the same"]
+    assert choose_sentences([best, *others], "x", "y") == ["a, or more of what is the same"]

@@ -1,4 +1,4 @@
-"""Odd files and odd shells: what is refused, what is left alone, and how the command ends."""
+"""Odd files and odd shells: refusals, files that are left alone, and how the command ends."""
 
 import io
 import os
@@ -69,7 +69,7 @@ def test_files_that_are_not_regular_are_left_alone(tmp_path, capsys):
 
 
 def bomb(key):
-    """YAML whose aliases make 9**9 words of a few hundred bytes."""
+    """Return YAML of a few hundred bytes whose aliases expand to 9**9 words."""
     lines = [f"a0: &a0 [{', '.join(['word'] * 9)}]"]
     lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 9)]
     return "\n".join([*lines, f"{key}: *a8\n"])
@@ -169,7 +169,7 @@ def test_an_npz_that_claims_a_gibibyte_is_refused_before_it_is_expanded(tmp_path
     with pytest.raises(ValueError, match="got 1,073,741,824") as refusal:
         Trace.load(file)
     assert len(str(refusal.value)) < 300
-    with file.open("wb") as plain:  # no archive at all
+    with file.open("wb") as plain:  # not an archive
         plain.write(header.getvalue())
         plain.truncate(2**30)
     tracemalloc.start()
@@ -250,7 +250,7 @@ while True:
 
 
 def hear_ctrl_c():
-    """In a child process: a shell that runs the tests in the background has SIGINT ignored."""
+    """Restore SIGINT in a child process: a shell that runs the tests in the background ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

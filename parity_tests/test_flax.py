@@ -151,7 +151,7 @@ class Net(nnx.Module):
 
 
 def run_nnx(recipe, n):
-    """What ``hyperparameters`` told after each of n steps, and how often the step was compiled."""
+    """Return the hyperparameters after each of n steps, and how often the step was compiled."""
     model = Net(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, recipe.optimizer(by_module(model)), wrt=nnx.Param)
     compiled = []
@@ -199,7 +199,7 @@ def test_a_thousand_iterations_one_compilation(run):
 
 
 def shift_reference(reference):
-    """The twin that must fail: one iteration late."""
+    """Return the reference one iteration late, which must differ."""
     groups = {
         label: {name: values[1:1001] for name, values in group.items()}
         for label, group in reference.groups.items()

@@ -1,7 +1,7 @@
-"""Float64 as a TPU is told to compute it: the same program, its constants hidden.
+"""The float64 programs for a TPU, with hidden constants and functions of this package.
 
-The programs run on a CPU here, whose float64 shows what the series lose, and that nothing is
-left out. What XLA makes of them for a TPU is benchmarks/elsewhere.py's to measure.
+They run on a CPU here, whose float64 shows the errors of the series, and that no operation is
+missing. benchmarks/elsewhere.py examines the programs that XLA compiles for a TPU.
 """
 
 import jax
@@ -40,7 +40,7 @@ SCHEDULES = {
 
 
 def run_as_tpu(function):
-    """``function``, as it is lowered for a TPU, under ``jit``."""
+    """Run ``function`` under ``jit`` as it is lowered for a TPU."""
 
     @jax.jit
     def lower(*args):
@@ -60,7 +60,7 @@ def test_each_function_has_the_accuracy_of_float64(name, x64):
         x = np.exp(rng.uniform(np.log(low), np.log(high), 10_000))
     found = np.asarray(run_as_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x)))
     expected = getattr(np, name)(x)
-    # What crosses 0 is as near as its terms are.
+    # A function that crosses 0 has the error of its terms there.
     scale = np.abs(expected) if name in ("exp", "sqrt") else np.maximum(1, np.abs(expected))
     assert (np.abs(found - expected) <= 1e-14 * scale).all()
 
@@ -89,7 +89,7 @@ def test_values_that_are_not_finite_equal_those_of_numpy(name, x64):
 
 
 def evaluate_plainly(schedule, count):
-    """``schedule`` without the primitive, as it is inside ``in_float64``."""
+    """Evaluate ``schedule`` without the primitive, as inside ``in_float64``."""
     with plain_float64():
         return schedule(count)
 
@@ -135,7 +135,7 @@ def test_every_transformation_lowers_it_to_each_device_as_it_needs(name):
 
 
 def cosine_loop(length):
-    """The cosine ``length`` times over, the steps' values added up."""
+    """Return a loop that evaluates the cosine ``length`` times and adds the values."""
 
     def formula(count):
         def step(x, weight):
@@ -148,7 +148,7 @@ def cosine_loop(length):
     return formula_schedule(formula)
 
 
-LOOPS = {  # a schedule, and whether it is unrolled
+LOOPS = {  # a schedule, and true if it is unrolled
     "the search of jnp.interp": (schedules.warmup(COSINE, 37, start=0.1), True),
     "a scan": (cosine_loop(4), True),
     "the longest scan": (cosine_loop(tpu.MAX_UNROLLED), True),
@@ -188,17 +188,17 @@ def test_a_loop_unrolled_computes_the_same(name, x64):
     inside = run_as_tpu(lambda count: evaluate_plainly(schedule, count))
     for count in (0, 1, 17, 40):
         expected = float(schedule(count))
-        # The series of the cosine lose some bits, each step of a loop anew.
+        # The series of the cosine lose some bits in each step of a loop.
         assert float(inside(jnp.int32(count))) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_formula_outside_the_primitive_uses_the_functions_of_xla():
-    def past(i):
+    def cosine(i):
         with jax.enable_x64(True):
             return jnp.cos(i.astype(jnp.float64) / 100).astype(jnp.float32)
 
-    assert "stablehlo.cosine" in lowered_text(past, "tpu")
-    assert "stablehlo.cosine" not in lowered_text(lambda i: in_float64(lambda: past(i)), "tpu")
+    assert "stablehlo.cosine" in lowered_text(cosine, "tpu")
+    assert "stablehlo.cosine" not in lowered_text(lambda i: in_float64(lambda: cosine(i)), "tpu")
 
 
 def test_results_that_are_not_arrays_are_returned_unchanged():
@@ -226,17 +226,17 @@ def test_gradients_and_batches_pass_through_it():
 
 
 def test_results_without_a_batched_argument_are_not_batched():
-    def of(lrf, i):
+    def values(lrf, i):
         return in_float64(
             lambda: {"batched": lrf * i, "one": i + 1, "literal": 1.0 + jnp.zeros(())}
         )
 
     out = {"batched": 0, "one": None, "literal": None}
-    found = jax.jit(jax.vmap(of, in_axes=(0, None), out_axes=out))(jnp.arange(3.0), 2.0)
+    found = jax.jit(jax.vmap(values, in_axes=(0, None), out_axes=out))(jnp.arange(3.0), 2.0)
     assert found["batched"].tolist() == [0, 2, 4]
     assert float(found["one"]) == 3
     with pytest.raises(ValueError, match="batched on axis 0"):
-        jax.jit(jax.vmap(of, in_axes=(0, None), out_axes=None))(jnp.arange(3.0), 2.0)
+        jax.jit(jax.vmap(values, in_axes=(0, None), out_axes=None))(jnp.arange(3.0), 2.0)
 
 
 def test_a_formula_may_name_an_axis_and_read_what_is_mutable():

@@ -1,4 +1,4 @@
-"""How far it is from an update to the formula of its rate, in frames of this package."""
+"""The frames of this package between an update and the formula of its rate."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ MAX_FRAMES = 17
 
 
 def frames_to_the_cosine(schedule_around, monkeypatch):
-    """The most frames of the package between the update and ``jnp.cos``, by their functions."""
+    """Return the functions of the most frames of the package between the update and ``jnp.cos``."""
     stacks = []
     cos = jnp.cos
 

@@ -1,4 +1,4 @@
-"""jaxsched.torch.from_torch against the live objects that it was made of, run afterwards."""
+"""jaxsched.torch.from_torch against the live objects that it converted, run afterwards."""
 
 import math
 import os
@@ -38,7 +38,7 @@ def sgd(lr=0.1, n=1):
 
 
 def live_values(optimizer, advance, iterations, steps_per_epoch=1, done=0):
-    """What the live objects set for each iteration: {(group, key): array}, in float64."""
+    """Return the hyperparameters that the live objects set: {(group, key): array}, in float64."""
     rows = []
     for iteration in range(iterations):
         if iteration and (iteration + done) % steps_per_epoch == 0:
@@ -63,7 +63,7 @@ def recipe_values(recipe, iterations):
 
 
 def first_difference(ours, theirs):
-    """Where two runs part; empty where they are equal to the bit."""
+    """Describe the first difference of two runs; empty if they are equal to the bit."""
     assert ours.shape == theirs.shape
     wrong = np.argwhere(ours != theirs)
     return f"(iteration, group, quantity) {wrong[0]}: {ours[*wrong[0]]!r}" if wrong.size else ""
@@ -78,12 +78,12 @@ def check(optimizer, scheduler, iterations, *, steps_per_epoch=1, done=0, advanc
         iterations=iterations,
     )
     ours = recipe_values(recipe, iterations)
-    # Only now, and from the same objects: they were not disturbed.
+    # The same objects are run only now: the conversion did not change them.
     theirs = live_values(optimizer, advance or scheduler.step, iterations, steps_per_epoch, done)
     difference = first_difference(ours, theirs)
     assert not difference, f"{type(scheduler).__name__}: {difference}"
     moving = (theirs[1:] != theirs[:-1]).any()
-    assert not moving or first_difference(ours[1:], theirs[:-1]), "the twin passes"
+    assert not moving or first_difference(ours[1:], theirs[:-1]), "a wrong run passes too"
     return recipe
 
 
@@ -252,13 +252,13 @@ def test_the_state_that_a_function_keeps_is_copied(make):
         for _ in range(4):
             scheduler.step()
     check(ours.optimizer, ours, 40)
-    # The live one went on where it stood: as one that was never converted does.
+    # The live one continues from its step, as one that was never converted.
     rows = live_values(theirs.optimizer, theirs.step, 40)
     assert rows[-1, 0, 0] == ours.optimizer.param_groups[0]["lr"]
 
 
 class Listed:
-    """Rates by number, told to step()."""
+    """Rates by number, which step() takes."""
 
     def __init__(self, optimizer):
         self.optimizer, self.rates = optimizer, [1 / (1 + k) for k in range(30)]
@@ -338,7 +338,7 @@ def test_objects_wrapped_by_accelerate_are_unwrapped(accelerator, monkeypatch):
 
 
 class Weak:
-    """Holds its optimizer weakly, and so steps it no longer than it lives."""
+    """Scheduler that holds its optimizer by a weak reference."""
 
     def __init__(self, optimizer, refer):
         self.optimizer_of, self.count = refer(optimizer), 0
@@ -519,7 +519,7 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_bad_input_gets_one_sentence(name, monkeypatch):
     call, message = ERRORS[name]
-    monkeypatch.setitem(globals(), "LIVE", sgd())  # a scheduler writes into its optimizer's groups
+    monkeypatch.setitem(globals(), "LIVE", sgd())  # a scheduler changes its optimizer's groups
     with pytest.raises(ValueError, match=re.escape(message) + "$"):
         call()
     assert LIVE.param_groups[0]["lr"] <= 0.1

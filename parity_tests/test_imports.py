@@ -1,4 +1,4 @@
-"""Imports point down only, and `jaxsched` brings neither torch nor flax nor matplotlib."""
+"""Imports point down only, and `jaxsched` imports neither torch nor flax nor matplotlib."""
 
 import ast
 import importlib
@@ -32,8 +32,8 @@ LAYERS = [
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# Within a layer: parts of Recipe, which it imports when a method needs them, and the figure of
-# a trace. The order of each tuple is that of the imports.
+# Inside a layer: parts of Recipe, which it imports when a method needs them, and the figure of
+# a trace. Each tuple is in the order of the imports.
 TOGETHER = {
     ("_figure", "_trace"),
     ("_recipe", "_replay"),
@@ -75,7 +75,7 @@ def test_a_missing_package_is_named(module, package, extra, name):
 
 
 def imported_modules(source):
-    """The modules of the package that a file imports, by their first name."""
+    """Yield the modules of the package that a file imports, by their first name."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module == "jaxsched":
             yield from (alias.name for alias in node.names)
@@ -129,7 +129,7 @@ def test_an_upward_import_is_detected():
 
 
 def public_modules():
-    """The names of all modules that are for users, packages among them."""
+    """Return the names of all public modules, including packages."""
     found = pkgutil.walk_packages(jaxsched.__path__, "jaxsched.")
     names = ["jaxsched", *(module.name for module in found)]
     return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
@@ -149,7 +149,7 @@ def test_every_public_module_says_what_is_public(name):
 
 @pytest.mark.parametrize("name", mark_torch(n for n in public_modules() if n.count(".") < 2))
 def test_no_name_shadows_a_module(name):
-    """A function that took its module's place would make the module unreachable."""
+    """A function with the name of its module would make the module unreachable."""
     package = importlib.import_module(name)
     inside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
     for entry in inside & set(package.__all__):

@@ -1,8 +1,8 @@
-"""What works with each extra alone, and the sentence where a package is missing.
+"""The commands that work with each extra alone, and the sentence if a package is missing.
 
-One test hides packages in the environment at hand, from child processes too. The other builds
-the wheel once and installs it, with each extra, in a fresh environment outside the checkout; the
-variable JAXSCHED_WHEEL names a wheel to test in place of that.
+One test hides packages in the current environment, from child processes too. The other builds
+the wheel once and installs it, with each extra, in a new environment outside the checkout; the
+variable JAXSCHED_WHEEL names a wheel to test instead.
 """
 
 import csv
@@ -38,8 +38,8 @@ EQUAL = "verify port.py:recipe --against curves.npz"
 DIFFERENT = "verify port.py:recipe --against other.npz"
 RECORD = "record -o run.npz -- python train.py"
 
-# Of each command: what it is, its exit status where nothing is missing, and, by extra, the package
-# that it asks for; "no picture" marks one without which it goes on.
+# For each command: its words, its exit status if nothing is missing, and, by extra, the package
+# that it asks for; "no picture" marks a package without which it continues.
 COMMANDS = {
     "--version": (0, {"": "cyclopts"}),
     "train --help": (0, {"": "cyclopts"}),
@@ -58,7 +58,7 @@ PROG = re.compile(r"(?:(?:plot|export) yolov5_resnet18|[a-z]+)?")
 
 
 def sentence(command, package):
-    """What ``command`` says of a missing package, on stderr."""
+    """Return the sentence about a missing package that ``command`` prints on stderr."""
     if package == "cyclopts":
         return f"{missing('jaxsched', package)}\n"
     name = " ".join(["jaxsched", *PROG.match(command)[0].split()])
@@ -75,7 +75,7 @@ def prepare(folder):
 
 
 def check(command, extra, folder, status, out, err):
-    """Compare how a command ended, where an extra alone is installed, with the table."""
+    """Compare the end of a command, with only one extra installed, with the table."""
     expected, needs = COMMANDS[command]
     package = needs.get(extra)
     if package == "no picture":
@@ -89,7 +89,7 @@ def check(command, extra, folder, status, out, err):
         assert status == expected, err
 
 
-# All in one process, which imports JAX once: how each command ends, and what it prints.
+# All in one process, which imports JAX once: the status of each command, and its output.
 IN_ONE_PROCESS = """
 import contextlib, io, json, sys
 from jaxsched import cli
@@ -107,7 +107,7 @@ print(json.dumps(ends))
 
 
 def check_all(run, extra, folder):
-    """Run the commands of the table, but ``record``, which has processes of its own."""
+    """Run the commands of the table except ``record``, which starts processes."""
     commands = [command for command in COMMANDS if command != RECORD]
     done = run("python", "-c", IN_ONE_PROCESS, json.dumps(commands))
     assert done.returncode == 0, done.stderr
@@ -129,8 +129,8 @@ HIDDEN = ("flax", "orbax", "matplotlib", "sklearn")
 
 
 @pytest.fixture(scope="module")
-def hidden(tmp_path_factory):
-    """A folder, and a function that runs code in it where none of ``HIDDEN`` can be imported."""
+def hidden_packages(tmp_path_factory):
+    """A folder, and a function that runs code in it with the packages ``HIDDEN`` hidden."""
     folder = tmp_path_factory.mktemp("hidden")
     prepare(folder)
     for name in HIDDEN:
@@ -146,17 +146,17 @@ def hidden(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_the_command_without_flax_orbax_matplotlib_and_sklearn(hidden):
-    folder, run = hidden
+def test_the_command_without_flax_orbax_matplotlib_and_sklearn(hidden_packages):
+    folder, run = hidden_packages
     check_all(run, "cli", folder)
     assert len(list(csv.reader((folder / "curves.csv").open()))) == 1 + 6
 
 
 @pytest.mark.long
 @pytest.mark.torch
-def test_record_without_flax_orbax_matplotlib_and_sklearn(hidden):
+def test_record_without_flax_orbax_matplotlib_and_sklearn(hidden_packages):
     pytest.importorskip("torch", reason="what is recorded is live torch")
-    folder, run = hidden
+    folder, run = hidden_packages
     done = run("python", "-m", "jaxsched", *RECORD.split())
     assert (done.returncode, done.stderr) == (0, f"wrote {folder / 'run.npz'}\n")
     assert len(jaxsched.Trace.load(folder / "run.npz")) == 3
@@ -164,11 +164,11 @@ def test_record_without_flax_orbax_matplotlib_and_sklearn(hidden):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", HIDDEN)
-def test_hidden_packages_cannot_be_imported(name, hidden):
-    assert f"No module named {name}" in hidden[1]("python", "-c", f"import {name}").stderr
+def test_hidden_packages_cannot_be_imported(name, hidden_packages):
+    assert f"No module named {name}" in hidden_packages[1]("python", "-c", f"import {name}").stderr
 
 
-# --- what is installed ---
+# --- packages installed ---
 
 
 def closure(extra):
@@ -193,7 +193,7 @@ def test_train_and_torch_include_cli_and_torch_nothing_of_flax():
 
 
 def install(venv, *words):
-    """Make a virtual environment, install what pip is to, and return its Python."""
+    """Make a virtual environment, install packages with pip, and return its Python."""
     python = venv / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-compile", "--quiet"]
@@ -203,7 +203,7 @@ def install(venv, *words):
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory):
-    """A folder with the wheel, and where no wheel is given the source distribution that it is from."""
+    """A folder with the wheel and, unless a wheel is given, its source distribution."""
     if wheel := os.environ.get("JAXSCHED_WHEEL"):
         return Path(wheel).absolute().parent
     folder = tmp_path_factory.mktemp("dist")
@@ -224,7 +224,7 @@ def test_the_source_distribution_has_no_raw_figures(dist):
     assert max(sizes.values()) < 500_000
 
 
-# What must not be there, and does not come with another package either.
+# Packages that must be missing, and are not installed with another package either.
 ABSENT = {
     "": {*OPTIONAL},
     "cli": {"torch", "flax", "orbax", "matplotlib", "sklearn", "tensorboardX"},
@@ -243,7 +243,7 @@ def test_what_works_with_each_extra_alone(extra, dist, tmp_path):
     prepare(folder)
     environment = python_environment(venv / "bin")
     (torch,) = (need for need in EXTRAS["test"] if need.startswith("torch=="))
-    (tmp_path / "constraints.txt").write_text(torch)  # the build that the tests have
+    (tmp_path / "constraints.txt").write_text(torch)  # the build that the tests use
     wanted = f"{wheel}[{extra}]" if extra else wheel
     install(venv, wanted, "-c", tmp_path / "constraints.txt")
 

@@ -1,4 +1,4 @@
-"""A test that leaves the process other than it was fails, and says what it changed."""
+"""A test that leaves the process changed fails, and names the changes."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def torch_setting(name, value):
 
 @contextlib.contextmanager
 def sigint_handler():
-    # Not SIG_IGN, which a shell gives to what it runs in the background.
+    # Not SIG_IGN, which a shell sets for processes in the background.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     yield
     signal.signal(signal.SIGINT, before)

@@ -29,7 +29,10 @@ CLOSED = [name for name, case in CASES.items() if case.closed]
 WITH_MOMENTUM = ["CyclicLR", "OneCycleLR"]
 
 PEAK_BOUND = 1e-11  # in float64: torch recurses, the closed form does not
-DUST, DUST_BOUND = 1e-12, 1e-15  # of the peak: where the truth is 0, torch's recursion leaves dust
+DUST, DUST_BOUND = (
+    1e-12,
+    1e-15,
+)  # of the peak: where the exact value is 0, torch's recursion leaves rounding errors
 
 
 @functools.cache
@@ -62,7 +65,7 @@ def evaluate_float64(schedule: Any, counts: Any) -> np.ndarray:
 
 
 def first_difference(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """Where two runs part; empty where they are equal."""
+    """Describe the first difference of two runs; empty if they are equal."""
     assert ours.shape == theirs.shape
     different = np.flatnonzero(ours != theirs)
     if not different.size:
@@ -72,7 +75,7 @@ def first_difference(ours: np.ndarray, theirs: np.ndarray) -> str:
 
 
 def closed_difference(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """Where a closed form breaks its claim in float64 or float32; empty where nowhere."""
+    """Describe the first value of a closed form outside its bounds; empty if there is none."""
     peak = np.abs(theirs).max()
     off = np.abs(ours - theirs)
     dust = (np.abs(theirs) < DUST * peak) & (off <= DUST_BOUND * peak)
@@ -86,7 +89,7 @@ def has_changes(run: np.ndarray) -> bool:
 
 
 def to_float32(run: np.ndarray) -> np.ndarray:
-    """Rounded as XLA rounds: what is below the smallest normal number becomes 0."""
+    """Round as XLA does: numbers below the smallest normal one become 0."""
     rounded = run.astype(np.float32)
     return np.where(np.abs(rounded) < np.finfo(np.float32).tiny, np.float32(0), rounded)
 
@@ -96,12 +99,14 @@ def test_replay_equals_torch_to_the_bit(name: str) -> None:
     for setting in draws(name):
         ours, (theirs, _) = np.asarray(rates(name, setting)), torch_values(name, setting)
         assert not first_difference(ours, theirs), setting
-        assert not has_changes(theirs) or first_difference(ours[1:], theirs[:-1]), "the twin passes"
+        assert not has_changes(theirs) or first_difference(ours[1:], theirs[:-1]), (
+            "a wrong run passes too"
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_replayed_table_equals_torch_to_the_bit(name: str) -> None:
-    """Rates again, and momenta, as a step sees them; each is a compilation, so there are fewer."""
+    """Also the momenta, as a step gets them; there are fewer settings, since each is compiled."""
     for setting in draws(name)[:6]:
         schedule = CASES[name].replay(setting)
         assert (schedule.momentum is not None) == (name in WITH_MOMENTUM)
@@ -113,7 +118,7 @@ def test_replayed_table_equals_torch_to_the_bit(name: str) -> None:
             run = evaluate_float64(ours, counts)
             assert not first_difference(run, theirs), setting
             assert not has_changes(theirs) or first_difference(run[1:], theirs[:-1]), (
-                "the twin passes"
+                "a wrong run passes too"
             )
 
 
@@ -123,12 +128,14 @@ def test_closed_form_is_within_its_bounds(name: str) -> None:
     for setting, run in zip(draws(name), runs, strict=True):
         theirs, _ = torch_values(name, setting)
         assert not closed_difference(run, theirs), setting
-        assert not has_changes(theirs) or closed_difference(run[1:], theirs[:-1]), "the twin passes"
+        assert not has_changes(theirs) or closed_difference(run[1:], theirs[:-1]), (
+            "a wrong run passes too"
+        )
 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_closed_form_of_plain_numbers(name: str) -> None:
-    """XLA folds constants and divides by their reciprocals: other bits than of traced arguments."""
+    """XLA folds constants and divides by their reciprocals, which may change bits."""
     for setting in draws(name)[:5]:
         schedule = CASES[name].closed_form(setting)
         for ours, theirs in zip(
@@ -150,12 +157,12 @@ def test_replay_of_100_000_steps(name: str) -> None:
     theirs, _ = torch_values(name, LONG[name])
     ours = np.asarray(rates(name, LONG[name]))
     assert not first_difference(ours, theirs)
-    assert first_difference(ours[1:], theirs[:-1]), "the twin passes"
+    assert first_difference(ours[1:], theirs[:-1]), "a wrong run passes too"
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.optax])
 def test_optax_has_these_schedules(name: str) -> None:
-    """What the conformance table sets beside ours: a schedule that at least runs."""
+    """Each schedule that the conformance table compares with ours runs."""
     case = CASES[name]
     assert case.optax is not None
     found = [case.optax(setting.arguments) for setting in draws(name)]
@@ -175,7 +182,9 @@ def test_random_nestings_are_replayed_to_the_bit() -> None:
         ours = np.asarray(torch_rates(nesting.ours(), 200))
         assert not first_difference(ours, theirs), nesting.text
         moved += has_changes(theirs)
-        assert not has_changes(theirs) or first_difference(ours[1:], theirs[:-1]), "the twin passes"
+        assert not has_changes(theirs) or first_difference(ours[1:], theirs[:-1]), (
+            "a wrong run passes too"
+        )
     assert moved > 50
     with jax.enable_x64(True):
         assert not first_difference(np.asarray(nesting.ours(steps=200)(np.arange(201))), theirs), (
@@ -197,7 +206,7 @@ def test_nested_sequence_is_one_step_early_as_in_torch() -> None:
     )
     outer = lr_scheduler.sequential_lr([inner, lr_scheduler.step_lr(1.0, 3)], [6], steps=20)
     theirs, _ = run_torch(build_torch, 1.0, 20)
-    assert theirs[1] == 1.0  # the milestone is 2
+    assert theirs[1] == 1.0  # the milestone is at 2
     np.testing.assert_array_equal(evaluate_float64(outer, np.arange(21)), theirs)
 
 
@@ -221,7 +230,7 @@ def test_warm_restarts_of_fractional_epochs(
         scheduler.step(epoch)
         theirs.append(optimizer.param_groups[0]["lr"])
     schedule = lr_scheduler.cosine_annealing_warm_restarts(0.3, T_0, T_mult, 0.01)
-    given_epochs = np.asarray(given_epochs)  # quarters, which float32 holds too
+    given_epochs = np.asarray(given_epochs)  # quarters, which are exact in float32 too
     assert not closed_difference(evaluate_float64(schedule, given_epochs), np.asarray(theirs))
     np.testing.assert_array_equal(
         jax.jit(schedule)(given_epochs.astype(np.float32)), np.asarray(theirs, np.float32)
@@ -236,7 +245,7 @@ def test_warm_restarts_of_fractional_epochs(
 
 
 def test_saw_teeth_fall_where_they_should() -> None:
-    """A fall of no length leaves no room for count / total to be off in its last bit."""
+    """With a fall of length 0, count / total must not be off in its last bit."""
     cycle = lr_scheduler.cyclic_lr(0.1, 2.0, 49, 0)
     theirs, _ = run_torch(lambda o: reference.CyclicLR(o, 0.1, 2.0, 49, 0), 0.1, 299)
     assert not closed_difference(evaluate_float64(cycle, np.arange(300)), theirs)
@@ -577,7 +586,7 @@ WRONG_TYPES: list[Any] = [
 
 
 class Torch:
-    """torch's classes under our names, stepped until they refuse."""
+    """torch's classes under our names, stepped until they raise an error."""
 
     def __getattr__(self, name: str) -> Any:
         classes = {cls.lower(): getattr(reference, cls) for cls in reference.__all__}
@@ -589,7 +598,7 @@ class Torch:
 
 
 class Ours:
-    """Our functions, with the optimizer's place left out where ours have none."""
+    """Our functions, without the optimizer's argument if ours have none."""
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(lr_scheduler, name)

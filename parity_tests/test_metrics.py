@@ -1,4 +1,4 @@
-"""What a training leaves behind: ``metrics.csv`` as it goes, event files, loss and accuracy drawn."""
+"""The files of a training: ``metrics.csv`` during it, event files, pictures of loss and accuracy."""
 
 import csv
 import struct
@@ -61,7 +61,7 @@ def test_rows_after_the_checkpoint_are_replaced(tmp_path):
 
 
 def events(folder):
-    """What TensorBoard shows: a new start hides what is from its step on."""
+    """Return the values that TensorBoard shows: a new start hides values from its step on."""
     event_pb2 = pytest.importorskip(
         "tensorboardX.proto.event_pb2", reason="tensorboardX is of the extra train"
     )

@@ -1,6 +1,6 @@
-"""A run of torch's that is taken over in its middle, and what is known outside of what was recorded.
+"""A run in torch that is taken over in its middle, and the values outside of a recording.
 
-Iterations count from the start of the run. The reference is the live objects, run on.
+Iterations count from the start of the run. The reference is the live objects, which run on.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 BOUND = 1e-14
-"""Of a leaf's largest entry: that of the update rules."""
+"""Relative to a leaf's largest entry: the bound of the update rules."""
 
 
 def sgd(lr=0.1):
@@ -49,7 +49,7 @@ def all_one(params):
 
 
 def scheduler_at_step(make, steps, optimizer=None):
-    """A scheduler that has made steps."""
+    """Return a scheduler that has made steps."""
     scheduler = make(optimizer or sgd())
     for _ in range(steps):
         scheduler.step()
@@ -61,7 +61,7 @@ def convert(scheduler, **arguments):
 
 
 def live_rates(scheduler, n):
-    """The rates of the next ``n`` steps, the one in force first; the scheduler is run on."""
+    """Return the rates of the next ``n`` steps, the one in force first; this steps the scheduler."""
     rates = []
     for _ in range(n):
         rates.append(float(scheduler.optimizer.param_groups[0]["lr"]))
@@ -108,7 +108,7 @@ def test_updates_fall_where_torchs_loop_makes_them(make, given):
     assert recipe.start == 8
     with jax.enable_x64(True):
         params = {"w": jnp.asarray(parameter.detach().numpy())}
-        if given:  # a recipe of one's own, which starts at 0
+        if given:  # a recipe of the user's own, which starts at 0
             rate = lambda i: 0.1 * jnp.asarray(0.9) ** (i // 4)  # noqa: E731
             groups = {"0": recipe.groups["0"] | {"learning_rate": rate}}
             recipe = dataclasses.replace(recipe, start=0, groups=groups)
@@ -192,7 +192,7 @@ STARTS = {
     "restarts by fractions": (fractional_restarts, 0, None),
     "restarts by fractions, then whole": (fractional_restarts, 3, None),
 }
-"""A scheduler, the steps it makes, and the step of the run; None where it is not known."""
+"""A scheduler, the steps it makes, and the step of the run; None if that is unknown."""
 
 
 @pytest.mark.parametrize("case", STARTS)
@@ -239,7 +239,7 @@ def test_a_start_that_is_given_is_taken(make, start):
 
 
 def test_the_rate_of_the_state_is_that_of_its_iteration():
-    """The figures of a run that was counted twice: 9.5e-5 for 3.45e-4."""
+    """Counting a run twice gave 9.5e-5 for 3.45e-4."""
     optimizer = sgd(1e-3)
     scheduler = scheduler_at_step(lambda o: reference.CosineAnnealingLR(o, 100), 60, optimizer)
     recipe = convert(scheduler, iterations=40)
@@ -408,7 +408,7 @@ def test_a_run_of_the_recorded_length_never_meets_a_nan():
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     (params, _), rates = run((params, state), 10)
     assert np.isnan(rates).tolist() == [False] * 9 + [True]
-    assert np.isnan(params["w"]).all(), "the twin passes"
+    assert np.isnan(params["w"]).all(), "a wrong run passes too"
 
 
 def test_gradients_through_a_branch_that_is_not_taken_are_numbers():

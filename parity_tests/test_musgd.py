@@ -1,4 +1,4 @@
-"""MuSGD against recordings of Ultralytics' own class; what it computes with, and what it refuses."""
+"""MuSGD against recordings of Ultralytics' own class; its products, layouts and refusals."""
 
 import re
 
@@ -33,11 +33,11 @@ def test_the_float64_mode_keeps_float32_parameters():
         assert find_failures(distances(tx, "8.4.190", "float32"), "float32") == {}
 
 
-# --- planted mistakes, each caught by a recording ---
+# --- planted mistakes, each detected by a recording ---
 
 
 def sgd_first(c, g, p, old, *, nesterov, layout, dtype, decays):
-    """The decay of a parameter that Muon has not moved yet."""
+    """SGD first: it decays a parameter that Muon has not moved yet."""
     m = c["momentum"] * old["momentum_buffer"] + c["weight"] * g
     u = c["momentum"] * m + c["weight"] * g if nesterov else m
     x = _musgd.orthogonalize(u, c["eps"], layout=layout, dtype=dtype, adds_eps=True)
@@ -101,7 +101,7 @@ PLANTED = {
 }
 
 
-# The second computes the same, of larger products; the test of the products sees it.
+# The second gives the same values with larger products; the test of the products detects it.
 UNSEEN = ("nothing", "no transpose where rows exceed columns")
 
 
@@ -160,10 +160,10 @@ def test_products_are_of_the_smaller_side_and_nothing_is_transposed(rule, layout
 
 
 def test_no_transpose_where_rows_exceed_columns_is_caught(monkeypatch):
-    """By its products alone: what it computes is the same but for roundings."""
+    """It is detected by its products only: its values differ by roundings."""
     monkeypatch.setattr(_musgd, "orthogonalize", never_transposed)
     true_leaf = _musgd._muon_leaf
-    # Another function, so that no leaf that has been traced is taken for its own.
+    # A new function, so that no leaf traced before is reused.
     monkeypatch.setattr(_musgd, "_muon_leaf", lambda *leaves, **how: true_leaf(*leaves, **how))
     params, lowered = lowered_update("musgd", "flax")
     assert {(4, 4), (10, 10)} <= smallest_products(params) - products(lowered)
@@ -189,7 +189,7 @@ def test_an_embedding_has_torchs_layout_in_both():
 
 
 def test_a_kernel_of_conv_transpose_has_torchs_rows_last():
-    """torch's is (inputs, outputs, h, w), and Flax's (h, w, outputs, inputs) where transpose_kernel."""
+    """torch's is (inputs, outputs, h, w), and Flax's (h, w, outputs, inputs) with transpose_kernel."""
     weight = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3, 2, 4)), jnp.float32)
     theirs = moves({"weight": weight}, layout="torch")["weight"]
     kernel = weight.transpose(2, 3, 1, 0)[::-1, ::-1]
@@ -249,7 +249,7 @@ def test_no_dtype_is_a_type_error():
     "dtype", ["float32", jnp.float32, np.float32, np.dtype("float32")], ids=str
 )
 def test_a_dtype_by_any_of_its_names(dtype):
-    """Beside a schedule too: a dtype can be called."""
+    """Also beside a schedule, because a dtype is callable too."""
     params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)}
     groups = {"all": {"learning_rate": 0.1, "use_muon": True, "iteration_dtype": dtype}}
     recipe = Recipe(groups, optimizers.musgd)

@@ -1,4 +1,4 @@
-"""MuSGD beside a class of its name in torch, and Muon beside torch's, with the iteration unrounded."""
+"""MuSGD beside a torch class of the same name, and Muon beside torch's, without rounding to bfloat16."""
 
 import re
 
@@ -73,7 +73,7 @@ def to_torch(array):
 
 
 def torchs_path(factory, start, gradients, arguments):
-    """Parameters after each update, in Flax's layout; leaves called embedding have torch's."""
+    """Return the parameters after each update, in Flax's layout; leaves called embedding have torch's."""
 
     def turn(leaf, array):
         return array if leaf == "embedding" else to_torch(array)
@@ -141,7 +141,7 @@ WRONG_MUON = {
 
 @pytest.fixture
 def unrounded_muon(monkeypatch):
-    """torch.optim.Muon without its cast to bfloat16, which it divides in place."""
+    """Remove the cast to bfloat16 from torch.optim.Muon, which divides the copy in place."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
 
 

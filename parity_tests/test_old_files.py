@@ -1,4 +1,4 @@
-"""Files that version 0.1.0 wrote still load, with the header where it is now."""
+"""Files that version 0.1.0 wrote still load, with the header in its present fields."""
 
 import importlib.resources
 import json
@@ -28,7 +28,7 @@ def test_the_articles_run_of_format_1():
         "python": "3.11.7",
     }
     assert trace.meta == {"note": "learning rates of the article's script, run with torch"}
-    # What a recording cannot see is not stated.
+    # Fields that a recording cannot observe are not stated.
     for name in ("clip_norm", "clip_value", "accumulation", "ema"):
         assert getattr(trace, name) is UNSTATED
     assert trace.constants == {}
@@ -56,7 +56,7 @@ def old_file(path, meta, groups, run=(), start=0):
 
 
 def write_old_trace(path, recipe, **changes):
-    """The file that version 0.1.0 wrote of a recipe's trace: what it lacks is left out."""
+    """Write a recipe's trace as version 0.1.0 did, without the fields that it lacked."""
     trace = recipe.trace(40)
     meta = {
         "clock": "iteration",
@@ -79,7 +79,7 @@ def test_a_recipes_trace_of_format_2(tmp_path):
     assert trace.switches["norm"] == {"nesterov": True, "maximize": False}
     assert trace.constants == {"norm": {"dampening": 0.0, "weight_decay": 0.0}}
     assert trace.clip_norm == 10.0
-    assert trace.clip_value is None  # which 0.1.0 had no word for, and a recipe states all
+    assert trace.clip_value is None  # fields that 0.1.0 did not have, and that a recipe states
     assert trace.accumulation == {"steps_per_epoch": 20}
     assert trace.ema == {"decay": 0.9999, "tau": 2000.0, "updates": 0}
     assert trace.meta == {"mine": "a note"}
@@ -125,7 +125,7 @@ def test_a_recording_of_format_2(tmp_path):
 
 
 def test_a_rule_that_had_no_name_is_asked_for(tmp_path):
-    """Version 0.1.0 wrote an empty name, and took it for SGD."""
+    """Version 0.1.0 wrote an empty name, and read it as SGD."""
     meta = {"clock": "iteration", "update_rule": "", "switches": {}}
     path = old_file(tmp_path / "old.npz", meta, {"all": {"learning_rate": [0.1, 0.05]}})
     trace = Trace.load(path)

@@ -149,14 +149,14 @@ def test_the_first_updates_eagerly(rule, float64):
     for i in range(3):
         updates, state = tx.update({k: g[i] for k, g in gradients.items()}, state, params)
         params = optax.apply_updates(params, updates)
-        # Muon's bfloat16 may fall on the other side of a rounding.
+        # Muon's bfloat16 may be rounded in the other direction.
         bound = MUON_BOUND if rule.name == "muon" else BOUND
         for leaf, p in params.items():
             assert relative_distances(np.asarray(p)[None], jitted.params[leaf][i][None]) <= bound
 
 
 def save_and_load(tree):
-    """A tree through a file and back."""
+    """Write a tree to a file and read it back."""
     leaves, structure = jax.tree.flatten(tree)
     file = io.BytesIO()
     np.savez(file, **{str(k): np.asarray(leaf) for k, leaf in enumerate(leaves)})
@@ -204,7 +204,7 @@ def test_three_groups_in_a_recipe(rule, float64):
     settings = rule.settings()
     groups = dict(zip(rule.shapes, (settings[0], settings[-2], settings[-1]), strict=True))
     for group in groups.values():
-        # torch's Adagrad takes that of its constructor for all groups.
+        # torch's Adagrad uses the one of its constructor for all groups.
         group.pop("initial_accumulator_value", None)
     recipe = Recipe({k: our_arguments(group) for k, group in groups.items()}, rule.ours)
     tx = recipe.optimizer({leaf: leaf for leaf in rule.shapes})
@@ -230,7 +230,7 @@ def test_three_groups_in_a_recipe(rule, float64):
             torch_group.update(torch_arguments(rule, group, i))
             parameters[leaf].grad = torch.tensor(gradient[leaf])
         theirs.step()
-        # Muon's steps are compared by their length, which is at most the rates' sum.
+        # Muon's steps are compared relative to the sum of the rates.
         bound = MUON_BOUND * (i + 1) if rule.name == "muon" else BOUND
         for leaf, p in parameters.items():
             assert relative_distances(np.asarray(params[leaf])[None], p.numpy()[None]) <= bound
@@ -238,7 +238,7 @@ def test_three_groups_in_a_recipe(rule, float64):
 
 
 def twenty_updates(update_rule, group, shapes):
-    """The parameters after 20 jitted float32 updates of a recipe with one group."""
+    """Return the parameters after 20 jitted float32 updates of a recipe with one group."""
     start, gradients = problem(shapes, np.float32)
     tx = Recipe({"all": group}, update_rule).optimizer(dict.fromkeys(shapes, "all"))
     params = jax.tree.map(jnp.asarray, start)
@@ -251,21 +251,21 @@ def twenty_updates(update_rule, group, shapes):
 
 @by_rule
 def test_a_rule_inside_another_function_gives_its_bits(rule):
-    """Rules take float64 scalars; of a float32 0.999, 1 - b2 is 1.3e-5 off."""
+    """Rules take float64 scalars; with b2 rounded to float32, 1 - b2 would be 1.3e-5 off."""
     arguments = next((a for a in rule.settings() if "b2" in a), rule.settings()[-1])
     group = our_arguments(arguments)
     rate = {"learning_rate": group["learning_rate"]}
     others = {name: value for name, value in group.items() if name not in rate}
 
     @functools.wraps(rule.ours)
-    def around(*args, **kwargs):
+    def wrap(*args, **kwargs):
         return rule.ours(*args, **kwargs)
 
     expected = twenty_updates(rule.ours, group, rule.shapes)
     for update_rule, values in [
         (functools.partial(rule.ours, **others), rate),
         (functools.partial(functools.partial(rule.ours, *rate.values()), **others), {}),
-        (functools.partial(around, **others), rate),
+        (functools.partial(wrap, **others), rate),
     ]:
         params = twenty_updates(update_rule, values, rule.shapes)
         for leaf, p in expected.items():
@@ -273,7 +273,7 @@ def test_a_rule_inside_another_function_gives_its_bits(rule):
 
 
 def test_a_function_of_ones_own_around_adam_gives_its_bits():
-    """The twin: with b2 rounded to float32 first, as a rule of others gets it, bits differ."""
+    """With b2 rounded to float32 first, as a foreign rule gets it, bits differ."""
     b2 = np.linspace(0.99, 0.999, 20)
 
     def adam_with_b2(learning_rate, b2):
@@ -299,7 +299,7 @@ def test_a_foreign_rule_gets_rounded_values(build, dtype):
         return build(learning_rate)
 
     twenty_updates(update_rule, {"learning_rate": table(np.linspace(0.1, 0.2, 20))}, ANY)
-    # The first, of the recipe itself, asks what kind of rule it is.
+    # The first call, by the recipe itself, inspects the kind of rule.
     assert received[0] == jnp.float32
     assert set(received[1:]) == {jnp.dtype(dtype)}
 
@@ -351,7 +351,7 @@ def test_rmsprop_begins_its_buffer_where_torch_fails():
 BETAS = ["adam", "adamw", "nadam", "radam", "adamax"]
 EPS = [*BETAS, "adagrad", "adadelta", "rmsprop"]
 REFUSED = [
-    # torch's own ValueErrors. Those on tensors of betas, foreach and capturable have no
+    # The ValueErrors of torch itself. Those on tensors of betas, foreach and capturable have no
     # counterpart: betas are two numbers here, and there is one implementation.
     (
         [*(rule.ours for rule in RULES.values())],
@@ -440,7 +440,7 @@ REFUSED = [
         "eps2 must be a finite number of at least 0, got -1.0",
     ),
     ([optimizers.adafactor], {"d": 0.5}, "d must be at least 1, got 0.5"),
-    # Ours.
+    # Our own errors.
     ([optimizers.muon], {"eps": -1.0}, "eps must be a finite number of at least 0, got -1.0"),
     (
         [optimizers.sgd],
@@ -507,7 +507,7 @@ def test_torch_refuses_them_too(arguments):
 
 
 def update_in_torch(rule, arguments):
-    """One update: what Muon's iteration refuses, it refuses there."""
+    """Make one update, because Muon's iteration checks its arguments only there."""
     parameter = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = rule.theirs([parameter], **arguments)
     parameter.grad = torch.ones(2, 2)
@@ -703,7 +703,7 @@ def test_no_leaf_is_no_update():
 
 
 def few_updates(name, gradients, arguments):
-    """Parameters of ours and torch's after each of a few float32 updates of one vector."""
+    """Return our parameters and torch's after each of a few float32 updates of one vector."""
     rule, start = RULES[name], np.array([1.0, -2.0, 3.0], np.float32)
     theirs = torch.tensor(start)
     optimizer = rule.theirs([theirs], **arguments)

@@ -32,7 +32,7 @@ RECORDED = {
 
 
 def load_recording(name):
-    """A recorded run of an original, from its csv and the sidecar."""
+    """Return a recorded run of an original, from its csv and the sidecar."""
     rows = list(csv.DictReader((DATA / f"{name}.csv").open()))
     sidecar = json.loads((DATA / f"{name}.json").read_text())
     column = {
@@ -92,7 +92,7 @@ def test_float64_with_x64_on(name, x64):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_plain_rules_equal_the_recorded_run(name):
-    """The reference of the tests below is itself held against the originals, to the bit."""
+    """The reference of the tests below equals the originals to the bit."""
     factory, arguments, _ = RECORDED[name]
     reference, size = load_recording(name)
     arguments = dict(arguments)
@@ -163,12 +163,12 @@ def test_replayed_from_its_trace(family, version):
     assert again.clip_norm == recipe.clip_norm
     stepped_only = Trace(trace.groups, {"stepped": trace.run["stepped"]}, update_rule="sgd")
     run = Recipe.from_trace(stepped_only).trace(80).run
-    # Where each batch made an update, as in the long warm-up of 6.1, nothing accumulates.
+    # If each batch made an update, as in the long warm-up of 6.1, nothing accumulates.
     np.testing.assert_array_equal(run.get("stepped", np.ones(80)), trace.run["stepped"])
 
 
-# What runs of the originals had after a stop at epoch 3 of 5, at lr0 0.01 and lrf 0.01 without
-# a warm-up: the rates of epochs 3 and 4. 8.1.24 saves before its scheduler steps.
+# Rates of epochs 3 and 4 in runs of the originals stopped at epoch 3 of 5, at lr0 0.01 and
+# lrf 0.01 without a warm-up. 8.1.24 saves before its scheduler steps.
 RESUMED = {"8.0.227": (0.00604, 0.00406), "8.1.24": (0.008020000000000001, 0.00406)}
 
 
@@ -420,13 +420,13 @@ def test_a_missing_file_is_missing(tmp_path):
         yolov5(**SIZE, hyp=tmp_path / "none.yaml")
 
 
-# Ports that are wrong along the differences between the originals, each held against the
-# plain rendering of the right one.
+# Wrong ports that confuse the originals with each other, each compared with the plain rules
+# of the right one.
 PORT = {"epochs": 12, "steps_per_epoch": 40, "batch_size": 10}
 
 
 def warm_up(recipe, warmup, **changes):
-    """The SGD recipe's groups with a warm-up or target of another make."""
+    """Return the SGD recipe's groups with another warm-up or target."""
     hyp = {
         "warmup_bias_lr": 0.1,
         "momentum": 0.937,
@@ -456,7 +456,7 @@ def ramp_accumulation(rounding, ramp_to=6.4):
 LF = schedules.linear(12, lrf=0.01)
 SHOWN_BY = {
     "average-restarts-on-resume": {"start_epoch": 5, "resumed": True},
-    "ramp-rounds-half-up": {"batch_size": 16},  # whose ramp, 1 to 4, meets halves
+    "ramp-rounds-half-up": {"batch_size": 16},  # whose ramp, 1 to 4, contains halves
 }
 WRONG_PORTS = {
     "no-lag": lambda r: warm_up(
@@ -495,7 +495,7 @@ WRONG_PORTS = {
 
 
 class EMAPerBatch(optimizers.EMA):
-    """An average that counts batches for updates."""
+    """An average that counts batches as updates."""
 
     def simulate(self, stepped):
         return super().simulate(np.ones_like(stepped))
@@ -511,8 +511,10 @@ def test_a_wrong_port_is_caught(name):
 
 
 def test_rmsprop_of_yolov5_warms_up_its_momentum():
-    """torch's group has a ``momentum``, which is all that the original asks for."""
-    reference = original_rules.run("yolov5", "7.0", **PORT)  # with SGD, whose group has it too
+    """torch's group has a ``momentum``, the only condition of the original."""
+    reference = original_rules.run(
+        "yolov5", "7.0", **PORT
+    )  # with SGD, whose group also has a momentum
     recipe = yolov5(**PORT, optimizer="RMSProp")
     trace = recipe.trace(len(reference))
     assert recipe.update_rule is optimizers.rmsprop
@@ -600,7 +602,7 @@ def test_a_rejected_batch_made_no_update():
 
 
 def test_a_resumed_process_updates_at_its_first_batch():
-    """What a predecessor left is carried on; what it had pending is not, as in the originals."""
+    """A predecessor's state is kept and its pending gradients are not, as in the originals."""
     arguments = {"epochs": 12, "steps_per_epoch": 40, "batch_size": 10}
     whole, late = yolov5(**arguments), yolov5(**arguments, start_epoch=5, resumed=True)
     params = {"kernel": jnp.ones(2)}
@@ -617,6 +619,6 @@ def test_a_resumed_process_updates_at_its_first_batch():
     state, _ = epochs_of(tx.init(params))
     _, carried = epochs_of(state)
     _, resumed = epochs_of(optimizers.restarted(state))
-    told = late.trace(200).run["stepped"].astype(bool)
-    assert (np.asarray(resumed) == told).all()
-    assert (np.asarray(carried) != told).any()
+    expected = late.trace(200).run["stepped"].astype(bool)
+    assert (np.asarray(resumed) == expected).all()
+    assert (np.asarray(carried) != expected).any()

@@ -31,7 +31,7 @@ BOUND = 1e-12  # of the largest entry: the two frameworks sum convolutions in ot
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Torch on one thread: the tensors are small."""
+    """Run torch on one thread, because the tensors are small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -85,7 +85,7 @@ class TorchNet(torch.nn.Module):
 
 
 def to_flax(state_dict):
-    """A torch state_dict under the names and in the layouts of ``Net``."""
+    """Return a torch state_dict under the names and in the layouts of ``Net``."""
     named = {}
     for name, tensor in state_dict.items():
         module, leaf = name.split(".")
@@ -113,7 +113,7 @@ def batches(batch_size, iterations):
 
 
 def rules_of(recipe):
-    """What the originals' rules say of the run that the recipe was made for."""
+    """Return the trace, by the originals' rules, of the run that the recipe was made for."""
     factory, arguments = recipe.origin
     hyp, version = arguments.get("hyp") or arguments.get("args"), arguments["version"]
     arguments = {k: v for k, v in arguments.items() if k in (*SIZE, "batch_size")}
@@ -121,7 +121,7 @@ def rules_of(recipe):
 
 
 def torch_loop(recipe, batch_size, iterations, *, drops, clips):
-    """YOLOv5's loop, its hyperparameters by the originals' rules; yields the start and each iteration."""
+    """Run YOLOv5's loop by the originals' rules; yield the start and each iteration."""
     torch.manual_seed(0)
     model = TorchNet().double()
     kinds = {"weight": [], "bias": [], "norm": []}
@@ -169,7 +169,7 @@ def torch_loop(recipe, batch_size, iterations, *, drops, clips):
 
 
 def nnx_net(start):
-    """``Net`` with the values of ``start``: its parameters and statistics, and a call in training."""
+    """Return ``Net`` with the values of ``start``: parameters, statistics, and a training call."""
     graph, state = nnx.split(Net())
     state = jax.tree.unflatten(
         jax.tree.structure(state),
@@ -240,9 +240,9 @@ def our_loop(recipe, batch_size, iterations, params, stats, call):
 def max_distance(
     recipe, batch_size, *, right=None, net=nnx_net, drops=True, clips=True, iterations=ITERATIONS
 ):
-    """The largest distance at any iteration, of parameters, buffers and average.
+    """Return the largest distance of parameters, buffers and average at any iteration.
 
-    ``right`` is the original's recipe, where ``recipe`` was changed and has no origin any more.
+    ``right`` is the original's recipe, if ``recipe`` was changed and so has no origin.
     """
     loop = torch_loop(right or recipe, batch_size, iterations, drops=drops, clips=clips)
     model, _ = next(loop)
@@ -256,8 +256,8 @@ def max_distance(
     return distance
 
 
-# At the originals' rates this net on random labels is chaotic, and float noise grows a
-# millionfold in 200 iterations; at a tenth of them it does not.
+# At the originals' rates this net on random labels is chaotic, and rounding errors grow a
+# millionfold in 200 iterations; at a tenth of the rates they do not.
 HYP = {"lr0": 1e-3, "warmup_bias_lr": 1e-2}
 SIZE = {"epochs": EPOCHS, "steps_per_epoch": STEPS}
 
@@ -292,7 +292,7 @@ def change_accumulation(recipe, **changes):
 
 
 def average_gradients(recipe):
-    """The gradient is the mean over its batches, as optax.MultiSteps has it."""
+    """Average the gradient over its batches, as optax.MultiSteps does."""
     rule = recipe.update_rule
 
     def sgd(**arguments):
@@ -343,7 +343,7 @@ def test_a_wrong_port_differs(name, x64):
 
 
 def test_no_update_is_computed_where_none_is_due():
-    """All arithmetic on arrays of the parameters' shape, but for the sum, is in one branch."""
+    """All arithmetic on arrays of the parameters' shape, except the sum, is in one branch."""
     recipe = yolov5(**SIZE, batch_size=2)
     params = {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(7)}
     tx = recipe.optimizer(param_groups.by_leaf_name)
@@ -355,6 +355,6 @@ def test_no_update_is_computed_where_none_is_due():
         if any(variable.aval.shape in shapes for variable in equation.outvars)
     ]
     assert outside.count("cond") == 1
-    # Dropping what was pending, and the sum.
+    # Dropping the pending gradients, and the sum.
     assert set(outside) <= {"cond", "add", "select_n", "jit", "broadcast_in_dim"}
     assert outside.count("add") == 2

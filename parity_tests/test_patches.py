@@ -1,4 +1,4 @@
-"""A convolution as patches times a matrix: XLA's values and gradients, and XLA's off a CPU."""
+"""A convolution as patches times a matrix: values and gradients equal XLA's; only a CPU uses it."""
 
 import functools
 
@@ -11,7 +11,7 @@ from jaxsched.examples import patches
 
 NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
-# Image, kernel, strides, padding: the ResNet's on digits, and what its are not.
+# Image, kernel, strides, padding: those of the ResNet on digits, and others.
 SHAPES = {
     "1 × 1, stride 1": ((5, 1, 1, 32), (3, 3, 32, 16), (1, 1), [(1, 1), (1, 1)]),
     "2 × 2, stride 1": ((5, 2, 2, 32), (3, 3, 32, 16), (1, 1), [(1, 1), (1, 1)]),
@@ -30,7 +30,7 @@ LEFT_TO_XLA = {
     "by name": ((5, 2, 2, 8), (3, 3, 8, 8), (1, 1), "SAME", {}),
     "wide padding": ((5, 1, 1, 8), (1, 1, 8, 8), (2, 2), [(1, 1), (1, 1)], {}),
 }
-# A sum of at most 3 × 3 × 32 products, in another order: some roundings of its largest value.
+# A sum of at most 3 × 3 × 32 products in another order: some roundings of its largest value.
 ROUNDINGS = 8
 
 
@@ -44,7 +44,7 @@ def value_and_gradients(conv, shapes, options, dtype):
 
 
 def distance(mine, theirs, dtype):
-    """In roundings of the largest value."""
+    """Return the largest distance, in roundings of the largest value."""
     assert [a.dtype for a in mine] == [b.dtype for b in theirs] == [dtype] * 3
     return max(
         float(abs(a - b).max() / abs(b).max()) / np.finfo(dtype).eps

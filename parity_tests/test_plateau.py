@@ -36,7 +36,7 @@ def test_rates_equal_torch_in_float64_after_each_metric() -> None:
         np.testing.assert_array_equal(ours, theirs, str(setting.arguments))
         if (theirs != theirs[0]).any():
             reductions += 1
-            assert (ours[1:] != theirs[:-1]).any(), "the twin passes"
+            assert (ours[1:] != theirs[:-1]).any(), "a wrong run passes too"
     assert reductions > 150
 
 
@@ -77,7 +77,7 @@ def test_one_compilation_and_float32_state() -> None:
     assert len(traced) == 1
 
 
-TELL = {
+STEPS = {
     "in the update": lambda tx, plateau, grads, state, metric: tx.update(
         grads, state, metric=metric
     ),
@@ -88,9 +88,9 @@ TELL = {
 }
 
 
-@pytest.mark.parametrize("tell", TELL.values(), ids=TELL)
-def test_updates_are_scaled_and_never_counted(tell: Any) -> None:
-    """Three updates an epoch, a metric after the last: torch's parameters, at each update."""
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_updates_are_scaled_and_never_counted(step: Any) -> None:
+    """Three updates an epoch, a metric after the last; parameters equal torch's at each update."""
     losses = [1.0, 2.0, 2.0, 0.5, 0.6, 0.7, 0.8]
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
@@ -107,7 +107,7 @@ def test_updates_are_scaled_and_never_counted(tell: Any) -> None:
             parameter.grad = torch.tensor([0.5, -1.0, 2.0])
             optimizer.step()
             if batch == 2:
-                updates, state = tell(tx, plateau, grads, state, loss)
+                updates, state = step(tx, plateau, grads, state, loss)
             else:
                 updates, state = tx.update(grads, state, params)
             params = optax.apply_updates(params, updates)

@@ -79,10 +79,10 @@ def test_scan_over_an_epoch_equals_the_loop():
         updates, state = tx.update(params, state, params)
         return (optax.apply_updates(params, updates), state), jaxsched.hyperparameters(state)
 
-    (params, _), told = jax.jit(lambda carry: jax.lax.scan(step, carry, length=50))(
+    (params, _), rows = jax.jit(lambda carry: jax.lax.scan(step, carry, length=50))(
         (PARAMS, tx.init(PARAMS))
     )
-    assert jaxsched.compare(Trace(jax.tree.map(np.asarray, told)), recipe)
+    assert jaxsched.compare(Trace(jax.tree.map(np.asarray, rows)), recipe)
     assert np.isfinite(params["conv"]["kernel"]).all()
 
 
@@ -123,9 +123,9 @@ def test_the_hyperparameters_of_a_chain_are_merged():
         optax.inject_hyperparams(optax.add_decayed_weights)(5e-4),
         optax.inject_hyperparams(optax.sgd)(0.1, 0.9),
     )
-    told = jaxsched.hyperparameters(tx.init(PARAMS))["all"]
+    merged = jaxsched.hyperparameters(tx.init(PARAMS))["all"]
     expected = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-    assert {name: round(float(value), 6) for name, value in told.items()} == expected
+    assert {name: round(float(value), 6) for name, value in merged.items()} == expected
 
 
 def test_any_optax_rule_may_be_the_update_rule():
@@ -340,7 +340,7 @@ def test_a_wrong_type_gets_one_sentence(name):
 @pytest.mark.parametrize("value", [True, 1j, [], np.array(["a"]), None, "3"], ids=repr)
 @pytest.mark.parametrize("name", ["learning_rate", "momentum"])
 def test_values_that_are_not_numbers_are_refused(name, value):
-    """1j acted as 0, True as a switch that no trace tells of."""
+    """1j acted as 0, and True as a switch that no trace states."""
     with pytest.raises(TypeError, match=f"^{name} of group all must be a number or a schedule"):
         Recipe({"all": {"learning_rate": 0.1, name: value}})
 
@@ -362,7 +362,7 @@ def test_groups_keep_their_order_under_jit():
 
 
 def test_a_function_that_a_foreign_rule_takes_is_no_schedule():
-    """Called with the count, a mask turned weight decay off, silently."""
+    """A mask that was called with the count turned weight decay off silently."""
     rule = functools.partial(
         optax.adamw, weight_decay=0.5, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
     )
@@ -403,7 +403,7 @@ def test_rules_with_the_same_name_are_not_reported_as_equal(first):
 
 
 def branching_rate(count):
-    """A rate as a loop has it that writes ``group["lr"]``."""
+    """Return a rate as loops compute it that set ``group["lr"]``."""
     return 0.1 * count if count < 10 else 0.1 * (1 + math.cos(math.pi * count / 100))
 
 

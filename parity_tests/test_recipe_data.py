@@ -134,14 +134,14 @@ EXPRESSIONS = [
 ]
 COUNTS = (0, 1, 3, 6)
 BOUND = ("mode", "steps", "epochs", "steps_per_epoch", "num_training_steps", "num_stable_steps")
-"""Arguments that go with no other value where the others stay."""
+"""Arguments that cannot change if the others stay."""
 
-# The factory behind each expression; that of a momentum belongs to no module.
+# The factory of each expression; that of a momentum belongs to no module.
 FACTORY_OF = {text: eval(text, NAMESPACE).factory for text in EXPRESSIONS}
 
 
 def bits(schedule, counts=COUNTS):
-    """The bytes of a schedule's values, or what it refuses a count with."""
+    """Return the bytes of a schedule's values, or its error for a count."""
 
     def one(count):
         try:
@@ -153,7 +153,7 @@ def bits(schedule, counts=COUNTS):
 
 
 def copies(value, *, pickles=True):
-    """Every copy of a value that Python knows, by the way in which it was made."""
+    """Return every copy of a value that Python can make, by the method."""
     made = {"deepcopy": copy.deepcopy(value), "copy": copy.copy(value)}
     if pickles:
         made["pickle"] = pickle.loads(pickle.dumps(value))
@@ -161,7 +161,7 @@ def copies(value, *, pickles=True):
 
 
 def assert_copies_equal(value, bits_of, *, pickles=True):
-    """Copies made before and after use are equal to ``value``, hash alike and have its bits."""
+    """Fail unless copies made before and after use equal ``value``, with its hash and its bits."""
     before = copies(value, pickles=pickles)
     expected = bits_of(value)
     after = copies(value, pickles=pickles)
@@ -179,7 +179,7 @@ def test_every_factory_has_a_case(name):
 
 
 def test_all_functions_that_return_schedules_are_found():
-    """The others return a plateau's recursion and transformations."""
+    """The other functions return a plateau's recursion and transformations."""
     found = {
         name
         for module in (schedules, lr_scheduler)
@@ -220,11 +220,11 @@ OTHER = {
     "constant": ["rsqrt"],
     "rsqrt": ["constant"],
 }
-"""Strings that stand for one another."""
+"""Other strings that an argument may have."""
 
 
 def other_values(value):
-    """Values that an argument may have in place of ``value``."""
+    """Return values that an argument may have in place of ``value``."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int | float):
@@ -254,7 +254,7 @@ def test_a_schedule_with_one_argument_changed_is_another(text):
         for other in other_values(value):
             try:
                 changed = schedule.replace(**{name: other})
-            except (TypeError, ValueError):  # an argument that does not go with the others
+            except (TypeError, ValueError):  # an argument that does not fit the others
                 continue
             tried.append(changed)
             assert changed != schedule, f"{name} {other!r} for {value!r}"
@@ -279,7 +279,7 @@ WRAPPED = {
     "jax": jnp.float32,
     "bfloat16": jnp.bfloat16,
 }
-"""What may stand for a Python number; a NumPy scalar's float64 value may differ."""
+"""Conversions of a Python number; the float64 value of a NumPy scalar may differ."""
 
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
@@ -296,23 +296,23 @@ def test_a_number_of_another_kind_makes_another_schedule(text, wrapper):
             continue
         if changed:
             assert changed != schedule, name
-            # Of one kind, for the values take their time.
+            # Only for one kind, because evaluation is slow.
             assert_copies_equal(changed, lambda made: bits(made, [2] * (wrapper == "float32")))
             assert changed == schedule.replace(**{name: WRAPPED[wrapper](value)})
 
 
-def halved(count):
+def inverse(count):
     """A factor of the user's own."""
     return 1 / (1 + count)
 
 
 def tenth(count):
-    """Another, which is never equal to it."""
+    """Another factor, which never equals it."""
     return 0.1 / (1 + count)
 
 
-def scaled(count, factor):
-    """One of two arguments, for functools.partial."""
+def scaled_inverse(count, factor):
+    """A factor with two arguments, for functools.partial."""
     return factor / (1 + count)
 
 
@@ -330,47 +330,47 @@ OBJECT = Halving()
 OPTAX = optax.cosine_decay_schedule(0.1, 9)
 LAMBDA = lambda count: 0.5 / (1 + count)  # noqa: E731
 
-# name: (schedule, whether its functions can be pickled and are then the same ones, part of repr)
+# name: (schedule, true if its functions can be pickled and are the same ones then, part of repr)
 ANY = {
-    "function": (lambda: lr_scheduler.lambda_lr(0.1, halved), True, "halved"),
-    "replayed function": (lambda: lr_scheduler.lambda_lr(0.1, halved, steps=7), True, "halved"),
+    "function": (lambda: lr_scheduler.lambda_lr(0.1, inverse), True, "inverse"),
+    "replayed function": (lambda: lr_scheduler.lambda_lr(0.1, inverse, steps=7), True, "inverse"),
     "nested function": (
         lambda: schedules.warmup(
-            schedules.per_epoch(lr_scheduler.lambda_lr(np.float32(0.1), halved), 2), 3, start=0.0
+            schedules.per_epoch(lr_scheduler.lambda_lr(np.float32(0.1), inverse), 2), 3, start=0.0
         ),
         True,
-        "halved",
+        "inverse",
     ),
-    "bare function": (lambda: schedules.per_epoch(halved, 2), True, "halved"),
+    "bare function": (lambda: schedules.per_epoch(inverse, 2), True, "inverse"),
     "partial": (
-        lambda: lr_scheduler.lambda_lr(0.1, functools.partial(scaled, factor=0.5)),
+        lambda: lr_scheduler.lambda_lr(0.1, functools.partial(scaled_inverse, factor=0.5)),
         True,
         "factor=0.5",
     ),
-    "scale": (lambda: lr_scheduler.cyclic_lr(0.1, 1.0, 3, scale_fn=halved), True, "halved"),
+    "scale": (lambda: lr_scheduler.cyclic_lr(0.1, 1.0, 3, scale_fn=inverse), True, "inverse"),
     "momentum of a scale": (
-        lambda: lr_scheduler.cyclic_lr(0.1, 1.0, 3, scale_fn=halved).momentum,
+        lambda: lr_scheduler.cyclic_lr(0.1, 1.0, 3, scale_fn=inverse).momentum,
         True,
-        "halved",
+        "inverse",
     ),
     "method": (lambda: schedules.shift(OBJECT.method, -1), False, "Halving.method"),
     "object": (lambda: schedules.shift(OBJECT, -1), False, "Halving"),
     "lambda": (lambda: schedules.shift(LAMBDA, -1), False, "<lambda>"),
     "optax": (lambda: schedules.per_epoch(OPTAX, 2), False, "optax."),
-    "jitted": (lambda: schedules.per_epoch(jax.jit(halved), 2), False, "halved"),
+    "jitted": (lambda: schedules.per_epoch(jax.jit(inverse), 2), False, "inverse"),
     "jnp": (lambda: schedules.per_epoch(jnp.exp2, 2), False, "exp2"),
     "milestones": (lambda: lr_scheduler.multi_step_lr(0.1, jnp.array([3, 5])), True, "[3, 5]"),
     "numpy milestones": (lambda: lr_scheduler.multi_step_lr(0.1, np.array([3, 5])), True, "[3, 5]"),
     "iterator": (lambda: lr_scheduler.multi_step_lr(0.1, iter([3, 5])), True, "[3, 5]"),
     "switch": (
-        lambda: schedules.override(halved, tenth, at=np.int64(3), when=np.True_),
+        lambda: schedules.override(inverse, tenth, at=np.int64(3), when=np.True_),
         True,
         "when=",
     ),
     "float32 table": (lambda: schedules.table(np.float32([0.1] * 7)), True, "table([0.1000000014"),
     "sequence of functions": (
         lambda: lr_scheduler.sequential_lr(
-            [lr_scheduler.lambda_lr(0.1, halved), lr_scheduler.multiplicative_lr(0.1, tenth)],
+            [lr_scheduler.lambda_lr(0.1, inverse), lr_scheduler.multiplicative_lr(0.1, tenth)],
             [3],
             steps=9,
         ),
@@ -394,12 +394,12 @@ def test_copies_with_any_arguments_are_equal(name):
 
 
 def test_functions_go_by_identity_and_partials_by_content():
-    assert lr_scheduler.lambda_lr(0.1, halved) != lr_scheduler.lambda_lr(0.1, tenth)
+    assert lr_scheduler.lambda_lr(0.1, inverse) != lr_scheduler.lambda_lr(0.1, tenth)
     assert schedules.shift(lambda c: c, 1) != schedules.shift(lambda c: c, 1)
     assert schedules.shift(OBJECT, 1) != schedules.shift(Halving(), 1)
 
     def partial(factor):
-        return schedules.shift(functools.partial(scaled, factor=factor), 1)
+        return schedules.shift(functools.partial(scaled_inverse, factor=factor), 1)
 
     assert partial(0.5) == partial(0.5)
     assert partial(0.5) != partial(np.float64(0.5))
@@ -430,7 +430,7 @@ def test_numbers_that_python_calls_equal_may_differ(name):
     one, other = map(schedules.constant, DIFFERENT[name])
     assert one != other
     assert repr(one) != repr(other)
-    # Inside another schedule, for a constant of NaN is refused.
+    # Inside another schedule, because a constant of NaN is refused.
     recipe, twin = (Recipe({"a": {"learning_rate": schedules.shift(s, 1)}}) for s in (one, other))
     assert recipe != twin
 
@@ -501,19 +501,19 @@ def test_a_long_table_is_shortened():
     assert repr(schedules.table(range(101))) == "table(<101 values>)"
 
 
-# What a schedule was made of, and how its owner changes that afterwards.
+# Objects from which a schedule was made, and how the user changes them afterwards.
 MUTABLE = {
     "table": (np.array([0.5, 0.25]), schedules.table),
     "milestones": ([2, 5], lambda v: lr_scheduler.multi_step_lr(0.1, v)),
     "milestones array": (np.array([2, 5]), lambda v: lr_scheduler.multi_step_lr(0.1, v)),
     "constant": (np.array(0.5), schedules.constant),
     "cosine": (np.array(0.5), lambda v: schedules.cosine(9, lrf=v)),
-    "warmup": (np.array(0.5), lambda v: schedules.warmup(halved, 5, start=v)),
-    "override": (np.array(1), lambda v: schedules.override(halved, tenth, at=v)),
-    "hold": (np.array(1), lambda v: schedules.hold(halved, at=v)),
-    "shift": (np.array(-1), lambda v: schedules.shift(halved, v)),
-    "per_epoch": (np.array(2), lambda v: schedules.per_epoch(halved, v)),
-    "lagged": (np.array(1), lambda v: schedules.lagged(halved, after=v)),
+    "warmup": (np.array(0.5), lambda v: schedules.warmup(inverse, 5, start=v)),
+    "override": (np.array(1), lambda v: schedules.override(inverse, tenth, at=v)),
+    "hold": (np.array(1), lambda v: schedules.hold(inverse, at=v)),
+    "shift": (np.array(-1), lambda v: schedules.shift(inverse, v)),
+    "per_epoch": (np.array(2), lambda v: schedules.per_epoch(inverse, v)),
+    "lagged": (np.array(1), lambda v: schedules.lagged(inverse, after=v)),
     "exponential_lr": (np.array(0.5), lambda v: lr_scheduler.exponential_lr(0.1, v)),
     "base_lr": (np.array(0.5), lambda v: lr_scheduler.exponential_lr(v, 0.5)),
 }
@@ -563,11 +563,11 @@ def test_a_momentum_is_a_schedule_of_its_own(text):
 SUFFIXES = (".yaml", ".json")
 
 N = 3
-"""Rows of a trace that is compared: each is compiled anew."""
+"""Rows of a trace that is compared; each trace is compiled."""
 
 
 def numbers_of(rule):
-    """The arguments of an update rule that are numbers, with their defaults."""
+    """Return the arguments of an update rule that are numbers, with their defaults."""
     parameters = inspect.signature(RULES[rule]).parameters.values()
     return {p.name: p.default for p in parameters if type(p.default) is float}
 
@@ -599,7 +599,7 @@ small = st.integers(1, 9)
 
 
 def nest_schedules(inner):
-    """Schedules around others; each takes counts from 0 to 40."""
+    """Return schedules around others; each takes counts from 0 to 40."""
     return one_in(
         st.builds(schedules.per_epoch, inner, small),
         st.builds(schedules.shift, inner, st.integers(-5, 0)),
@@ -654,7 +654,7 @@ def random_recipes(draw):
         for name in draw(
             st.lists(st.sampled_from([*numbers, *switches_of(rule), "-"]), max_size=3)
         ):
-            if name in numbers and name not in ("beta2_decay", "d"):  # within bounds of their own
+            if name in numbers and name not in ("beta2_decay", "d"):  # within their own bounds
                 entries[name] = draw(one_in(constants, curves))
             elif name in switches_of(rule) and name != "nesterov":
                 entries[name] = draw(one_in(st.booleans(), st.booleans().map(np.bool_)))
@@ -704,7 +704,7 @@ def random_recipes(draw):
 
 
 def values(recipe):
-    """The bits of the hyperparameters at the start and three iterations later."""
+    """Return the bits of the hyperparameters at the start and three iterations later."""
     return [
         (label, name, np.asarray(value).tobytes(), value.dtype)
         for iteration in (recipe.start, recipe.start + 3)
@@ -724,7 +724,7 @@ def all_copies(recipe, folder):
 
 
 def assert_recipe_copies_equal(recipe, folder, *, traces):
-    """Every copy, made before and after use, is equal to the recipe and has its values."""
+    """Fail unless every copy, made before and after use, equals the recipe and has its values."""
     before = all_copies(recipe, folder)
     expected = values(recipe)
     trace = recipe.trace(N) if traces else None
@@ -820,7 +820,7 @@ def test_every_update_rule_can_be_named_in_a_file():
     assert all(RULES[name] is getattr(optimizers, name) for name in rules)
 
 
-# One field changed of a recipe that has them all.
+# A recipe with all fields, one of which is changed.
 FULL = {
     "groups": {
         "weight": {"learning_rate": schedules.cosine(9, lrf=0.1), "momentum": 0.9},
@@ -952,15 +952,15 @@ def test_groups_are_copied_and_cannot_be_changed():
     assert recipe == twin
 
 
-# --- what a file holds ---
+# --- files ---
 
 
 def ramp(count):
-    """Batches an update, by a function of the user's own: truncated to an integer."""
+    """Batches per update, by a function of the user's own; truncated to an integer."""
     return 1 + count * 0.29
 
 
-# Recipes with Python functions inside, by what holds them.
+# Recipes with Python functions inside, by the field that holds them.
 WITH_FUNCTIONS = {
     "rate": lambda: Recipe({"a": {"learning_rate": lambda i: 0.5 / (1 + i)}}),
     "started": lambda: Recipe({"a": {"learning_rate": LAMBDA}}, start=7),
@@ -971,7 +971,7 @@ WITH_FUNCTIONS = {
         {
             "a": {
                 "learning_rate": schedules.warmup(
-                    schedules.per_epoch(lr_scheduler.lambda_lr(0.1, halved, steps=50), 5),
+                    schedules.per_epoch(lr_scheduler.lambda_lr(0.1, inverse, steps=50), 5),
                     9,
                     start=0.0,
                 )
@@ -981,7 +981,7 @@ WITH_FUNCTIONS = {
     ),
     "optax": lambda: Recipe({"a": {"learning_rate": OPTAX}}, optimizers.adam),
     "partial": lambda: Recipe(
-        {"a": {"learning_rate": functools.partial(scaled, factor=0.5), "b2": tenth}},
+        {"a": {"learning_rate": functools.partial(scaled_inverse, factor=0.5), "b2": tenth}},
         optimizers.adam,
     ),
     "batches": lambda: Recipe(
@@ -995,9 +995,9 @@ WITH_FUNCTIONS = {
             }
         }
     ),
-    "factory of one's own": lambda: Recipe({"a": {"learning_rate": doubled(halved)}}),
+    "factory of one's own": lambda: Recipe({"a": {"learning_rate": double(inverse)}}),
     "factory of one's own without a function": lambda: Recipe(
-        {"a": {"learning_rate": schedules.warmup(doubled(schedules.constant(0.1)), 3, start=0.0)}}
+        {"a": {"learning_rate": schedules.warmup(double(schedules.constant(0.1)), 3, start=0.0)}}
     ),
     "batches of a number": lambda: Recipe(
         {"a": {"learning_rate": 0.1}}, accumulation=optimizers.Accumulation(lambda i: 4)
@@ -1005,9 +1005,9 @@ WITH_FUNCTIONS = {
 }
 
 
-def doubled(schedule):
+def double(schedule):
     """A factory of the user's own."""
-    return Schedule(doubled, {"schedule": schedule}, lambda count: 2 * schedule(count))
+    return Schedule(double, {"schedule": schedule}, lambda count: 2 * schedule(count))
 
 
 def test_batches_are_truncated_as_python_does():
@@ -1054,8 +1054,8 @@ def test_a_recipe_without_functions_is_saved_unchanged(tmp_path):
 
 @pytest.mark.parametrize("steps", [5, 30])
 def test_a_table_is_not_saved_past_its_end(steps, tmp_path):
-    """Under jit the last value is held: a rate that looks plausible and is wrong."""
-    recipe = Recipe({"a": {"learning_rate": lr_scheduler.lambda_lr(0.1, halved, steps=steps)}})
+    """Under jit the last value would be used: a plausible rate that is wrong."""
+    recipe = Recipe({"a": {"learning_rate": lr_scheduler.lambda_lr(0.1, inverse, steps=steps)}})
     assert save_and_load(recipe, tmp_path, ".json", iterations=steps + 1).trace(3) == recipe.trace(
         3
     )
@@ -1063,7 +1063,7 @@ def test_a_table_is_not_saved_past_its_end(steps, tmp_path):
         recipe.save(tmp_path / "recipe.json", iterations=steps + 2)
 
 
-# Numbers that a file must give back: to the bit, and of their kind.
+# Numbers that must come back from a file to the bit, and of the same kind.
 NUMBERS = [
     1e-8,
     5e-324,
@@ -1214,7 +1214,7 @@ BOMB = "format: jaxsched.Recipe 1\na: &a [x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
-# name: (YAML, a part of the sentence)
+# name: (YAML, a part of the error)
 REFUSED = {
     "empty": ("", "must be a mapping, got NoneType"),
     "text": ("hello", "must be a mapping, got str"),
@@ -1407,7 +1407,7 @@ scalars = one_in(
 @settings(max_examples=200)
 @given(st.data())
 def test_a_value_replaced_in_a_file_is_refused_or_read(tmp_path_factory, data):
-    """Whatever stands in a value's place, nothing but a ValueError comes of it."""
+    """Any replacement of a value is read or raises ValueError."""
     path = tmp_path_factory.getbasetemp() / "replaced.json"
     DAMAGED.save(path)
     content = json.loads(path.read_text())
@@ -1457,7 +1457,7 @@ def test_the_old_file_stays_where_a_save_fails(suffix, tmp_path, monkeypatch):
     recipe = Recipe({"a": {"learning_rate": 0.1}})
     recipe.save(path)
     with pytest.raises(ValueError, match="iterations must be given"):
-        Recipe({"a": {"learning_rate": halved}}).save(path)
+        Recipe({"a": {"learning_rate": inverse}}).save(path)
     with pytest.raises(ValueError, match="update_rule must be"):
         Recipe({"a": {"learning_rate": 0.1}}, optax.adam).save(path)
     with pytest.raises(ValueError, match="iterations must be"):
@@ -1474,7 +1474,7 @@ def test_the_old_file_stays_where_a_save_fails(suffix, tmp_path, monkeypatch):
     assert Recipe.load(path) == recipe
 
 
-# --- what a person sees ---
+# --- repr and HTML ---
 
 MANY = {
     f"group {k}": {
@@ -1488,7 +1488,7 @@ MANY = {
 
 
 class Wide:
-    """A schedule whose repr runs over many lines, as a module's of Equinox does."""
+    """A schedule whose repr has many lines, as that of an Equinox module."""
 
     def __call__(self, count):
         return 0.1
@@ -1610,7 +1610,7 @@ TRANSFORMED = {
     "article": OFFERED["article"],
     "yolov5": OFFERED["yolov5"],
     "function": lambda: Recipe(
-        {label: {"learning_rate": halved} for label in ("weight", "bias", "norm")},
+        {label: {"learning_rate": inverse} for label in ("weight", "bias", "norm")},
         optimizers.adam,
         clip_norm=0.5,
     ),
@@ -1754,7 +1754,7 @@ def test_relabel_renames_what_the_header_states():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_trace_states_every_argument_of_its_rule(rule, tmp_path):
-    """As a number in a column or as a switch: from its trace comes a recipe of the same content."""
+    """They are numbers in columns or switches: the recipe of the trace has the same content."""
     group = {"learning_rate": 0.1, **({"use_muon": True} if rule == "musgd" else {})}
     recipe = Recipe({"a": group}, RULES[rule], length=3)
     trace = recipe.trace(3)

@@ -1,4 +1,4 @@
-"""What is recorded of a loop equals what the loop set, to the bit."""
+"""A recording equals the hyperparameters that the loop set, to the bit."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
     optimizer = article_optimizer()
     with record(optimizer, article_loop.ORDER) as recording:
         loop = article_loop.iterations(optimizer, **SHORT)
-        next(loop)  # at the yield the step is yet to come
+        next(loop)  # at the yield the step has not been made
         for _ in loop:
             if by_batch:
                 recording.batch()
@@ -68,7 +68,7 @@ def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
         assert (trace.run["stepped"] == 1).all()
         assert jaxsched.compare(yolov5_resnet18(**SHORT), trace)
     late = {k: {n: v[1:] for n, v in group.items()} for k, group in trace.groups.items()}
-    assert differences(Trace(late), reference.head(119)), "the twin passes"
+    assert differences(Trace(late), reference.head(119)), "a wrong run passes too"
     trace.save(tmp_path / "run.npz")
     recipe = Recipe.from_trace(Trace.load(tmp_path / "run.npz"))
     with jax.enable_x64(True):
@@ -77,12 +77,12 @@ def test_the_articles_loop_to_the_bit(by_batch, tmp_path):
     assert not differences(again, reference)
     assert recipe.groups["bias"]["nesterov"] is True
     optimizer.step()
-    assert len(recording) == len(recording.trace) == 120  # what comes after the block is not noted
+    assert len(recording) == len(recording.trace) == 120  # values after the block are not recorded
 
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_accumulation_and_a_scaler_that_skips(fused):
-    """Every 3rd batch steps; the gradient of one of those is infinite."""
+    """Every 3rd batch steps; one of these has an infinite gradient."""
     model = torch.nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
@@ -204,7 +204,7 @@ def test_a_recording_holds_a_trace_and_is_not_one():
     assert recording.trace.update_rule == "sgd"
     assert recording.trace.switches["bias"]["nesterov"] is True
     assert recording.trace.versions == {"torch": torch.__version__}
-    assert recording.trace.clip_norm is UNSTATED  # nobody can see it from here
+    assert recording.trace.clip_norm is UNSTATED  # a recording cannot observe it
     for mine, reference in ((yolov5_resnet18(), recording), (recording, recording.trace)):
         sentence = (
             "compare takes recipes and traces, got Recording. "
@@ -276,7 +276,7 @@ def script(tmp_path, monkeypatch):
 
 
 def rates_of_the_script(n):
-    """The script's own arithmetic, torch's: a rate times 0.9 at each step."""
+    """Return the rates by the script's arithmetic: a rate times 0.9 at each step."""
     rates = [0.1]
     for _ in range(n - 1):
         rates.append(rates[-1] * 0.9)

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends in the bits of one that never was."""
+"""A run that was stopped and resumed ends with the same bits as an uninterrupted one."""
 
 import dataclasses
 import errno
@@ -53,13 +53,13 @@ def is_same(a, b):
 
 
 def content(folder):
-    """Every file below a folder, by its bytes."""
+    """Return the bytes of every file below a folder."""
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
 def uninterrupted_runs(small, tmp_path_factory):
-    """The folder of each recipe's whole run, made before any test replaces the batches."""
+    """The folder of each recipe's uninterrupted run, made before any test replaces the batches."""
     folders = {recipe: tmp_path_factory.mktemp(recipe) for recipe in RECIPES}
     for recipe, folder in folders.items():
         assert train(folder, recipe=recipe) == 0
@@ -68,7 +68,7 @@ def uninterrupted_runs(small, tmp_path_factory):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Presses Ctrl-C while the given iteration runs."""
+    """Return a function that presses Ctrl-C during the given iteration."""
 
     def interrupt_at(iteration):
         for module in (digits, shapes):
@@ -133,14 +133,14 @@ def test_another_run_is_refused(words, sentence, uninterrupted_runs, capsys):
 def test_another_recipe_is_refused(uninterrupted_runs, capsys):
     folder = uninterrupted_runs["yolov5_resnet18"]
     assert train(folder, "--resume", recipe="yolov5") == 2
-    told = capsys.readouterr().err
-    assert "of this run, got one of recipe.groups.weight.learning_rate.warmup." in told
-    assert "lagged.after is 33, here 3 and " in told
-    assert "more differ. Resume it as it was started.\n" in told
+    error = capsys.readouterr().err
+    assert "of this run, got one of recipe.groups.weight.learning_rate.warmup." in error
+    assert "lagged.after is 33, here 3 and " in error
+    assert "more differ. Resume it as it was started.\n" in error
 
 
 def own_recipe(**changes):
-    """One that no factory made, with a Python function inside."""
+    """Return a recipe that no factory made, with a Python function inside."""
     group = {"learning_rate": lambda i: 0.1 / (1 + i), "momentum": 0.9, **changes}
     return Recipe({"all": group}, clip_norm=10.0)
 
@@ -154,7 +154,7 @@ OWN = [
 
 
 def run_of(recipe, folder, *, resume):
-    """A training without a network, stopped after an epoch of 4 iterations."""
+    """Run a training without a network, stopped after an epoch of 4 iterations."""
     run = runs.Run(
         create=lambda: (nnx.Param(jnp.zeros(2)), nnx.Param(jnp.zeros(2))),
         train=lambda model, optimizer, batches: iter(batches),
@@ -164,9 +164,9 @@ def run_of(recipe, folder, *, resume):
         steps_per_epoch=4,
     )
 
-    def show(iterations, told, total):
+    def show(iterations, shown, total):
         for iteration in iterations:
-            told.append(iteration)
+            shown.append(iteration)
             yield False
 
     return runs.trained(run, recipe, folder, show, epochs=1, seed=0, resume=resume)
@@ -179,7 +179,7 @@ class Row(NamedTuple):
 def test_a_recipe_of_ones_own_is_known_by_its_content(tmp_path):
     assert own_recipe().origin is None
     run_of(own_recipe(), tmp_path, resume=False)
-    rows, _ = run_of(own_recipe(), tmp_path, resume=True)  # another lambda, of the same values
+    rows, _ = run_of(own_recipe(), tmp_path, resume=True)  # another lambda with the same values
     assert [row.loss for row in rows.records] == [0.0, 1.0, 2.0, 3.0]
 
 
@@ -204,7 +204,7 @@ def test_a_run_that_is_done_goes_on_with_more_epochs(uninterrupted_runs, tmp_pat
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    """Checkpoints of two iterations, in a loop of a user's own."""
+    """Checkpoints of two iterations, in a user's own loop."""
     mine = Checkpoints(tmp_path / "kept", {"seed": 0, "arguments": {"lr0": 0.1}}, keep=2)
     for iteration in (1, 2, 3):
         mine.save(iteration, state(iteration), [{"loss": np.float32(0.1)}] * iteration)
@@ -263,7 +263,7 @@ def test_other_arguments_are_refused(checkpoints):
 
 
 def damages(folder):
-    """Each file of the last checkpoint cut, one of its bytes changed, and gone."""
+    """Yield each damage of a file of the last checkpoint: cut, one byte changed, or deleted."""
     for name in sorted(p.relative_to(folder) for p in (folder / "3").rglob("*") if p.is_file()):
         data = (folder / name).read_bytes()
         middle = len(data) // 2
@@ -272,10 +272,10 @@ def damages(folder):
         yield name, None
 
 
-# Orbax leaves coroutines behind that did not end.
+# Orbax leaves unfinished coroutines.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_is_refused_and_left(checkpoints):
-    """Where Orbax does without a file, the arrays come back as they were saved."""
+    """If Orbax does not need a file, the arrays come back as they were saved."""
     sentence = re.compile(
         r"\S*/3 must be (a whole checkpoint, got one whose|of this run, got) [^\n]+"
     )
@@ -286,8 +286,8 @@ def test_a_damaged_checkpoint_is_refused_and_left(checkpoints):
             checkpoints.folder / name
         ).write_bytes(data)
         before = content(checkpoints.folder)
-        if told := refusal(checkpoints):
-            assert sentence.fullmatch(told), name
+        if error := refusal(checkpoints):
+            assert sentence.fullmatch(error), name
             refused += 1
         assert content(checkpoints.folder) == before
         (checkpoints.folder / name).write_bytes(whole)
@@ -296,7 +296,7 @@ def test_a_damaged_checkpoint_is_refused_and_left(checkpoints):
 
 
 def refusal(kept):
-    """The sentence; None where the last checkpoint comes back as it was saved."""
+    """Return the error of a restore; None if the last checkpoint comes back as it was saved."""
     try:
         saved = kept.restore(state())
     except ValueError as error:
@@ -350,7 +350,7 @@ def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint(where, checkp
     with monkeypatch.context() as patched:
         patched.setattr(f"jaxsched.examples.checkpoints.{where}", full)
         with pytest.raises(OSError, match=r"No space left on device\); the last whole one is 3$"):
-            (checkpoints.save(4, state(4)), checkpoints.close())  # told by the one or the other
+            (checkpoints.save(4, state(4)), checkpoints.close())  # one of the two raises
     assert {
         name: data for name, data in content(checkpoints.folder).items() if name in before
     } == before

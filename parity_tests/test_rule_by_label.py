@@ -1,4 +1,4 @@
-"""A recipe with an update rule for each label: its content, its files, its trace, what is refused."""
+"""A recipe with an update rule for each label: its content, its files, its trace, its refusals."""
 
 import copy
 import dataclasses
@@ -79,7 +79,7 @@ def test_another_rule_of_a_group_is_another_recipe():
 
 
 def test_one_rule_for_all_labels_is_one_rule():
-    """Also where it is in ``functools.partial``, whose arguments go into the groups."""
+    """Also in ``functools.partial``, whose arguments become arguments of the groups."""
     groups = {"a": {"learning_rate": 0.1, "b2": 0.9}, "b": {"learning_rate": 0.1}}
     by_label = {"a": optimizers.adam, "b": functools.partial(optimizers.adam, b2=0.9)}
     recipe = Recipe(groups, by_label)
@@ -169,7 +169,7 @@ def updates_of(recipe, n=3):
 
 
 def test_each_group_makes_the_update_of_its_rule():
-    """As two recipes of one rule do."""
+    """The updates equal those of two recipes with one rule each."""
     plain = dataclasses.replace(RECIPE, clip_norm=None)
     updates, state = updates_of(plain)
     for label, rule in RULES.items():
@@ -185,7 +185,7 @@ def test_each_group_makes_the_update_of_its_rule():
 
 
 def test_the_clip_takes_all_groups_together():
-    """Adagrad's sum of squares, and AdamW's mean, are those of one scale."""
+    """Adagrad's sum of squares, and AdamW's mean, show the same scale."""
     (_, state), norm = updates_of(RECIPE, 1), math.sqrt(6 * 1.0 + 4 * 4.0)
     scale = 1.0 / (norm + 1e-6)
     rules = [n for n in jax.tree.leaves(state, is_leaf=is_rule_state) if is_rule_state(n)]

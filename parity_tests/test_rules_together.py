@@ -1,4 +1,4 @@
-"""Muon beside AdamW against torch's two, with their schedulers: 200 updates, and wrong ports."""
+"""Muon beside AdamW against torch's two optimizers, with their schedulers: 200 updates, and wrong ports."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from muon_adamw import EPOCH, LABEL_OF, LABELS, RULES, SHAPES, recipe_by_hand, torchs  # noqa: E402
+from muon_adamw import EPOCH, LABEL_OF, LABELS, RULES, SHAPES, recipe_by_hand, torch_optimizers  # noqa: E402
 from optimizer_settings import BOUND, MUON_BOUND, UPDATES, problem, relative_distances  # noqa: E402
 
 import jaxsched  # noqa: E402
@@ -33,7 +33,7 @@ RUNS = {
 def torch_run(start, gradients, clip_norm=None, batches=1, ema=None):
     """Return torch's parameters after each update, by name, its average, buffer and recording."""
     parameters = {name: torch.nn.Parameter(torch.tensor(p)) for name, p in start.items()}
-    pair, schedulers = torchs(parameters)
+    pair, schedulers = torch_optimizers(parameters)
     average, rows = {name: p.copy() for name, p in start.items()}, []
     with record(pair, LABELS) as recording:
         for i in range(UPDATES):
@@ -121,7 +121,7 @@ def test_200_updates_beside_torchs_two(name, runs):
                 relative_distances(average.average[leaf][None], their_average[leaf][None]) <= BOUND
             )
         assert average.updates == UPDATES
-    # The hyperparameters that acted, at each update.
+    # The hyperparameters in force at each update.
     ours = Trace({k: {n: v[batches - 1 :: batches] for n, v in g.items()} for k, g in rows.items()})
     ours = dataclasses.replace(ours, clock="update")
     report = compare(ours, trace)
@@ -149,24 +149,24 @@ def change_recipe(rules=RULES, drop=(), **changes):
     return Recipe(groups, rules, length=UPDATES)
 
 
-def common(group):
+def common_arguments(group):
     return {name: group[name] for name in ("learning_rate", "weight_decay")}
 
 
 def exchange_rules():
     rules = {"matrix": optimizers.adamw, "bias": optimizers.muon, "scale": optimizers.adamw}
-    groups = {label: common(group) for label, group in recipe_by_hand().groups.items()}
+    groups = {label: common_arguments(group) for label, group in recipe_by_hand().groups.items()}
     return Recipe(groups, rules, length=UPDATES)
 
 
 def one_rule(rule):
-    groups = {label: common(group) for label, group in recipe_by_hand().groups.items()}
+    groups = {label: common_arguments(group) for label, group in recipe_by_hand().groups.items()}
     return Recipe(groups, rule, length=UPDATES)
 
 
-def under_the_other():
+def move_to_muon():
     groups = {label: dict(group) for label, group in recipe_by_hand().groups.items()}
-    groups["scale"] = common(groups["scale"])
+    groups["scale"] = common_arguments(groups["scale"])
     return Recipe(groups, {**RULES, "scale": optimizers.muon}, length=UPDATES)
 
 
@@ -191,7 +191,7 @@ WRONG = {
         "another update rule: muon for adamw in bias and scale",
     ),
     "a group under the other's rule": (
-        under_the_other,
+        move_to_muon,
         {"scale/update_rule"},
         "another update rule: muon for adamw in scale",
     ),
@@ -263,7 +263,7 @@ WRONG = {
 
 
 def test_wrong_ports_are_refused(runs):
-    """Against torch's recording; the right port is equal."""
+    """They differ from torch's recording; the correct port is equal."""
     trace = runs["plain"][2][3]
     assert compare(recipe_by_hand(), trace)
     for name, (port, names, cause) in WRONG.items():

@@ -1,4 +1,4 @@
-"""Schedules on their own: the article's figures, counts of all kinds, tables, errors."""
+"""Schedules by themselves: the article's figures, counts of all kinds, tables, errors."""
 
 import math
 
@@ -41,13 +41,13 @@ def test_interp_examples_of_the_article():
     expected = np.interp(dense, points, np.sin(points))
     with jax.enable_x64(True):
         mine = np.asarray(jnp.interp(dense, points, jnp.sin(points)))
-    # One sine and one product are rounded otherwise: two roundings of values up to 1.
+    # One sine and one product are rounded differently: two roundings of values up to 1.
     np.testing.assert_allclose(mine, expected, rtol=0, atol=2 * np.finfo(np.float64).eps)
     assert np.abs(np.roll(mine, 1) - expected).max() > 0.1
 
 
 CURVES = [
-    # The article's cosine taken apart, for T_max 200, initial_lr 1 and eta_min 0.2.
+    # The parts of the article's cosine, for T_max 200, initial_lr 1 and eta_min 0.2.
     ("cos", lambda c: jnp.cos(c / 200 * math.pi), lambda c: math.cos(c / 200 * math.pi)),
     (
         "1 + cos",
@@ -77,7 +77,7 @@ def test_the_articles_five_curves(formula, python):
     expected = np.array([python(c) for c in range(201)], np.float32)
     mine = np.array(jax.jit(formula_schedule(formula))(jnp.arange(201)))
     if abs(expected[100]) < 1e-15:
-        # Where the cosine crosses zero both hold dust: one rounding of the argument, pi / 2.
+        # Where the cosine crosses zero both have an error: one rounding of the argument, pi / 2.
         assert abs(mine[100]) < 2 * np.finfo(np.float64).eps
         mine[100] = expected[100]
     np.testing.assert_array_equal(mine, expected)
@@ -85,7 +85,7 @@ def test_the_articles_five_curves(formula, python):
 
 
 def test_annealing_figure_of_the_article():
-    """initial_lr 0.01, eta_min 0.002, T_max 200: lrf is eta_min / initial_lr."""
+    """For initial_lr 0.01, eta_min 0.002 and T_max 200, lrf is eta_min / initial_lr."""
     rate = lr_scheduler.lambda_lr(0.01, schedules.cosine(200, lrf=0.2))
     assert [float(rate(c)) for c in (0, 100, 200)] == [
         float(np.float32(v)) for v in (0.01, 0.006, 0.002)
@@ -113,7 +113,7 @@ def test_strict_promotion_does_not_change_the_bits():
 
 @pytest.mark.parametrize("map_counts", [lambda f: f, jax.jit, jax.vmap])
 def test_an_override_asks_the_other_schedule_at_its_count_alone(map_counts):
-    """torch's closed forms refuse counts below 0, and a shifted one would be asked for some."""
+    """torch's closed forms refuse counts below 0, which a shifted one would get."""
     decay = lr_scheduler.exponential_lr(1.0, 0.5)
     late = schedules.override(schedules.constant(3.0), schedules.shift(decay, 4), at=5)
     assert map_counts(late)(jnp.arange(7)).tolist() == [3.0] * 5 + [0.5, 3.0]
@@ -149,7 +149,7 @@ def test_strict_promotion_and_counts_of_any_kind_do_not_change_the_bits_of_a_com
 
 
 def test_the_formula_in_float32_misses_values():
-    """The reason for the float64 scope: the same formula in float32 misses many values."""
+    """This is the reason for float64: the same formula in float32 misses many values."""
     counts = jnp.arange(100, dtype=jnp.float32)
     plain = 0.01 * (((1 + jnp.cos(counts * math.pi / 100)) / 2) * 0.8 + 0.2)
     exact = lr_scheduler.lambda_lr(0.01, schedules.cosine(100, lrf=0.2))(jnp.arange(100))
@@ -157,7 +157,7 @@ def test_the_formula_in_float32_misses_values():
 
 
 def test_far_counts_keep_their_bits():
-    """At and past 2**24, where float32 counts stop, and near 2**31."""
+    """At and past 2**24, the limit of exact float32 counts, and near 2**31."""
     schedule = schedules.per_epoch(formula_schedule(lambda e: e % 1000), 3)
     for count in (2**24 - 1, 2**24, 2**24 + 1, 2**24 + 3, 2**31 - 2, 2**31 - 1):
         assert float(jax.jit(schedule)(jnp.int32(count))) == (count // 3) % 1000
@@ -234,7 +234,7 @@ def test_bad_arguments_get_a_sentence(call, message):
 
 @pytest.mark.parametrize("mapped", [lambda f: f, jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))])
 def test_the_warmup_is_np_interp_to_the_bit(mapped):
-    """In float64: a value one rounding off meets ties of float32 that torch's value misses."""
+    """In float64, because a value one rounding off may round to another float32 than torch's."""
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         for n in (1, 49, 107, 900, 1000, 1234, 2999):
@@ -247,7 +247,7 @@ def test_the_warmup_is_np_interp_to_the_bit(mapped):
 
 
 def random_lines(size):
-    """Counts, lengths, starts and ends, some starts 0 as the original's."""
+    """Return counts, lengths, starts and ends, with some starts of 0 as in the original."""
     rng = np.random.default_rng(0)
     n = rng.integers(1, 5000, size)
     start = rng.uniform(0, 1, size) * rng.choice([0, 0.1, 1], size)
@@ -283,7 +283,7 @@ def test_jnp_interp_on_the_unit_interval_is_np_interp_to_the_bit(name):
 
 @pytest.mark.parametrize("traced", ["nothing", "iterations", "start", "both"])
 def test_the_warmup_ends_as_np_interp_does(traced):
-    """From n on in the target, and with a length of 0 there at once."""
+    """From n on it equals the target, and with a length of 0 at once."""
     counts = np.arange(-1, 13)
 
     def values(n, start):
@@ -300,7 +300,7 @@ def test_the_warmup_ends_as_np_interp_does(traced):
             else:
                 mine = jax.jit(values)(n, 0.1)
             expected = np.interp(counts, [0, n], [0.1, 0.3])
-            at = counts >= 0  # a count below 0 has no meaning, and with n = 0 no line
+            at = counts >= 0  # a count below 0 has no meaning, and with n = 0 there is no line
             np.testing.assert_array_equal(np.asarray(mine)[at], expected[at])
             assert np.isfinite(mine).all()
 
@@ -330,7 +330,7 @@ def test_a_value_near_a_tie_of_float32():
 
 @pytest.mark.parametrize("epochs", [5, 7, 12, 98])
 def test_a_line_to_zero_ends_in_zero(epochs):
-    """Not in dust, of either sign: XLA must not divide by way of a reciprocal."""
+    """It does not end in a rounding error of either sign: XLA must not divide by a reciprocal."""
     line = schedules.linear(epochs, lrf=0.0)
     for mapped in (line, jax.jit(line), jax.vmap(line), jax.jit(jax.vmap(line))):
         assert float(mapped(jnp.array([epochs]))[0]) == 0.0

@@ -19,7 +19,7 @@ from muon_adamw import (  # noqa: E402
     TORCH,
     Model,
     recipe_by_hand,
-    torchs,
+    torch_optimizers,
 )
 from optimizer_settings import UPDATES  # noqa: E402
 
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.torch
 def live():
     """Fresh parameters, optimizers and schedulers of torch."""
     parameters = {name: torch.nn.Parameter(torch.ones(shape)) for name, shape in SHAPES.items()}
-    return parameters, *torchs(parameters)
+    return parameters, *torch_optimizers(parameters)
 
 
 def convert(live, **arguments):
@@ -66,7 +66,7 @@ def test_from_torch_makes_the_recipe_by_hand(live):
     assert recipe.update_rule == RULES
     assert recipe.length == UPDATES
     report = compare(recipe, recipe_by_hand())
-    # The layout is that of the Flax parameters, of which torch knows nothing.
+    # The layout is that of the Flax parameters, which torch does not have.
     assert {q.name for q in report.quantities if q.first} <= set(TORCH), report
     arguments = recipe.origin.arguments
     assert arguments["labels"] == {**LABEL_OF, "unused": "frozen"}
@@ -101,7 +101,7 @@ def convert_apart(live):
 
 
 class Other(torch.optim.SGD):
-    """An optimizer that is not known."""
+    """An unknown optimizer."""
 
 
 REFUSED = {
@@ -223,7 +223,7 @@ def test_a_group_that_is_added_later_gets_a_label_of_its_own(live):
 
 
 def record_steps(pair, steps):
-    """Step as the string says, M for the first, A for the second, b for ``batch()``."""
+    """Step as ``steps`` lists: M for the first, A for the second, b for ``batch()``."""
     recording = record(pair)
     with recording:
         for letter in steps:

@@ -33,10 +33,10 @@ def start_and_gradients(seed=0):
 
 
 def torch_run(settings_at, start, gradients, **switches):
-    """(parameters, momentum buffers) after each update; ``settings_at`` sets the groups."""
+    """Return (parameters, momentum buffers) after each update; ``settings_at`` sets the groups."""
     parameters = {k: torch.tensor(v, requires_grad=True) for k, v in start.items()}
     groups = [{"params": [parameters[label]]} for label in SHAPES]
-    # Constructed with a momentum that Nesterov admits, then set before each step.
+    # Constructed with a momentum that Nesterov accepts, then set before each step.
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.5, **switches)
     for i, gradient in enumerate(gradients):
         for label, group in zip(SHAPES, optimizer.param_groups, strict=True):
@@ -58,7 +58,7 @@ def buffers(state):
 
 
 def save_and_load(state):
-    """A state through a file and back."""
+    """Write a state to a file and read it back."""
     leaves, structure = jax.tree.flatten(state)
     file = io.BytesIO()
     np.savez(file, **{str(k): np.asarray(leaf) for k, leaf in enumerate(leaves)})
@@ -88,7 +88,7 @@ def our_run(recipe, start, gradients):
 
 
 def max_distance(recipe, settings_at, **switches):
-    """The largest distance of any leaf at any update, relative to its largest entry."""
+    """Return the largest distance of any leaf at any update, relative to its largest entry."""
     distance = 0.0
     start, gradients = start_and_gradients()
     reference = torch_run(settings_at, start, gradients, **switches)
@@ -187,7 +187,7 @@ def test_float32_is_within_a_few_ulp():
     for (mine, _), (theirs, _) in zip(our_run(recipe, start, gradients), reference, strict=True):
         for label in SHAPES:
             gap = np.abs(np.asarray(mine[label]) - theirs[label]).max()
-            # Fused multiply-adds: each update rounds a few times less on one side.
+            # Fused multiply-adds: one side rounds a few times less in each update.
             assert gap <= 16 * np.finfo(np.float32).eps * np.abs(theirs[label]).max()
 
 
@@ -221,7 +221,7 @@ def test_arguments_that_torch_refuses_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         optimizers.sgd(**arguments)
     theirs = {"lr" if k == "learning_rate" else k: v for k, v in arguments.items()}
-    if np.isfinite(theirs["lr"]):  # torch lets a NaN through
+    if np.isfinite(theirs["lr"]):  # torch accepts a NaN
         with pytest.raises(ValueError):  # noqa: PT011
             torch.optim.SGD([torch.zeros(1)], **theirs)
 

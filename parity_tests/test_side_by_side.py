@@ -1,4 +1,4 @@
-"""The assertion that runs both sides: what is frozen, what is large, what is refused."""
+"""The assertion that runs both sides: frozen and large parameters, and its refusals."""
 
 import jax
 import numpy as np
@@ -16,8 +16,8 @@ NONE = "no usual mistake explains it"
 SGD = {"momentum": 0.9, "nesterov": True}
 
 
-def frozen(parameters):
-    """What the optimizer does not hold, and what needs no gradient."""
+def freeze_norm(parameters):
+    """Return an optimizer of weight and norm, of which norm needs no gradient."""
     parameters["norm"].requires_grad_(False)
     return torch.optim.SGD([parameters["weight"], parameters["norm"]], 0.1, **SGD)
 
@@ -29,11 +29,11 @@ def part(labels, **rules):
 def test_parameters_frozen_in_torch_must_be_frozen_in_the_port():
     labels = {"weight": "all", "bias": "frozen", "norm": "frozen"}
     rule = optimizers.sgd(0.1, 0.9, nesterov=True)
-    assert_optimizer_matches(part(labels, all=rule), frozen, updates=5)
+    assert_optimizer_matches(part(labels, all=rule), freeze_norm, updates=5)
     with pytest.raises(
         AssertionError, match=r"what torch's optimizer does not train is trained, as group 0$"
     ):
-        assert_optimizer_matches(rule, frozen, updates=5)
+        assert_optimizer_matches(rule, freeze_norm, updates=5)
 
 
 def test_a_clip_that_counts_frozen_parameters():
@@ -41,9 +41,9 @@ def test_a_clip_that_counts_frozen_parameters():
     rule = part(labels, all=optimizers.sgd(0.1, 0.9, nesterov=True))
     clip = optimizers.clip_grad_norm(1.0)
     trained = optax.masked(clip, {"weight": True, "bias": False, "norm": False})
-    assert_optimizer_matches(optax.chain(trained, rule), frozen, updates=5, clip_norm=1.0)
+    assert_optimizer_matches(optax.chain(trained, rule), freeze_norm, updates=5, clip_norm=1.0)
     with pytest.raises(AssertionError, match=r"cause: clip by a norm that counts what is frozen$"):
-        assert_optimizer_matches(optax.chain(clip, rule), frozen, updates=5, clip_norm=1.0)
+        assert_optimizer_matches(optax.chain(clip, rule), freeze_norm, updates=5, clip_norm=1.0)
 
 
 MATRICES = {"params": {"a": np.ones((4, 3)), "b": np.eye(3)}, "updates": 5}
@@ -59,7 +59,7 @@ def test_a_rule_that_looks_at_a_parameter_as_a_whole():
 
 
 def test_no_cause_is_named_if_the_recipe_does_not_reproduce_torch():
-    """Muon's matrices are rounded to bfloat16, in which two right ones part."""
+    """Muon's matrices are rounded to bfloat16, in which two correct ones differ."""
 
     def factory(parameters):
         return torch.optim.Muon(parameters.values(), lr=0.02, weight_decay=0.1)
@@ -85,7 +85,7 @@ def test_only_some_entries_of_a_large_parameter_are_searched():
 
 
 class Own(torch.optim.SGD):
-    """An optimizer that is not known."""
+    """An unknown optimizer."""
 
 
 def test_an_optimizer_of_the_users_own_has_no_cause_but_is_compared():
@@ -147,7 +147,7 @@ def anneal(parameters):
 
 
 def optax_port(**arguments):
-    """A port with nothing of this package in it, in float32."""
+    """Return a port without this package, in float32."""
     rate = optax.cosine_decay_schedule(1e-3, 100)
     rule = optax.inject_hyperparams(optax.adamw, hyperparam_dtype=np.float32)
     return rule(**{"learning_rate": rate, "weight_decay": 0.05, **arguments})
@@ -160,8 +160,8 @@ def test_the_bound_is_for_rates_too():
             assert_optimizer_matches(optax_port(**off), anneal, bound=bound)
 
 
-def shows(shown, acts):
-    """A transformation whose state has other rates than those that it updates with."""
+def show_other_rates(shown, acts):
+    """Return a transformation whose state shows other rates than it uses."""
 
     def update(updates, state, params):
         (_, first), (updates, second) = (
@@ -191,10 +191,10 @@ def test_where_only_rates_differ_the_cause_is_that_of_compare(name):
     right = optax.sgd(lambda count: 0.1 / (1 + count))
     shown = optax.inject_hyperparams(optax.sgd)(schedules.tabulate(rate, 21))
     if cause is None:
-        assert_optimizer_matches(shows(shown, right), factory, updates=20)
+        assert_optimizer_matches(show_other_rates(shown, right), factory, updates=20)
         return
     with pytest.raises(AssertionError) as failure:
-        assert_optimizer_matches(shows(shown, right), factory, updates=20)
+        assert_optimizer_matches(show_other_rates(shown, right), factory, updates=20)
     first, *causes = str(failure.value).splitlines()
     assert first.startswith("the two part at update ")
     assert ": learning_rate of 0 is " in first
@@ -202,7 +202,7 @@ def test_where_only_rates_differ_the_cause_is_that_of_compare(name):
         Trace({"0": {"learning_rate": np.array([f(k) for k in range(20)])}}, clock="update")
         for f in (lambda k: 0.1 / (1 + k), rate)
     )
-    # What compare says of two traces.
+    # The causes that compare names for two traces.
     expected = [f"likely cause: {sentence}" for sentence in compare(mine, torchs).causes]
     assert causes == (expected or [NONE])
     assert cause in causes[0]
@@ -217,7 +217,9 @@ def test_where_only_rates_differ_arguments_of_the_scheduler_are_tried(other):
         optimizer = torch.optim.SGD(parameters.values(), 0.1, momentum=0.9)
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
 
-    tx = shows(optax.inject_hyperparams(optax.sgd)(rate(**other)), optax.sgd(rate(), 0.9))
+    tx = show_other_rates(
+        optax.inject_hyperparams(optax.sgd)(rate(**other)), optax.sgd(rate(), 0.9)
+    )
     arguments = {"updates": 60, "steps_per_epoch": 5}
     if not other:
         assert_optimizer_matches(tx, factory, **arguments)
@@ -243,7 +245,7 @@ def test_a_scheduler_of_a_metric_is_refused():
 
 
 def test_a_scheduler_that_takes_its_count():
-    class Told:  # as timm's are
+    class Told:  # as timm's schedulers
         def __init__(self, optimizer):
             self.optimizer = optimizer
 

@@ -1,4 +1,4 @@
-"""The optimizer's state carried over both ways, and the assertion that runs both sides."""
+"""The optimizer's state carried over in both directions, and the assertion that runs both sides."""
 
 import pickle
 import re
@@ -29,11 +29,11 @@ from jaxsched.torch import (  # noqa: E402
 pytestmark = pytest.mark.torch
 
 BOUND = 1e-14
-"""Of a leaf's largest entry: that of the update rules."""
+"""Relative to a leaf's largest entry: the bound of the update rules."""
 
 BEFORE, AFTER = 40, 100
 WARMUP = 60
-"""Updates: what is carried over stands within it."""
+"""Updates of the warm-up, within which the state is carried over."""
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def float64():
 
 
 class Net(torch.nn.Module):
-    """One of each layout; run by no one, for gradients are drawn."""
+    """One layer of each layout; it is never called, because gradients are drawn."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +55,7 @@ class Net(torch.nn.Module):
 
 
 def flax_layout(model):
-    """The model's parameters as Flax has them."""
+    """Return the model's parameters in Flax's layout."""
     named = {name: p.detach().numpy() for name, p in model.named_parameters()}
     return jax.tree.map(
         jnp.asarray,
@@ -105,7 +105,7 @@ class Side:
         self.scheduler = torch.optim.lr_scheduler.LinearLR(self.optimizer, 0.1, 1.0, WARMUP)
 
     def gradients(self):
-        """The next, in torch's layout, by name."""
+        """Return the next gradients, in torch's layout, by name."""
         return {
             name: torch.tensor(self.rng.normal(size=p.shape))
             for name, p in self.model.named_parameters()
@@ -131,13 +131,13 @@ class Side:
 
 
 def max_distance(ours, theirs):
-    """The largest distance of a leaf, in parts of its largest entry."""
+    """Return the largest distance of a leaf, relative to its largest entry."""
     off = jax.tree.map(lambda a, b: jnp.abs(a - b).max() / jnp.abs(b).max(), ours, theirs)
     return max(map(float, jax.tree.leaves(off)))
 
 
 def run(tx, params, state, side, updates):
-    """The same updates in JAX, with the side's gradients; yields what ``train`` does."""
+    """Make the same updates in JAX with the side's gradients; yield the same as ``train``."""
     update = jax.jit(tx.update)
     shadow = Net()
     for _ in range(updates):
@@ -149,7 +149,7 @@ def run(tx, params, state, side, updates):
 
 
 def trained_side(kind):
-    """A side that has made its updates before."""
+    """Return a side that has made ``BEFORE`` updates."""
     side = Side(kind)
     for _ in side.train(BEFORE):
         pass
@@ -163,14 +163,14 @@ def test_from_torch_and_back_in_the_middle_of_a_warmup(kind, float64):
     recipe = side.recipe(AFTER)
     tx = recipe.optimizer(side.labels(params))
     state = import_state(side.optimizer.state_dict(), tx, params)
-    ours = trained_side(kind)  # its generator is where the first one's is
+    ours = trained_side(kind)  # its generator has the state of the first one's
     ran = list(run(tx, params, state, ours, AFTER))
     off = [
         max_distance(mine, theirs) for (mine, _), theirs in zip(ran, side.train(AFTER), strict=True)
     ]
     assert max(off) <= BOUND, f"at update {int(np.argmax(off))}: {max(off):.3g}"
 
-    # And back: torch goes on from there, at the rates that its scheduler stands at.
+    # And back: torch continues from there, at the present rates of its scheduler.
     back, state = ran[-1]
     fresh = Side(kind)
     returned = export_state(state, back, like=fresh.optimizer.state_dict())
@@ -189,7 +189,7 @@ def test_from_torch_and_back_in_the_middle_of_a_warmup(kind, float64):
 
 
 def write(model, params):
-    """Flax's parameters into torch's model."""
+    """Write Flax's parameters into torch's model."""
     for name, p in model.named_parameters():
         module, leaf = name.split(".")
         kind = {"weight": "scale" if module == "bn" else "kernel"}.get(leaf, leaf)
@@ -209,7 +209,7 @@ def test_a_fresh_state_in_its_place_fails(kind, float64):
 
 
 def test_a_buffer_that_torch_has_not_made_is_not_started(float64):
-    """Momentum warmed up from 0: torch's buffer begins at the first update that has one."""
+    """With momentum warmed up from 0, torch's buffer begins at the first update with a momentum."""
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([("w", parameter)], lr=0.1)
     parameter.grad = torch.ones(3)
@@ -233,7 +233,7 @@ def test_a_buffer_that_torch_has_not_made_is_not_started(float64):
 
 
 def test_resnet_from_torchvision_by_number(tmp_path):
-    """The article's groups, made without names; through a file and back to the bit."""
+    """The article's groups, made without names, pass through a file and back to the bit."""
     torch.manual_seed(0)
     model = resnet18(num_classes=10)
     groups = [[p for p in model.parameters() if (p.ndim > 1) == wide] for wide in (True, False)]
@@ -278,7 +278,7 @@ def test_an_nnx_optimizer_is_exported_as_it_is():
 
 
 def test_a_transform_of_the_users_own_goes_both_ways():
-    """Attention's kernel (in, heads, dim) of torch's (heads * dim, in)."""
+    """Attention's kernel has shape (in, heads, dim), and torch's (heads * dim, in)."""
     parameter = torch.nn.Parameter(torch.zeros(6, 5))
     optimizer = torch.optim.Adam([parameter])
     parameter.grad = torch.arange(30.0).reshape(6, 5)
@@ -297,7 +297,7 @@ def test_a_transform_of_the_users_own_goes_both_ways():
 
 @pytest.mark.parametrize("transpose_kernel", [False, True])
 def test_a_transposed_convolution_as_the_docstring_says(transpose_kernel):
-    """Of as many inputs as outputs, where no shape would tell."""
+    """With as many inputs as outputs, so that the shape does not determine the layout."""
     reference = torch.nn.ConvTranspose2d(3, 3, (3, 2), bias=False)
     layer = nnx.ConvTranspose(
         3,
@@ -322,11 +322,11 @@ def test_a_transposed_convolution_as_the_docstring_says(transpose_kernel):
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 5)).astype(np.float32)
     theirs = torch.nn.functional.conv_transpose2d(torch.tensor(x), buffer).numpy()
     ours = np.asarray(layer(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
-    bound = 18 * 2**-24 * np.abs(theirs).max()  # a rounding for each product of a sum
+    bound = 18 * 2**-24 * np.abs(theirs).max()  # one rounding for each product of a sum
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
     layer.kernel[...] = layer.kernel[...][::-1, ::-1]
     flipped = np.asarray(layer(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
-    assert np.abs(flipped - theirs).max() > 0.1, "the twin passes"
+    assert np.abs(flipped - theirs).max() > 0.1, "a wrong run passes too"
     back = export_state(state, params, mapping, like=optimizer.state_dict())["state"][0]
     assert torch.equal(back["momentum_buffer"], buffer)
 
@@ -488,11 +488,11 @@ def test_a_file_cut_anywhere_or_with_another_byte_gets_one_sentence(zipped, tmp_
             load(write_file(tmp_path / "x.pt", content))
         except ValueError:
             refused += 1
-    assert refused >= 150  # a byte of a tensor may be another
+    assert refused >= 150  # a byte of a tensor may change
 
 
 def factory_of(cls, scheduler=None, **options):
-    """A factory, of parameters by path."""
+    """Return a factory, from parameters by path."""
 
     def factory(parameters):
         optimizer = cls(parameters.values(), **options)

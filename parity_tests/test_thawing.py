@@ -1,4 +1,4 @@
-"""A group that is thawed in mid-run, beside torch's parameters that get a gradient again."""
+"""A group that is thawed in mid-run, beside torch's parameters that have a gradient again."""
 
 import re
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.torch
 
 
 def exact_pattern(sentence):
-    """The whole message; JAX adds a note of its own below where it is traced."""
+    """Return a pattern of the whole message; under tracing JAX adds a note below."""
     return rf"^{re.escape(sentence)}(\n-+\n|$)"
 
 
@@ -36,7 +36,7 @@ OPTIONS = {"sgd": {"momentum": 0.9, "nesterov": True}, "rmsprop": {"momentum": 0
 
 @pytest.fixture(autouse=True)
 def float64():
-    torch.set_default_dtype(torch.float64)  # ASGD and NAdam keep scalars in it
+    torch.set_default_dtype(torch.float64)  # for the scalars of ASGD and NAdam
     with jax.enable_x64(True):
         yield
     torch.set_default_dtype(torch.float32)
@@ -104,13 +104,13 @@ def restart(state, tx, params):
 def test_a_fresh_state_does_not_reproduce_torch(name):
     rule, arguments = (
         RULES[name],
-        {"learning_rate": 0.05, **OPTIONS.get(name, {}), **TELLING.get(name, {})},
+        {"learning_rate": 0.05, **OPTIONS.get(name, {}), **EXTRA.get(name, {})},
     )
     theirs = thaw_in_torch(rule, arguments)
     assert distance(thaw_in_jax(rule, arguments, labels=OWN, carry=restart), theirs) > 1e-4
 
 
-TELLING = {"asgd": {"lambd": 0.1}}
+EXTRA = {"asgd": {"lambd": 0.1}}
 PARAMS = {leaf: jnp.ones(shape) for leaf, shape in SHAPES.items()}
 
 

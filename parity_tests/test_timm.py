@@ -1,4 +1,4 @@
-"""recipes.timm and its schedules against the objects that timm's own factories make."""
+"""recipes.timm and its schedules against the objects of timm's own factories."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ def test_200_settings_are_equal_at_every_step_and_in_every_group(first):
         assert not found, f"setting {k}, {setting}: {found}"
 
 
-CHANGED = {  # the twin: a setting in which one argument is another for our side
+CHANGED = {  # settings in which our side has another value for one argument
     "lr": lambda a: {"lr": a["lr"] * (1 + 2**-22)},
     "epochs": lambda a: {"epochs": a["epochs"] + 1},
     "opt": lambda a: {"opt": "adadelta" if a.get("opt") != "adadelta" else "adagrad"},
@@ -70,7 +70,7 @@ def test_the_compiled_rates_equal_those_of_timm(sched):
 
 @pytest.mark.parametrize("k", range(0, live.UPDATED, 3))
 def test_fifty_updates(k):
-    """The others are run for docs/conformance.md."""
+    """The other settings are run for docs/conformance.md."""
     assert live.update_distance(SETTINGS[k]) <= 1e-14
 
 
@@ -85,7 +85,7 @@ def test_updates_of_another_optimizer_are_detected(monkeypatch):
 
 
 def flax_tree(names):
-    """Torch's names as a Flax model's nested tree, with shapes."""
+    """Return torch's names as a Flax model's nested tree, with shapes."""
     tree = {}
     for name, leaf in names.items():
         *path, last = name.split(".")
@@ -108,7 +108,7 @@ def test_a_flax_tree_falls_into_timms_groups(name, layer_decay):
     assert set(map(frozenset, by_label.values())) == set(
         map(frozenset, live.members(live.live(setting)))
     )
-    if layer_decay is None:  # the twin: without the model's names there are other groups
+    if layer_decay is None:  # without the model's names there are other groups
         plain = jax.tree.leaves(param_groups.by_dimension()(tree))
         assert (plain == jax.tree.leaves(labels)) == (name not in ("test_vit", "tiny"))
 
@@ -240,7 +240,7 @@ def test_each_schedule_equals_the_scheduler_of_timm(name):
 
 
 def test_a_long_run_by_updates():
-    """300 epochs of 1,251 updates, as on ImageNet, at a share of them."""
+    """300 epochs of 1,251 updates, as on ImageNet, compared at some of them."""
     arguments = {"t_initial": 375_300, "warmup_t": 6255, "warmup_lr_init": 1e-6, "lr_min": 1e-5}
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.3)
     scheduler = reference.CosineLRScheduler(optimizer, t_in_epochs=False, **arguments)
@@ -297,7 +297,7 @@ def test_arguments_that_a_schedule_refuses(make, sentence):
 
 
 def test_the_file_of_a_run_is_read(tmp_path):
-    """All keys that train.py has for the optimizer, and some of the others, as it writes them."""
+    """It has all keys of train.py for the optimizer, and some others, as train.py writes them."""
     path = tmp_path / "args.yaml"
     path.write_text(ARGS_YAML)
     used = {
@@ -373,7 +373,7 @@ weight_decay: 0.05
 def test_missing_arguments_have_the_defaults_of_timms_helpers():
     given = types.SimpleNamespace(sched="cosine", opt="sgd", lr=0.1, weight_decay=0, momentum=0)
     theirs = {**live.scheduler_kwargs(given), **live.optimizer_kwargs(given)}
-    names = {  # of timm's factories, for keys of its arguments
+    names = {  # the names in timm's factories of keys of its arguments
         **{"epochs": "num_epochs", "lr_decay_fn": "decay_fn", "warmup_lr": "warmup_lr"},
         **{"lr_cycle_mul": "cycle_mul", "lr_cycle_decay": "cycle_decay", "lr_k_decay": "k_decay"},
         **{"lr_cycle_limit": "cycle_limit", "lr_stable_timescale": "stable_timescale"},
@@ -585,7 +585,7 @@ RUN = live.Setting("tiny", VIT, 5)
 
 @pytest.fixture(scope="module")
 def recording():
-    """timm's run as a trace; its own objects say what acts, and its loop when."""
+    """timm's run as a trace: values from its own objects, at the iterations of its loop."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run, rates = live.live_rates(RUN)
@@ -648,14 +648,14 @@ def scale_of(rate):
 
 
 def float32_rate(i):
-    """The schedule as one would write it in jnp."""
+    """Return the schedule's rate, as users write it in jnp."""
     t = (i // 5 * 3 + i % 5 // 2).astype(jnp.float32)
     curve = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + jnp.cos(jnp.float32(math.pi) * t / 24))
     return jnp.where(t < 6, 1e-6 + t * (1e-3 - 1e-6) / 6, curve).astype(jnp.float32)
 
 
 def report_of(recipe, recorded):
-    """A layer may have no parameter of a kind, and timm then no group."""
+    """Compare, without groups that timm lacks because a layer has no parameter of a kind."""
     groups = {label: recipe.groups[label] for label in recorded.groups}
     return compare(dataclasses.replace(recipe, groups=groups), recorded)
 

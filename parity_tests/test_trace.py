@@ -1,4 +1,4 @@
-"""Traces and their files; compare's own errors and arithmetic."""
+"""Traces and their files; the errors and the arithmetic of compare."""
 
 import dataclasses
 import errno
@@ -58,7 +58,7 @@ def test_saved_and_loaded_is_the_same(tmp_path):
 
 
 def test_a_file_of_version_0_1_0_has_its_header():
-    """Written by 0.1.0 of ``yolov5(epochs=2, steps_per_epoch=6, batch_size=16)``, in ``meta``."""
+    """It was written of ``yolov5(epochs=2, steps_per_epoch=6, batch_size=16)``, header in ``meta``."""
     old = Trace.load(DATA / "trace_0.1.0_yolov5.npz")
     recipe = yolov5(epochs=2, steps_per_epoch=6, batch_size=16)
     assert old.meta == {}
@@ -83,7 +83,7 @@ def test_a_file_cut_short_or_changed_is_refused_or_whole(tmp_path_factory, data)
         loaded = Trace.load(folder / "run.npz")
     except ValueError as error:
         assert "must be" in str(error)  # noqa: PT017
-    else:  # a byte that nobody reads
+    else:  # an unused byte
         for label, group in loaded.groups.items():
             for name, values in group.items():
                 np.testing.assert_array_equal(values, TRACE.groups[label][name])
@@ -110,7 +110,7 @@ def test_an_npz_of_something_else_is_refused(tmp_path):
 
 
 def test_a_file_whose_notes_are_a_list_is_refused(tmp_path):
-    """A list of pairs reads as a mapping in Python."""
+    """Python accepts a list of pairs as a mapping."""
     path = tmp_path / "x.npz"
     for version, meta in [(2, []), (2, [["update_rule", "sgd"]]), (3, []), (3, [["note", 1]])]:
         arrays = {
@@ -175,7 +175,7 @@ def test_relabel_renames_and_swaps():
 
 @pytest.mark.parametrize("names", [{"a": "w"}, {"a": "b", "b": "a"}, {"b": "w"}])
 def test_switches_of_a_group_are_relabelled_with_it(names):
-    """A switch left behind would replay plain momentum for Nesterov's."""
+    """Without its switch a group would replay plain momentum for Nesterov's."""
     recipe = Recipe(
         {
             label: {"learning_rate": 0.1, "momentum": 0.9, "nesterov": nesterov}
@@ -351,7 +351,7 @@ COSINE = {"a": {"learning_rate": schedules.cosine(100, lrf=0.2)}}
 FROM_60 = Recipe(COSINE, start=60, length=100)
 WHOLE = Recipe(COSINE, length=100)
 OVERLAPS = {
-    # mine, reference, rows, left out, whether they are equal
+    # mine, reference, rows, left out, true if they are equal
     "trace of 60": (WHOLE, FROM_60.trace(10), 10, ["0 to 59 of mine", "70 to 99 of mine"], True),
     "recipe of 60": (WHOLE.trace(70), FROM_60, 10, ["0 to 59 of mine", "70 to 99 of the reference"], True),
     "starts of recipes": (WHOLE, Recipe(COSINE, start=1, length=50), 49, ["0 of mine", "50 to 99 of mine"], True),
@@ -389,7 +389,7 @@ def test_a_cause_is_looked_for_where_the_runs_overlap():
     assert report.causes == ("T_max 19 for 20 in cosine_annealing_lr",)
 
 
-# --- clocks that are one ---
+# --- clocks that are the same ---
 
 BY_UPDATE = dataclasses.replace(WHOLE.trace(100), clock="update")
 ROWS = [WHOLE.at(count) for count in range(100)]
@@ -416,19 +416,19 @@ def test_where_every_iteration_makes_an_update_the_clocks_are_one(name, swap):
         assert bool(report) is equal, str(report)
         assert report.quantities[0].n == (40 if name == "from 60" else 100)
         assert report.reference.clock == "update"
-        # Rows alone do not say whether each made an update.
+        # Rows alone do not determine whether each made an update.
         assert ("accumulation" in report.not_compared) is (name == "rows")
 
 
 def test_rows_have_the_header_of_an_empty_trace():
-    """An empty trace is false, and was taken for none."""
+    """An empty trace is false, and was taken for a missing one."""
     header = Trace({}, clock="update", update_rule="sgd")
     assert Trace.stack(ROWS, header_of=header).header() == header.header()
 
 
 def test_one_iteration_and_one_group_are_written_in_the_singular():
-    told = str(jaxsched.compare(traces(1), traces(1)))
-    assert told == "parity: 1 iteration × 1 group × learning rate: 0 ULP"
+    report = str(jaxsched.compare(traces(1), traces(1)))
+    assert report == "parity: 1 iteration × 1 group × learning rate: 0 ULP"
 
 
 def test_quantities_that_only_mine_has_are_named():
@@ -446,7 +446,7 @@ def test_two_recipes_are_compared_over_the_run():
 
 
 def test_a_file_that_lost_a_column_is_refused(tmp_path):
-    """As one does whose archive's directory is cut: NumPy reads what is left."""
+    """A cut directory of the archive has that effect: NumPy reads the remaining arrays."""
     file = tmp_path / "run.npz"
     Trace({"all": {"learning_rate": np.ones(2), "momentum": np.ones(2)}}).save(file)
     with np.load(file) as archive:
@@ -463,7 +463,7 @@ def test_a_file_that_lost_a_column_is_refused(tmp_path):
 
 
 def test_a_number_for_none_differs_either_way():
-    """Adafactor's ``eps1`` is None unless it is given: both sides state it, one as a switch."""
+    """Adafactor's ``eps1`` is None by default: both sides state it, one as a switch."""
 
     def recipe_of(**given):
         return Recipe({"a": {"learning_rate": 0.1, **given}}, optimizers.adafactor, length=3)
@@ -534,7 +534,7 @@ def test_an_impossible_header_is_refused(header, sentence):
 
 
 def test_many_groups_of_other_names_are_refused_at_once():
-    """Every renaming of 12 groups took minutes."""
+    """Trying every renaming of 12 groups took minutes."""
     one, other = (
         Trace({f"{letter}{k}": {"learning_rate": np.full(2, k)} for k in range(12)})
         for letter in "ab"

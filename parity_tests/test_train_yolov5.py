@@ -1,6 +1,6 @@
 """The detector trains by YOLOv5's recipe, and on eight devices as on one.
 
-Run as a script, on eight devices, this file prints how far they are from one.
+Run as a script, on eight devices, this file prints their distance from one device.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ pytestmark = [
     pytest.mark.filterwarnings("error:'.value' access is now deprecated:DeprecationWarning"),
 ]
 
-ITERATIONS = 50  # of 120 of warm-up: an update every batch at first, then every second one
+ITERATIONS = 50  # of a warm-up of 120: an update at every batch first, then at every second one
 DEVICES = 8
-# Of a leaf's largest entry, in float64: sums in another order, which five updates at the full rate
-# through BatchNorms make 1e-9 of. In float32 the same growth would leave nothing to compare.
+# Relative to a leaf's largest entry, in float64: errors of sums in another order, which grow to 1e-9
+# in five updates at the full rate through BatchNorms. In float32 they would hide any difference.
 BOUND = 1e-8
 
 
 @pytest.fixture(scope="module", autouse=True)
 def eight_devices():
-    """``report``, in a process that takes the CPU for eight; it runs beside the other tests."""
+    """``report`` in a process with eight CPU devices; it runs beside the other tests."""
     flags = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
         "JAX_PLATFORMS": "cpu",
@@ -58,7 +58,7 @@ def recipe():
 
 @contextlib.contextmanager
 def count_traces():
-    """A list that has an entry for each time that JAX traces the step."""
+    """Yield a list that gets an entry whenever JAX traces the step."""
     traces, loss = [], boxes.loss
 
     def count(*given):
@@ -148,7 +148,7 @@ def test_eight_devices_agree_with_one(eight_devices):
 
 
 def run_batches(batches, state, devices):
-    """When updates came, and all that the run holds after ``batches``."""
+    """Return the iterations of updates, and all arrays of the run after ``batches``."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     state = nnx.clone(state)
@@ -160,7 +160,7 @@ def run_batches(batches, state, devices):
 
 
 def float64_detector():
-    """A network of NumPy's numbers: Flax's own initialisation is compiled for ten seconds."""
+    """Return a network initialised by NumPy, because compiling Flax's initialisation takes ten seconds."""
     rng = np.random.default_rng(0)
     graph, empty = nnx.split(nnx.eval_shape(lambda: Detector(rngs=nnx.Rngs(0))))
 
@@ -175,7 +175,7 @@ def float64_detector():
 
 def report():
     jax.config.update("jax_enable_x64", True)
-    drawn = shapes.draw(20 * DEVICES)  # an image a device, to be quick
+    drawn = shapes.draw(20 * DEVICES)  # one image for each device, which is faster
     drawn = [a.astype(np.float64) if a.dtype == np.float32 else a for a in drawn]
     batches = [Shapes(*rows) for rows in zip(*(np.split(a, 20) for a in drawn), strict=True)]
     repeated = [Shapes(*(np.concatenate([a[:-1], a[:1]]) for a in batch)) for batch in batches]

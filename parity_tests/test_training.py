@@ -18,8 +18,8 @@ from jaxsched.recipes import yolov5_resnet18  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-# 30 iterations that start inside the warm-up and see its end and the lag after it. The rates are
-# a tenth of the article's: at those this net, on so few images, multiplies rounding by ten a step.
+# 30 iterations from inside the warm-up, past its end and the lag after it. The rates are a tenth
+# of the article's, at which this net, on so few images, multiplies rounding errors by ten each step.
 RUN = {
     "epochs": 4,
     "steps_per_epoch": 10,
@@ -29,7 +29,7 @@ RUN = {
     "warmup_bias_lr": 1e-2,
 }
 FIRST = RUN["start_epoch"] * RUN["steps_per_epoch"]
-# What 30 steps make of rounding in float64, where sums are taken in another order: 3e-12 measured.
+# Growth of rounding errors in 30 steps of float64 with sums in another order: 3e-12 measured.
 BOUND = 1e-9
 LEARNT = (nnx.Param, nnx.BatchStat)
 
@@ -46,7 +46,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Torch on one thread: more wait for each other where other tests run beside."""
+    """Run torch on one thread, because more would wait for each other beside other tests."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,7 +55,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def reference(batches, one_thread):
-    """Torch's weights before, its losses, and its weights and statistics after the first and last."""
+    """Torch's initial weights, its losses, and its weights and statistics after the first and last step."""
     torch.manual_seed(0)
     model = resnet18(num_classes=10).double().train()
     optimizer = sgd(groups_by_name(model.named_parameters()), lr0=RUN["lr0"])
@@ -128,7 +128,7 @@ def train_linen(batches, weights):
 
 
 def distances(trees, arrays):
-    """Of each leaf, the largest distance relative to torch's largest value; by path."""
+    """Return each leaf's largest distance relative to torch's largest value, by path."""
     leaves = jax.tree_util.tree_leaves_with_path(trees)
     theirs = jax.tree.leaves([resnet.from_torch_names(tree, arrays) for tree in trees])
     return {

@@ -1,4 +1,4 @@
-"""The update under what JAX and Optax wrap around it, far along the count, and without numbers."""
+"""The update inside transformations of JAX and Optax, at large counts, and with NaN gradients."""
 
 import functools
 
@@ -24,7 +24,7 @@ def params_of(dtype=jnp.float32):
 
 
 def gradients_of(params, iteration):
-    """Gradients that depend on parameters and iteration."""
+    """Return gradients that depend on parameters and iteration."""
     return jax.tree.map(lambda p: (p * 0.1 + jnp.cos(iteration + p)).astype(p.dtype), params)
 
 
@@ -61,8 +61,8 @@ def assert_is_recipe(rows, recipe, steps=STEPS):
     assert_same(rates_of(rows), rates_of(recipe.trace(steps).groups))
 
 
-# One step's arithmetic is compiled anew inside a scan or a checkpoint, where XLA fuses other
-# products into sums: of a leaf's largest entry, after 25 updates.
+# Inside a scan or a checkpoint XLA fuses other products into sums: this is relative to a leaf's
+# largest entry, after 25 updates.
 FUSED = 2e-5
 
 
@@ -216,7 +216,7 @@ def test_export_for_machines_that_are_not_here(recipe):
 
 @pytest.mark.parametrize("first", [2**24 - 3, 2**31 - 12])
 def test_rates_where_counts_grow_large(first):
-    """Past 2**24 a float32 count stands still; int32 ends at 2**31."""
+    """Past 2**24 a float32 count stops; int32 ends at 2**31."""
     steps = 8
     recipe = Recipe(
         {
@@ -271,14 +271,14 @@ def test_the_count_ends_where_int32_does():
         recipe.trace(4)
 
 
-def finite(tx, most=100):
+def skip_nonfinite(tx, most=100):
     return optax.apply_if_finite(tx, max_consecutive_errors=most)
 
 
 def test_gradients_that_are_no_numbers_are_left_out_by_apply_if_finite():
-    """The clock stands still meanwhile: the next good batch has the rates of the bad one."""
+    """The count does not advance: the next good batch has the rates of the bad one."""
     recipe = recipes.yolov5_resnet18(**RUN)
-    tx = finite(optimizer(recipe))
+    tx = skip_nonfinite(optimizer(recipe))
     params = params_of()
     state, good = tx.init(params), 0
     update, rows = jax.jit(tx.update), recipe.trace(STEPS).groups
@@ -303,7 +303,7 @@ def test_gradients_that_are_no_numbers_are_left_out_by_apply_if_finite():
 @pytest.mark.torch
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_gradients_that_are_no_numbers_do_what_they_do_in_torch(momentum):
-    """They reach parameter and buffer, whose clock goes on."""
+    """They reach parameter and buffer, and the count advances."""
     torch = pytest.importorskip("torch", reason="the reference is live torch")
     p = torch.ones(3, requires_grad=True)
     theirs = torch.optim.SGD([p], lr=0.1, momentum=momentum)
@@ -339,7 +339,7 @@ INJECTED = [*RULES, "sgd without momentum", "rmsprop without momentum"]
 
 @pytest.mark.parametrize("name", INJECTED)
 def test_inject_hyperparams_around_every_rule(name):
-    """Its arrays may be 0 or not; what comes out is what numbers give."""
+    """Its arrays may or may not be 0; the results equal those of numbers."""
     with jax.enable_x64(True):
         rule = functools.partial(RULES[name.split()[0]], **EXTRA.get(name, {}))
         params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))}
@@ -350,12 +350,12 @@ def test_inject_hyperparams_around_every_rule(name):
                 step_without_rates(tx, carry, k)
                 for tx, carry in ((injected, mine), (plain, theirs))
             )
-        # Of the rates summed up. Muon's products are rounded to bfloat16, and its loop is compiled
-        # by itself: the bound is that of its conformance to torch.
+        # Relative to the sum of the rates. Muon's products are rounded to bfloat16, and its loop is
+        # compiled by itself: the bound is that of its conformance to torch.
         bound = 0.15 if name == "muon" else 1e-13
         assert abs(mine[0]["kernel"] - theirs[0]["kernel"]).max() <= bound * 0.3
         assert abs(theirs[0]["kernel"] - params["kernel"]).max() > 1e-3
-        if "without" in name:  # what is an array is not known to be 0
+        if "without" in name:  # an array is not known to be 0
             assert "momentum_buffer" in mine[1].inner_state.trees
             assert "momentum_buffer" not in theirs[1].trees
 
@@ -400,7 +400,7 @@ def test_tree_map_params(name, kind):
     )
     leaves = jax.tree.leaves(marked)
     assert set(leaves) <= {0, "spec"}
-    # A buffer at least, and the gradients that are pending; SGD without momentum has no buffer.
+    # At least a buffer, and the pending gradients; SGD without momentum has no buffer.
     assert leaves.count("spec") >= (name != "sgd") + kind.startswith("recipe")
     assert jax.tree.structure(marked) == jax.tree.structure(state)
 

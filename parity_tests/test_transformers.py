@@ -43,7 +43,7 @@ def test_every_step_of_200_settings_is_equal():
         assert recipe.clip_norm == (setting.arguments["max_grad_norm"] or None)
         moving += (ours[1:] != ours[:-1]).any()
         warmups += live.recipe_of(setting, warmup_steps=0) != recipe
-    assert moving > 150  # the twin: neighbours differ, and so does a recipe without the warm-up
+    assert moving > 150  # neighbours differ, and so does a recipe without the warm-up
     assert warmups > 60
 
 
@@ -77,7 +77,7 @@ UPDATES = 3 * EPOCHS
 
 
 class Recorder(TrainerCallback):
-    """Ends a row of the recording after each batch."""
+    """Callback that ends a row of the recording after each batch."""
 
     def on_train_begin(self, args, state, control, optimizer, **_):
         self.recording = record(optimizer, live.LABELS).__enter__()
@@ -93,7 +93,7 @@ class Recorder(TrainerCallback):
 
 
 class GradientTrainer(Trainer):
-    """Keeps the gradient of each batch's mean loss, and the parameters before it."""
+    """Trainer that keeps the gradient of each batch's mean loss, and the parameters before it."""
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         named = dict(model.named_parameters())
@@ -107,7 +107,7 @@ class GradientTrainer(Trainer):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A whole run of Trainer in float64: its recording, gradients and parameters."""
-    torch.manual_seed(0)  # before the model, too: at other parameters every update is clipped
+    torch.manual_seed(0)  # also before the model: with other parameters every update is clipped
     rng, model = np.random.default_rng(0), live.Net().double()
     data = [{"x": rng.normal(size=4), "y": rng.normal(size=2)} for _ in range(2 * BATCHES)]
     arguments = TrainingArguments(
@@ -150,7 +150,7 @@ def test_a_run_of_trainer_is_equal(run):
 
 
 def test_the_updates_of_that_run(run):
-    """Each batch's gradient of the mean loss, divided as the docstring says."""
+    """Each batch's gradient of the mean loss is divided as the docstring says."""
     trainer, _, _ = run
     recipe = recipe_of_run()
 
@@ -158,7 +158,7 @@ def test_the_updates_of_that_run(run):
     update = jax.jit(tx.update)
 
     def distance(divide):
-        """The largest distance from Trainer's parameters, before and after every batch."""
+        """Return the largest distance from Trainer's parameters, before and after every batch."""
         with jax.enable_x64(True):
             params = {name: jnp.asarray(p) for name, p in trainer.parameters[0].items()}
             state, far = tx.init(params), 0.0
@@ -185,7 +185,7 @@ def test_the_updates_of_that_run(run):
 
 
 def flax_tree(model):
-    """The parameters' names as a port to Flax has them, and torch's name of each path."""
+    """Return the parameters under a Flax port's names, and torch's name of each path."""
     norms = tuple(
         type(module) for module in model.modules() if type(module).__name__.endswith("Norm")
     )
@@ -247,14 +247,14 @@ def test_membership_is_equal_in_real_models():
         shapes = {name: jnp.zeros(p.shape) for name, p in model.named_parameters()}
         assert param_groups.by_decay(shapes) == theirs, f"{kind}, by torch's names"
         seen |= {name.rpartition(".")[2] for name, label in ours.items() if label == "no_decay"}
-        # The twin: by the number of dimensions, as others do.
+        # By the number of dimensions, as other packages do, groups differ.
         by_ndim = {n: "decay" if p.ndim > 1 else "no_decay" for n, p in model.named_parameters()}
         assert kind not in ("t5",) or by_ndim != theirs
     assert seen == {"weight", "bias"}
 
 
 def test_membership_by_module():
-    """A BatchNorm decays in transformers, where its name says nothing; by path it cannot be told."""
+    """A BatchNorm called ``bn`` decays in transformers; a path alone does not show its kind."""
     from flax import nnx
 
     import jaxsched.flax
@@ -287,7 +287,7 @@ def test_membership_by_module():
     assert apart == {"bn.weight", "rms.weight"}
 
 
-# --- what is read, and what is refused ---
+# --- arguments, and refusals ---
 
 
 def test_the_two_versions_of_the_warm_up():
@@ -326,7 +326,7 @@ def test_the_defaults_are_those_of_transformers():
 
 
 def test_no_other_argument_is_taken_for_a_typo():
-    """Each by itself, with every key that the recipe reads missing."""
+    """Each is passed alone, without the keys that the recipe reads."""
     for name, value in live.Setting({}, 30, None).full().to_dict().items():
         recipes.transformers({name: value}, num_training_steps=30)
 
@@ -353,7 +353,7 @@ def test_arguments_are_read_from_json(tmp_path):
 
 
 def test_batches_are_not_taken_for_updates():
-    """As Trainer counts them: 3 epochs of 7 batches, 2 an update, are 12 updates."""
+    """Trainer counts 12 updates for 3 epochs of 7 batches, with 2 batches per update."""
     arguments = {"num_train_epochs": 3.0, "gradient_accumulation_steps": 2}
 
     def recipe_of(steps, epoch=7, **changes):

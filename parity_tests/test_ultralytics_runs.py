@@ -1,6 +1,6 @@
-"""Runs of Ultralytics' own trainer, on both sides of each release that changed a recipe.
+"""Runs of Ultralytics' own trainer, before and after each release that changed a recipe.
 
-Each was recorded with a small model, 1 to 18 epochs.
+Each was recorded with a small model, for 1 to 18 epochs.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ def test_every_run_equals_its_recipe(version):
     assert not {name: found for name, found in wrong.items() if found}
 
 
-# Each change, the runs on both sides of it, and one that it shows in. 8.3.250 to 8.4.0 and
-# 8.0.227 to 8.1.0 have releases between; both ends of each were read.
+# Each change, the runs before and after it, and a run in which it shows. There are releases between
+# 8.3.250 and 8.4.0, and 8.0.227 and 8.1.0; the sources of both ends were read.
 BORDERS = [
     ("8.0.227", "8.1.0", "resume", "saves_first"),
     ("8.1.41", "8.1.42", "sgd", "lags"),
@@ -51,7 +51,7 @@ BORDERS = [
 def test_a_change_shows_on_both_sides_of_its_border(before, since, name, field):
     old, new = policy._version(before), policy._version(since)
     assert getattr(old, field) != getattr(new, field)
-    # The recipe of the other side is another run.
+    # The recipe of the other side gives another run.
     assert differences(RUNS[since][name], recipe_of(before, name))
     assert differences(RUNS[before][name], recipe_of(since, name))
 
@@ -64,7 +64,7 @@ def test_every_change_has_a_border():
         now = policy._version(since)
         for field in fields:
             shown = any(first == since for first, name in seen if name == field)
-            # MuSGD and "auto" of 8.4.0 have no run before; a lag that is gone is saved nowhere.
+            # MuSGD and "auto" of 8.4.0 have no earlier run; a removed lag is saved nowhere.
             others = {
                 "8.4.0": ("auto", "musgd"),
                 "8.4.3": ("bias_first",),
@@ -75,7 +75,7 @@ def test_every_change_has_a_border():
     assert before == policy._version("8.4.190")
 
 
-# Releases within each range, first and last, and one that was released between.
+# Releases of each range: first, last, and one between.
 RANGES = [
     ("8.0.228", "8.1.0", "8.1.41"),
     ("8.1.42", "8.2.0", "8.2.6"),
@@ -116,7 +116,7 @@ def test_an_unresolved_release_is_refused(version):
 
 
 def test_a_fresh_process_after_an_open_warmup_has_the_nominal_numbers():
-    """Read in 8.4.103: only the warm-up writes momentum and batches, and it never ran here."""
+    """In 8.4.103 only the warm-up writes momentum and batches, and it never ran here."""
     arguments = {**BASE, "args": {"warmup_epochs": 1.0}, "start_epoch": 3, "version": "8.4.103"}
     fresh, resumed = ultralytics(**arguments), ultralytics(**arguments, resumed=True)
     nominal = np.float32(0.937)
@@ -125,7 +125,7 @@ def test_a_fresh_process_after_an_open_warmup_has_the_nominal_numbers():
     assert evaluate(resumed.groups["weight"]["momentum"], 21, 3).tolist() == [stays] * 3
 
 
-# Wrong ports of MuSGD, each against the recorded run of 8.4.190.
+# Wrong ports of MuSGD, each compared with the recorded run of 8.4.190.
 def change_groups(change):
     def port(recipe):
         groups = {label: change(label, dict(group)) for label, group in recipe.groups.items()}

@@ -1,6 +1,6 @@
-"""The likely causes of an update: each usual mistake planted in random settings is told.
+"""The likely causes of a wrong update: each usual mistake, planted in random settings, is named.
 
-What is planted is in ``planted_updates.py``. Everything counts updates; 0 is the first.
+The mistakes are in ``planted_updates.py``. Counts are updates; 0 is the first.
 """
 
 import os
@@ -71,11 +71,10 @@ def test_a_planted_mistake_is_named_and_no_other(name, seed):
     assert planted_updates.is_named(name, lines), lines
 
 
-@pytest.mark.parametrize(
-    "name", [*PLANTED][::EVERY]
-)  # each searches to the end, for a second or two
+# Each searches to the end, which takes a second or two.
+@pytest.mark.parametrize("name", [*PLANTED][::EVERY])
 def test_a_run_that_no_mistake_reproduces_has_no_cause(name):
-    """The same mistakes, at rates that are a hundred-thousandth off from update 4 on."""
+    """The mistakes have rates that are a hundred-thousandth off from update 4 on."""
     cls, tx, _, *more = PLANTED[name]
     d = draw([7, *name.encode()])
     inner = tx(d)
@@ -95,7 +94,7 @@ def test_each_leaf_may_have_a_cause_of_its_own():
     step, keeps = sgd()
 
     def mix(a, t, g, p, b):
-        """Without Nesterov in the vector that does not decay and climbs."""
+        """Step without Nesterov in the vector that does not decay and ascends."""
         if p.shape == (5,):
             return step(a, t, -g, p, b)
         return sgd(nesterov=False)[0](a, t, g, p, b)
@@ -107,7 +106,7 @@ def test_each_leaf_may_have_a_cause_of_its_own():
 
 
 def weight_off_later(step, keeps):
-    """The same, with the matrix a hundred-thousandth off from update 4 on."""
+    """Return ``step`` with the matrix a hundred-thousandth off from update 4 on."""
 
     def change(a, t, g, p, *kept):
         added, *after = step(a, t, g, p, *kept)
@@ -129,7 +128,7 @@ def test_where_one_leaf_is_unexplained_there_is_no_cause():
 
 NO_DECAY = {"wd": dict.fromkeys(LEAVES, 0.0)}
 TWO = {
-    # What is planted against which optimizer, and the two changes.
+    # The planted update, torch's optimizer, and the two changes.
     "switch and number": (
         torch.optim.SGD,
         lambda d: port(d, *sgd(nesterov=False), wrong=NO_DECAY),
@@ -233,7 +232,7 @@ def plain(name, **options):
 
 
 AS_WRITTEN = {
-    # What is written in Optax for which of torch's, and the cause.
+    # A port in Optax, torch's optimizer, and the cause.
     "optax.adamw": (optax.adamw(1e-3), plain("AdamW", lr=1e-3), "weight_decay 0.0001 for 0.01"),
     "optax.rmsprop": (
         optax.rmsprop(1e-3),

@@ -1,4 +1,4 @@
-"""Changes of torch's recipe, each by itself: where it leads, its words, the numbers to begin with."""
+"""Changes of torch's recipe, each by itself: its path, its sentence, the numbers tried first."""
 
 import ml_dtypes
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch", reason="jaxsched.torch imports it")
 
-from update_cases import RATE, G, case, change_to, descent, sentences, sgd, slow, text
+from update_cases import RATE, G, case, change_to, descent, sentences, sgd, slow_case, text
 
 from jaxsched import optimizers
 from jaxsched.torch import _update_causes as search
@@ -22,13 +22,13 @@ NAN = np.nan
 
 
 def test_a_path_has_the_changes_for_all_candidates():
-    path = search._path(slow(), [(RATE, np.array([0.25, 1.0]))], "w")
+    path = search._path(slow_case(), [(RATE, np.array([0.25, 1.0]))], "w")
     np.testing.assert_array_equal(path[:, 0], descent(G, 0.25))
     np.testing.assert_array_equal(path[:, 1], descent(G, 1.0))
-    np.testing.assert_array_equal(search._path(slow(), (), "w")[:, 0], descent(G))
-    one = search._path(slow(), [(RATE, 0.25)], "w", [1])
+    np.testing.assert_array_equal(search._path(slow_case(), (), "w")[:, 0], descent(G))
+    one = search._path(slow_case(), [(RATE, 0.25)], "w", [1])
     np.testing.assert_array_equal(one[:, 0], descent(G, 0.25)[:, 1:])
-    both = search._path(slow(), [(RATE, 0.25), (change_to("momentum"), 0.5)], "w")
+    both = search._path(slow_case(), [(RATE, 0.25), (change_to("momentum"), 0.5)], "w")
     np.testing.assert_array_equal(both[:, 0], descent(G, 0.25, 0.5))
 
 
@@ -37,11 +37,13 @@ def test_a_frozen_leaf_moves_only_under_a_change_that_trains_it():
         "trained", edit=lambda recipe, x: {"learning_rate": np.full((4, 1, 1), 0.5)}
     )
     for change, moves in ((trained, True), (RATE, False)):
-        path = search._path(slow(), [(change, 1.0)], "frozen")[:, 0]
+        path = search._path(slow_case(), [(change, 1.0)], "frozen")[:, 0]
         np.testing.assert_array_equal(path, descent(G) if moves else 0 * G)
-    np.testing.assert_array_equal(search._path(slow(), [(trained, 1.0)], "w")[:, 0], descent(G))
+    np.testing.assert_array_equal(
+        search._path(slow_case(), [(trained, 1.0)], "w")[:, 0], descent(G)
+    )
     wrong = trained._replace(edit=lambda recipe, x: {"learning_rate": np.full((4, 1, 1), 9.0)})
-    np.testing.assert_array_equal(search._path(slow(), [(wrong, 1.0)], "w")[:, 0], descent(G))
+    np.testing.assert_array_equal(search._path(slow_case(), [(wrong, 1.0)], "w")[:, 0], descent(G))
 
 
 def test_entries_are_chosen_after_the_update_of_a_whole_parameter(x64):
@@ -57,13 +59,13 @@ def test_entries_are_chosen_after_the_update_of_a_whole_parameter(x64):
 def test_a_sentence_has_both_numbers_and_joins_the_changes():
     rule = Change("rule", "inside", "S", lambda recipe, x: {})
     momentum = change_to("momentum")
-    assert search._sentence(slow(), [(momentum, 0.9)], "w") == "momentum 0.9 for 0.0"
+    assert search._sentence(slow_case(), [(momentum, 0.9)], "w") == "momentum 0.9 for 0.0"
     steps = [(rule, 0.0), (rule, 0.0), (momentum, 0.9), (RATE, 2.0)]
-    assert search._sentence(slow(), steps, "w") == (
+    assert search._sentence(slow_case(), steps, "w") == (
         "S and S, and momentum 0.9 for 0.0, and learning_rate 2.0 for 0.5"
     )
     late = Change("clock", "shift", "schedule {x}", lambda recipe, x: {}, words=lambda x: f"by {x}")
-    assert search._sentence(slow(), [(late, 3)], "w") == "schedule by 3"
+    assert search._sentence(slow_case(), [(late, 3)], "w") == "schedule by 3"
 
 
 def test_edits():
@@ -75,11 +77,11 @@ def test_edits():
 
 ALONE = [
     sentence for choices in OPTIONS.values() for sentence in choices.values() if sentence
-]  # of all but decay, whose choices all have one
+]  # all except decay, whose choices all have one
 
 
 def test_options_are_switches_and_other_choices_and_two_of_them():
-    c = slow(rows=[{"0": sgd(nesterov=True)}])
+    c = slow_case(rows=[{"0": sgd(nesterov=True)}])
     steps = search._options(c)
     single = [text(s)[0][0] for s in steps if len(s) == 1]
     assert single == ["nesterov False for True", "maximize True for False"] + [
@@ -176,7 +178,7 @@ def test_changes_of_groups():
 
 
 def is_about(grid, value):
-    """Whether a grid has numbers a millionth of a value from it."""
+    """Return true if a grid has numbers within a millionth of a value on both sides."""
     return all(np.isclose(grid, value * k, rtol=1e-12, atol=0).any() for k in (1 - 1e-6, 1 + 1e-6))
 
 

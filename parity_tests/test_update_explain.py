@@ -1,11 +1,11 @@
-"""The causes of an update, from changes that go where mine goes."""
+"""The causes of an update, from changes that reproduce mine."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="jaxsched.torch imports it")
 
-from update_cases import RANDOM, RATE, G, case, change_to, descent, sgd, slow
+from update_cases import RANDOM, RATE, G, case, change_to, descent, sgd, slow_case
 
 from jaxsched.torch import _update_causes as search
 
@@ -18,7 +18,7 @@ NAN = np.nan
 
 
 def test_a_cause_names_the_last_change_and_all_leaves_that_it_explains():
-    (cause,) = search._causes(slow(), [(RATE, 0.25)], "w", ["w"])
+    (cause,) = search._causes(slow_case(), [(RATE, 0.25)], "w", ["w"])
     assert (cause.kind, cause.name, cause.sentence) == (
         "argument",
         "learning_rate",
@@ -31,11 +31,11 @@ def test_a_cause_names_the_last_change_and_all_leaves_that_it_explains():
     ((key, path),) = cause.curves.items()
     assert key == ("x", "parameter")
     np.testing.assert_array_equal(path, descent(2 * G, 0.25))
-    both = slow(mine={"x": descent(2 * G, 0.25)})
+    both = slow_case(mine={"x": descent(2 * G, 0.25)})
     (cause,) = search._causes(both, [(RATE, 0.25)], "x", ["w", "x"])
     assert cause.quantities == (("w", "parameter"), ("x", "parameter"))
     assert not cause.curves
-    assert [*search._causes(slow(), [(RATE, 0.125)], "w", ["w"])] == []
+    assert [*search._causes(slow_case(), [(RATE, 0.125)], "w", ["w"])] == []
 
 
 def test_a_leaf_that_the_sentence_is_not_of_would_not_move():
@@ -57,7 +57,7 @@ def test_free_numbers_of_a_cause():
         ([(RATE, 0.25), (change_to("momentum"), 0.0)], 1),
         ([(change_to("learning_rate", edit=lambda recipe, x: half), 0.0)], 0),
     ):
-        (cause,) = search._causes(slow(), steps, "w", ["w"])
+        (cause,) = search._causes(slow_case(), steps, "w", ["w"])
         assert cause.numbers == numbers
 
 
@@ -67,10 +67,10 @@ def test_a_cause_is_known_at_more_than_half_of_the_updates():
         path = np.where(np.arange(4)[:, None] < n, NAN, mine)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "_path", lambda *arguments, path=path: path[:, None])
-            causes = [*search._causes(slow(), [(RATE, 0.25)], "w", ["w"])]
+            causes = [*search._causes(slow_case(), [(RATE, 0.25)], "w", ["w"])]
         assert [cause.known for cause in causes] == ([1 - n / 4] if n < 2 else [])
-    # Of two leaves one at half, whichever it is asked for.
-    both = slow(mine={"x": descent(2 * G, 0.25)})
+    # One of two leaves is known at half, whichever is explained.
+    both = slow_case(mine={"x": descent(2 * G, 0.25)})
     paths = {"w": mine, "x": np.where(np.arange(4)[:, None] < 2, NAN, 2 * mine)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "_path", lambda case, steps, leaf: paths[leaf][:, None])
@@ -80,7 +80,7 @@ def test_a_cause_is_known_at_more_than_half_of_the_updates():
 
 
 def test_a_cause_of_some_leaves_explains_those_that_differ_clearly():
-    """Where one is left unexplained, the others must be 20 times as far off as is allowed."""
+    """If one leaf is not explained, the others must be off by 20 times the bound."""
     start = {"w": [1.0, 1.0], "x": [1.0, 1.0], "z": [1.0, 1.0]}
     reference = {k: np.ones((4, 2)) for k in start}
     bound = 2**-10
@@ -104,7 +104,7 @@ def test_a_cause_of_some_leaves_explains_those_that_differ_clearly():
     assert causes("z") == []  # w itself is not explained
 
 
-# All of it.
+# The whole search.
 
 
 def explain(c):
@@ -112,20 +112,20 @@ def explain(c):
 
 
 def test_one_cause_of_all_leaves_is_by_itself():
-    both = slow(mine={"x": descent(2 * G, -0.5), "w": descent(G, -0.5)})
+    both = slow_case(mine={"x": descent(2 * G, -0.5), "w": descent(G, -0.5)})
     assert explain(both) == ["maximize True for False"]
-    none = slow(mine={"w": descent(G)})
+    none = slow_case(mine={"w": descent(G)})
     assert explain(none) == []
 
 
 def test_one_cause_names_its_leaves_where_others_would_move():
-    assert explain(slow(mine={"w": descent(G, -0.5)})) == [
+    assert explain(slow_case(mine={"w": descent(G, -0.5)})) == [
         "maximize True for False, in parameter of w"
     ]
 
 
 def test_leaves_may_have_causes_of_their_own():
-    c = slow(mine={"w": descent(G, -0.5), "x": descent(2 * G, 0.25)})
+    c = slow_case(mine={"w": descent(G, -0.5), "x": descent(2 * G, 0.25)})
     assert explain(c) == [
         "maximize True for False, in parameter of w",
         "learning_rate 0.25 for 0.5, in parameter of x, or gradients times 0.5",
@@ -134,11 +134,11 @@ def test_leaves_may_have_causes_of_their_own():
 
 def test_a_choice_is_looked_for_before_a_number_and_one_change_before_two(monkeypatch):
     monkeypatch.setattr(search, "_pairs", None)
-    assert explain(slow()) == [
+    assert explain(slow_case()) == [
         "learning_rate 0.25 for 0.5, in parameter of w, or gradients times 0.5"
     ]
     monkeypatch.setattr(search, "_numbers", None)
-    assert explain(slow(mine={"w": 0 * G}))[0].startswith("learning_rate 0.0 for 0.5")
+    assert explain(slow_case(mine={"w": 0 * G}))[0].startswith("learning_rate 0.0 for 0.5")
 
 
 def test_two_changes_explain_what_one_does_not():
@@ -149,15 +149,15 @@ def test_two_changes_explain_what_one_does_not():
 
 def test_one_leaf_without_a_cause_leaves_none():
     wild = descent(2 * G) * [[1.0], [1.25], [0.75], [1.5]]
-    assert explain(slow(mine={"w": descent(G, -0.5), "x": wild})) == []
+    assert explain(slow_case(mine={"w": descent(G, -0.5), "x": wild})) == []
 
 
 def test_there_is_no_cause_where_the_recipe_does_not_reproduce_torch():
-    c = slow(mine={"w": descent(G, -0.5), "x": descent(2 * G, -0.5)})
+    c = slow_case(mine={"w": descent(G, -0.5), "x": descent(2 * G, -0.5)})
     off = c.reference["x"].copy()
     off[2, 1] += 1e-9
     c.reference["x"][:] = off
-    assert explain(c) == ["maximize True for False"]  # a share of 1e-10 of the difference
-    c = slow(mine={"w": descent(G, -0.5), "x": descent(2 * G, -0.5)})
+    assert explain(c) == ["maximize True for False"]  # relative to the difference, 1e-10
+    c = slow_case(mine={"w": descent(G, -0.5), "x": descent(2 * G, -0.5)})
     c.reference["x"][2, 1] += 1e-6
     assert explain(c) == []

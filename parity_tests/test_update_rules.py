@@ -1,4 +1,4 @@
-"""The run of a torch optimizer in NumPy: against live torch, and each option against its equation."""
+"""The simulation of torch's optimizers in NumPy: against live torch, and options against equations."""
 
 import math
 
@@ -34,7 +34,7 @@ def assert_close(path, reference):
 
 @pytest.fixture(autouse=True)
 def default_dtype():
-    """Float64, in which NAdam's product of momenta is then too."""
+    """Set float64 as the default, which NAdam's product of momenta uses too."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -59,10 +59,10 @@ def run_torch(cls, options, gradients=GRADIENTS, clip_norm=None, momenta=()):
 
 
 def simulate_rows(rule, rows, gradients=GRADIENTS, clip_norm=None, accumulation=2):
-    """Return the path of the recipe that the rows are, with no change."""
+    """Return the path of the recipe with these rows, without a change."""
     flat = gradients.reshape(len(gradients), gradients.shape[1], -1)
     start = START if rule in SHAPED else START.ravel()
-    # The rows of one scheduler's step for each update, but the first where nothing moves.
+    # The rows of one scheduler step for each update, or only the first if nothing varies.
     rows = rows if any(row != rows[0] for row in rows) else rows[:1]
     c = case(
         {"w": flat},
@@ -139,7 +139,7 @@ def moves(rule, gradients, start=(0.0,), **recipe):
 
 MOMENTUM = {"learning_rate": 0.5, "momentum": 0.5, "dampening": 0.25, "nesterov": False}
 SGD_OPTIONS = {
-    # What is other, and the path from gradients of 8 and 16.
+    # The changed options, and the path from gradients of 8 and 16.
     (): (-4, -4 - 8),  # b is 8, then 4 + 12
     ("zeros",): (-3, -3 - 7.5),  # 6, then 3 + 12
     ("average",): (-4, -4 - 6),  # 8, then 4 + 8
@@ -270,7 +270,7 @@ def test_these_rules_decouple_the_decay(rule):
 
 
 def test_candidates_are_simulated_at_once(x64):
-    """Each of them goes where it goes alone, by whatever it is another."""
+    """Each candidate has the same path as alone, whatever it changes."""
     rates = np.reshape([0.5, 0.25, 0.125], (1, 3, 1))
     gradients = np.reshape([8.0, 16.0], (2, 1, 1))
     torchs = {option: next(iter(choices)) for option, choices in OPTIONS.items()}

@@ -1,4 +1,4 @@
-"""What the search of an update's causes knows of two runs: gradients, recipes, how far they are apart."""
+"""The two runs in the search of an update's causes: gradients, recipes, and their distance."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.torch
 NAN = np.nan
 
 
-# What reaches the rule.
+# The gradients that the rule gets.
 
 
 def gradients_of(c, leaf="w", **changes):
@@ -53,7 +53,7 @@ def test_gradients_of_some_entries():
 
 
 def clip_case():
-    """Gradients of w (3, then 0), of another group (0, 4), of a frozen leaf 12; batches 3 + 0."""
+    """Return a case with gradients of w (3, then 0), another group (0, 4) and a frozen leaf (12)."""
     batches = {
         "w": [[[9.0, 12.0], [-6.0, -12.0]]],  # norms 15 and more; their sum is (3, 0)
         "x": [[[0.0], [4.0]]],
@@ -120,7 +120,7 @@ def rates(c, **clock):
 
 
 def test_the_clock_of_the_scheduler():
-    """Update u is made at batch n (u + 1) - 1, after as many steps as that has whole epochs."""
+    """Update u is made at batch n (u + 1) - 1, after as many steps as there were whole epochs."""
 
     def clock_rates(updates, rows=4, accumulation=1, steps_per_epoch=1):
         numbers = [{"0": sgd(learning_rate=float(k))} for k in range(rows)]
@@ -187,7 +187,7 @@ def test_a_case_is_not_changed():
         case({"w": [[0.0]]}).bound = 1.0
 
 
-# How far two runs are apart.
+# The distance of two runs.
 
 
 def two_runs(mine, reference, start=0.0, **fields):
@@ -231,7 +231,7 @@ def test_a_cause_may_leave_the_bound_or_a_share_of_the_largest_difference_so_far
     allowed = two_runs(mine, reference, bound=1e-10).allowed["w"]
     assert allowed.tolist() == [1e-10, 2e-10, 2e-10]
     assert two_runs(mine, reference, bound=1e-3).allowed["w"].tolist() == [1e-3] * 3
-    # What is 0 throughout has a bound to be divided by.
+    # A path of zeros has a bound to divide by.
     zeros = two_runs(np.zeros((2, 1)), np.zeros((2, 1)))
     assert (zeros.allowed["w"] > 0).all()
     assert zeros.known("w", np.zeros((2, 1))) == 1
@@ -239,7 +239,7 @@ def test_a_cause_may_leave_the_bound_or_a_share_of_the_largest_difference_so_far
 
 def test_a_path_is_known_where_it_is_a_number_and_mines_there():
     mine = np.array([[1.0], [2.0], [4.0], [8.0]])
-    c = two_runs(mine, np.ones((4, 1)), bound=0.25)  # so many may be off, at each update
+    c = two_runs(mine, np.ones((4, 1)), bound=0.25)  # as many may be off at each update
     assert c.known("w", mine) == 1
     assert c.known("w", mine + 0.25) == 1
     assert c.known("w", mine + np.array([[0.0], [0.0], [0.0], [0.5]])) == 0
@@ -248,7 +248,7 @@ def test_a_path_is_known_where_it_is_a_number_and_mines_there():
     assert c.known("w", np.array([[1.0], [5.0], [NAN], [NAN]])) == 0
 
 
-# What is seen of an update.
+# The entries of an update that are compared.
 
 
 def test_the_largest_entry_of_each_update():

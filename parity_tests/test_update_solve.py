@@ -1,11 +1,11 @@
-"""The numbers of changes of torch's recipe: the rows they are solved for at, one, and two at once."""
+"""The numbers of changes of torch's recipe: the rows used to solve for them; one, and two at once."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="jaxsched.torch imports it")
 
-from update_cases import RANDOM, RATE, G, case, change_to, descent, numbers_of, sgd, slow, text
+from update_cases import RANDOM, RATE, G, case, change_to, descent, numbers_of, sgd, slow_case, text
 
 from jaxsched import optimizers
 from jaxsched.torch import _update_causes as search
@@ -17,7 +17,7 @@ NAN = np.nan
 
 
 def test_one_number_is_solved_for_in_each_change():
-    assert numbers_of(search._numbers(slow(), "w")) == [
+    assert numbers_of(search._numbers(slow_case(), "w")) == [
         [("learning_rate", 0.25)],
         [("gradients", 0.5)],
     ]
@@ -75,7 +75,7 @@ def test_rows_are_equal_within_what_is_allowed():
 
 @pytest.fixture
 def solve_rows(monkeypatch):
-    """Solve for a number in a function of it, without a case; return what is found."""
+    """Return a solver of a number in a function of it, without a case."""
 
     def solve(function, target, rule=optimizers.sgd, **change):
         sizes = []
@@ -100,7 +100,7 @@ def test_a_number_is_solved_for_beside_steps(solve_rows):
         lambda x: BIG * x ** np.arange(1, 5), BIG * 0.43 ** np.arange(1, 5)
     )
     assert (first, second) == (("learning_rate", 0.0), ("b1", 0.43))
-    # One of several that do.
+    # One of several solutions.
     steps, _ = solve_rows(lambda x: BIG * np.where(x > 0.5, 1.0, 2.0) * np.ones(4), np.full(4, BIG))
     assert len(steps) == 1
 
@@ -129,7 +129,7 @@ def test_a_number_is_searched_only_between_neighbours_that_enclose_most_rows(sol
     assert steps == [[("learning_rate", 0.0), ("b1", 0.43)]]
     assert len(sizes) > 1
     assert solve_rows(some(2), target) == ([], [search.CANDIDATES])
-    # What is on one side of all rows, whatever the number, and what is no number.
+    # Functions on one side of all rows for any number, and NaN.
     for function in (
         lambda x: 0 * x - target,
         lambda x: 0 * x + 2 * target,
@@ -166,7 +166,7 @@ CHANGES = {
 
 
 def fit(torchs, mine, a, b, steps=()):
-    """What is found of two numbers, for a path of mine against torch's of other numbers."""
+    """Return the two numbers found for a path of mine against torch's with other numbers."""
     c = case(
         {"w": RANDOM},
         mine={"w": mine if isinstance(mine, np.ndarray) else descent(RANDOM, *mine)},
@@ -184,7 +184,7 @@ def test_two_numbers_are_fitted_and_shortened():
     assert fit((0.1, 0.0, 0.0), (0.1, 0.0123, 0.34), "momentum", "weight_decay") == [
         [("momentum", 0.0123), ("weight_decay", 0.34)]
     ]
-    # Beside a step, and where one number is as it was.
+    # Beside a step, and with one number unchanged.
     steps = [(CHANGES["weight_decay"], 0.25)]
     assert fit(right, (0.07, 0.65, 0.25), "learning_rate", "momentum", steps) == [
         [("weight_decay", 0.25), *both]
@@ -244,7 +244,7 @@ def test_numbers_of_very_different_sizes_are_fitted():
 
 @pytest.fixture
 def list_pairs(monkeypatch):
-    """What ``_pairs`` tries: a number beside steps, and two numbers beside steps."""
+    """Return the tries of ``_pairs``: a number beside steps, and two numbers beside steps."""
 
     def pairs(c, leaf="w"):
         singles, fits = [], []
@@ -271,7 +271,7 @@ def test_a_number_is_tried_beside_each_change_of_another_effect(list_pairs):
     singles, fits = list_pairs(c)
     zeros, average = OPTIONS["zeros"][True], OPTIONS["average"][True]
     names = ["learning_rate", "momentum", "dampening", "weight_decay", "clip_norm"]
-    # The rest goes where torch goes, or where one of these goes; a rate of 0 is a clip of 0.
+    # The others have the path of torch, or of one of these; a rate of 0 is a clip of 0.
     effects = [
         [("nesterov True for False", 0.0)],
         [("maximize True for False", 0.0)],

@@ -1,7 +1,7 @@
-"""A user's programs run, and a type checker in strict mode finds no fault of this package in them.
+"""A user's programs run, and a type checker in strict mode finds no error of this package in them.
 
-The programs are in ``user_program``: loops in Flax NNX, Linen and Equinox, a recipe of one's own, a
-verification in pytest, and a torch script taken over.
+The programs are in ``user_program``: loops in Flax NNX, Linen and Equinox, a recipe of the user's own,
+a verification in pytest, and a torch script that is taken over.
 """
 
 import importlib.util
@@ -34,8 +34,8 @@ needs_pyright = pytest.mark.skipif(
 MAX_SYMBOLS, MIN_KNOWN = 450, 0.99
 """Symbols that the package may export, and the share of them whose type must be known."""
 
-# What other packages leave untyped, and strict mode reports: what a program calls of a module of
-# theirs, and methods of their objects. Only "partially unknown" is theirs: a wrong argument is not.
+# Untyped parts of other packages that strict mode reports: functions of their modules, and methods of
+# their objects. Only "partially unknown" is due to them, a wrong argument is not.
 UNTYPED_MODULES = ("jax.", "jnp.", "eqx.", "nnx.")
 UNTYPED_METHODS = {
     "TrainState.create": "flax",
@@ -50,7 +50,7 @@ UNTYPED_METHODS = {
 
 
 def is_foreign(rule, expression, message):
-    """Whether an error belongs to another package, which is not typed whole."""
+    """Return true if an error is due to another package, which is not fully typed."""
     if "jaxsched" in message:
         return False
     if rule == "reportMissingTypeStubs":
@@ -60,9 +60,9 @@ def is_foreign(rule, expression, message):
 
 
 def pyright(*arguments, folder):
-    """What pyright reports, as JSON."""
+    """Return pyright's report, as JSON."""
     path = os.pathsep.join([str(folder), str(Path(jaxsched.__file__).parents[1])])
-    # --verifytypes looks for packages where the first python of PATH does, not --pythonpath's.
+    # --verifytypes looks for packages of the first python of PATH, not of --pythonpath.
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {
         **os.environ,
@@ -90,7 +90,7 @@ def pyright(*arguments, folder):
 
 
 def symbols(package, folder):
-    """How many symbols a package exports, and the share of them whose type is known."""
+    """Return how many symbols a package exports, and the share of them whose type is known."""
     report = pyright("--verifytypes", package, "--ignoreexternal", folder=folder)
     counts = report["typeCompleteness"]["exportedSymbolCounts"]
     unknown = [
@@ -101,7 +101,7 @@ def symbols(package, folder):
     return sum(counts.values()), counts["withKnownType"] / sum(counts.values()), unknown
 
 
-# A line of a program, and the rule by which it is an error.
+# A line of a program, and the rule that it violates.
 MISTAKES = [
     ("jaxsched.compair", "reportAttributeAccessIssue"),
     ('optimizers.sgd("0.1")', "reportArgumentType"),
@@ -116,7 +116,7 @@ MISTAKES = [
     ("untyped.double(1.0)", "reportUnknownMemberType"),
 ]
 
-# An expression, and what a type checker shows where the mouse is over it.
+# An expression, and the type that a type checker shows for it.
 SHOWN = {
     "recipes.ultralytics": "(*, epochs: int, steps_per_epoch: int, batch_size: int = 16",
     "optimizers.sgd": "-> GradientTransformationExtraArgs",
@@ -166,7 +166,7 @@ def diagnostics_by_program(tmp_path_factory):
 
 
 def errors(diagnostics):
-    """The errors that are not those of other packages."""
+    """Return the errors that are not due to other packages."""
     return [
         f"line {line + 1}: {message} ({rule})"
         for line, severity, rule, expression, message in diagnostics

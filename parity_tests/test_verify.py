@@ -1,4 +1,4 @@
-"""``jaxsched verify`` and what pytest calls: told equal, told why not, or refused in a sentence."""
+"""``jaxsched verify`` and the assertions for pytest: equal, different with a cause, or refused."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def injected():
 
 
 def state():
-    class State:  # as nnx.Optimizer and TrainState have it
+    class State:  # like nnx.Optimizer and TrainState
         tx = transformation
 
     return State()
@@ -278,8 +278,8 @@ def test_evidence_is_json_where_a_quantity_lacks(tmp_path):
     trace = recipe.trace(60)
     rates = {k: {"learning_rate": g["learning_rate"]} for k, g in trace.groups.items()}
     evidence = jaxsched.compare(Trace(rates), trace).evidence()
-    told = json.loads(json.dumps(evidence, allow_nan=False))["quantities"]
-    assert {q["first"][1] for q in told if q["name"] == "momentum"} == {"nan"}
+    quantities = json.loads(json.dumps(evidence, allow_nan=False))["quantities"]
+    assert {q["first"][1] for q in quantities if q["name"] == "momentum"} == {"nan"}
 
 
 @pytest.mark.torch
@@ -339,9 +339,9 @@ REFUSED = [
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_sides_that_cannot_be_compared_are_refused_in_a_sentence(words, sentence, folder, capsys):
     assert cli.main(["verify", *words.split()]) == 2
-    told = capsys.readouterr()
-    assert told.err == f"jaxsched verify: {sentence}\n"
-    assert told.out == ""
+    output = capsys.readouterr()
+    assert output.err == f"jaxsched verify: {sentence}\n"
+    assert output.out == ""
 
 
 def test_assert_matches_takes_files_and_fails_with_the_report(tmp_path):
@@ -354,7 +354,7 @@ def test_assert_matches_takes_files_and_fails_with_the_report(tmp_path):
 
 
 def test_a_recording_of_updates_is_compared_with_the_updates_of_the_recipe():
-    """A script that is recorded from outside tells of updates only."""
+    """A recording of an unchanged script has only updates."""
     recipe = yolov5(epochs=10, steps_per_epoch=20, batch_size=16)
     whole = recipe.trace(200)
     stepped = np.flatnonzero(whole.run["stepped"])
@@ -385,5 +385,5 @@ def test_modules_that_need_a_package_come_when_asked_for():
 def test_the_hyperparameters_of_a_nested_transformation_are_read():
     tx = optax.chain(optax.inject_hyperparams(optax.adam)(lambda count: 0.1 / (1 + count)))
     state = tx.init({"w": jnp.ones(2)})
-    told = jaxsched.hyperparameters(state)
-    assert float(told["all"]["learning_rate"]) == np.float32(0.1)
+    found = jaxsched.hyperparameters(state)
+    assert float(found["all"]["learning_rate"]) == np.float32(0.1)

@@ -1,6 +1,6 @@
-"""Each of the wrong ports compares unequal to its recording and has the slip that it claims.
+"""Each of the wrong ports differs from its recording and has the slip that it claims.
 
-Nothing here looks at causes: a claim is checked on the numbers of both sides.
+No test here uses causes: a claim is checked on the numbers of both sides.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def is_reset(mine, reference, k, since):
 
 
 def is_stopped(mine, reference, k, since):
-    # The reverse, too: the reference stands still where the port goes on.
+    # Also the reverse: the reference is constant where the port continues.
     return any(np.ptp(side[since - 1 :]) == 0 for side in (mine, reference))
 
 
@@ -69,7 +69,7 @@ CHECKS = {
     ),
     "float32": lambda mine, reference, k, since: is_close(mine, reference),
 }
-"""Whether ``mine`` has a slip of a clock or of values, by the name of the slip."""
+"""Predicates that ``mine`` has a slip of a clock or of values, by the name of the slip."""
 
 WITHOUT_NUMBERS = {"float32", "bfloat16", "reset", "stopped"}
 
@@ -134,7 +134,7 @@ def test_a_port_has_the_slips_that_it_claims(case):
 
 @pytest.fixture
 def one_thread():
-    """Let torch compute on one thread: networks this small take longer on more."""
+    """Run torch on one thread, because networks this small take longer on more."""
     torch = pytest.importorskip("torch", reason="the scripts are in torch")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
-"""Ports that are wrong in a usual way, each of which must be caught.
+"""Ports with usual mistakes, each of which must be detected.
 
-Those of the rates by ``compare``, against the recorded run of the article; those
-of the update by where the parameters go.
+Wrong rates are detected by ``compare``, against the recorded run of the article, and
+wrong updates by their parameters.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ RIGHT = yolov5_resnet18()
 
 
 def make_port(*, rate=None, groups=None, warmup=WARMUP, bias_start=0.1, momentum=None):
-    """The article's recipe with one piece of it exchanged."""
+    """Return the article's recipe with one part replaced."""
     rate = rate or schedules.per_epoch(schedules.lagged(RATE, after=warmup // STEPS), STEPS)
     momentum = momentum or schedules.warmup(schedules.constant(0.937), warmup, start=0.8)
 
@@ -38,7 +38,7 @@ def make_port(*, rate=None, groups=None, warmup=WARMUP, bias_start=0.1, momentum
 
 
 def float32_rate(count):
-    """The same formula in jnp float32, as one would write it."""
+    """Return the rate by the same formula in jnp float32, as users write it."""
     epoch = jnp.floor_divide(jnp.asarray(count).astype(jnp.int32), STEPS)
     epoch = (epoch - (epoch > WARMUP // STEPS)).astype(jnp.float32)
     factor = ((1 + jnp.cos(epoch * jnp.float32(np.pi) / 100)) / 2) * jnp.float32(0.8)
@@ -91,7 +91,7 @@ WRONG_RATES = {
 
 
 def reference_of(name):
-    if name == "clamp-past-the-end":  # shows only there
+    if name == "clamp-past-the-end":  # differs only there
         return RIGHT.trace(3900)
     if name == "fresh-for-resumed":
         return yolov5_resnet18(start_epoch=40, resumed=True).trace(1800)
@@ -104,7 +104,7 @@ def test_the_pieces_put_together_rightly_are_equal():
 
 
 def test_less_than_in_place_of_at_most_is_equal():
-    """The value held after the warm-up is its end value, so ``ni < nw`` is equal too."""
+    """The value after the warm-up is its end value, so ``ni < nw`` gives the same."""
     rate = schedules.per_epoch(schedules.lagged(RATE, after=WARMUP // STEPS), STEPS)
     port = make_port(
         groups=lambda g: {
@@ -142,7 +142,7 @@ CAUSES = {
 
 @pytest.mark.parametrize("name", WRONG_RATES)
 def test_a_wrong_port_is_caught_and_its_mistake_named(name):
-    """The reference was recorded: what no change of a curve gives has no cause, and none is guessed."""
+    """The reference is a recording: a mistake that no change of a curve gives has no cause."""
     report = jaxsched.compare(WRONG_RATES[name](), reference_of(name))
     assert not report
     iteration, mine, reference = report.first.first
@@ -155,7 +155,7 @@ def test_a_wrong_port_is_caught_and_its_mistake_named(name):
 
 
 def plain_optax(*, nesterov=True, decay_after=False, decay=True, dampening=0.0):
-    """The article's update in plain Optax transformations, at constant hyperparameters."""
+    """Return the article's update in plain Optax transformations, with constant hyperparameters."""
     steps = [
         optax.add_decayed_weights(0.05) if decay else optax.identity(),
         optax.trace(0.9, nesterov=nesterov),

@@ -1,4 +1,4 @@
-"""Ports of a Trainer's recipe that are wrong in a usual way, each of which ``compare`` refuses."""
+"""Ports of a Trainer's recipe with usual mistakes, each of which ``compare`` reports."""
 
 import dataclasses
 
@@ -75,7 +75,7 @@ def float32_rate(update):
     return jnp.float32(3e-4) * jnp.where(update < WARMUP, update / WARMUP, wave)
 
 
-WRONG = {  # with the cause that is named, where one is
+WRONG = {  # with the cause that is named, if any
     "counts batches for updates": (lambda: change_rate(RATE), "counts iterations for updates"),
     "no short update": (lambda: change_rate(schedules.per_epoch(RATE, 3)), ""),
     "drops the short update": (

@@ -1,6 +1,6 @@
-"""Arguments of timm's train.py, drawn at random, and both sides run on them.
+"""Random arguments of timm's train.py, and the runs of both sides.
 
-timm's side is made by timm's own factories, from the same arguments, and is driven by a loop that
+timm's objects are made by its own factories from the same arguments, in a loop that
 calls them where ``train.py`` does: ``step_update`` after each update, ``step`` after each epoch.
 """
 
@@ -26,9 +26,9 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs  # noqa: E402
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs  # noqa: E402
 from timm.utils import ModelEmaV3, dispatch_clip_grad  # noqa: E402
 
-# What train.py's parser has for the arguments that timm's helpers need.
+# The defaults of train.py's parser for the arguments that timm's helpers need.
 PARSED = {"opt": "sgd", "weight_decay": 2e-5, "momentum": 0.9, "sched": "cosine"}
-NAMES = {  # of torch's hyperparameters that are others here
+NAMES = {  # torch's names of hyperparameters that have other names here
     "lr": ("learning_rate",),
     "betas": ("b1", "b2"),
     **{
@@ -43,11 +43,11 @@ SWITCHES = ("nesterov", "amsgrad", "centered", "maximize", "decoupled_weight_dec
 SETTINGS, UPDATED = 200, 20  # settings, and those of them that make updates
 UPDATES = 50
 COUNTS = 1024
-"""Rows at which curves are evaluated at once: of one shape, so that each operation compiles once."""
+"""Rows at which curves are evaluated: always as many, so that each operation compiles once."""
 
 
 class Tiny(torch.nn.Module):
-    """A few parameters of each kind that timm tells apart, in three layers."""
+    """A few parameters of each kind that timm distinguishes, in three layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class Tiny(torch.nn.Module):
 
 @functools.cache
 def model(name: str) -> torch.nn.Module:
-    """One of timm's models, or ``Tiny``."""
+    """Return one of timm's models, or ``Tiny``."""
     return Tiny() if name == "tiny" else timm.create_model(name)
 
 
 class Setting(NamedTuple):
-    """One draw."""
+    """Random arguments, and the run that they are for."""
 
     model: str
     args: dict[str, Any]
@@ -82,7 +82,7 @@ class Setting(NamedTuple):
 
     @property
     def layers(self) -> dict[str, int]:
-        """The layer of each parameter, as timm has it."""
+        """Return timm's layer of each parameter."""
         net = model(self.model)
         return group_parameters(net, net.group_matcher(coarse=False), reverse=True)
 
@@ -104,7 +104,7 @@ class Setting(NamedTuple):
 
 
 def shapes(name: str) -> dict[str, Any]:
-    """A leaf of each parameter's shape, by torch's names."""
+    """Return a leaf of each parameter's shape, by torch's names."""
     return {
         name: jax.ShapeDtypeStruct(tuple(p.shape), jnp.float32)
         for name, p in model(name).named_parameters()
@@ -120,13 +120,13 @@ SCHEDS = ("cosine", "tanh", "poly", "step", "multistep", "constant", "wsd", "rsq
 
 
 def draw_settings(n: int = SETTINGS) -> list[Setting]:
-    """The first ``n`` settings, always the same; the first ``UPDATED`` are of ``Tiny``."""
+    """Return the first ``n`` settings, always the same ones; the first ``UPDATED`` are of ``Tiny``."""
     rng = np.random.default_rng(2026)
     return [draw(rng, "tiny" if k < UPDATED else None) for k in range(n)]
 
 
 def draw(rng: np.random.Generator, net: str | None = None) -> Setting:
-    """A setting of a run of up to ``COUNTS`` iterations, of a model or of any."""
+    """Draw a setting of a run of up to ``COUNTS`` iterations, of the model ``net`` or of any."""
 
     def one(*values: Any) -> Any:
         return values[rng.integers(len(values))]
@@ -157,7 +157,7 @@ def draw(rng: np.random.Generator, net: str | None = None) -> Setting:
         "clip_mode": one("norm", "value"),
         "layer_decay": maybe(0.4, one(0.5, 0.65, 0.75)),
         "decay_rate": one(0.1, 0.5, 0.97),
-        # Of what is left after the warm-up, timm refuses a share that rounds to nothing.
+        # timm refuses a share of the epochs after the warm-up that rounds to 0.
         "decay_epochs": one(2, 1, 2.4) if sched == "step" else one(1, 0.5 if epochs > 5 else 1),
         "decay_milestones": sorted(rng.integers(1, epochs + 1, 3).tolist()),
         "lr_k_decay": one(1.0, 1.0, 0.5, 2.0, 1.3),
@@ -178,7 +178,7 @@ def draw(rng: np.random.Generator, net: str | None = None) -> Setting:
         args["opt_kwargs"] = {"dampening": 0.1, "nesterov": False}
     if args["opt"] == "adam" and rng.uniform() < 0.3:
         args["opt_kwargs"] = {"amsgrad": True}
-    # Some arguments are left out: both sides have timm's default of them then.
+    # Some arguments are left out: both sides then use timm's defaults.
     kept = (*NEEDED, *(["opt"] if "opt_kwargs" in args else []))
     args = {key: value for key, value in args.items() if key in kept or rng.uniform() > 0.15}
     return Setting(net or one(*MODELS), args, steps)
@@ -188,7 +188,7 @@ NEEDED = ("lr", "epochs", "warmup_epochs", "decay_epochs", "lr_stable_timescale"
 
 
 class Live(NamedTuple):
-    """timm's objects."""
+    """Live objects of timm."""
 
     net: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -198,7 +198,7 @@ class Live(NamedTuple):
 
 
 def live(setting: Setting, net: torch.nn.Module | None = None) -> Live:
-    """Build them as ``train.py`` does."""
+    """Build timm's objects as ``train.py`` does."""
     args, n = setting.args, setting.steps_per_epoch
     net = model(setting.model) if net is None else net
     config = types.SimpleNamespace(**{**PARSED, **args})
@@ -212,7 +212,7 @@ def live(setting: Setting, net: torch.nn.Module | None = None) -> Live:
 
 
 def clock(setting: Setting, epochs: int) -> list[tuple[int, bool, int]]:
-    """The epoch of each iteration, whether it makes an update, and the batches of its update."""
+    """Return each iteration's epoch, whether it makes an update, and the batches of its update."""
     n, k = setting.steps_per_epoch, max(1, setting.args.get("grad_accum_steps", 1))
     rows = []
     for epoch in range(epochs):
@@ -235,7 +235,7 @@ def advance(run: Live, row: int, rows: list[tuple[int, bool, int]], updates: int
 
 
 def live_rates(setting: Setting) -> tuple[Live, np.ndarray]:
-    """timm's objects, and its rates: float64, a row an iteration, a column a group."""
+    """Return timm's objects, and its rates: float64, a row an iteration, a column a group."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = live(setting)
@@ -248,13 +248,13 @@ def live_rates(setting: Setting) -> tuple[Live, np.ndarray]:
 
 
 def members(run: Live) -> list[set[str]]:
-    """The names in each of timm's groups."""
+    """Return the names in each of timm's groups."""
     names = {id(p): name for name, p in run.net.named_parameters()}
     return [{names[id(p)] for p in group["params"]} for group in run.optimizer.param_groups]
 
 
 def our_curve(value: Any) -> np.ndarray:
-    """A rate at iterations 0 to ``COUNTS - 1``, in float64, operation by operation."""
+    """Evaluate a rate at iterations 0 to ``COUNTS - 1``, in float64, operation by operation."""
     if not callable(value):
         return np.full(COUNTS, float(value))
     with jax.enable_x64(True):
@@ -262,7 +262,7 @@ def our_curve(value: Any) -> np.ndarray:
 
 
 def torch_value(group: dict[str, Any], name: str) -> Any:
-    """The value in torch's group of what is called ``name`` here; None where there is none."""
+    """Return the value in torch's group of the hyperparameter ``name``; None if there is none."""
     for key, names in NAMES.items():
         if name in names and key in group:
             value = group[key]
@@ -271,14 +271,14 @@ def torch_value(group: dict[str, Any], name: str) -> Any:
 
 
 def differences(setting: Setting) -> list[str]:
-    """What differs in groups, membership, rates, constants and length; empty where all is equal."""
+    """List the differences in groups, membership, rates, constants and length; empty if equal."""
     run, rates = live_rates(setting)
     recipe = setting.recipe()
     labels = setting.labels()(shapes(setting.model))
     theirs = members(run)
     mine = [{name for name in labels if labels[name] == label} for label in set(labels.values())]
     if not setting.args.get("weight_decay", 1) and setting.args.get("layer_decay") is None:
-        mine = [set(labels)]  # timm has one group then; ours has the same numbers in both
+        mine = [set(labels)]  # timm then has one group; ours has two with the same numbers
     if set(map(frozenset, mine)) != set(map(frozenset, theirs)):
         return [f"groups: {sorted(set(labels.values()))} against {len(theirs)}"]
     found = []
@@ -310,7 +310,7 @@ def differences(setting: Setting) -> list[str]:
 
 
 def both_rates(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
-    """timm's rates and ours: float64, a row an iteration, a column each of timm's groups."""
+    """Return timm's rates and ours: float64, a row an iteration, a column for each of timm's groups."""
     run, theirs = live_rates(setting)
     groups, labels = setting.recipe().groups, setting.labels()(shapes(setting.model))
     columns = [groups[labels[min(names)]]["learning_rate"] for names in members(run)]
@@ -318,27 +318,27 @@ def both_rates(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Parts(NamedTuple):
-    """What a run of updates leaves: parameters and average, by name, a row an update."""
+    """Results of a run of updates: parameters and average, by name, a row an update."""
 
     params: dict[str, np.ndarray]
     average: dict[str, np.ndarray]
 
 
 def gradients_of(setting: Setting, n: int) -> dict[str, np.ndarray]:
-    """A gradient of each batch, the same for both sides."""
+    """Return a gradient for each batch, the same for both sides."""
     rng = np.random.default_rng(len(setting.args))
     return {name: rng.normal(size=(n, *leaf.shape)) for name, leaf in shapes(setting.model).items()}
 
 
 def rows_of_updates(setting: Setting, epochs: int) -> list[tuple[int, bool, int]]:
-    """The iterations of the first ``UPDATES`` updates, on past the last epoch where it is early."""
+    """Return the iterations of the first ``UPDATES`` updates, past the last epoch if necessary."""
     rows = clock(setting, max(epochs, UPDATES))
     last = [row for row, (_, is_update, _) in enumerate(rows) if is_update][UPDATES - 1]
     return rows[: last + 1]
 
 
 def live_updates(setting: Setting) -> tuple[dict[str, np.ndarray], Parts]:
-    """The parameters before, and timm's run on the same gradients, in float64."""
+    """Return the initial parameters, and timm's run on the same gradients, in float64."""
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(0)
@@ -378,7 +378,7 @@ def live_updates(setting: Setting) -> tuple[dict[str, np.ndarray], Parts]:
 
 
 def our_updates(setting: Setting, start: dict[str, np.ndarray]) -> Parts:
-    """The recipe's run on the same gradients, in float64, compiled once."""
+    """Run the recipe on the same gradients, in float64, compiled once."""
     recipe = setting.recipe()
     tx = recipe.optimizer(setting.labels())
     ema = recipe.ema or optimizers.EMA(power=float("inf"), decay=0.9998)
@@ -408,7 +408,7 @@ def our_updates(setting: Setting, start: dict[str, np.ndarray]) -> Parts:
 
 
 def update_distance(setting: Setting) -> float:
-    """The largest distance after any update, by the largest entry that the leaf has had so far."""
+    """Return the largest distance after any update, relative to the leaf's largest entry so far."""
     start, theirs = live_updates(setting)
     mine = our_updates(setting, start)
     if not setting.args.get("model_ema", False):

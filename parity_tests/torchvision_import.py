@@ -1,10 +1,10 @@
-"""torchvision, also where its wheel is built for another device than torch's."""
+"""Import torchvision, even if its wheel is built for another device than torch's."""
 
 import torch
 
 
 def import_models():
-    """``torchvision.models``; timm imports torchvision, too, and does after this."""
+    """Return ``torchvision.models``; timm can import torchvision after this."""
     try:
         from torchvision import models
     except RuntimeError as error:
@@ -19,5 +19,5 @@ def import_models():
 
 
 def resnet18(**arguments):
-    """``torchvision.models.resnet18``."""
+    """Return ``torchvision.models.resnet18``."""
     return import_models().resnet18(**arguments)

@@ -1,4 +1,4 @@
-"""Random training arguments of transformers, and what its own factories make of them."""
+"""Random training arguments of transformers, and the objects that its own factories make from them."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ from jaxsched import Recipe, recipes, schedules  # noqa: E402
 from jaxsched.torch import assert_optimizer_matches  # noqa: E402
 
 LABELS = ("decay", "no_decay")
-"""Of the recipe's groups, in the order of ``Trainer``'s."""
+"""The recipe's groups, in the order of ``Trainer``'s."""
 
 N = 150
 """Iterations that are compared, past the end of every run without accumulation."""
@@ -32,7 +32,7 @@ NAMES = {  # of a parameter group's entries, in jaxsched.optimizers
 
 
 class RMSNorm(torch.nn.Module):
-    """A normalisation that transformers knows by its name only."""
+    """A normalisation that transformers recognises only by its name."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class RMSNorm(torch.nn.Module):
 
 
 class Net(torch.nn.Module):
-    """A parameter of each kind that the two groups are told apart by."""
+    """A parameter of each kind by which the two groups are distinguished."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,14 +148,14 @@ OPTIMS = ("adamw_torch_fused", "adamw_torch", "sgd", "adagrad", "rmsprop")
 
 
 def settings(n: int) -> list[Setting]:
-    """The first ``n`` settings, always the same, of each schedule with each optimizer in turn."""
+    """Return the first ``n`` settings, always the same ones, of each schedule with each optimizer in turn."""
     rng = np.random.default_rng(14)
     pairs = [(kind, optim) for optim in OPTIMS for kind in KINDS]
     return [sample(rng, *pairs[k % len(pairs)]) for k in range(n)]
 
 
 def recipe_of(setting: Setting, **changes: Any) -> Recipe:
-    """Our recipe of a setting."""
+    """Return our recipe of a setting."""
     arguments = setting.full().to_dict()
     return recipes.transformers(
         {**arguments, **changes},
@@ -165,7 +165,7 @@ def recipe_of(setting: Setting, **changes: Any) -> Recipe:
 
 
 def our_rates(recipe: Recipe, n: int = N) -> np.ndarray:
-    """The rate of each group at ``n`` iterations: float32, or float64 with x64."""
+    """Return the rate of each group at ``n`` iterations: float32, or float64 with x64."""
     values = {}
     for label in LABELS:
         rate = recipe.groups[label]["learning_rate"]
@@ -176,14 +176,14 @@ def our_rates(recipe: Recipe, n: int = N) -> np.ndarray:
 
 
 def create(arguments: TrainingArguments, steps: int, model: torch.nn.Module) -> tuple[Any, Any]:
-    """The optimizer and the scheduler that ``Trainer`` makes."""
+    """Return the optimizer and the scheduler that ``Trainer`` makes."""
     trainer = Trainer(model, arguments)
     trainer.create_optimizer_and_scheduler(num_training_steps=steps)
     return trainer.optimizer, trainer.lr_scheduler
 
 
 def names_by_label(optimizer: Any, model: torch.nn.Module) -> dict[str, str]:
-    """The group of each parameter; of ``Trainer``'s two groups the first decays."""
+    """Return the group of each parameter; the first of ``Trainer``'s two groups decays."""
     names = {id(p): name for name, p in model.named_parameters()}
     return {
         names[id(p)]: label
@@ -193,7 +193,7 @@ def names_by_label(optimizer: Any, model: torch.nn.Module) -> dict[str, str]:
 
 
 def constants(group: dict[str, Any]) -> dict[str, Any]:
-    """A parameter group's entries by the names of ``jaxsched.optimizers``, without the rate."""
+    """Return a parameter group's entries by the names of ``jaxsched.optimizers``, without the rate."""
     found = {}
     for key, names in NAMES.items():
         if key in group:
@@ -203,7 +203,7 @@ def constants(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def rates(optimizer: Any, scheduler: Any, setting: Setting, n: int = N) -> np.ndarray:
-    """The rate of each group in force at each of ``n`` batches of ``Trainer``'s loop."""
+    """Return the rate of each group in force at each of ``n`` batches of ``Trainer``'s loop."""
     rows, batches = [], setting.arguments["gradient_accumulation_steps"]
     epoch = setting.steps_per_epoch or n
     for batch in range(n):
@@ -216,10 +216,10 @@ def rates(optimizer: Any, scheduler: Any, setting: Setting, n: int = N) -> np.nd
 
 
 def assert_updates_match(k: int) -> None:
-    """Fail where 50 updates of setting k part from those of ``Trainer``'s optimizer, in float64."""
+    """Fail if 50 updates of setting k differ from those of ``Trainer``'s optimizer, in float64."""
     setting = settings(k + 1)[k]
     batches = setting.arguments["gradient_accumulation_steps"]
-    setting.steps_per_epoch = 50 * batches  # assert_optimizer_matches knows no short group
+    setting.steps_per_epoch = 50 * batches  # assert_optimizer_matches has no short group
     labels = {"wte/weight": "decay", "fc/weight": "decay", "fc/bias": "no_decay"}
 
     def factory(parameters: dict[str, torch.nn.Parameter]) -> tuple[Any, Any]:
@@ -245,7 +245,7 @@ def assert_updates_match(k: int) -> None:
     )
 
 
-# At larger rates a coupled decay amplifies what one rounding leaves.
+# At larger rates a coupled decay amplifies rounding errors.
 _CALM = [(k, s) for k, s in enumerate(settings(200)) if s.arguments["learning_rate"] <= 0.1]
 UPDATED = [
     k for optim in OPTIMS for k in [k for k, s in _CALM if s.arguments["optim"] == optim][:8:2]

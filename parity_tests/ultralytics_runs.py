@@ -1,4 +1,4 @@
-"""Runs of Ultralytics' own trainer, as ``data/ultralytics_runs.npz`` has them, and their recipes."""
+"""Runs of Ultralytics' own trainer, recorded in ``data/ultralytics_runs.npz``, and their recipes."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ RULES = {
 
 
 def column(entry, rows):
-    """A recorded quantity: a number, or the index of a column."""
+    """Return a recorded quantity: a number, or the column of an index."""
     if isinstance(entry, list):
         return VALUES[OFFSETS[entry[0]] : OFFSETS[entry[0] + 1]]
     return np.full(rows, entry)
@@ -61,7 +61,7 @@ def column(entry, rows):
 
 @functools.cache
 def evaluate(schedule, start, rows):
-    """The values of a schedule, or of a number; the same one serves many recipes."""
+    """Return the values of a schedule, or of a number; cached, since many recipes share a schedule."""
     if not callable(schedule):
         return np.full(rows, schedule, np.float32)
     # One length, so that what is compiled for one serves all.
@@ -69,12 +69,12 @@ def evaluate(schedule, start, rows):
 
 
 def differences(run, recipe):
-    """Names of what the recipe has otherwise than the recorded run."""
+    """Return the names of the quantities in which the recipe differs from the recorded run."""
     rows, found = run["rows"], []
     groups = recipe.complete_groups()
     if set(groups) != set(run["groups"]):
         return ["groups"]
-    # Without Muon, MuSGD is SGD: what 8.4.0 to 8.4.104 make of RMSProp.
+    # Without Muon, MuSGD is SGD: 8.4.0 to 8.4.104 use it for RMSProp.
     rule = RULES[run["optimizer"] if len(groups) != 3 else run["optimizer"].replace("MuS", "S")]
     if recipe.update_rule is not getattr(optimizers, rule):
         found.append("update_rule")
@@ -106,7 +106,7 @@ def _recipe_of(fields, name, version):
 
 
 def recipe_of(version, name):
-    """The recipe of a release; releases of one range share it, for the time that it takes."""
+    """Return the recipe of a release; releases of one range share it, to save time."""
     fields = policy._version(version)
     first = next(other for other in RUNS if policy._version(other) == fields)
     return _recipe_of(fields, name, first)

@@ -1,4 +1,4 @@
-"""Two runs that differ, as the search of an update's causes gets them, and changes to explain them."""
+"""Pairs of runs that differ, as input of the search of an update's causes, and changes to explain them."""
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def case(
 
 
 def change_to(name, kind="argument", sentence=None, grid=(), edit=None):
-    """A change of one argument to a number."""
+    """Return a change of one argument to a number."""
     edit = edit or (lambda recipe, x: {name: x + 0 * recipe[name]})
     return Change(kind, name, sentence or f"{name} {{x}} for {{y}}", edit, np.array(grid))
 
@@ -71,7 +71,7 @@ RATE = change_to("learning_rate")
 
 
 def descent(gradients, rate=0.5, momentum=0.0, decay=0.0):
-    """SGD from 0, written out."""
+    """Return the path of SGD from 0, written out."""
     path, p, b = [], np.zeros(np.shape(gradients)[1:]), 0.0
     for g in np.asarray(gradients):
         b = momentum * b + g + decay * p
@@ -80,8 +80,8 @@ def descent(gradients, rate=0.5, momentum=0.0, decay=0.0):
     return np.stack(path)
 
 
-def slow(**fields):
-    """Mine goes half as fast as torch in w, and as torch in x; nothing trains ``frozen``."""
+def slow_case(**fields):
+    """Return a case in which w moves half as fast as in torch and x as in torch; ``frozen`` is not trained."""
     leaves = {"w": G, "x": 2 * G, "frozen": G}
     paths = {"w": descent(G), "x": descent(2 * G)}
     mine = {**paths, "w": descent(G, 0.25)} | fields.pop("mine", {})
@@ -89,7 +89,7 @@ def slow(**fields):
 
 
 def text(steps):
-    """The sentences and numbers of steps."""
+    """Return the sentences and numbers of steps."""
     return [(change.sentence, x) for change, x in steps]
 
 

@@ -1,6 +1,6 @@
-"""Updates written out formula by formula, and torch's own, with one set of random numbers.
+"""Updates written out formula by formula, and torch's own, with the same random numbers.
 
-Everything counts updates; 0 is the first.
+Counts are updates; 0 is the first.
 """
 
 import types
@@ -18,7 +18,7 @@ LEAVES = ("weight", "bias", "norm")
 
 
 def draw(seed):
-    """The numbers of a recipe, each a Python float."""
+    """Draw the numbers of a recipe, each a Python float."""
     rng = np.random.default_rng(seed)
     lr = 10 ** rng.uniform(-3, -1)
     return types.SimpleNamespace(
@@ -56,7 +56,7 @@ class Warmup:
 
 
 def torch_factory(cls, d, low=None, fall=True, **options):
-    """A factory: torch's optimizer in three groups, and its scheduler."""
+    """Return a factory of torch's optimizer in three groups, and its scheduler."""
 
     def factory(parameters):
         groups = [
@@ -69,17 +69,17 @@ def torch_factory(cls, d, low=None, fall=True, **options):
 
 
 def port(d, step, keeps, *, clip=None, low=None, every=1, shift=0, cast=float, wrong=None):
-    """A transformation of ``{weight, bias, norm}``, from what one update of a leaf is.
+    """Return a transformation of ``{weight, bias, norm}``, from the update of one leaf.
 
     Args:
       d: the draw.
-      step: from (a, t, g, p, kept) to (what is added, what is kept); a has lr, wd and momentum.
-      keeps: how many arrays it keeps.
-      clip: what becomes of all gradients first.
-      low: momentum at the start, if it moves.
+      step: from (a, t, g, p, *state) to (added value, *state); a has lr, wd and momentum.
+      keeps: the number of arrays in the state.
+      clip: applied to all gradients first.
+      low: momentum at the start, if it varies.
       every: updates between two steps of the scheduler.
-      shift: of the count that the schedules see.
-      cast: what the numbers are rounded by.
+      shift: added to the count of the schedules.
+      cast: rounds the numbers.
       wrong: changes of ``{"lr": …, "wd": …}`` of the draw.
     """
     lr, wd = (wrong or {}).get("lr", d.lr), (wrong or {}).get("wd", d.wd)
@@ -91,7 +91,7 @@ def port(d, step, keeps, *, clip=None, low=None, every=1, shift=0, cast=float, w
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
-        # torch's buffer is not there before the first update with a momentum.
+        # torch has no buffer before the first update with a momentum.
         return jnp.zeros([], jnp.int32), (zeros,) * keeps, jnp.asarray(False)
 
     def update(gradients, state, params):
@@ -207,7 +207,7 @@ def spread_decay(d):
 
 
 def options(cls, d, **more):
-    """Torch's own, of the draw."""
+    """Return torch's own options, from the draw."""
     return {
         torch.optim.SGD: {"momentum": d.momentum, "nesterov": True},
         torch.optim.Adam: {"betas": (d.b1, d.b2), "eps": d.eps},
@@ -219,7 +219,7 @@ def options(cls, d, **more):
 
 
 def port_by_iterations(d, step, keeps, mean=True, dtype=jnp.float64, clip=None):
-    """Under accumulation, its schedules counting iterations: update k is made after (k + 1) n."""
+    """Return a port under accumulation whose schedules count iterations: update k is made after (k + 1) n."""
     n = d.accumulation
     of_updates = {**vars(d), "fall": d.fall * n, "lr": {}}
     # 1 + f (n k + n - 1) is (1 + f (n - 1)) (1 + f n / (1 + f (n - 1)) k).
@@ -240,7 +240,7 @@ ARGUMENTS = ("clip_norm", "accumulation", "steps_per_epoch")
 
 
 def error_lines(tx, cls, d, more=None, **arguments):
-    """The lines of the assertion's error; none where it passes."""
+    """Return the lines of the assertion's error; none if it passes."""
     given = dict(more(d)) if more else {}
     arguments |= {name: given.pop(name) for name in ARGUMENTS if name in given}
     factory = torch_factory(cls, d, **options(cls, d, **given))

@@ -36,7 +36,7 @@ def warm_up(target: ScheduleLike) -> Schedule:
 
 
 def rules() -> list[optax.GradientTransformationExtraArgs]:
-    """Everything that a hyperparameter may be."""
+    """Return every kind of value that a hyperparameter may have."""
     return [
         optimizers.adamw(optax.cosine_decay_schedule(0.1, 10)),
         optimizers.adamw(lambda count: 0.5 / (1 + count)),
@@ -50,7 +50,7 @@ def rules() -> list[optax.GradientTransformationExtraArgs]:
 
 
 def rate(lr0: Hyperparameter) -> jax.Array:
-    """The rate of iteration 40 where the base rate is traced by JAX."""
+    """Return the rate of iteration 40 for a base rate that JAX traces."""
     return recipes.yolov5_resnet18(lr0=lr0, epochs=4).at(40)["weight"]["learning_rate"]
 
 

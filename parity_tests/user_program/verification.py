@@ -1,4 +1,4 @@
-"""A user's verification, run by pytest: recipes against the original's own run."""
+"""A user's verification, run by pytest: recipes compared with the original's own run."""
 
 import dataclasses
 from pathlib import Path

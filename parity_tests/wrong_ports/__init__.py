@@ -1,49 +1,50 @@
-"""Wrong ports of recorded torch runs, with the slip that each of them has.
+"""Wrong ports of recorded torch runs, with the slips of each.
 
-**How they were made.** From the README, the pages in ``docs`` and the docstrings alone, without a
-look at the code that names causes or at its tests. ``record.py`` has training scripts in torch,
-``recordings`` what was in force in them. ``seen.py`` and ``aside.py`` hold the ports: recipes,
-schedules of ``lr_scheduler`` and of Optax, functions in ``jnp``, Optax transformations that were
-run, rows that a loop logged. Each has one typical slip, or two, or none. They were divided between
-the two files at random within each recording, so that both have as many of each kind and style.
-``seen.py`` is for work on the causes. ``aside.py`` is looked at once, when that work is done, to
-report how many of its slips are named; causes are not changed for its sake. ``fresh.py`` was
-written later, in the same way, and looked at once the causes had been written anew.
+**How they were made.** They were written from the README, the pages in ``docs`` and the docstrings
+alone, without a look at the code that names causes or at its tests. ``record.py`` holds training
+scripts in torch, ``recordings`` the hyperparameters in force in them. ``seen.py`` and ``aside.py``
+hold the ports: recipes, schedules of ``lr_scheduler`` and of Optax, functions in ``jnp``, Optax
+transformations that were run, rows that a loop logged. Each has one typical slip, or two, or none.
+They were divided between the two files at random within each recording, so that both have as many
+of each kind and style. ``seen.py`` is used for work on the causes. ``aside.py`` is looked at once,
+when that work is finished, to report how many of its slips are named; causes are not changed for
+it. ``fresh.py`` was written later, in the same way, and looked at after the causes had been
+rewritten.
 
-An answer that was added when a report had been read, for it is another name of the slip that the
-list had not, is marked "added".
+An answer that was added after a report had been read, because it is another name of the slip, is
+marked "added".
 
-**What ``expected`` means.** A port's ``expected`` has an entry for each independent slip, in any
-order; no entry means that the port is right. An entry lists alternatives that the data cannot tell
-apart, any one of which is an acceptable answer. An alternative is a dictionary with ``kind`` and
-``name``, and optionally ``mine`` and ``reference``, what the port has and what the script has, and
+**The meaning of ``expected``.** A port's ``expected`` has an entry for each independent slip, in any
+order; no entry means that the port is correct. An entry lists alternatives that the data cannot
+distinguish; each is an acceptable answer. An alternative is a dictionary with ``kind`` and
+``name``, and optionally ``mine`` and ``reference``, the values of the port and of the script, and
 ``since``, the first iteration from which the slip acts, or may act: nothing differs before it. The
 kinds:
 
 - ``argument``: another value of an argument of a factory, an update rule or a group. The script's
   own word for it is an alternative where it has one. Without numbers: it has no single value.
-- ``clock``: the port counts otherwise. ``shift``: mine(i) = reference(i + k), where ``mine`` is k.
+- ``clock``: the port counts differently. ``shift``: mine(i) = reference(i + k), where ``mine`` is k.
   ``stretch``: mine(i) = reference(i k), where ``mine`` is k, a whole number or one over it; the
   port may change at whole counts only, or read the reference at the last of k counts.
   ``per epoch``: mine changes by epoch where the reference changes by iteration;
   ``per iteration``: the reverse.
-  ``reset``: mine starts again from the start at an iteration, as a whole or in a part that the note
-  names. ``stopped``: mine stands still from an iteration on; where the note says "the reverse", the
-  reference stands still there and mine goes on. A shift holds where both counts are recorded.
+  ``reset``: mine begins again at an iteration, as a whole or in a part that the note
+  names. ``stopped``: mine is constant from an iteration on; if the note says "the reverse", the
+  reference is constant there and mine continues. A shift holds where both counts are recorded.
 - ``value``: ``factor``, ``addend``, ``floor``, ``cap``, ``decimals`` (their number is ``mine``),
-  ``bfloat16``, ``float32``: what is done to each value of the reference.
+  ``bfloat16``, ``float32``: the change of each value of the reference.
 - ``groups``: ``exchanged``, ``merged`` (all as one), ``unscheduled`` (constant where the reference
-  moves), ``taken from`` (a group has the value of another).
+  varies), ``taken from`` (a group has the value of another).
 - ``rule``: ``name`` is the rule of the port, an update rule or the rule of a schedule, such as
   ``linear`` for a cosine.
 
-A note that begins with "float32" says that the port computes in float32 besides: to name that too
-is right, and not to name it is no omission.
+A note that begins with "float32" says that the port also computes in float32: a report may name
+that or leave it out.
 
-``determined`` is true where the answer can be found: a recipe of the package states the argument,
-or the two curves determine the change. It is false where numbers inside an opaque function differ from
-those of the recorded script, or where one shape of curve was taken for another: these are counted
-apart.
+``determined`` is true if the answer can be found: a recipe of the package states the argument,
+or the two curves determine the change. It is false if numbers inside an opaque function differ from
+those of the recorded script, or if one shape of curve was taken for another: these are counted
+separately.
 """
 
 import dataclasses
@@ -74,7 +75,7 @@ KINDS = {
     "groups": {"exchanged", "merged", "unscheduled", "taken from"},
     "rule": None,  # any name
 }
-"""The names that each kind of slip has."""
+"""The names of each kind of slip."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +83,14 @@ class Case:
     """A port, the recording that it is compared with, and the slips that it has.
 
     Attributes:
-      name: what is special about the port.
+      name: the name of the port, which describes its slip.
       recording: the stem of a file in ``recordings``.
       mine: a function that returns the port, a recipe or a trace.
-      expected: for each slip, the acceptable answers; empty if the port is right.
-      determined: whether the slip can be found from the two sides.
+      expected: for each slip, the acceptable answers; empty if the port is correct.
+      determined: true if the slip can be found from the two sides.
       iterations: how many rows of the recording are compared; all of them if None.
       labels: new names for groups of the recording, ``{old: new}``.
-      note: what else is to be known.
+      note: further information.
     """
 
     name: str
@@ -102,7 +103,7 @@ class Case:
     note: str = ""
 
     def reference(self) -> Trace:
-        """Return the recording, as far as it is compared, under the port's labels."""
+        """Return the rows of the recording that are compared, under the port's labels."""
         trace = Trace.load(RECORDINGS / f"{self.recording}.npz")
         if self.labels is not None:
             trace = trace.relabel(self.labels)
@@ -110,7 +111,7 @@ class Case:
 
 
 def case(recording, *slips, determined=True, **details):
-    """Return a decorator that makes a ``Case`` of a function.
+    """Return a decorator that turns a function into a ``Case``.
 
     Args:
       recording: the name of the recording.
@@ -148,12 +149,12 @@ def rule(name):
 
 
 def log_updates(tx, updates, params=None):
-    """Update with an Optax transformation and return the trace of what was in force.
+    """Update with an Optax transformation and return the trace of its hyperparameters.
 
     Args:
       tx: a transformation with ``optax.inject_hyperparams`` in it.
       updates: how many updates.
-      params: what is trained; one array if not given.
+      params: the parameters; one array if not given.
     """
     params = {"w": jnp.ones(2)} if params is None else params
     update = jax.jit(tx.update)

@@ -1,4 +1,4 @@
-"""Wrong ports to look at once, when the work on the causes is done."""
+"""Wrong ports to look at once, when the work on the causes is finished."""
 
 import math
 
@@ -824,7 +824,7 @@ def plateau_with_the_default_factor():
 
 
 @case("plateau", (groups("unscheduled"), clock("stopped", since=135)))
-def plateau_never_told():
+def plateau_never_stepped():
     tx = optax.inject_hyperparams(
         lambda learning_rate, b1, b2, eps, weight_decay: optax.chain(
             optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1, b2, eps)

@@ -1,6 +1,6 @@
-"""Wrong ports written after the causes were, and after ``seen.py`` and ``aside.py``.
+"""Wrong ports written after the causes, and after ``seen.py`` and ``aside.py``.
 
-From the README, the pages in ``docs`` and docstrings alone, as the others were.
+They were written from the README, the pages in ``docs`` and docstrings alone, as the others.
 """
 
 import math

@@ -6,7 +6,7 @@ from jaxsched.parity import Report
 
 
 def matches(cause, alternative):
-    """Whether a cause, or another that the data cannot tell from it, is the alternative."""
+    """Return true if a cause, or another that the data cannot distinguish from it, is the alternative."""
     return any(_is(c, alternative) for c in (cause, *cause.alternatives))
 
 

@@ -1,7 +1,7 @@
-"""Small training scripts in torch, and the recordings of them that the ports are compared with.
+"""Small training scripts in torch, and their recordings, with which the ports are compared.
 
 Each function of ``SCRIPTS`` is a script as users write them: it trains a small network on random
-data and returns the trace of what was in force at each ``optimizer.step()``.
+data and returns the trace of the hyperparameters at each ``optimizer.step()``.
 
     cd parity_tests && python -m wrong_ports.record
 
