@@ -1,7 +1,7 @@
-"""Claim: the compiled update has no kernel more than plain Optax's, and SGD's stores no model's copy.
+"""Claim: the compiled update has no more kernels than plain Optax's, and SGD's stores no model copy.
 
-What XLA says of the same updates as in ``sgd_update`` and ``adam_update``: bytes of temporaries,
-in units of the model, and kernels: fusions, each of which is one, and whatever else runs but copies.
+XLA's figures for the updates of ``sgd_update`` and ``adam_update``: bytes of temporaries,
+in units of the model, and kernels: each fusion, and every other operation that runs except copies.
 """
 
 import re
@@ -17,7 +17,7 @@ NOT_RUN = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 
 
 def launches(program: str) -> Counter[str]:
-    """Count what a compiled program starts, by opcode; in a loop, as often as XLA knows that it runs."""
+    """Count the operations that a compiled program runs, by opcode, with the known steps of loops."""
     bodies: dict[str, str] = {}
     for header, body in re.findall(r"^((?:ENTRY )?%[^\n]*) \{\n(.*?)^\}", program, re.M | re.S):
         bodies["ENTRY" if header.startswith("ENTRY") else header.split()[0]] = body
@@ -41,7 +41,7 @@ def launches(program: str) -> Counter[str]:
 
 
 def figures(step: jax.stages.Compiled) -> tuple[int, int, int]:
-    """Bytes of temporaries, kernels, and copies, which are of scalars."""
+    """Return the bytes of temporaries, the kernels, and the copies, which are of scalars."""
     started = launches(step.as_text())
     copies = started.pop("copy", 0)
     return step.memory_analysis().temp_size_in_bytes, started.total(), copies

@@ -502,7 +502,7 @@ def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
     return exact | dict.fromkeys(("median", "worst"), rules.FLOAT32_BOUND)
 
 
-def beyond(name: str, rows: list[dict[str, Any]]) -> list[int]:
+def list_exceeded(name: str, rows: list[dict[str, Any]]) -> list[int]:
     """The settings of an update rule with a figure of ours beyond its bound; NaN keeps none."""
     return [
         k
@@ -534,7 +534,9 @@ def find_failures(results: dict[str, Any], n: int = SETTINGS, nested: int = NEST
         ):
             found.append(f"{name}, drift: {row}")
     for name, rows in results["optimizers"].items():
-        found += [f"{name}, setting {k}: {rows['ours'][k]}" for k in beyond(name, rows["ours"])]
+        found += [
+            f"{name}, setting {k}: {rows['ours'][k]}" for k in list_exceeded(name, rows["ours"])
+        ]
     for name, row in results["musgd"].items():
         if row and recordings.find_failures(row, name.rpartition(", ")[2]):
             found.append(f"musgd, {name}: {row}")

@@ -3,7 +3,7 @@
 The article's recipe against the same groups with constant hyperparameters, batches
 of 20 images. The schedules are also timed by themselves, because the difference
 of whole steps is mostly noise of the machine. On a GPU a call makes many steps
-in one program, and evaluates the schedules as often.
+in one program, and evaluates the schedules as many times.
 """
 
 import jax

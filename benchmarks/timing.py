@@ -20,17 +20,17 @@ OTHERS = {"torch": "torch", "libtpu": "libtpu", "jax_cuda12_plugin": "jax-cuda12
 """Modules whose packages' versions are reported if they are loaded."""
 
 COPIED = 2**26
-"""Numbers in the array whose copy measures the memory bandwidth: 256 MiB, larger than caches."""
+"""Numbers in the array whose copy measures the memory bandwidth: 256 MiB, larger than any cache."""
 
 C = TypeVar("C")
 
 
 class Elapsed(float):
-    """Seconds that a call measured by itself, as CUDA's events do; ``interleaved`` records them."""
+    """Seconds that a call measures itself, for example by CUDA's events; ``interleave`` records them."""
 
 
 def times_in_a_call() -> int:
-    """How often a call repeats a step: a GPU waits for a launch about as long as for an update."""
+    """Return how often a call repeats a step, because a launch on a GPU takes as long as an update."""
     return 100 if jax.default_backend() == "gpu" else 1
 
 
@@ -41,8 +41,8 @@ def repeat(step: Callable[[C], C], times: int) -> Callable[[C], C]:
     return lambda carry: jax.lax.fori_loop(0, times, lambda _, carry: step(carry), carry)
 
 
-def copying(times: int) -> tuple[Callable[[], Any], int]:
-    """A call that reads and writes a large array ``times`` times, and the bytes that it moves."""
+def make_copy(times: int) -> tuple[Callable[[], Any], int]:
+    """Return a call that reads and writes a large array ``times`` times, and the bytes that it moves."""
     carry = [jnp.zeros(COPIED, jnp.float32)]
     add = jax.jit(repeat(lambda x: x + 1, times), donate_argnums=0)
 

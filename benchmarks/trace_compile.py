@@ -2,10 +2,10 @@
 
 SGD with Nesterov momentum and decay over small square leaves, each group with a rate of its own;
 62, 1,000 and 10,000 leaves in 3, 30 and 300 groups. The rate is constant, follows a cosine by epoch,
-or warms up; plain Optax warms up by ``jnp.where``, and in a further row by ``jnp.interp`` as jaxsched
-does. Compiling 10,000 leaves takes a minute and more, on either side, and is left to ``--all``, at
-constant rates; the cosine is run at 62 leaves alone. In the claims tracing includes lowering; the
-seconds of tracing, lowering and compiling are recorded each by itself, and the share that is XLA's.
+or warms up; plain Optax warms up by ``jnp.where``, and in another row by ``jnp.interp`` as jaxsched
+does. 10,000 leaves, whose compilation takes more than a minute on either side, are compiled only with
+``--all``, at constant rates; the cosine is run only at 62 leaves. In the claims tracing includes
+lowering; the seconds of tracing, lowering and compiling, and the share of XLA, are recorded separately.
 The share of ``optax.multi_transform`` is measured by an update that only multiplies, in as many groups.
 """
 
@@ -108,7 +108,7 @@ def seconds_of(
     kind: str,
     compiles: bool,
 ) -> tuple[float, ...]:
-    """Seconds to trace, to lower and, if it compiles, to compile a step never seen before."""
+    """Return the seconds to trace, to lower and, if ``compiles``, to compile a new step."""
     params = {f"leaf{k}": jnp.ones((4, 4)) for k in range(leaves)}
     tx = make({name: f"g{k % groups}" for k, name in enumerate(params)}, groups, kind)
     state = tx.init(params)

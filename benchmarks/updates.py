@@ -1,8 +1,8 @@
-"""What the scripts on updates share: two models' leaves, and the article's recipe in three libraries.
+"""Helpers of the scripts on updates: two models' leaves, and the article's recipe in three libraries.
 
-All hyperparameters are scheduled, the decay too. torch's are constants: what sets them there is
-Python beside the step, and is not timed. On a GPU a call makes many updates, in one program by JAX
-and between two of CUDA's events by torch.
+All hyperparameters are scheduled, including the decay. torch's are constants: the Python that sets
+them there runs outside the step, and is not timed. On a GPU a call makes many updates, in one program
+by JAX and between two of CUDA's events by torch.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.timing import Elapsed, best, copying, interleave, ratio, repeat, times_in_a_call
+from benchmarks.timing import Elapsed, best, interleave, make_copy, ratio, repeat, times_in_a_call
 from jaxsched import Recipe, optimizers, param_groups, schedules
 from jaxsched.recipes import yolov5_resnet18
 
@@ -22,7 +22,7 @@ RULES = ("sgd", "adam", "adamw")
 ARRAYS_MOVED = {"sgd": 5, "adam": 7, "adamw": 7}
 """Arrays of the model's size that an update reads (gradients, parameters, state) and writes."""
 GPU_BOUNDS = {"plain Optax": 1.0, "torch fused": 1.0, "a copy of as many bytes": 1.25}
-"""What jaxsched may take there of each; the last is 80 % of the memory bandwidth."""
+"""Most time of jaxsched on a GPU relative to each; the last is 80 % of the memory bandwidth."""
 DECAY = 5e-4
 EPOCHS, STEPS, WARMUP, LR0, LRF = 100, 30, 1000, 0.01, 0.2
 
@@ -49,7 +49,7 @@ def resnet18() -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def layers() -> dict[str, dict[str, tuple[int, ...]]]:
-    """Shapes of 1,000 leaves, of 333 dense layers with a norm and a head; narrower on a CPU."""
+    """Return the shapes of 1,000 leaves: 333 dense layers with a norm, and a head; narrower on a CPU."""
     side = 512 if jax.default_backend() == "gpu" else 128
     layer = {"kernel": (side, side), "bias": (side,), "scale": (side,)}
     return {f"layer{k}": layer for k in range(333)} | {"head": {"kernel": (side, 10)}}
@@ -59,7 +59,7 @@ MODELS = {"62 leaves": resnet18, "1,000 leaves": layers}
 
 
 def leaves(seed: int, shapes: Any = None) -> Any:
-    """Random leaves of those shapes, ResNet-18's unless given, as NumPy arrays."""
+    """Return random leaves of these shapes, ResNet-18's unless given, as NumPy arrays."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda shape: rng.standard_normal(shape, np.float32),
@@ -131,7 +131,7 @@ def plain_optax(rule: str) -> optax.GradientTransformation:
 def compile_update(
     tx: optax.GradientTransformation, shapes: Any = None, times: int = 1
 ) -> tuple[jax.stages.Compiled, tuple[Any, ...]]:
-    """The jitted update, which overwrites parameters and state as torch does; and its arguments.
+    """Compile the update, which overwrites parameters and state as torch does; return its arguments too.
 
     It makes ``times`` updates on the same gradients.
     """
@@ -156,7 +156,7 @@ def compile_update(
 def make_step(
     tx: optax.GradientTransformation, shapes: Any = None, times: int = 1
 ) -> Callable[[], Any]:
-    """A call that makes ``times`` updates and keeps the state."""
+    """Return a call that makes ``times`` updates and keeps the state."""
     step, (gradients, *carry) = compile_update(tx, shapes, times)
 
     def call() -> Any:
@@ -169,7 +169,7 @@ def make_step(
 def make_torch_step(
     rule: str, shapes: Any = None, times: int = 1, **kind: bool
 ) -> Callable[[], Any]:
-    """A call of torch's ``optimizer.step()``, ``times`` times, on JAX's kind of device."""
+    """Return a call of torch's ``optimizer.step()``, ``times`` times, on JAX's kind of device."""
     import torch
 
     on_gpu = jax.default_backend() == "gpu"
@@ -212,17 +212,17 @@ def make_torch_step(
 def side_by_side(
     rule: str, model: str, rounds: int, cpu_bounds: Mapping[str, float]
 ) -> tuple[dict[str, list[float]], dict[str, tuple[float, float | None]]]:
-    """Seconds of a call of each library and of a copy, and the claims on them.
+    """Return the seconds of a call of each library and of a copy, and the claims on them.
 
     Args:
-      rule: of ``RULES``.
-      model: of ``MODELS``.
-      rounds: of ``interleaved``.
-      cpu_bounds: ``{another library: the most that jaxsched may take of its time on a CPU}``. On a
-        GPU ``GPU_BOUNDS`` are claimed.
+      rule: one of ``RULES``.
+      model: one of ``MODELS``.
+      rounds: passed to ``interleave``.
+      cpu_bounds: ``{another library: the largest share of its time that jaxsched may take on a CPU}``.
+        On a GPU ``GPU_BOUNDS`` are claimed.
     """
     shapes, times = MODELS[model](), times_in_a_call()
-    copy, copied = copying(times)
+    copy, copied = make_copy(times)
     what = f"{rule}, {model}"
     mine, optaxs, foreach, fused, copies = names = [
         f"{what}, {who}"

@@ -109,7 +109,7 @@ def test_a_call_that_measures_itself_is_taken_at_its_word():
 
 def test_a_copy_moves_its_bytes(monkeypatch):
     monkeypatch.setattr(timing, "COPIED", 8)
-    call, moved = timing.copying(3)
+    call, moved = timing.make_copy(3)
     assert moved == 3 * 2 * 8 * 4
     assert call().tolist() == [3.0] * 8
     assert call().tolist() == [6.0] * 8

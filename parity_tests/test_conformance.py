@@ -184,7 +184,7 @@ def test_a_scheduler_that_differs_on_this_device_is_counted(monkeypatch):
 def test_a_rule_beyond_its_bound_on_this_device_is_counted():
     bounds = conformance.rule_bounds("sgd", conformance.rules.RULES["sgd"].settings()[0])
     rows = [dict.fromkeys(bounds, 0.0) for _ in range(3)]
-    assert conformance.beyond("sgd", rows) == []
+    assert conformance.list_exceeded("sgd", rows) == []
     rows[1]["state"] = 2 * bounds["state"]
     rows[2]["worst"] = float("nan")
-    assert conformance.beyond("sgd", rows) == [1, 2]
+    assert conformance.list_exceeded("sgd", rows) == [1, 2]

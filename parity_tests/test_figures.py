@@ -1,8 +1,8 @@
-"""The figures that README and docs quote are those that scripts wrote to ``benchmarks/results``, or
-are counted here.
+"""The figures in README and docs are those that scripts wrote to ``benchmarks/results``, or are
+counted here.
 
-``QUOTES`` has the sentence of each, ``{}`` in the place of a number: it must be the figure, rounded
-to the digits that the page shows.
+``QUOTES`` holds the sentence of each, with ``{}`` in place of a number, which must be the figure
+rounded to the digits that the page shows.
 """
 
 import json
@@ -21,14 +21,14 @@ RESULTS = ROOT / "benchmarks/results"
 
 
 def claims(script: str, *names: str) -> list[float]:
-    """Figures that a script of ``benchmarks`` measured."""
+    """Return figures that a script of ``benchmarks`` measured."""
     measured = json.loads((RESULTS / f"{script}.json").read_text())["claims"]
     return [measured[name]["measured"] for name in names]
 
 
 def article() -> list[float]:
-    """How many of how many iterations a port with the cosine of the current epoch gets wrong, and
-    by how much of the peak rate, in percent."""
+    """Return the wrong iterations of a port with the cosine of the current epoch, all iterations, and
+    the largest error in percent of the peak rate."""
     torchs = recorded("yolov5_resnet18").groups["weight"]["learning_rate"]
     cosine = lr_scheduler.lambda_lr(0.01, schedules.cosine(100, lrf=0.2))
     port = schedules.warmup(schedules.per_epoch(cosine, 30), 1000, start=0.0)
@@ -37,7 +37,7 @@ def article() -> list[float]:
     return [np.count_nonzero(ulps(values, torchs)), len(torchs), 100 * off]
 
 
-def compiled(what: str, *rules: str) -> list[float]:
+def compiled_update(what: str, *rules: str) -> list[float]:
     return claims("compiled_update", *(f"{rule}: {what}" for rule in rules))
 
 
@@ -50,8 +50,8 @@ def times_faster(script: str, *names: str) -> list[float]:
     return [1 / ratio for ratio in claims(script, *names)]
 
 
-def on_tpu() -> list[float]:
-    """How many hyperparameters in the program for a TPU are not torch's, and of how many."""
+def tpu_differences() -> list[float]:
+    """Count the hyperparameters in the program for a TPU that differ from torch's, and all of them."""
     measured = json.loads((RESULTS / "elsewhere.json").read_text())["claims"]
     runs, schedulers = [0.0, 0], [0.0, 0]
     for name, claim in measured.items():
@@ -63,7 +63,7 @@ def on_tpu() -> list[float]:
 
 
 def updates(leaves: int, what: str) -> list[float]:
-    """A figure of the updates of SGD, Adam and AdamW."""
+    """Return a figure of the updates of SGD, Adam and AdamW."""
     sgd = claims("sgd_update", f"sgd, {leaves:,} leaves{what}")
     return sgd + claims(
         "adam_update", *(f"{r}, {leaves:,} leaves{what}" for r in ("adam", "adamw"))
@@ -71,7 +71,7 @@ def updates(leaves: int, what: str) -> list[float]:
 
 
 def device_parity(kind: str) -> list[float]:
-    """How many values of a kind differ from torch's, and of how many."""
+    """Count the values of a kind that differ from torch's, and all of them."""
     measured = json.loads((RESULTS / "device_parity.json").read_text())["claims"]
     rows = [(name, claim["measured"]) for name, claim in measured.items() if f": {kind} " in name]
     counts = [int(name.rpartition(" of ")[2].replace(",", "")) for name, _ in rows]
@@ -91,20 +91,20 @@ QUOTES = {
     "policy, the port": ("docs/policy.md", "wrong from iteration 1020 on, at {} of {} iterations. At most the error is {} %", article),
     "README, the picture": (README, "up to 1.6 % of the peak for a straightforward port, which is wrong at {} iterations", lambda: article()[:1]),
     "sgd": (BENCHMARKS, "all scheduled | plain Optax | {} (shortest runs {})", lambda: claims("quiet/sgd_update", "SGD update / plain Optax", "the same, shortest runs")),
-    "sgd, temporaries": (BENCHMARKS, "its temporaries, in models | plain Optax {} | {}", lambda: compiled("temporaries / model, plain Optax", "sgd") + compiled("temporaries / model", "sgd")),
+    "sgd, temporaries": (BENCHMARKS, "its temporaries, in models | plain Optax {} | {}", lambda: compiled_update("temporaries / model, plain Optax", "sgd") + compiled_update("temporaries / model", "sgd")),
     "sgd, torch": (BENCHMARKS, "the same update | torch foreach | {} |", lambda: claims("quiet/sgd_update", "SGD update / torch foreach")),
     "sgd, fused": (BENCHMARKS, "| torch fused | {} |", lambda: claims("quiet/sgd_update", "SGD update / torch fused")),
     "adam": (BENCHMARKS, "Adam update | plain Optax | {} (shortest runs {})", lambda: claims("quiet/adam_update", "adam / plain Optax", "adam / plain Optax, shortest runs")),
     "adamw": (BENCHMARKS, "AdamW update | plain Optax | {} (shortest runs {})", lambda: claims("quiet/adam_update", "adamw / plain Optax", "adamw / plain Optax, shortest runs")),
     "adam, torch": (BENCHMARKS, "torch foreach; fused | {}, {}; {}, {}", lambda: claims("quiet/adam_update", *(f"{rule} / torch {kind}" for kind in ("foreach", "fused") for rule in ("adam", "adamw")))),
-    "kernels": (BENCHMARKS, "those of loops included | plain Optax | {}, {}, {}", lambda: compiled("kernels / plain Optax", "sgd", "adam", "adamw")),
+    "kernels": (BENCHMARKS, "including those of loops | plain Optax | {}, {}, {}", lambda: compiled_update("kernels / plain Optax", "sgd", "adam", "adamw")),
     "bandwidth, 62 leaves": (BENCHMARKS, "share of the memory bandwidth | not measured | 0.8 | {}, {}, {} |", lambda: updates(62, ": share of the memory bandwidth")),
     "1,000 leaves, fused": (BENCHMARKS, "SGD, Adam, AdamW, 1,000 leaves | torch fused | not measured | 1.0 | {}, {}, {} |", lambda: updates(1000, " / torch fused")),
     "1,000 leaves, foreach": (BENCHMARKS, "torch foreach | not measured | | {}, {}, {} |", lambda: updates(1000, " / torch foreach")),
     "1,000 leaves, Optax": (BENCHMARKS, "plain Optax | not measured | 1.0 | {}, {}, {} |", lambda: updates(1000, " / plain Optax")),
     "device, article": (BENCHMARKS, "its recorded run | not measured | 0 | {} of {} |", lambda: device_parity("hyperparameters")),
     "device, rates": (BENCHMARKS, "200 settings a scheduler | torch | not measured | 0 | {} of {} |", lambda: device_parity("values")),
-    "device, rules": (BENCHMARKS, "beyond their bound | torch | not measured | 0 | {} of {} |", lambda: device_parity("settings")),
+    "device, rules": (BENCHMARKS, "above their bound | torch | not measured | 0 | {} of {} |", lambda: device_parity("settings")),
     "compile, constant": (BENCHMARKS, LEAVES + " | plain Optax, constant schedules | {}, {}", lambda: trace_and_compile("constant")),
     "compile, cosine": (BENCHMARKS, "62 leaves, a cosine by epoch | plain Optax | {}, {}", lambda: trace_and_compile("cosine")),
     "compile, warm-up": (BENCHMARKS, "likewise a warm-up | plain Optax with `jnp.where` | {}, {}", lambda: trace_and_compile("warm-up")),
@@ -118,16 +118,16 @@ QUOTES = {
     "iteration, XLA": (BENCHMARKS, "with XLA's convolutions | {}", lambda: claims("training_step", "iteration / with XLA's convolutions")),
     "record": (BENCHMARKS, "a note of `record` | a training step | {}", lambda: claims("recording_cost", "a note / step")),
     "TPU, memory": (BENCHMARKS, "their temporaries, MiB: SGD; Adam and AdamW | {}; {} (", lambda: claims("elsewhere", "TPU v5e, sgd: temporaries, MiB", "TPU v5e, adam: temporaries, MiB")),
-    "TPU, runs": (BENCHMARKS, "six recorded runs of YOLOv5 and Ultralytics | {} of {} |", lambda: on_tpu()[:2]),
-    "TPU, schedulers": (BENCHMARKS, "twelve of torch's schedulers, six settings each | {} of {} |", lambda: on_tpu()[2:]),
+    "TPU, runs": (BENCHMARKS, "six recorded runs of YOLOv5 and Ultralytics | {} of {} |", lambda: tpu_differences()[:2]),
+    "TPU, schedulers": (BENCHMARKS, "twelve of torch's schedulers, six settings each | {} of {} |", lambda: tpu_differences()[2:]),
     "compare": (BENCHMARKS, "causes included | at most {} s", lambda: claims("compare_cost", "seconds of the slowest")),
-    "mutation": (BENCHMARKS, "in the search of causes | {} noticed", lambda: [100 - claims("mutation", "faults of 100 that no test notices")[0]]),
+    "mutation": (BENCHMARKS, "in the search of causes | {} detected", lambda: [100 - claims("mutation", "faults of 100 that no test notices")[0]]),
     "wrong ports": (BENCHMARKS, "| seen | {} | {} | 1 | 0 | 9 of 9 | | aside | {} | {} | 3 | 0 | 10 of 10 | | fresh | {} | {} |", wrong_ports),
 }  # fmt: skip
 
 
-def wrong(text: str, sentence: str, figures: list[float]) -> list[str]:
-    """The figures of a sentence that are not those given, each as the page should have it."""
+def list_mistakes(text: str, sentence: str, figures: list[float]) -> list[str]:
+    """Describe the numbers of a sentence that differ from the figures."""
     text = " ".join(text.split())
     number = r"(\d[\d,]*(?:\.\d+)?)"
     pattern = number.join(map(re.escape, sentence.split("{}")))
@@ -146,14 +146,14 @@ def wrong(text: str, sentence: str, figures: list[float]) -> list[str]:
 @pytest.mark.parametrize("what", QUOTES)
 def test_pages_quote_what_was_measured(what):
     page, sentence, figures = QUOTES[what]
-    assert wrong((ROOT / page).read_text(), sentence, figures()) == []
+    assert list_mistakes((ROOT / page).read_text(), sentence, figures()) == []
 
 
-def test_a_figure_that_is_off_is_noticed():
+def test_a_wrong_figure_is_detected():
     text = "| wrong at 1,980 of\n3,000 | 0.42 |"
-    assert wrong(text, "at {} of {} | {}", [1980, 3000, 0.4199]) == []
-    assert wrong(text, "at {} of {} | {}", [1981, 3000, 0.43]) == [
+    assert list_mistakes(text, "at {} of {} | {}", [1980, 3000, 0.4199]) == []
+    assert list_mistakes(text, "at {} of {} | {}", [1981, 3000, 0.43]) == [
         "1,980 for 1981 in 'at {} of {} | {}'",
         "0.42 for 0.43 in 'at {} of {} | {}'",
     ]
-    assert wrong(text, "wrong at {} places", [1]) == ["no sentence 'wrong at {} places'"]
+    assert list_mistakes(text, "wrong at {} places", [1]) == ["no sentence 'wrong at {} places'"]

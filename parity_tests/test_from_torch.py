@@ -537,7 +537,7 @@ def test_without_iterations_the_table_ends_where_the_scheduler_does():
 
 
 def test_a_rate_that_is_a_float32_tensor_is_rounded_at_each_step():
-    """As docs/checking.md says: equal in a recording, and not in the schedule of that class."""
+    """The recording is equal, and the schedule of that class is not, as docs/checking.md says."""
 
     def live():
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1))

@@ -1,7 +1,7 @@
-"""The documentation is whole: every public name has an entry, every link leads somewhere, every
+"""The documentation is complete: every public name has an entry, every link has a target, every
 ``Source:`` has a link.
 
-The site itself is built by ``sphinx-build -W`` in ``.ci/run``; nothing here needs Sphinx.
+The site itself is built by ``sphinx-build -W`` in ``.ci/run``; no test here needs Sphinx.
 """
 
 import ast
@@ -28,7 +28,7 @@ SPEC.loader.exec_module(ORIGINALS)
 
 
 def public_modules() -> dict[str, ast.Module]:
-    """The modules without an underscore, unimported: some need PyTorch."""
+    """Return the modules without an underscore, without an import, since some need PyTorch."""
     modules = {}
     for path in sorted((ROOT / "jaxsched").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -43,7 +43,7 @@ MODULES = public_modules()
 
 
 def public_names() -> set[str]:
-    """All that the public modules have in ``__all__``, by full name."""
+    """Return all names in ``__all__`` of the public modules, by full name."""
     names = set()
     for module, tree in MODULES.items():
         for node in tree.body:
@@ -57,7 +57,7 @@ def public_names() -> set[str]:
 
 
 def entries(reference: str, public: set[str]) -> set[str]:
-    """The names that the pages of the reference have an entry for, and the modules."""
+    """Return the names that have an entry in the pages of the reference, and the modules."""
     found = set(re.findall(r"^\.\. automodule:: (\S+)$", reference, re.M))
     for module, names in re.findall(
         r"^\.\. entries:: (\S+)\n((?:\n|   .*\n)*)", reference + "\n", re.M
@@ -75,14 +75,14 @@ def test_every_public_name_has_an_entry_and_no_other():
 
 
 @pytest.mark.parametrize("name", ["adamw", "from_torch", "compare", "Recipe", "by_muon"])
-def test_a_name_without_an_entry_is_noticed(name):
+def test_a_name_without_an_entry_is_detected(name):
     public = public_names()
     without = re.sub(rf"\b{name}\b", "another", REFERENCE)
     missing = public - entries(without, public)
     assert {full.rpartition(".")[2] for full in missing} == {name}
 
 
-def test_a_new_name_is_noticed():
+def test_a_new_name_is_detected():
     public = public_names() | {"jaxsched.optimizers.lion"}
     assert public - entries(REFERENCE, public) == {"jaxsched.optimizers.lion"}
 
@@ -92,7 +92,7 @@ def without_code(text: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """What links to a page may end in: its headings, as GitHub and MyST name them."""
+    """Return the anchors of a page: its headings, as GitHub and MyST name them."""
     text = without_code(page.read_text())
     for included in re.findall(r"^```\{include\} (\S+)$", page.read_text(), re.M):
         text += without_code((page.parent / included).read_text())
@@ -101,7 +101,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def dead_links(page: Path) -> list[str]:
-    """The links of a page that lead nowhere: to no file, no heading, or no entry's source."""
+    """Return the links of a page without a target: a file, a heading, or the source of an entry."""
     dead = []
     for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
         if "://" in link:
@@ -122,7 +122,7 @@ def test_links_lead_somewhere(page):
     assert dead_links(page) == []
 
 
-def test_a_dead_link_is_noticed(tmp_path):
+def test_a_dead_link_is_detected(tmp_path):
     (tmp_path / "other.md").write_text("# Other\n\n## The *second*, a heading\n")
     dead = ["none.md", "other.md#none", "#none", f"{ROOT}/jaxsched/_recipe.py"]
     alive = ["other.md", "other.md#the-second-a-heading", "#page", "https://numpy.org"]
@@ -149,7 +149,7 @@ def test_every_page_is_in_the_contents():
 
 
 def sources() -> Iterator[tuple[str, str]]:
-    """The ``Source:`` paragraphs of docstrings, each with its file."""
+    """Return the ``Source:`` paragraphs of docstrings, each with its file."""
     for path in sorted((ROOT / "jaxsched").rglob("*.py")):
         for paragraph in re.findall(r"\bSource: .*?(?=\n\s*\n|\"\"\")", path.read_text(), re.S):
             yield path.name, " ".join(paragraph.split())
@@ -165,7 +165,7 @@ def test_every_source_has_a_link():
     assert [where for where in found if not has_link(where[1])] == []
 
 
-def test_a_source_without_a_link_is_noticed():
+def test_a_source_without_a_link_is_detected():
     assert has_link("Source: ``torch.optim.SGD``, torch 2.13.")
     assert has_link("Source: the warm-up of the article.")
     assert not has_link("Source: ``tensorflow.SGD``, and other articles.")
