@@ -159,7 +159,7 @@ def test_counts_of_epochs_may_be_traced_too(swept):
 
 
 def test_gradient_with_respect_to_a_hyperparameter():
-    """Through the float64 scope, also jitted and scanned."""
+    """The gradient passes through float64, also jitted and scanned."""
 
     def total(lr0):
         rate = yolov5_resnet18(lr0=lr0, epochs=4, steps_per_epoch=5, warmup_iterations=7)
@@ -196,7 +196,7 @@ def test_random_recipes_equal_live_torch(arguments):
 
 
 def straightforward_port(iteration):
-    """The article read as it looks: warm-up, then the cosine of the current epoch."""
+    """Return the rate as the article appears to compute it: warm-up, then the current epoch's cosine."""
     rate = 0.01 * (((1 + math.cos(iteration // 30 * math.pi / 100)) / 2) * 0.8 + 0.2)
     return float(np.interp(iteration, [0, 1000], [0.0, rate])) if iteration <= 1000 else rate
 

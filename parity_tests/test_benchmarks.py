@@ -1,4 +1,4 @@
-"""The short forms of the long checks in ``benchmarks``, and that these can fail."""
+"""Short forms of the long checks in ``benchmarks``, and tests that these can fail."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The labels of MuSGD's groups, against those that Ultralytics' own function made."""
+"""The labels of MuSGD's groups, against those of Ultralytics' own function."""
 
 from collections import Counter
 
@@ -16,8 +16,8 @@ from flax.traverse_util import unflatten_dict  # noqa: E402
 
 from jaxsched.flax import by_muon  # noqa: E402
 
-# What build_optimizer of 8.4.190 made of torch's modules of these names: convolution, its
-# normalisation, dense layer, transposed and 1-D convolution, embedding, and one below cv3.
+# The groups that build_optimizer of 8.4.190 made from torch's modules with these names: convolution,
+# its normalisation, dense layer, transposed and 1-D convolution, embedding, and one below cv3.
 EXPECTED = {
     "conv/kernel": "muon",
     "conv/bias": "bias",
@@ -94,7 +94,7 @@ def labels_by_path(labels):
 
 
 def test_nnx_linen_and_plain_trees_have_the_originals_groups():
-    others = {"^line/kernel": "weight"}  # of a plain tree it could be attention's
+    others = {"^line/kernel": "weight"}  # in a plain tree it could belong to attention
     assert labels_by_path(by_muon(Net(), head=HEAD)) == EXPECTED
     assert labels_by_path(by_muon(Linen(), IMAGE, head=HEAD)) == EXPECTED
     assert (

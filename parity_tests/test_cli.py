@@ -1,4 +1,4 @@
-"""The command: what it writes, what it refuses, and how it ends."""
+"""The command: its files, its refusals, and how it ends."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def columns_of(trace):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One short run: its folder and what it printed."""
+    """One short run: its folder and its output."""
     folder = tmp_path_factory.mktemp("train") / "new" / "run"
     command = [sys.executable, "-m", "jaxsched", "train", "--epochs", "1", "--out", folder]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -140,7 +140,7 @@ def test_a_value_is_changed_in_float64():
 
 
 SENTENCES = [
-    # change, number, whether the reference is changed, (unit, epoch, part), sentence, number of mine
+    # change, number, true if the reference is changed, (unit, epoch, part), sentence, number of mine
     (EARLY, 3, True, ("iteration", None), "3 iterations early", 3),
     (EARLY, 1, True, ("iteration", None), "1 iteration early", 1),
     (EARLY, -1, True, ("iteration", None), "1 iteration late", -1),
@@ -453,7 +453,7 @@ def test_roundings_are_tried_in_both_directions():
     ("off", "is_computed"), [(1, True), (8, True), (-8, True), (9, False), (0.25, False)]
 )
 def test_arithmetic_in_another_dtype_is_at_most_eight_roundings_off(off, is_computed):
-    """A rounding is 2**-23 of the peak; a value a quarter of it off is no float32 number."""
+    """A rounding is 2**-23 of the peak; a value off by a quarter of it is not a float32 number."""
     y = np.array([1.0, 0.5, 0.75])
     x = y + np.array([0, off, 0]) * 2.0**-23 + (2.0**-40 if off == 0.25 else 0)
     sentence = "computed in float32: at most 8 of its roundings off, not equal"

@@ -117,7 +117,7 @@ def check_all(run, extra, folder):
 
 
 def python_environment(folder, *path):
-    """Variables in which ``python`` is the one of ``folder``, and imports look at ``path`` first."""
+    """Return variables that select the ``python`` of ``folder``, and search ``path`` first."""
     environment = {**os.environ, "PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}
     environment.pop("PYTHONPATH", None)
     return {**environment, "PYTHONPATH": os.pathsep.join(map(str, path))} if path else environment

@@ -302,7 +302,7 @@ def test_torchs_drift_over_many_periods_leaves_the_closed_form(T_max):
 
 
 def resumed_swa(steps):
-    """Torch's SWALR in a new process that continues its count: it anneals once more."""
+    """Return the rates of torch's SWALR in a new process that continues its count: it anneals again."""
     optimizer = sgd(0.25)
     scheduler_at_step(lambda o: SWALR(o, 0.05, 40), steps, optimizer)
     return SWALR(optimizer, 0.05, 40, last_epoch=steps - 1)

@@ -288,7 +288,7 @@ def test_another_class_is_not_taken_for_it(name):
 
 
 def flax_params(model):
-    """The parameters as Flax's, by path."""
+    """Return the parameters in Flax's layout, by path."""
     named = {name: p.detach().numpy() for name, p in model.named_parameters()}
     kernels = {
         name: array.transpose(*range(2, array.ndim), 1, 0)
@@ -312,7 +312,7 @@ LABELS = {
 
 
 def test_the_state_is_carried_there_and_back():
-    """From torch after 3 updates, 3 updates here, back to torch for 3 more, beside torch's own 9."""
+    """3 updates in torch, 3 here and 3 in torch again equal 9 updates in torch."""
     model, optimizer = live()
     recipe = from_torch(optimizer, labels=KEYS)
     groups = {

@@ -542,7 +542,7 @@ def test_muon_refuses_what_is_not_a_matrix():
         optimizers.muon(0.1).init({"head": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}})
 
 
-# Clipping. The norm's sum has no order that both libraries share.
+# Clipping. The two libraries sum the norm in different orders.
 CLIP_BOUND = {np.float64: 1e-15, np.float32: 4 * 2**-23}
 
 
@@ -818,7 +818,7 @@ def test_complex_gradients_are_clipped_by_their_parts():
 
 
 def test_a_moving_rho_is_what_optax_gets_wrong():
-    """Why Optax's Adadelta is not called."""
+    """This is why Optax's Adadelta is not used."""
     _, gradients = problem({"v": (5,)}, np.float32)
     p = torch.zeros(5)
     theirs = torch.optim.Adadelta([p], lr=1.0, rho=0.999)

@@ -1,4 +1,4 @@
-"""The hub: hyperparameters in the state, traces out, errors before any work is lost."""
+"""Recipe: hyperparameters in the state, traces, and errors before the training begins."""
 
 import functools
 import math

@@ -406,7 +406,7 @@ def test_functions_go_by_identity_and_partials_by_content():
     assert partial(0.5) != partial(0.25)
 
 
-# Pairs that are one number to Python's ==, but not to a schedule, and the other way round.
+# Pairs of numbers that are equal for Python's ==, but not in a schedule, and the reverse.
 DIFFERENT = {
     "float32": (0.5, np.float32(0.5)),
     "float64": (0.1, np.float64(0.1)),

@@ -198,7 +198,7 @@ LIVE = {
     "wsd": (schedules.timm_wsd, reference.WSDLRScheduler),
 }
 CASES = {
-    # timm finds the fifth border of cycles that triple one count late, log(243, 3) being below 5.
+    # timm finds the fifth border of cycles that triple one count late, because log(243, 3) is below 5.
     "a border that timm rounds": ("cosine", {"t_initial": 1, "cycle_mul": 3, "cycle_limit": 7}),
     "cycles that grow": ("tanh", {"t_initial": 5, "cycle_mul": 1.3, "cycle_limit": 9}),
     "cycles that shrink": ("poly", {"t_initial": 99, "cycle_mul": 0.5, "cycle_limit": 3}),

@@ -421,7 +421,7 @@ def warmup_an_epoch_longer():
     )
 
 
-@case("warmup_cosine", clock("per iteration", since=1), note="in the warm-up alone")
+@case("warmup_cosine", clock("per iteration", since=1), note="only in the warm-up")
 def warmup_by_iteration():
     def rate(i):
         ramp = 0.01 + 0.99 * jnp.minimum(i, 100) / 100
@@ -508,7 +508,7 @@ def power_forgotten():
         argument("base_lr", 0.01, 0.1),
         argument("learning_rate", 0.01, 0.1),
     ),
-    note="of the head alone",
+    note="only in the head",
 )
 def head_without_its_factor():
     rate = lr_scheduler.polynomial_lr(0.01, total_iters=700, power=0.9)
@@ -863,7 +863,7 @@ def warmup_an_update_longer():
     "accumulated",
     argument("weight_decay", 1e-4, 0.01),
     labels={"0": "all"},
-    note="float32 besides: Optax computes the schedule in it",
+    note="float32 too: Optax computes the schedule in it",
 )
 def adamw_of_optax_with_its_decay():
     rate = optax.warmup_cosine_decay_schedule(0.0, 3e-4, 40, 400)
@@ -938,7 +938,7 @@ def resumed_from_the_start():
 @case(
     "resumed",
     (clock("reset", since=300), clock("shift", -300, since=400)),
-    note="the cosine alone starts again, there is no second warm-up",
+    note="only the cosine starts again, there is no second warm-up",
 )
 def resumed_without_the_scheduler():
     rows = []

@@ -194,7 +194,7 @@ def optax_alpha_is_eta_min():
 @case(
     "cosine_iteration",
     clock("stopped", since=701),
-    note="the reverse: the script's schedule stands still from 700 on, mine climbs again",
+    note="the reverse: the script's schedule is constant from 700 on, mine climbs again",
 )
 def cosine_climbs_again():
     rate = lr_scheduler.cosine_annealing_lr(0.05, T_max=700, eta_min=5e-4, steps=800)
@@ -410,7 +410,7 @@ def defaults_of_alpha_and_total_iters():
     "nanogpt",
     clock("shift", 1),
     argument("b2", 0.999, 0.95),
-    note="the count is read after it was raised",
+    note="the count is read after it was incremented",
 )
 def count_raised_first_and_default_b2():
     def rate(i):

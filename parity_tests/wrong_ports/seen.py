@@ -206,7 +206,7 @@ def adam_for_adamw():
     "cosine_epoch",
     (argument("eta_min", 5e-10, 1e-6), argument("alpha", 1e-6, 2e-3)),
     determined=False,
-    note="float32 besides: Optax computes the schedule in it",
+    note="float32 too: Optax computes the schedule in it",
 )
 def optax_alpha_is_a_share():
     cosine = optax.cosine_decay_schedule(5e-4, 20, alpha=1e-6)
@@ -637,7 +637,7 @@ def gpt_warmup_from_zero():
     ),
     determined=False,
     iterations=600,
-    note="float32 besides: Optax computes the schedule in it",
+    note="float32 too: Optax computes the schedule in it",
 )
 def gpt_in_plain_optax():
     rate = optax.warmup_cosine_decay_schedule(0.0, 6e-4, 100, 1000, end_value=6e-5)
@@ -889,7 +889,7 @@ def stepped_per_batch():
 @case(
     "accumulated",
     (clock("stretch", 4, since=0), clock("per iteration")),
-    note="mine(u) = reference(4 u + 3), for update u comes with the last of four batches",
+    note="mine(u) = reference(4 u + 3), since update u is made at the last of four batches",
 )
 def schedule_of_batches_under_accumulation():
     def rate(batch):
@@ -955,7 +955,7 @@ def gan_resumed_without_its_epoch():
 @case(
     "resumed",
     (clock("reset", since=300), argument("warmup")),
-    note="the warm-up alone starts again, the cosine goes on",
+    note="only the warm-up starts again, the cosine continues",
 )
 def warmed_up_again():
     def rate(i):
