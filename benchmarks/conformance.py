@@ -171,9 +171,9 @@ def rule(name: str, first: int = 0, with_optax: bool = True) -> dict[str, list[d
                     if descending != setting:
                         theirs = rules.torch_run(case, descending, *problem)
                     row["optax"] |= distances(closest, theirs, dtype, state=False)
-        for who, found in row.items():
-            if found:
-                rows[who].append(found)
+        for who, path in row.items():
+            if path:
+                rows[who].append(path)
     return rows
 
 
@@ -316,11 +316,13 @@ def markdown(results: dict[str, Any]) -> str:
         forms = [("closed form", rows["closed"]), ("replayed", rows["replayed"])]
         if name == "ReduceLROnPlateau":
             forms = [("`step(state, metric)`", rows["closed"])]
-        forms = [(form, found) for form, found in forms if found]
+        forms = [(form, results_of_form) for form, results_of_form in forms if results_of_form]
         if name in schedulers.CASES or rows["optax"]:
             forms.append((f"Optax: {OPTAX.get(name, 'none')}", rows["optax"]))
-        for form, found in forms:
-            lines.append(f"| {name} | {form} | {summarize(found)} |".replace("| |  |", "| |"))
+        for form, results_of_form in forms:
+            lines.append(
+                f"| {name} | {form} | {summarize(results_of_form)} |".replace("| |  |", "| |")
+            )
     lines += [
         "",
         "In longer runs closed forms differ from torch's recursion at some steps; over 100,000 steps of one",
@@ -513,38 +515,38 @@ def list_exceeded(name: str, rows: list[dict[str, Any]]) -> list[int]:
 
 def find_failures(results: dict[str, Any], n: int = SETTINGS, nested: int = NESTINGS) -> list[str]:
     """Return the figures of ours that are missing or exceed their bounds, as NaN does."""
-    found = recipes.find_failures(results["recipes"], min(n, recipes.SETTINGS))
+    failures = recipes.find_failures(results["recipes"], min(n, recipes.SETTINGS))
     there = count_rows(results)
     for part, rows in expected_rows(n, nested).items():
         for name in rows | there[part]:
             count, wanted = there[part].get(name, 0), rows.get(name, 0)
             if count != wanted:
-                found.append(f"{part}, {name}: {count} rows, not {wanted}")
+                failures.append(f"{part}, {name}: {count} rows, not {wanted}")
     for name, rows in results["schedulers"].items():
         for kind in ("replayed", "closed"):
             bound = 0.0 if kind == "replayed" else CLOSED_BOUND
             for k, row in enumerate(rows[kind]):
                 if not (row["equal"] == row["steps"] and row["gap"] <= bound):
-                    found.append(f"{name}, {kind}, setting {k}: {row}")
+                    failures.append(f"{name}, {kind}, setting {k}: {row}")
     for name, row in results["drift"].items():
         if row and not (
             row["steps"] == schedulers.LONG[name].steps + 1
             and row["ulp"] <= DRIFT_ULP
             and row["gap"] <= DRIFT_BOUND
         ):
-            found.append(f"{name}, drift: {row}")
+            failures.append(f"{name}, drift: {row}")
     for name, rows in results["optimizers"].items():
-        found += [
+        failures += [
             f"{name}, setting {k}: {rows['ours'][k]}" for k in list_exceeded(name, rows["ours"])
         ]
     for name, row in results["musgd"].items():
         if row and recordings.find_failures(row, name.rpartition(", ")[2]):
-            found.append(f"musgd, {name}: {row}")
+            failures.append(f"musgd, {name}: {row}")
     for version, runs in originals.RUNS.items():
         row = results["ultralytics"].get(version, {})
         if not row.get("runs") == row.get("equal") == len(runs):
-            found.append(f"ultralytics, {version}: {row}")
-    return found
+            failures.append(f"ultralytics, {version}: {row}")
+    return failures
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ def timm(n: int, tally: Tally) -> dict[str, Any]:
 
     rows, updated = [], 0
     for k, setting in enumerate(live.draw_settings(n)):
-        if found := live.differences(setting):  # in groups and constants, too
-            raise ValueError(f"timm, setting {k}: {found}")
+        if differences := live.differences(setting):  # in groups and constants, too
+            raise ValueError(f"timm, setting {k}: {differences}")
         theirs, ours = live.both_rates(setting)
         rows.append(tally(ours.ravel(), theirs.ravel()))
         if n == SETTINGS and k < live.UPDATED:
@@ -77,9 +77,9 @@ def markdown(
         "| recipe | of | equal | values | ULP | float64 | updates within |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(
-            f"| recipes.{name} | {name} {found['version']} | {summarize(found['rates'])} "
-            f"| {found['updates']} of {UPDATED} |"
-            for name, found in results.items()
+            f"| recipes.{name} | {name} {result['version']} | {summarize(result['rates'])} "
+            f"| {result['updates']} of {UPDATED} |"
+            for name, result in results.items()
         ),
         "",
     ]
@@ -87,14 +87,14 @@ def markdown(
 
 def find_failures(results: dict[str, Any], n: int) -> list[str]:
     """Return the figures that are missing or exceed their bounds, as NaN does."""
-    found = []
+    failures = []
     for name in RECIPES | results:
         rows = results.get(name, {}).get("rates", [])
         if len(rows) != n:
-            found.append(f"recipes.{name}: {len(rows)} settings, not {n}")
+            failures.append(f"recipes.{name}: {len(rows)} settings, not {n}")
         if n == SETTINGS and results.get(name, {}).get("updates") != UPDATED:
-            found.append(f"recipes.{name}: updates of {UPDATED} settings are missing")
+            failures.append(f"recipes.{name}: updates of {UPDATED} settings are missing")
         for k, row in enumerate(rows):
             if not (row["equal"] == row["steps"] and row["gap"] <= GAP_BOUND):
-                found.append(f"recipes.{name}, setting {k}: {row}")
-    return found
+                failures.append(f"recipes.{name}, setting {k}: {row}")
+    return failures

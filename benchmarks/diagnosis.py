@@ -41,8 +41,8 @@ def count_false_causes(draws: int) -> int:
     """Count the correct runs, of ``draws`` of each original, that differ or have a cause."""
     rng = np.random.default_rng(0)
     rights = [planted.draw_run(rng, family) for family in planted.FAMILIES for _ in range(draws)]
-    found = [compare(planted.record_run(r, r.groups()), r.recipe()) for r in rights]
-    return sum(not report or bool(report.causes) for report in found)
+    reports = [compare(planted.record_run(r, r.groups()), r.recipe()) for r in rights]
+    return sum(not report or bool(report.causes) for report in reports)
 
 
 def map_in_processes(

@@ -109,8 +109,8 @@ def bytes_moved(text: str) -> int:
     """Return the bytes of float32 that the kernels of a program read and write."""
     entry = text[text.index("\nENTRY") :]
     line = re.compile(r"\s*(?:ROOT )?(%\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, |$)")
-    found = [match.groups() for match in map(line.match, entry.splitlines()) if match]
-    shapes = {name: shape for name, shape, _, _ in found}
+    instructions = [match.groups() for match in map(line.match, entry.splitlines()) if match]
+    shapes = {name: shape for name, shape, _, _ in instructions}
 
     def size(shape: str) -> int:
         arrays = re.findall(r"f32\[([\d,]*)\]", shape)
@@ -118,7 +118,7 @@ def bytes_moved(text: str) -> int:
 
     return sum(
         size(shape) + sum(size(shapes[name]) for name in scalar_program.names(operands))
-        for _, shape, opcode, operands in found
+        for _, shape, opcode, operands in instructions
         if opcode == "fusion"
     )
 
@@ -129,10 +129,10 @@ def evaluate_on_tpu(
     """Return the scalars that ``function`` of a count computes on a TPU, leaf by leaf."""
     program, returned = scalar_program.parse(text(compile_for(function, place, np.int32(0))))
     rng = None if seed is None else np.random.default_rng(seed)
-    known: dict[str, np.ndarray] = {}
+    values: dict[str, np.ndarray] = {}
     return [
         np.broadcast_to(
-            scalar_program.run(program, name, {0: counts.astype(np.int32)}, known, rng),
+            scalar_program.run(program, name, {0: counts.astype(np.int32)}, values, rng),
             counts.shape,
         )
         for name in returned
@@ -150,9 +150,9 @@ def count_recipe_differences(
     """Count the hyperparameters of a recorded run that differ, and all of them."""
     counts = reference.start + np.arange(len(reference))
     structure = jax.tree.structure(jax.eval_shape(at, 0))
-    found = jax.tree.unflatten(structure, evaluate_on_tpu(at, place, counts, seed))
+    rates = jax.tree.unflatten(structure, evaluate_on_tpu(at, place, counts, seed))
     pairs = [
-        (found[label][name], values)
+        (rates[label][name], values)
         for label, group in reference.groups.items()
         for name, values in group.items()
     ]
@@ -181,16 +181,16 @@ def collectives(mesh: Mesh, sharded: bool) -> tuple[list[str], list[str]]:
     labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
     step = train_linen.step.lower(state, abstract_tree(Digits(images, labels), True))
     update = jax.jit(state.tx.update).lower(state.params, state.opt_state, state.params)
-    found = [
+    names = [
         re.findall(r" (all-\w+|reduce-scatter|collective-permute)(?:-start)?\(", text)
         for text in (lowered.compile().as_text() for lowered in (step, update))
     ]
-    return found[0], found[1]
+    return names[0], names[1]
 
 
 def schedulers(place: Any, settings: int) -> dict[str, list[dict[str, Any]]]:
     """Return tallies of torch's classes in closed form against live torch."""
-    found = {}
+    tallies_by_name = {}
     for name, case in conformance.schedulers.CASES.items():
         if not case.closed:
             continue
@@ -210,8 +210,8 @@ def schedulers(place: Any, settings: int) -> dict[str, list[dict[str, Any]]]:
                 break
             tallies.append(conformance.tally(rates, torchs))
         else:
-            found[name] = tallies
-    return found
+            tallies_by_name[name] = tallies
+    return tallies_by_name
 
 
 if __name__ == "__main__":

@@ -98,12 +98,12 @@ ODD += [np.float32(0.1), np.int64(3), np.array([1.0, 2.0]), 2**31, 1j, b"1", lam
 
 def trace(rng: random.Random, folder: Path) -> None:
     file = folder / "trace.npz"
-    held = _trace_of(rng.choice((recipes.yolov5, recipes.yolov5_resnet18)))
-    held.save(file)
+    original = _trace_of(rng.choice((recipes.yolov5, recipes.yolov5_resnet18)))
+    original.save(file)
     whole = file.read_bytes()
     file.write_bytes(mutate(whole, rng))
     read = Trace.load(file)
-    assert read == held, "another trace was read without an error"
+    assert read == original, "another trace was read without an error"
 
 
 @functools.cache
@@ -116,9 +116,9 @@ def recipe_file(rng: random.Random, folder: Path) -> None:
     group: dict[str, Any] = {"learning_rate": rng.uniform(0, 1), "momentum": 0.9, "nesterov": True}
     if rng.random() < 0.5:
         group["learning_rate"] = schedules.cosine(rng.randrange(1, 9), lrf=rng.uniform(0, 1))
-    held = Recipe({"all": group}, clip_norm=rng.choice((None, 10.0)))
+    original = Recipe({"all": group}, clip_norm=rng.choice((None, 10.0)))
     file = folder / rng.choice(("recipe.yaml", "recipe.json"))
-    held.save(file)
+    original.save(file)
     if rng.random() < 0.5:
         file.write_bytes(mutate(file.read_bytes(), rng))
     else:
@@ -147,23 +147,23 @@ def replace_value(content: dict[str, Any], rng: random.Random, suffix: str) -> s
 
 
 def checkpoint(rng: random.Random, folder: Path) -> None:
-    kept = Checkpoints(folder / "kept", {"seed": 0, "lr0": 0.1})
+    checkpoints = Checkpoints(folder / "kept", {"seed": 0, "lr0": 0.1})
     state = {"kernel": jnp.arange(6.0).reshape(2, 3), "count": jnp.asarray(3, jnp.int32)}
     rows = [{"loss": np.float32(k / 3)} for k in range(4)]
-    if kept.last is None:
-        kept.save(4, state, rows)
-        kept.close()
-    files = sorted(path for path in kept.folder.rglob("*") if path.is_file())
+    if checkpoints.last is None:
+        checkpoints.save(4, state, rows)
+        checkpoints.close()
+    files = sorted(path for path in checkpoints.folder.rglob("*") if path.is_file())
     file = rng.choice(files)
     whole = file.read_bytes()
     try:
         file.write_bytes(mutate(whole, rng))
         if rng.random() < 0.1:
             file.unlink()
-        found = kept.restore(jax.tree.map(jnp.zeros_like, state))
-        assert (found.state["kernel"] == state["kernel"]).all(), "another state was read"
-        assert found.rows == rows
-        assert found.iteration == 4
+        restored = checkpoints.restore(jax.tree.map(jnp.zeros_like, state))
+        assert (restored.state["kernel"] == state["kernel"]).all(), "another state was read"
+        assert restored.rows == rows
+        assert restored.iteration == 4
     finally:
         file.write_bytes(whole)
 
@@ -239,16 +239,16 @@ def settings(rng: random.Random, folder: Path) -> None:
     factory = rng.choice((recipes.yolov5, recipes.ultralytics))
     name = "hyp" if factory is recipes.yolov5 else "args"
     recipe = factory(epochs=3, steps_per_epoch=10, **{name: file})
-    given = yaml.safe_load(file.read_bytes()) or {}
+    written = yaml.safe_load(file.read_bytes()) or {}
     first = recipe.at(0)
     defaults = {"warmup_bias_lr": 0.1, "warmup_momentum": 0.8, "warmup_epochs": 3.0, "lr0": 0.01}
-    given = {**defaults, **given}
+    written = {**defaults, **written}
     # Ultralytics turns off a warm-up that rounds to 0 iterations.
-    if name == "hyp" or round(min(float(given["warmup_epochs"]), 2) * 10) > 0:
-        assert_near(first["bias"]["learning_rate"], given["warmup_bias_lr"])
-        assert_near(first["bias"]["momentum"], given["warmup_momentum"])
+    if name == "hyp" or round(min(float(written["warmup_epochs"]), 2) * 10) > 0:
+        assert_near(first["bias"]["learning_rate"], written["warmup_bias_lr"])
+        assert_near(first["bias"]["momentum"], written["warmup_momentum"])
     else:
-        assert_near(first["bias"]["learning_rate"], given["lr0"])
+        assert_near(first["bias"]["learning_rate"], written["lr0"])
 
 
 def _dumps(value: Any) -> bool:
@@ -338,10 +338,10 @@ def labels(rng: random.Random, folder: Path) -> None:
             lambda params: rng.choice((params, odd, "bias", None, 3)),
         )
     )
-    known = {"weight", "bias", "norm", "frozen"}
-    found = param_groups.fit(rule, tree, known=known)
-    assert jax.tree.structure(found) == jax.tree.structure(tree), "labels form another tree"
-    assert set(jax.tree.leaves(found)) <= known
+    names = {"weight", "bias", "norm", "frozen"}
+    fitted = param_groups.fit(rule, tree, known=names)
+    assert jax.tree.structure(fitted) == jax.tree.structure(tree), "labels form another tree"
+    assert set(jax.tree.leaves(fitted)) <= names
 
 
 RULES = [
@@ -367,9 +367,9 @@ def update(rng: random.Random, folder: Path) -> None:
     gradients = jax.tree.map(jnp.ones_like, tree)
     for _ in range(2):
         moves, state = tx.update(gradients, state, tree)
-        held = jaxsched.hyperparameters(state)["all"]["learning_rate"]
+        in_force = jaxsched.hyperparameters(state)["all"]["learning_rate"]
         value = rate(count) if callable(rate) else rate
-        assert_near(held, float(value))
+        assert_near(in_force, float(value))
         if rule is optimizers.sgd and set(group) == {"learning_rate"}:
             for leaf in jax.tree.leaves(moves):
                 expected = jnp.asarray(-np.float32(float(value))).astype(leaf.dtype)
@@ -384,12 +384,12 @@ def schedule(rng: random.Random, folder: Path) -> None:
     if rng.random() < 0.3:
         values.append(rng.choice(ODD))
     start = rng.choice((0, 0, 3, -1, 2**24))
-    made = schedules.table(values, start=start)
+    rate = schedules.table(values, start=start)
     count = start + rng.randrange(-1, 6)
     within = 0 <= count - start < len(values)
-    traced = jax.vmap(made)(jnp.asarray([count]))[0]
+    traced = jax.vmap(rate)(jnp.asarray([count]))[0]
     assert_near(traced, values[count - start] if within else math.nan)
-    assert_near(made(count), values[count - start] if count - start >= 0 else math.nan)
+    assert_near(rate(count), values[count - start] if count - start >= 0 else math.nan)
 
 
 def command(rng: random.Random, folder: Path) -> None:
@@ -460,14 +460,14 @@ def run(cases: int) -> dict[str, Any]:
         for kind, share in KINDS.items():
             folder = Path(name) / kind.__name__
             folder.mkdir()
-            started, found = time.monotonic(), collections.Counter()
+            started, outcomes = time.monotonic(), collections.Counter()
             for seed in range(max(round(cases * share), 1)):
                 what = outcome(kind, seed, folder)
-                found[what.partition(":")[0]] += 1
+                outcomes[what.partition(":")[0]] += 1
                 if what not in ("right", "refused"):
                     wrong.append(f"{kind.__name__} {seed}: {what}")
             seconds = round(time.monotonic() - started, 1)
-            counts[kind.__name__] = {**found, "seconds": seconds}
+            counts[kind.__name__] = {**outcomes, "seconds": seconds}
     total = sum(sum(v for k, v in c.items() if k != "seconds") for c in counts.values())
     return {
         "cases": total,

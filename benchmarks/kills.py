@@ -83,8 +83,8 @@ def run_and_kill(out: Path, environment: dict[str, str], inside: bool, rng: rand
 
 def arrays_of(out: Path) -> list[np.ndarray]:
     with ocp.CheckpointManager(out / "checkpoints") as reader:
-        held = reader.restore(reader.latest_step())
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(held)]
+        tree = reader.restore(reader.latest_step())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def main() -> int:

@@ -150,8 +150,8 @@ if __name__ == "__main__":
                 sys.exit(
                     "the tests must pass without a fault, and fail where the package is broken"
                 )
-        found = pool.map(lambda fault: is_noticed(fault, Path(name)), drawn)
-        for fault, noticed in zip(drawn, found, strict=True):
+        results = pool.map(lambda fault: is_noticed(fault, Path(name)), drawn)
+        for fault, noticed in zip(drawn, results, strict=True):
             missed += not noticed
             print(f"{'noticed' if noticed else 'MISSED '} {show(fault)}", flush=True)
     claims = {f"faults of {count} that no test notices": (missed, (1 - SHARE) * count)}

@@ -157,8 +157,8 @@ def reduce_arrays(
     ]
     order = range(len(rows[0])) if rng is None else rng.permutation(len(rows[0]))
     for k in order:
-        found = run(program, root, dict(enumerate([*total, *(row[k] for row in rows)])), {}, rng)
-        total = found if isinstance(found, list) else [found]
+        results = run(program, root, dict(enumerate([*total, *(row[k] for row in rows)])), {}, rng)
+        total = results if isinstance(results, list) else [results]
     return total if len(total) > 1 else total[0]
 
 
@@ -187,25 +187,25 @@ def result(
             if "TOTALORDER" in attributes:
                 raise NotImplementedError("a comparison of a total order")
             direction = re.search(r"direction=(\w+)", attributes)
-            found = COMPARISONS[direction[1] if direction else ""](*values)
+            value = COMPARISONS[direction[1] if direction else ""](*values)
         elif opcode == "convert" and values[0].dtype == np.float32 and dtype in INTEGERS:
             limits = np.iinfo(dtype)
             whole = np.nan_to_num(np.trunc(values[0].astype(np.float64)))
-            found = np.clip(whole, limits.min, limits.max).astype(dtype)
+            value = np.clip(whole, limits.min, limits.max).astype(dtype)
         elif opcode in ("bitcast", "bitcast-convert"):
             if max(len(dims), values[0].ndim - 1) > 1:
                 raise NotImplementedError(f"{opcode} of an array whose layout counts")
             bits = np.ascontiguousarray(values[0]).view(dtype)
-            found = bits.reshape(*dims, bits.shape[-1])
+            value = bits.reshape(*dims, bits.shape[-1])
         elif opcode in ARRAYS:
-            found = ARRAYS[opcode](*values, attributes=attributes, dims=dims)
+            value = ARRAYS[opcode](*values, attributes=attributes, dims=dims)
         elif opcode in OPERATIONS:
-            found = np.asarray(OPERATIONS[opcode](*values))
+            value = np.asarray(OPERATIONS[opcode](*values))
         else:
             raise NotImplementedError(opcode)
-    if found.shape[:-1] != dims:
-        raise NotImplementedError(f"{opcode} to {dims}, which gave {found.shape[:-1]}")
-    return found.astype(dtype)
+    if value.shape[:-1] != dims:
+        raise NotImplementedError(f"{opcode} to {dims}, which gave {value.shape[:-1]}")
+    return value.astype(dtype)
 
 
 def broadcast(x: np.ndarray, *, attributes: str, dims: tuple[int, ...]) -> np.ndarray:

@@ -155,16 +155,16 @@ if __name__ == "__main__":
         compiles = leaves <= 1000 or (options.all and kind == "constant")
         rounds = {62: 7, 1000: 3, 10_000: 1}[leaves]
         names = [n for n in makes if kind == "warm-up" or "interp" not in n]
-        found: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+        times_by_name: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
                 compiled = compiles and name != "multi_transform"
-                found[name].append(seconds_of(makes[name], leaves, groups, kind, compiled))
-        for name, times in found.items():
+                times_by_name[name].append(seconds_of(makes[name], leaves, groups, kind, compiled))
+        for name, times in times_by_name.items():
             for part, column in zip(PARTS, zip(*times, strict=True), strict=False):
                 seconds[f"{part}, {size}, {name}"] = list(column)
 
-        def median_of(name: str, first: int, last: int, found: Any = found) -> float:
+        def median_of(name: str, first: int, last: int, found: Any = times_by_name) -> float:
             return statistics.median(sum(times[first:last]) for times in found[name])
 
         claims[f"trace / plain Optax, {size}"] = (

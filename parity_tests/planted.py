@@ -113,8 +113,8 @@ class Run:
             rising = (end - f(start)) / f(max(self.warmup, 1)) * ni.astype(f) + f(start)
             return np.where(ni < self.warmup, rising, np.where(ni <= self.warmup, end, then))
 
-        held = np.full(len(ni), self.moment, f)
-        moment = warm_up(self.moment_start, held, held) if self.moved else held
+        constant = np.full(len(ni), self.moment, f)
+        moment = warm_up(self.moment_start, constant, constant) if self.moved else constant
         return {
             label: {
                 "learning_rate": warm_up(self.starts[label], target, after),
@@ -215,10 +215,10 @@ def count_by_updates(before: int) -> Callable[[Run], Any]:
 
     def plant(r: Run) -> Any:
         name, _, version = r.family.partition(" ")
-        given = {k: v for k, v in r.arguments.items() if k not in ("version", "args", "hyp")}
+        arguments = {k: v for k, v in r.arguments.items() if k not in ("version", "args", "hyp")}
         hyp = r.arguments.get("hyp", r.arguments.get("args"))
-        made = run(name, version, hyp=hyp, **given).run["stepped"].astype(int)
-        count = np.cumsum(made) - made * before
+        stepped = run(name, version, hyp=hyp, **arguments).run["stepped"].astype(int)
+        count = np.cumsum(stepped) - stepped * before
         return {
             label: {k: v[np.minimum(count, len(v) - 1)] for k, v in group.items()}
             for label, group in r.groups().items()
@@ -443,8 +443,8 @@ def cases(name: str, draws: int, seed: int = 0) -> Any:
     """Yield ``draws`` runs that the mistake changes: (correct run, wrong groups)."""
     cause = CAUSES[name]
     rng = np.random.default_rng([seed, *name.encode()])
-    found = 0
-    while found < draws:
+    count = 0
+    while count < draws:
         right = draw_run(rng, **cause.given)
         right = right.replace(end=right.epochs + cause.beyond)
         if not cause.fits(right):
@@ -456,7 +456,7 @@ def cases(name: str, draws: int, seed: int = 0) -> Any:
             for n, v in group.items()
         )
         if apart:
-            found += 1
+            count += 1
             yield right, wrong
 
 

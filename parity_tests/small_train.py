@@ -53,8 +53,8 @@ def put_in_place():
 def arrays_of(folder, iteration):
     """Return all arrays of an iteration's checkpoint, including the rows of the trace."""
     with ocp.CheckpointManager(folder / "checkpoints") as reader:
-        held = reader.restore(iteration)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(held)]
+        tree = reader.restore(iteration)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 if __name__ == "__main__":

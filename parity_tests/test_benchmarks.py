@@ -182,9 +182,9 @@ ENTRY %main.1 (i.1: s32[]) -> (f32[], s32[], pred[]) {
 
 def test_a_compiled_program_is_run_instruction_by_instruction():
     program, returned = scalar_program.parse(PROGRAM)
-    counts, known = np.arange(100, dtype=np.int32), {}
+    counts, values = np.arange(100, dtype=np.int32), {}
     error, high, large = (
-        scalar_program.run(program, name, {0: counts}, known) for name in returned
+        scalar_program.run(program, name, {0: counts}, values) for name in returned
     )
     x, tenth = counts.astype(np.float32), np.float32(0.1)
     np.testing.assert_array_equal(error, tenth - ((x + tenth) - x))
@@ -198,7 +198,7 @@ def test_a_compiled_program_is_run_instruction_by_instruction():
     assert 0.2 < (exact != inexact).mean() < 0.9
     for name, message in (("%v", "sort"), ("%w", "convert to bf16")):
         with pytest.raises(NotImplementedError, match=message):
-            scalar_program.run(program, name, {0: counts}, known)
+            scalar_program.run(program, name, {0: counts}, values)
 
 
 OF_ARRAYS = """HloModule arrays
@@ -276,9 +276,9 @@ ENTRY %main (i: s32[]) -> (f32[], f32[2], s32[], f32[], f32[3], f32[3]) {
 @pytest.mark.parametrize("seed", [None, 0])
 def test_fusions_loops_and_reductions_of_small_arrays_are_run(seed):
     program, returned = scalar_program.parse(OF_ARRAYS)
-    i, known = np.arange(-1, 5, dtype=np.int32), {}
+    i, known_values = np.arange(-1, 5, dtype=np.int32), {}
     rng = None if seed is None else np.random.default_rng(seed)
-    found = [scalar_program.run(program, name, {0: i}, known, rng) for name in returned]
+    results = [scalar_program.run(program, name, {0: i}, known_values, rng) for name in returned]
     table = np.float32([1.5, -2, np.inf])
     expected = [
         table[np.clip(i, 0, 2)],
@@ -288,11 +288,11 @@ def test_fusions_loops_and_reductions_of_small_arrays_are_run(seed):
         16 * np.arange(3)[:, None] * i,
         table[:, None],
     ]
-    for mine, values in zip(found, expected, strict=True):
+    for mine, values in zip(results, expected, strict=True):
         np.testing.assert_array_equal(mine, values)
     for name, message in (("%hidden", "did not print"), ("%leaves", "some runs leave before")):
         with pytest.raises(NotImplementedError, match=message):
-            scalar_program.run(program, name, {0: i}, known, rng)
+            scalar_program.run(program, name, {0: i}, known_values, rng)
 
 
 def test_a_duplicate_name_is_refused():
@@ -334,9 +334,9 @@ CONVERSIONS = [
 @pytest.mark.parametrize("opcode", BY_HLO)
 def test_an_instruction_has_the_result_that_hlo_defines(opcode):
     dtype, operands, expected = BY_HLO[opcode]
-    found = scalar_program.result(opcode, operands, "", dtype)
-    np.testing.assert_array_equal(found, dtype(expected))
-    assert found.dtype == dtype
+    result = scalar_program.result(opcode, operands, "", dtype)
+    np.testing.assert_array_equal(result, dtype(expected))
+    assert result.dtype == dtype
 
 
 TWO_RUNS = F32([[0, 5], [1, 6], [2, 7]])  # three elements, in two runs
@@ -386,8 +386,8 @@ OF_SHAPES = {  # operands, attributes, and their results as HLO defines them; th
 def test_an_instruction_on_small_arrays_has_the_result_that_hlo_defines(name):
     opcode, operands, attributes, expected = OF_SHAPES[name]
     expected = F32(expected)
-    found = scalar_program.result(opcode, operands, attributes, F32, expected.shape[:-1])
-    np.testing.assert_array_equal(found, expected)
+    result = scalar_program.result(opcode, operands, attributes, F32, expected.shape[:-1])
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_a_result_of_another_shape_is_refused():
@@ -409,9 +409,9 @@ def test_interior_and_negative_padding_are_refused(attributes):
 @pytest.mark.parametrize("case", range(len(CONVERSIONS)))
 def test_a_conversion_has_the_result_that_hlo_defines(case):
     dtype, operand, expected = CONVERSIONS[case]
-    found = scalar_program.result("convert", [operand], "", dtype)
-    np.testing.assert_array_equal(found, dtype(expected))
-    assert found.dtype == dtype
+    result = scalar_program.result("convert", [operand], "", dtype)
+    np.testing.assert_array_equal(result, dtype(expected))
+    assert result.dtype == dtype
 
 
 def test_a_comparison_of_a_total_order_is_refused():

@@ -103,8 +103,8 @@ def test_a_sweep_of_recipes_compiles_once():
     swept = jax.jit(jax.vmap(rates))
     for k in range(2):
         columns = (0.01 * (1 + k + np.arange(8)), 1e-4 * np.arange(8), 50 + np.arange(8))
-        found = swept(*map(jnp.asarray, columns), jnp.linspace(0.1, 1, 8))
-    assert len(set(np.asarray(found).tolist())) == 8
+        rates_by_recipe = swept(*map(jnp.asarray, columns), jnp.linspace(0.1, 1, 8))
+    assert len(set(np.asarray(rates_by_recipe).tolist())) == 8
     assert len(traced) == 1
 
 

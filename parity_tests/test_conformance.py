@@ -60,9 +60,9 @@ def test_a_missing_row_is_reported():
         whole = rows[kind]
         for cut in [None] if isinstance(whole, dict) else [[], whole[:1], whole[:-1]]:
             rows[kind] = cut
-            found = conformance.find_failures(results)
-            assert len(found) == 1, f"{name}, {kind}"
-            assert name in found[0]
+            failures = conformance.find_failures(results)
+            assert len(failures) == 1, f"{name}, {kind}"
+            assert name in failures[0]
         rows[kind] = whole
 
 

@@ -96,9 +96,9 @@ def max_distance(mine, theirs):
 
 @pytest.mark.parametrize("mesh", ["data=8", "fsdp=8", "data=2,fsdp=4"])
 def test_training_on_eight_devices_equals_training_on_one(mesh, eight_devices, one_device):
-    found = eight_devices[mesh]
-    assert found["rates"] == one_device["rates"]
-    assert max_distance(found["learnt"], one_device["learnt"]) <= BOUND
+    result = eight_devices[mesh]
+    assert result["rates"] == one_device["rates"]
+    assert max_distance(result["learnt"], one_device["learnt"]) <= BOUND
 
 
 def test_a_share_computed_twice_is_detected(eight_devices, one_device):
@@ -109,11 +109,11 @@ def test_a_share_computed_twice_is_detected(eight_devices, one_device):
 
 
 def test_training_in_two_processes_equals_training_in_one(two_processes, one_device):
-    for found in two_processes:
-        assert found["devices"] == [4, 2]  # all devices, and those of this process
+    for result in two_processes:
+        assert result["devices"] == [4, 2]  # all devices, and those of this process
         for mesh in ("data=4", "fsdp=4"):
-            assert found[mesh]["rates"] == one_device["rates"]
-            assert max_distance(found[mesh]["learnt"], one_device["learnt"]) <= BOUND
+            assert result[mesh]["rates"] == one_device["rates"]
+            assert max_distance(result[mesh]["learnt"], one_device["learnt"]) <= BOUND
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "fsdp=8"])
@@ -137,11 +137,11 @@ def test_the_update_gathers_nothing(eight_devices):
 
 @pytest.mark.parametrize("axes", AXES)
 def test_every_rule_and_recipe_runs_on_either_kind_of_axes(axes, eight_devices):
-    for name, found in eight_devices["axes"].items():
+    for name, result in eight_devices["axes"].items():
         # Products of Muon's are rounded to bfloat16, after sums in another order.
         bound = 0.1 if name in MATRICES else BOUND
-        assert max_distance(found[axes]["values"], found["None"]["values"]) <= bound, name
-        assert found[axes]["strays"] == [], name
+        assert max_distance(result[axes]["values"], result["None"]["values"]) <= bound, name
+        assert result[axes]["strays"] == [], name
 
 
 REFUSED = [
@@ -261,8 +261,10 @@ def update_on_mesh(mesh):
         params = optax.apply_updates(params, moves)
     leaves = [*jax.tree.leaves(state), *jax.tree.leaves(moves)]
     place = {p.shape: p.sharding for p in jax.tree.leaves(params)}
-    held = jax.tree.leaves(jaxsched.hyperparameters(state))
-    copies = [[float(shard.data) for shard in value.addressable_shards] for value in held]
+    hyperparameters = jax.tree.leaves(jaxsched.hyperparameters(state))
+    copies = [
+        [float(shard.data) for shard in value.addressable_shards] for value in hyperparameters
+    ]
     return compiled, {
         "strays": [
             f"{leaf.shape} {leaf.sharding}"
@@ -361,25 +363,27 @@ def largest(compiled):
 
 
 def run_devices():
-    found = {mesh: train(mesh) for mesh in ("data=8", "fsdp=8", "data=2,fsdp=4")}
-    found["data=8, a share twice"] = train("data=8", twice=True)
-    found["update"] = {mesh: update_on_mesh(mesh)[1] for mesh in ("data=8", "fsdp=8")}
-    found["update"]["fsdp=8"]["largest array without a mesh"] = largest(update_on_mesh("data=1")[0])
+    results = {mesh: train(mesh) for mesh in ("data=8", "fsdp=8", "data=2,fsdp=4")}
+    results["data=8, a share twice"] = train("data=8", twice=True)
+    results["update"] = {mesh: update_on_mesh(mesh)[1] for mesh in ("data=8", "fsdp=8")}
+    results["update"]["fsdp=8"]["largest array without a mesh"] = largest(
+        update_on_mesh("data=1")[0]
+    )
     where = meshes.layout("fsdp=8", batch_size=8)
     x = meshes.place(np.ones((64, 32)), where)
     gathering = jax.jit(lambda x: x @ x.T).lower(x).compile().as_text()
-    found["update"]["gathers where they are"] = gathers(gathering)
-    found["axes"] = {
+    results["update"]["gathers where they are"] = gathers(gathering)
+    results["axes"] = {
         name: {str(axes): update_on_axes(name, axes) for axes in (None, *AXES)}
         for name in (*RULES, *RECIPES)
     }
-    return found
+    return results
 
 
 def run_processes():
     meshes.join()
-    found = {mesh: train(mesh) for mesh in ("data=4", "fsdp=4")}
-    return {**found, "devices": [jax.device_count(), jax.local_device_count()]}
+    results = {mesh: train(mesh) for mesh in ("data=4", "fsdp=4")}
+    return {**results, "devices": [jax.device_count(), jax.local_device_count()]}
 
 
 if __name__ == "__main__":

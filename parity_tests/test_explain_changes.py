@@ -224,8 +224,8 @@ def test_numbers_at_any_depth_can_be_changed():
     decay = lr_scheduler.lambda_lr(0.1, cosine, steps=50)
     entry = schedules.warmup(schedules.per_epoch(decay, 5), 30, start=0.0)
     inner = ("schedule", "schedule")
-    found = edits(entry)
-    assert found == [
+    changed = edits(entry)
+    assert changed == [
         ([("iterations",)], 30, None),
         ([("start",)], 0.0, None),
         ([("schedule", "steps_per_epoch")], 5, None),
@@ -247,8 +247,10 @@ def test_a_formula_is_exchanged_for_one_with_the_same_arguments():
 
 
 def test_entries_of_a_list_can_be_changed_and_left_out():
-    found = [*changes.arguments_of(FORWARD, lr_scheduler.multi_step_lr(0.1, [6, 12, 20], 0.5))]
-    assert [(e.paths, e.present, e.choices) for e in found] == [
+    edits_of_list = [
+        *changes.arguments_of(FORWARD, lr_scheduler.multi_step_lr(0.1, [6, 12, 20], 0.5))
+    ]
+    assert [(e.paths, e.present, e.choices) for e in edits_of_list] == [
         ([("base_lr",)], 0.1, None),
         ([("milestones",)], (6, 12, 20), [(12, 20), (6, 20), (6, 12)]),
         ([("milestones", 0)], 6, None),
@@ -256,12 +258,12 @@ def test_entries_of_a_list_can_be_changed_and_left_out():
         ([("milestones", 2)], 20, None),
         ([("gamma",)], 0.5, None),
     ]
-    assert [e.cause(7).sentence for e in found[2:5]] == [
+    assert [e.cause(7).sentence for e in edits_of_list[2:5]] == [
         "milestones [7, 12, 20] for [6, 12, 20] in multi_step_lr",
         "milestones [6, 7, 20] for [6, 12, 20] in multi_step_lr",
         "milestones [6, 12, 7] for [6, 12, 20] in multi_step_lr",
     ]
-    assert found[1].build((6, 20)) == lr_scheduler.multi_step_lr(0.1, [6, 20], 0.5)
+    assert edits_of_list[1].build((6, 20)) == lr_scheduler.multi_step_lr(0.1, [6, 20], 0.5)
     assert edits(lr_scheduler.multi_step_lr(0.1, [6], 0.5))[1:2] == [([("milestones", 0)], 6, None)]
 
 
@@ -298,15 +300,17 @@ def test_numbers_of_a_table_are_no_arguments_but_those_that_it_goes_on_as_are():
 
 def test_one_number_at_several_places_is_changed_at_all_of_them_too():
     members = [lr_scheduler.exponential_lr(0.1, 0.9), lr_scheduler.exponential_lr(0.1, 0.8)]
-    found = [
+    edits_of_number = [
         *changes.arguments_of(FORWARD, lr_scheduler.sequential_lr(members, [10], steps=30)),
     ]
     both = [("schedulers", 0, "base_lr"), ("schedulers", 1, "base_lr")]
-    assert [e.paths for e in found if len(e.paths) > 1] == [both]
-    assert found[-1].present == 0.1
-    assert found[-1].cause(0.2) == Cause("argument", "base_lr", "base_lr 0.2 for 0.1", 0.2, 0.1)
+    assert [e.paths for e in edits_of_number if len(e.paths) > 1] == [both]
+    assert edits_of_number[-1].present == 0.1
+    assert edits_of_number[-1].cause(0.2) == Cause(
+        "argument", "base_lr", "base_lr 0.2 for 0.1", 0.2, 0.1
+    )
     changed = [lr_scheduler.exponential_lr(0.2, 0.9), lr_scheduler.exponential_lr(0.2, 0.8)]
-    assert found[-1].build(0.2) == lr_scheduler.sequential_lr(changed, [10], steps=30)
+    assert edits_of_number[-1].build(0.2) == lr_scheduler.sequential_lr(changed, [10], steps=30)
 
 
 def test_a_warmup_can_be_left_out():
@@ -377,16 +381,16 @@ CLOCK_NAMES = [change.name for change in CLOCKS]
 def test_clock_and_value_of_a_column_are_changed():
     column = Column(lambda i: i)
     own = [*CLOCK_NAMES, "factor", "addend", "floor", "cap"]
-    found = [*changes.clocks_and_values(FORWARD, column)]
-    assert names(found) == [((), name) for name in own]
-    assert [e.present for e in found] == [0, 0, 1, 1, 1, 1] + [changes.NEVER] * 3 + [
+    results = [*changes.clocks_and_values(FORWARD, column)]
+    assert names(results) == [((), name) for name in own]
+    assert [e.present for e in results] == [0, 0, 1, 1, 1, 1] + [changes.NEVER] * 3 + [
         1.0,
         0.0,
         -np.inf,
         np.inf,
     ]
-    assert found[0].cause(2).sentence == "2 iterations early"
-    assert found[0].build(2)(np.arange(3)).tolist() == [2, 3, 4]
+    assert results[0].cause(2).sentence == "2 iterations early"
+    assert results[0].build(2)(np.arange(3)).tolist() == [2, 3, 4]
     # In reverse a factor and an addend are those of the other side, and are not searched again.
     reverse = [e.cause(2) for e in changes.clocks_and_values(REVERSE, column)]
     assert [c.sentence for c in reverse if c.kind == "value"] == [
@@ -398,13 +402,13 @@ def test_clock_and_value_of_a_column_are_changed():
 def test_a_column_with_epochs_is_stretched_by_them_too():
     case = case_of(Y[I // 3] + 1, Y[I // 3])
     assert case.epoch == 3
-    found = [*changes.clocks_and_values(case, Column(lambda i: i))]
-    assert [e.cause(2).name for e in found[13:]] == ["stretch", "stretch"]
-    assert [e.build(2)(np.array([0, 2, 3, 4])).tolist() for e in found[13:]] == [
+    results = [*changes.clocks_and_values(case, Column(lambda i: i))]
+    assert [e.cause(2).name for e in results[13:]] == ["stretch", "stretch"]
+    assert [e.build(2)(np.array([0, 2, 3, 4])).tolist() for e in results[13:]] == [
         [0, 2, 6, 7],
         [3, 5, 9, 10],
     ]
-    assert found[0].cause(6).sentence == "2 epochs early"
+    assert results[0].cause(6).sentence == "2 epochs early"
 
 
 def test_clock_and_value_of_each_part_are_changed_but_not_of_the_whole():
@@ -414,14 +418,14 @@ def test_clock_and_value_of_each_part_are_changed_but_not_of_the_whole():
         at=3,
     )
     case = case_of(Y[I // 3] + 1, Y[I // 3], False)
-    found = [*changes.clocks_and_values(case, entry)]
+    results = [*changes.clocks_and_values(case, entry)]
     decay = ("schedule", "schedule")
     paths = [("schedule",), decay, (*decay, "lr_lambda"), ("other",)]
     own = [*CLOCK_NAMES, "factor", "addend", "floor", "cap"]
     stairs = {"per epoch": "per iteration"}
-    assert names(found) == [(path, stairs.get(name, name)) for path in paths for name in own]
+    assert names(results) == [(path, stairs.get(name, name)) for path in paths for name in own]
     # Inside per_epoch counts are epochs, elsewhere they are not.
-    assert [e.cause(6).sentence for e in found[::13]] == [
+    assert [e.cause(6).sentence for e in results[::13]] == [
         "per_epoch 2 epochs late",
         "lambda_lr 6 epochs late",
         "the function 6 epochs late",
@@ -437,9 +441,9 @@ def test_roundings_are_tried_in_both_directions():
     y = np.array([0.123456789123, 0.75, 1.0])
     roundings = ["float32", "bfloat16", *(f"{n} decimals" for n in (8, 7, 6, 5, 4, 3, 2, 1))]
     for forward, side in ((True, "mine"), (False, "the reference")):
-        found = curves(case_of(y + 1, y, forward) if forward else case_of(y, y + 1, forward))
-        assert [s for s, _ in found] == [f"{side} rounded to {name}" for name in roundings]
-        by_name = dict(zip(roundings, (curve[0] for _, curve in found), strict=True))
+        results = curves(case_of(y + 1, y, forward) if forward else case_of(y, y + 1, forward))
+        assert [s for s, _ in results] == [f"{side} rounded to {name}" for name in roundings]
+        by_name = dict(zip(roundings, (curve[0] for _, curve in results), strict=True))
         assert by_name["float32"] == float(np.float32(y[0]))
         assert by_name["bfloat16"] == float(ml_dtypes.bfloat16(y[0]))
         assert by_name["8 decimals"] == 0.12345679
@@ -457,10 +461,12 @@ def test_arithmetic_in_another_dtype_is_at_most_eight_roundings_off(off, is_comp
     y = np.array([1.0, 0.5, 0.75])
     x = y + np.array([0, off, 0]) * 2.0**-23 + (2.0**-40 if off == 0.25 else 0)
     sentence = "computed in float32: at most 8 of its roundings off, not equal"
-    found = {c.sentence: (c, curve) for curve, c in changes.curves_of(case_of(x, y), RATE)}
-    assert (sentence in found) == is_computed
+    curves_by_sentence = {
+        c.sentence: (c, curve) for curve, c in changes.curves_of(case_of(x, y), RATE)
+    }
+    assert (sentence in curves_by_sentence) == is_computed
     if is_computed:
-        cause, curve = found[sentence]
+        cause, curve = curves_by_sentence[sentence]
         assert cause == Cause("value", "float32", sentence, numbers=0, exact=False)
         assert (curve == x).all()
     assert sentence not in dict(curves(case_of(y, x, False)))
@@ -469,13 +475,13 @@ def test_arithmetic_in_another_dtype_is_at_most_eight_roundings_off(off, is_comp
 def test_a_constant_in_the_place_of_a_schedule_is_named():
     constant = np.full(12, 0.125)
     missing = "constant, 0.125, where the reference is scheduled"
-    found = list(changes.curves_of(case_of(constant, Y), RATE))
-    assert found[0][1] == Cause("groups", "unscheduled", missing)
-    assert (found[0][0] == constant).all()
+    results = list(changes.curves_of(case_of(constant, Y), RATE))
+    assert results[0][1] == Cause("groups", "unscheduled", missing)
+    assert (results[0][0] == constant).all()
     added = "scheduled where the reference is constant, 0.125"
-    found = list(changes.curves_of(case_of(Y, constant), RATE))
-    assert found[0][1] == Cause("groups", "unscheduled", added)
-    assert (found[0][0] == Y).all()
+    results = list(changes.curves_of(case_of(Y, constant), RATE))
+    assert results[0][1] == Cause("groups", "unscheduled", added)
+    assert (results[0][0] == Y).all()
     # It is named once and not for two constants, and a constant has no decimals to round to.
     roundings = ["mine rounded to float32", "mine rounded to bfloat16"]
     assert [s for s, _ in curves(case_of(constant, Y))] == [missing, *roundings]
@@ -486,29 +492,32 @@ def test_a_constant_in_the_place_of_a_schedule_is_named():
 
 def test_a_column_counted_by_updates():
     """The rows of each update hold the number of updates before, after, or up to it."""
-    made = np.array([0, 0, 1, 0, 0, 1])
+    stepped = np.array([0, 0, 1, 0, 0, 1])
     expected = [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 2], [-1, -1, 0, 0, 0, 1]]
     y = np.arange(6) / 8
     for forward, sentence in (
         (True, "counts updates for iterations"),
         (False, "counts iterations for updates"),
     ):
-        case = case_of(run(y + 1, stepped=made), run(y, stepped=made), forward)
-        found = [*changes._updates(case, Column(lambda i: i))]
-        assert [rows.tolist() for rows, _ in found] == expected
+        case = case_of(run(y + 1, stepped=stepped), run(y, stepped=stepped), forward)
+        results = [*changes._updates(case, Column(lambda i: i))]
+        assert [rows.tolist() for rows, _ in results] == expected
         name = "per update" if forward else "per iteration"
-        assert {cause.sentence for _, cause in found} == {sentence}
-        assert found[0][1] == Cause("clock", name, sentence, numbers=0)
+        assert {cause.sentence for _, cause in results} == {sentence}
+        assert results[0][1] == Cause("clock", name, sentence, numbers=0)
 
 
 def test_updates_are_counted_from_the_first_row_on_if_either_side_states_them():
-    made = np.array([0, 1, 0, 1])
+    stepped = np.array([0, 1, 0, 1])
     y = np.arange(4) / 8
     each = run(y, 5, stepped=np.ones(4))
-    for mine, reference in ((run(y, 5, stepped=made), each), (run(y, 5), run(y, 5, stepped=made))):
-        found = [*changes._updates(case_of(mine, reference), Column(lambda i: i))]
-        assert found[0][0].tolist() == [5, 5, 6, 6]
-        assert len(found) == 3
+    for mine, reference in (
+        (run(y, 5, stepped=stepped), each),
+        (run(y, 5), run(y, 5, stepped=stepped)),
+    ):
+        results = [*changes._updates(case_of(mine, reference), Column(lambda i: i))]
+        assert results[0][0].tolist() == [5, 5, 6, 6]
+        assert len(results) == 3
     assert [*changes._updates(case_of(run(y, 5), each), Column(lambda i: i))] == []
 
 
@@ -624,8 +633,8 @@ def numbers_tried(case, edit, few=0, right=None):
         target = case.target.column(RATE)[counts - case.base.trace.start]
         return np.where(is_right, target, -1.0)
 
-    found = search._solved(case, RATE, edit, values, few)
-    return tried, found
+    solutions = search._solved(case, RATE, edit, values, few)
+    return tried, solutions
 
 
 def edit_of(entry, present):
@@ -633,8 +642,8 @@ def edit_of(entry, present):
 
 
 def test_integers_up_to_twice_the_run_away_are_tried_the_nearest_first():
-    tried, found = numbers_tried(FORWARD, edit_of(lambda i: i, 3), right=7)
-    assert found == [7]
+    tried, solutions = numbers_tried(FORWARD, edit_of(lambda i: i, 3), right=7)
+    assert solutions == [7]
     assert tried[0] == [3, 2, 4, 1, 5, 0, *range(6, 27)]
     late = case_of(run(Y + 1, 30), run(Y, 30))
     assert sorted(numbers_tried(late, edit_of(lambda i: i, 3))[0][0]) == [*range(87)]
@@ -663,8 +672,8 @@ def test_a_count_that_no_run_reaches_is_searched_from_the_first_count_on():
 
 
 def test_only_the_nearest_numbers_are_tried_where_each_is_slow():
-    (first, *_), found = numbers_tried(FORWARD, edit_of(lambda i: i, 3), few=4, right=2)
-    assert found == [2]
+    (first, *_), solutions = numbers_tried(FORWARD, edit_of(lambda i: i, 3), few=4, right=2)
+    assert solutions == [2]
     assert first == [3, 2, 4, 1, 5, 0, 6, 7]
 
 
@@ -696,17 +705,17 @@ def test_at_most_forty_numbers_are_compared_at_all_rows():
     def values(numbers, counts):
         return np.full((len(numbers), 1), np.nan)
 
-    found = search._solved(case, RATE, edit_of(lambda i: i, 3), values)
-    assert found == [3, 2, 4, 1, 5, 0, *range(6, 40)]
+    solutions = search._solved(case, RATE, edit_of(lambda i: i, 3), values)
+    assert solutions == [3, 2, 4, 1, 5, 0, *range(6, 40)]
 
 
 def test_a_number_of_a_column_is_read_off_where_the_column_is_largest():
     """The candidates are the value itself, the difference and the ratio, each with 1 to 17 digits."""
     x, y = np.array([0.5, 0.123456789012345, 0.25]), np.array([-0.125, 0.5, 0.25])
-    (first, *_), found = numbers_tried(
+    (first, *_), solutions = numbers_tried(
         case_of(x, y), edit_of(Column(lambda i: i), 1.0), right=-0.38
     )
-    assert found == [-0.38]
+    assert solutions == [-0.38]
     assert {0.1, 0.12, 0.123456789012345, -0.4, -0.376543210987655, 0.2, 0.24691357802469} <= {
         *first
     }
@@ -726,11 +735,11 @@ def test_a_column_of_zeros_has_no_ratio():
 
 
 def test_a_float_is_solved_for_in_blocks():
-    tried, found = numbers_tried(FORWARD, edit_of(lambda i: i, 0.5), right=0.25)
-    assert found == [0.25]
+    tried, solutions = numbers_tried(FORWARD, edit_of(lambda i: i, 0.5), right=0.25)
+    assert solutions == [0.25]
     assert {len(block) for block in tried} == {512}
-    tried, found = numbers_tried(FORWARD, edit_of(lambda i: i, 0.5), few=24, right=0.5)
-    assert found == [0.5]  # the present number is among the few
+    tried, solutions = numbers_tried(FORWARD, edit_of(lambda i: i, 0.5), few=24, right=0.5)
+    assert solutions == [0.5]  # the present number is among the few
     assert {len(block) for block in tried} == {6}
     # Every 20th of 500, the present one, and the roundings of the number found.
     assert len({number for block in tried for number in block}) <= 26 + 17
@@ -968,8 +977,8 @@ def test_the_search_goes_on_after_a_change_of_some_rows():
         factor = lambda i: scale / (i + 2)  # noqa: E731
         return recipe_run(schedules.override(factor, schedules.constant(1.0), at=0), 20)
 
-    found = [*search._single(case_of(rate(0.25), rate(0.5)), RATE)]
-    assert {str(cause) for cause in found} == {"times 0.5, from iteration 1 on"}
+    causes = [*search._single(case_of(rate(0.25), rate(0.5)), RATE)]
+    assert {str(cause) for cause in causes} == {"times 0.5, from iteration 1 on"}
     assert sentences(rate(0.25), rate(0.5)) == ["the function times 0.5"]
 
 

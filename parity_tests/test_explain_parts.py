@@ -212,18 +212,18 @@ def test_a_recorded_rate_is_a_schedule_that_is_not_known():
 
 
 def test_a_recording_is_known_at_its_rows_alone():
-    known = recorded_run([0.1, 0.2, 0.3], start=5).known(RATE)
+    is_known = recorded_run([0.1, 0.2, 0.3], start=5).known(RATE)
     counts = np.array([-9, -1, 0, 4, 5, 6, 7, 8, 9, 99])
     expected = [NAN, NAN, NAN, NAN, 0.1, 0.2, 0.3, NAN, NAN, NAN]
-    np.testing.assert_array_equal(known(counts), expected)
+    np.testing.assert_array_equal(is_known(counts), expected)
     first = recorded_run([0.1, 0.2]).known(RATE)
     np.testing.assert_array_equal(first(np.arange(-2, 4)), [NAN, NAN, 0.1, 0.2, NAN, NAN])
 
 
 def test_a_schedule_is_known_before_the_rows_and_as_long_again_after_them():
-    known = recipe_run(lambda i: 10.0 * i, [50, 60, 70], start=5).known(RATE)
+    is_known = recipe_run(lambda i: 10.0 * i, [50, 60, 70], start=5).known(RATE)
     counts = np.array([-1, 0, 4, 5, 7, 8, 10, 11])
-    np.testing.assert_array_equal(known(counts), [NAN, 0, 40, 50, 70, 80, 100, NAN])
+    np.testing.assert_array_equal(is_known(counts), [NAN, 0, 40, 50, 70, 80, 100, NAN])
 
 
 def test_a_changed_run_has_another_schedule_and_curve_of_one_quantity():

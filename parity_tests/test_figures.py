@@ -55,10 +55,10 @@ def tpu_differences() -> list[float]:
     measured = json.loads((RESULTS / "elsewhere.json").read_text())["claims"]
     runs, schedulers = [0.0, 0], [0.0, 0]
     for name, claim in measured.items():
-        if found := re.fullmatch(r"TPU, (\w+LR|\w+Restarts|(?:y5|ul)_.*): off, of ([\d,]+)", name):
-            row = runs if found[1].startswith(("y5", "ul")) else schedulers
+        if match := re.fullmatch(r"TPU, (\w+LR|\w+Restarts|(?:y5|ul)_.*): off, of ([\d,]+)", name):
+            row = runs if match[1].startswith(("y5", "ul")) else schedulers
             row[0] += claim["measured"]
-            row[1] += int(found[2].replace(",", ""))
+            row[1] += int(match[2].replace(",", ""))
     return [*runs, *schedulers]
 
 
@@ -80,8 +80,8 @@ def device_parity(kind: str) -> list[float]:
 
 def wrong_ports() -> list[float]:
     measured = json.loads((RESULTS / "wrong_ports.json").read_text())["claims"]
-    found = [re.match(r"\w+: (\d+) of (\d+) named first", name) for name in measured]
-    return [float(number) for match in found if match for number in match.groups()[::-1]]
+    matches = [re.match(r"\w+: (\d+) of (\d+) named first", name) for name in measured]
+    return [float(number) for match in matches if match for number in match.groups()[::-1]]
 
 
 README, BENCHMARKS = "README.md", "benchmarks/README.md"
@@ -131,12 +131,12 @@ def list_mistakes(text: str, sentence: str, figures: list[float]) -> list[str]:
     text = " ".join(text.split())
     number = r"(\d[\d,]*(?:\.\d+)?)"
     pattern = number.join(map(re.escape, sentence.split("{}")))
-    found = re.search(pattern, text)
-    if found is None:
+    match = re.search(pattern, text)
+    if match is None:
         return [f"no sentence {sentence!r}"]
-    assert len(found.groups()) == len(figures)
+    assert len(match.groups()) == len(figures)
     mistakes = []
-    for quoted, figure in zip(found.groups(), figures, strict=True):
+    for quoted, figure in zip(match.groups(), figures, strict=True):
         decimals = len(quoted.partition(".")[2])
         if abs(float(quoted.replace(",", "")) - figure) > 0.5 * 10**-decimals + 1e-9:
             mistakes.append(f"{quoted} for {figure:.4g} in {sentence!r}")

@@ -45,8 +45,8 @@ def labels_by_torch_name(params, labels):
     names = [
         torch_name(leaf_path(keys)).replace("_0", ".0").replace("_1", ".1") for keys, _ in leaves
     ]
-    found = jax.tree.leaves(param_groups.fit(labels, params))
-    return dict(zip(names, found, strict=True))
+    fitted = jax.tree.leaves(param_groups.fit(labels, params))
+    return dict(zip(names, fitted, strict=True))
 
 
 @pytest.mark.parametrize("api", ["nnx", "linen"])

@@ -58,18 +58,18 @@ def test_each_function_has_the_accuracy_of_float64(name, x64):
     x = rng.uniform(low, high, 10_000)
     if low > 0:
         x = np.exp(rng.uniform(np.log(low), np.log(high), 10_000))
-    found = np.asarray(run_as_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x)))
+    values = np.asarray(run_as_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x)))
     expected = getattr(np, name)(x)
     # A function that crosses 0 has the error of its terms there.
     scale = np.abs(expected) if name in ("exp", "sqrt") else np.maximum(1, np.abs(expected))
-    assert (np.abs(found - expected) <= 1e-14 * scale).all()
+    assert (np.abs(values - expected) <= 1e-14 * scale).all()
 
 
 def test_the_power_has_the_accuracy_of_float64(x64):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0.5, 1.5, 10_000), rng.uniform(-90, 90, 10_000)
-    found = np.asarray(run_as_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)))
-    np.testing.assert_allclose(found, x**y, rtol=2e-14)
+    values = np.asarray(run_as_tpu(tpu.power)(jnp.asarray(x), jnp.asarray(y)))
+    np.testing.assert_allclose(values, x**y, rtol=2e-14)
     at = [(0.0, 2.0), (0.0, 0.0), (-2.0, 3.0), (-2.0, 0.5), (np.inf, 2.0), (np.nan, 1.0), (1.0, 0)]
     x, y = np.array(at).T
     with np.errstate(invalid="ignore"):
@@ -84,8 +84,8 @@ def test_values_that_are_not_finite_equal_those_of_numpy(name, x64):
         expected = getattr(np, name)(x)
     if name == "exp":  # float32's range
         expected = np.where(x == 800, np.inf, np.where(x == -800, 0, expected))
-    found = run_as_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x))
-    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-13)
+    values = run_as_tpu(tpu.FUNCTIONS[name])(jnp.asarray(x))
+    np.testing.assert_allclose(values, expected, rtol=1e-14, atol=1e-13)
 
 
 def evaluate_plainly(schedule, count):
@@ -99,9 +99,9 @@ def test_a_schedule_is_the_same_with_its_constants_hidden(name, x64):
     counts = jnp.arange(200)
     schedule = SCHEDULES[name]
     inside = run_as_tpu(lambda count: evaluate_plainly(schedule, count))
-    found = np.asarray(jax.vmap(inside)(counts))
+    values = np.asarray(jax.vmap(inside)(counts))
     expected = np.asarray(jax.vmap(schedule)(counts))
-    assert np.abs(found - expected).max() <= 1e-14 * np.abs(expected).max()
+    assert np.abs(values - expected).max() <= 1e-14 * np.abs(expected).max()
 
 
 def lowered_text(function, platform):
@@ -204,11 +204,11 @@ def test_a_formula_outside_the_primitive_uses_the_functions_of_xla():
 def test_results_that_are_not_arrays_are_returned_unchanged():
     @jax.jit
     def step(i):
-        found = in_float64(lambda: {"a": i + 1, "name": "sgd", "rates": (0.1, i * 2), "none": None})
-        assert found["name"] == "sgd"
-        assert found["rates"][0] == 0.1
-        assert found["none"] is None
-        return found["a"], found["rates"][1]
+        tree = in_float64(lambda: {"a": i + 1, "name": "sgd", "rates": (0.1, i * 2), "none": None})
+        assert tree["name"] == "sgd"
+        assert tree["rates"][0] == 0.1
+        assert tree["none"] is None
+        return tree["a"], tree["rates"][1]
 
     assert [int(v) for v in step(3)] == [4, 6]
 
@@ -232,17 +232,17 @@ def test_results_without_a_batched_argument_are_not_batched():
         )
 
     out = {"batched": 0, "one": None, "literal": None}
-    found = jax.jit(jax.vmap(values, in_axes=(0, None), out_axes=out))(jnp.arange(3.0), 2.0)
-    assert found["batched"].tolist() == [0, 2, 4]
-    assert float(found["one"]) == 3
+    tree = jax.jit(jax.vmap(values, in_axes=(0, None), out_axes=out))(jnp.arange(3.0), 2.0)
+    assert tree["batched"].tolist() == [0, 2, 4]
+    assert float(tree["one"]) == 3
     with pytest.raises(ValueError, match="batched on axis 0"):
         jax.jit(jax.vmap(values, in_axes=(0, None), out_axes=None))(jnp.arange(3.0), 2.0)
 
 
 def test_a_formula_may_name_an_axis_and_read_what_is_mutable():
     rate = formula_schedule(lambda c: (1 + jax.lax.axis_index("member")) / (1 + c))
-    found = jax.jit(jax.vmap(rate, axis_name="member"))(jnp.zeros(3, jnp.int32))
-    assert found.tolist() == [1, 2, 3]
+    values = jax.jit(jax.vmap(rate, axis_name="member"))(jnp.zeros(3, jnp.int32))
+    assert values.tolist() == [1, 2, 3]
     ref = jax.new_ref(jnp.float32(0.5))
     assert float(jax.jit(formula_schedule(lambda c: ref[...] / (1 + c)))(1)) == 0.25
 

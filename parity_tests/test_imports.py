@@ -96,10 +96,10 @@ def upward_imports(source, own):
         "compare": "parity",
         "hyperparameters": "optimizers",
     }
-    found = {names.get(name, name) for name in imported_modules(source)}
+    imports = {names.get(name, name) for name in imported_modules(source)}
     return {
         name
-        for name in found
+        for name in imports
         if name != own and (own, name) not in TOGETHER and LEVEL.get(name, -1) >= LEVEL[own]
     }
 
@@ -130,8 +130,8 @@ def test_an_upward_import_is_detected():
 
 def public_modules():
     """Return the names of all public modules, including packages."""
-    found = pkgutil.walk_packages(jaxsched.__path__, "jaxsched.")
-    names = ["jaxsched", *(module.name for module in found)]
+    modules = pkgutil.walk_packages(jaxsched.__path__, "jaxsched.")
+    names = ["jaxsched", *(module.name for module in modules)]
     return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
 
 

@@ -144,12 +144,15 @@ def test_closed_form_of_plain_numbers(name: str) -> None:
             counts = np.arange(setting.steps + 1)
             run = evaluate_float64(ours, counts)
             assert not closed_difference(run, theirs), setting
-            kept = to_float32(run)
-            np.testing.assert_array_equal(jax.jit(jax.vmap(ours))(counts), kept)
+            rounded = to_float32(run)
+            np.testing.assert_array_equal(jax.jit(jax.vmap(ours))(counts), rounded)
             for count in counts[:: max(1, len(counts) // 4)].tolist():
                 eager = np.asarray(ours(count), np.float64)
                 dust = DUST_BOUND * np.abs(theirs).max()
-                assert abs(eager - kept[count]) <= dust or eager == kept[count], (setting, count)
+                assert abs(eager - rounded[count]) <= dust or eager == rounded[count], (
+                    setting,
+                    count,
+                )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -165,8 +168,8 @@ def test_optax_has_these_schedules(name: str) -> None:
     """Each schedule that the conformance table compares with ours runs."""
     case = CASES[name]
     assert case.optax is not None
-    found = [case.optax(setting.arguments) for setting in draws(name)]
-    schedules_ = [schedule for schedule in found if schedule is not None]  # of two phases
+    curves = [case.optax(setting.arguments) for setting in draws(name)]
+    schedules_ = [schedule for schedule in curves if schedule is not None]  # of two phases
     assert schedules_
     for schedule in schedules_:
         assert np.isfinite(schedule(0))

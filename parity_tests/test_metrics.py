@@ -97,15 +97,15 @@ def test_tensorboard_shows_what_the_table_has(tmp_path):
 @pytest.mark.parametrize(("words", "asked"), [([], False), (["--log", "tensorboard"], True)])
 def test_the_command_asks_for_it(words, asked, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX", reason="a part of the extra train")
-    given = {}
+    options = {}
 
     def fake_train(*args, **kwargs):
-        given.update(kwargs)
+        options.update(kwargs)
         raise ValueError("enough")
 
     monkeypatch.setattr(runs, "trained", fake_train)
     assert cli.main(["train", *words, "--out", str(tmp_path)]) == 2
-    assert given["tensorboard"] is asked
+    assert options["tensorboard"] is asked
 
 
 def test_a_missing_writer_is_named_before_the_training(tmp_path, monkeypatch, capsys):

@@ -114,16 +114,16 @@ def test_updates_fall_where_torchs_loop_makes_them(make, given):
             recipe = dataclasses.replace(recipe, start=0, groups=groups)
         tx = recipe.optimizer(all_one)
         state = import_state(optimizer.state_dict(), tx, params, iteration=8 if given else None)
-        update, made = jax.jit(tx.update), []
+        update, update_iterations = jax.jit(tx.update), []
         for k, theirs in zip(range(8, 24), train(range(8, 24)), strict=True):
             changes, state = update({"w": jnp.asarray(gradients[k])}, state, params)
             params = jax.tree.map(jnp.add, params, changes)
-            made.append(bool(optimizers.stepped(state)))
+            update_iterations.append(bool(optimizers.stepped(state)))
             off = np.abs(np.asarray(params["w"]) - theirs).max()
             assert off <= BOUND * np.abs(theirs).max(), f"iteration {k}: {off:.3g}"
-    assert made == [k % 4 == 3 for k in range(8, 24)]
+    assert update_iterations == [k % 4 == 3 for k in range(8, 24)]
     stepped = recipe.bookkeeping(16, 8)["stepped"]
-    assert stepped.astype(bool).tolist() == made
+    assert stepped.astype(bool).tolist() == update_iterations
 
 
 @pytest.mark.parametrize("iteration", [None, 40, 60])
@@ -272,9 +272,9 @@ def test_earlier_iterations_are_refused_where_they_are_not_known():
     for call in (lambda: recipe.at(59), lambda: recipe.trace(9, start=59)):
         with pytest.raises(ValueError, match=r"^the table holds counts 60 to 68, got 59\."):
             call()
-    known = convert(scheduler_at_step(lambda o: reference.StepLR(o, 7), 60), iterations=9)
+    extended = convert(scheduler_at_step(lambda o: reference.StepLR(o, 7), 60), iterations=9)
     whole = live_rates(scheduler_at_step(lambda o: reference.StepLR(o, 7), 0), 300)
-    ours = rates_of(known, 300, start=0)
+    ours = rates_of(extended, 300, start=0)
     np.testing.assert_allclose(ours, whole, rtol=0, atol=1e-12)
     assert ours[60:69] == whole[60:69]
 
@@ -381,9 +381,9 @@ def test_in_jit_an_accumulation_makes_no_update_outside_its_table(start):
         changes, state = tx.update(params, state, params)
         return state, (optimizers.stepped(state), changes["w"][0])
 
-    _, (made, changes) = jax.jit(lambda s: jax.lax.scan(step, s, length=12))(state)
+    _, (stepped, changes) = jax.jit(lambda s: jax.lax.scan(step, s, length=12))(state)
     within = [5 <= i < 11 and (i - 5) % 2 == 1 for i in range(start, start + 12)]
-    assert made.tolist() == within
+    assert stepped.tolist() == within
     assert np.isfinite(changes).all()
     for first, n in ((5, 7), (4, 3)):
         with pytest.raises(ValueError, match=r"^the table holds counts 5 to 10, got"):

@@ -112,8 +112,8 @@ def test_a_planted_mistake_is_caught(mistake, monkeypatch):
         monkeypatch.setattr(_musgd, name, change)
     changed = change if isinstance(change, dict) else {}
     tx = optimizer_of("8.4.190", "float32", **changed)
-    found = distances(tx, "8.4.190", "float32", eagerly=True)  # a jitted leaf is cached
-    assert (find_failures(found, "float32") == {}) == (mistake in UNSEEN), found
+    far = distances(tx, "8.4.190", "float32", eagerly=True)  # a jitted leaf is cached
+    assert (find_failures(far, "float32") == {}) == (mistake in UNSEEN), far
 
 
 # --- the products ---
@@ -140,8 +140,8 @@ def lowered_update(rule, layout):
 
 
 def products(lowered):
-    found = re.findall(r"stablehlo\.dot_general.*-> tensor<(\d+)x(\d+)xf32>", lowered.as_text())
-    return {tuple(sorted(map(int, product))) for product in found}
+    shapes = re.findall(r"stablehlo\.dot_general.*-> tensor<(\d+)x(\d+)xf32>", lowered.as_text())
+    return {tuple(sorted(map(int, product))) for product in shapes}
 
 
 def smallest_products(params):

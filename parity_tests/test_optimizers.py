@@ -841,8 +841,8 @@ def test_a_moving_rho_is_what_optax_gets_wrong():
         expected = p.numpy(), theirs.state[p]["square_avg"].numpy()
         for who, (tx, average) in rules.items():
             updates, states[who] = tx.update(gradient, states[who], jnp.zeros(5))
-            found = updates, average(states[who])
-            pairs = zip(found, expected, strict=True)
+            path = updates, average(states[who])
+            pairs = zip(path, expected, strict=True)
             now = [relative_distances(np.asarray(a)[None], b[None])[0] for a, b in pairs]
             far[who] = np.maximum(far[who], now)
     assert far["ours"].max() <= FLOAT32_BOUND * 2**-23

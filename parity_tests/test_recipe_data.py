@@ -154,10 +154,10 @@ def bits(schedule, counts=COUNTS):
 
 def copies(value, *, pickles=True):
     """Return every copy of a value that Python can make, by the method."""
-    made = {"deepcopy": copy.deepcopy(value), "copy": copy.copy(value)}
+    by_method = {"deepcopy": copy.deepcopy(value), "copy": copy.copy(value)}
     if pickles:
-        made["pickle"] = pickle.loads(pickle.dumps(value))
-    return made
+        by_method["pickle"] = pickle.loads(pickle.dumps(value))
+    return by_method
 
 
 def assert_copies_equal(value, bits_of, *, pickles=True):
@@ -165,8 +165,8 @@ def assert_copies_equal(value, bits_of, *, pickles=True):
     before = copies(value, pickles=pickles)
     expected = bits_of(value)
     after = copies(value, pickles=pickles)
-    for when, made in (("before", before), ("after", after)):
-        for how, other in made.items():
+    for when, copies_by_method in (("before", before), ("after", after)):
+        for how, other in copies_by_method.items():
             assert other == value, f"{how} {when} use: {other!r} for {value!r}"
             assert hash(other) == hash(value), f"{how} {when} use"
             assert repr(other) == repr(value), f"{how} {when} use"
@@ -180,13 +180,13 @@ def test_every_factory_has_a_case(name):
 
 def test_all_functions_that_return_schedules_are_found():
     """The other functions return a plateau's recursion and transformations."""
-    found = {
+    functions = {
         name
         for module in (schedules, lr_scheduler)
         for name in module.__all__
         if inspect.isfunction(getattr(module, name))
     }
-    assert found - set(FACTORIES) == {"reduce_lr_on_plateau", "scale_on_plateau"}
+    assert functions - set(FACTORIES) == {"reduce_lr_on_plateau", "scale_on_plateau"}
     assert repr(schedules.tabulate(lambda count: 0.5**count, 3)) == "table([1.0, 0.5, 0.25])"
 
 
@@ -521,15 +521,15 @@ MUTABLE = {
 
 @pytest.mark.parametrize("name", MUTABLE)
 def test_nobody_changes_a_schedule_from_outside(name):
-    given, make = MUTABLE[name]
-    given = copy.deepcopy(given)
-    schedule, twin = make(given), make(copy.deepcopy(given))
-    if np.ndim(given):
-        given[0] = 1
+    argument, make = MUTABLE[name]
+    argument = copy.deepcopy(argument)
+    schedule, twin = make(argument), make(copy.deepcopy(argument))
+    if np.ndim(argument):
+        argument[0] = 1
     else:
-        given[()] = 7
+        argument[()] = 7
     assert schedule == twin
-    assert make(given) != twin
+    assert make(argument) != twin
     assert bits(schedule, [0, 1, 2, 3]) == bits(twin, [0, 1, 2, 3])
     with pytest.raises(TypeError):
         schedule.arguments["lrf"] = 3
@@ -732,8 +732,8 @@ def assert_recipe_copies_equal(recipe, folder, *, traces):
         "pickle": pickle.loads(pickle.dumps(recipe)),
         ".json": save_and_load(recipe, folder, ".json"),
     }
-    for when, made in (("before", before), ("after", after)):
-        for how, other in made.items():
+    for when, copies_by_method in (("before", before), ("after", after)):
+        for how, other in copies_by_method.items():
             assert other == recipe, f"{how}, {when} use:\n{other!r}\nfor\n{recipe!r}"
             assert hash(other) == hash(recipe), f"{how}, {when} use"
             if when == "before" and "copy" not in how:
@@ -1039,9 +1039,9 @@ def test_a_function_is_saved_as_a_table(name, suffix, tmp_path):
         loaded.trace(121)
     assert loaded != recipe
     assert save_and_load(loaded, tmp_path, suffix) == loaded
-    known = dataclasses.replace(recipe, length=recipe.start + 30)
-    loaded = save_and_load(known, tmp_path, suffix)
-    assert loaded.trace(30) == known.trace(30)
+    with_length = dataclasses.replace(recipe, length=recipe.start + 30)
+    loaded = save_and_load(with_length, tmp_path, suffix)
+    assert loaded.trace(30) == with_length.trace(30)
 
 
 def test_a_recipe_without_functions_is_saved_unchanged(tmp_path):
@@ -1627,11 +1627,11 @@ def test_a_transformation_can_be_pickled(name):
     before = pickle.dumps(tx)
 
     def updates(tx):
-        state, made = tx.init(PARAMS), []
+        state, rows = tx.init(PARAMS), []
         for _ in range(2):
             update, state = jax.jit(tx.update)(GRADIENTS, state, PARAMS)
-            made.append(update)
-        return jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), (made, state))
+            rows.append(update)
+        return jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), (rows, state))
 
     expected = updates(tx)
     assert updates(pickle.loads(before)) == expected
@@ -1705,14 +1705,14 @@ def test_a_trace_with_one_thing_changed_is_another(name, tmp_path):
     trace, changed = full_trace(), dataclasses.replace(full_trace(), **TRACE_CHANGES[name])
     assert changed != trace
     assert trace == full_trace()
-    for kept in (trace, changed):
-        kept.save(tmp_path / "run.npz")
+    for side in (trace, changed):
+        side.save(tmp_path / "run.npz")
         loaded = Trace.load(tmp_path / "run.npz")
-        assert loaded == kept
-        assert copy.deepcopy(kept) == kept
-        assert pickle.loads(pickle.dumps(kept)) == kept
+        assert loaded == side
+        assert copy.deepcopy(side) == side
+        assert pickle.loads(pickle.dumps(side)) == side
         for field in ("clip_norm", "clip_value", "accumulation", "ema"):
-            assert (getattr(loaded, field) is UNSTATED) == (getattr(kept, field) is UNSTATED)
+            assert (getattr(loaded, field) is UNSTATED) == (getattr(side, field) is UNSTATED)
     assert trace != Trace(trace.groups)
     assert trace != "trace"
     with pytest.raises(TypeError):

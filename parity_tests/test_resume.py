@@ -41,9 +41,9 @@ def small():
 
 
 def train(folder, *words, recipe="yolov5_resnet18", epochs=EPOCHS):
-    given = ["train", "--recipe", recipe, "--out", str(folder)]
+    command = ["train", "--recipe", recipe, "--out", str(folder)]
     length = [] if "--epochs" in words else ["--epochs", str(epochs)]
-    return cli.main([*given, *length, *words])
+    return cli.main([*command, *length, *words])
 
 
 def is_same(a, b):
@@ -229,10 +229,10 @@ def test_a_checkpoint_is_restored_as_it_was_saved(checkpoints):
 
 
 def assert_as_saved(saved):
-    iteration, found, rows = saved
+    iteration, tree, rows = saved
     assert iteration == 3
-    assert (jax.random.key_data(found.pop("key")) == jax.random.key_data(jax.random.key(3))).all()
-    for name, value in found.items():
+    assert (jax.random.key_data(tree.pop("key")) == jax.random.key_data(jax.random.key(3))).all()
+    for name, value in tree.items():
         assert value.dtype == state()[name].dtype
         assert (value == state(3)[name]).all(), name
     assert rows == [{"loss": np.float32(0.1)}] * 3

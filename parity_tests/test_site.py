@@ -58,15 +58,15 @@ def public_names() -> set[str]:
 
 def entries(reference: str, public: set[str]) -> set[str]:
     """Return the names that have an entry in the pages of the reference, and the modules."""
-    found = set(re.findall(r"^\.\. automodule:: (\S+)$", reference, re.M))
+    entry_names = set(re.findall(r"^\.\. automodule:: (\S+)$", reference, re.M))
     for module, names in re.findall(
         r"^\.\. entries:: (\S+)\n((?:\n|   .*\n)*)", reference + "\n", re.M
     ):
         listed = names.split()
-        found |= {f"{module}.{name}" for name in listed}
+        entry_names |= {f"{module}.{name}" for name in listed}
         if not listed:
-            found |= {name for name in public if name.rpartition(".")[0] == module}
-    return found
+            entry_names |= {name for name in public if name.rpartition(".")[0] == module}
+    return entry_names
 
 
 def test_every_public_name_has_an_entry_and_no_other():
@@ -160,9 +160,9 @@ def has_link(paragraph: str) -> bool:
 
 
 def test_every_source_has_a_link():
-    found = list(sources())
-    assert len(found) > 60
-    assert [where for where in found if not has_link(where[1])] == []
+    paragraphs = list(sources())
+    assert len(paragraphs) > 60
+    assert [where for where in paragraphs if not has_link(where[1])] == []
 
 
 def test_a_source_without_a_link_is_detected():

@@ -38,8 +38,8 @@ def test_a_float_is_found_between_two_numbers_of_the_grid():
 def test_a_number_of_seventeen_digits_is_found_to_the_bit():
     number = 0.12345678901234568
     target = powers(np.array([number]))[0]
-    found = solve(powers, target, float_grid(0.5), is_equal)
-    assert found[0] == number
+    solutions = solve(powers, target, float_grid(0.5), is_equal)
+    assert solutions[0] == number
 
 
 def test_the_shortest_of_equally_good_numbers_is_first():
@@ -56,8 +56,8 @@ def test_a_number_that_reproduces_more_rows_goes_before_a_shorter_one():
         return np.stack([np.round(numbers, digits) for digits in (1, 1, 2, 3, 4)], 1)
 
     target = step_rows(np.array([0.2625]))[0]
-    found = solve(step_rows, target, float_grid(0.5), is_equal)
-    assert found[0] == 0.2625
+    solutions = solve(step_rows, target, float_grid(0.5), is_equal)
+    assert solutions[0] == 0.2625
 
 
 def test_no_number_is_returned_if_none_gives_the_target():

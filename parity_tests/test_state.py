@@ -271,8 +271,8 @@ def test_an_nnx_optimizer_is_exported_as_it_is():
     before = export_state(optimizer, params, mapping, like=theirs.state_dict())["state"]
     assert before == {0: {"momentum_buffer": None}, 1: {"momentum_buffer": None}}
     optimizer.update(layer, jax.tree.map(jnp.ones_like, params))
-    for given in (optimizer, optimizer.opt_state, nnx.as_pure(optimizer.opt_state)):
-        state = export_state(given, params, mapping, like=theirs.state_dict())["state"]
+    for holder in (optimizer, optimizer.opt_state, nnx.as_pure(optimizer.opt_state)):
+        state = export_state(holder, params, mapping, like=theirs.state_dict())["state"]
         assert state[0]["momentum_buffer"].tolist() == [[1.0, 1.0]] * 3
         assert state[1]["momentum_buffer"].tolist() == [1.0] * 3
 

@@ -34,8 +34,8 @@ CHUNK = 25
 @pytest.mark.parametrize("first", range(0, live.SETTINGS, CHUNK))
 def test_200_settings_are_equal_at_every_step_and_in_every_group(first):
     for k, setting in enumerate(SETTINGS[first : first + CHUNK], first):
-        found = live.differences(setting)
-        assert not found, f"setting {k}, {setting}: {found}"
+        differences = live.differences(setting)
+        assert not differences, f"setting {k}, {setting}: {differences}"
 
 
 CHANGED = {  # settings in which our side has another value for one argument
@@ -371,19 +371,19 @@ weight_decay: 0.05
 
 
 def test_missing_arguments_have_the_defaults_of_timms_helpers():
-    given = types.SimpleNamespace(sched="cosine", opt="sgd", lr=0.1, weight_decay=0, momentum=0)
-    theirs = {**live.scheduler_kwargs(given), **live.optimizer_kwargs(given)}
+    namespace = types.SimpleNamespace(sched="cosine", opt="sgd", lr=0.1, weight_decay=0, momentum=0)
+    theirs = {**live.scheduler_kwargs(namespace), **live.optimizer_kwargs(namespace)}
     names = {  # the names in timm's factories of keys of its arguments
         **{"epochs": "num_epochs", "lr_decay_fn": "decay_fn", "warmup_lr": "warmup_lr"},
         **{"lr_cycle_mul": "cycle_mul", "lr_cycle_decay": "cycle_decay", "lr_k_decay": "k_decay"},
         **{"lr_cycle_limit": "cycle_limit", "lr_stable_timescale": "stable_timescale"},
     }
-    known = [
+    keys = [
         *names,
         *("decay_epochs", "decay_milestones", "warmup_epochs", "cooldown_epochs", "decay_rate"),
         *("min_lr", "warmup_prefix"),
     ]
-    for key in known:
+    for key in keys:
         default, value = _timm.DEFAULTS[key], theirs[names.get(key, key)]
         assert (list(default) if isinstance(default, tuple) else default) == value, key
     assert _timm.DEFAULTS["sched_on_updates"] != theirs["step_on_epochs"]

@@ -468,17 +468,17 @@ def test_a_number_for_none_differs_either_way():
     def recipe_of(**given):
         return Recipe({"a": {"learning_rate": 0.1, **given}}, optimizers.adafactor, length=3)
 
-    default, given = recipe_of(), recipe_of(eps1=1e-10)
+    default, number = recipe_of(), recipe_of(eps1=1e-10)
     for mine, reference, sentence in [
-        (given, default, "a/eps1: mine has 1.000000013351432e-10, where the reference has none"),
-        (default, given, "a/eps1: mine has none, where the reference has 1.000000013351432e-10"),
+        (number, default, "a/eps1: mine has 1.000000013351432e-10, where the reference has none"),
+        (default, number, "a/eps1: mine has none, where the reference has 1.000000013351432e-10"),
     ]:
         for pair in ((mine, reference), (mine.trace(3), reference.trace(3))):
             report = jaxsched.compare(*pair)
             assert not report
             assert sentence in str(report)
             assert "eps1" not in report.not_compared
-    assert jaxsched.compare(recipe_of(eps1=1e-10), given)
+    assert jaxsched.compare(recipe_of(eps1=1e-10), number)
 
 
 def test_a_function_called_like_a_rule_is_another():

@@ -140,11 +140,11 @@ def test_groups_are_those_of_the_modules():
 def test_eight_devices_agree_with_one(eight_devices):
     out, error = eight_devices.communicate()
     assert eight_devices.returncode == 0, error
-    found = json.loads(out.splitlines()[-1])
-    assert found["stepped"] == [1.0, 0.0, 0.0, 0.0] * 5
-    assert found["traces"] <= 2  # for one device, for eight
-    assert found["far"] <= BOUND
-    assert found["far_where_a_device_repeats_another"] > 1e6 * BOUND
+    results = json.loads(out.splitlines()[-1])
+    assert results["stepped"] == [1.0, 0.0, 0.0, 0.0] * 5
+    assert results["traces"] <= 2  # for one device, for eight
+    assert results["far"] <= BOUND
+    assert results["far_where_a_device_repeats_another"] > 1e6 * BOUND
 
 
 def run_batches(batches, state, devices):
@@ -194,13 +194,13 @@ def report():
         pairs = zip(a, b, strict=True)
         return max(float(abs(x - y).max() / max(abs(y).max(), 1e-300)) for x, y in pairs)
 
-    found = {
+    results = {
         "stepped": stepped,
         "traces": len(traces),
         "far": max_distance(eight, one),
         "far_where_a_device_repeats_another": max_distance(wrong, one),
     }
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -199,11 +199,11 @@ def test_gradient_through_updates():
 
 @pytest.mark.parametrize("recipe", ["yolov5_resnet18", "yolov5"])
 def test_export_for_machines_that_are_not_here(recipe):
-    made = {
+    programs = {
         "yolov5_resnet18": lambda: recipes.yolov5_resnet18(**RUN),
         "yolov5": lambda: recipes.yolov5(epochs=10, steps_per_epoch=40),
     }[recipe]()
-    tx = optimizer(made)
+    tx = optimizer(programs)
     like = jax.eval_shape(lambda: (params_of(), tx.init(params_of()), params_of()))
     exported = jax.export.export(jax.jit(tx.update), platforms=("cpu", "cuda", "tpu"))(*like)
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -248,16 +248,16 @@ def test_accumulation_where_counts_grow_large(first, last):
     accumulation = optimizers.Accumulation(schedules.constant(3), 5, last_update=last)
     recipe = Recipe({"all": {"learning_rate": 0.1}}, accumulation=accumulation, start=first)
     tx = recipe.optimizer(lambda params: jax.tree.map(lambda _: "all", params))
-    params, made = params_of(), []
+    params, stepped = params_of(), []
     state = tx.init(params)
     for _ in range(9):
         _, state = jax.jit(tx.update)(params, state, params)
-        made.append(bool(optimizers.stepped(state)))
+        stepped.append(bool(optimizers.stepped(state)))
     last, due = first - 1 if last is None else last, []
     for i in range(first, first + 9):
         due.append(i - last >= 3)
         last = i if due[-1] else last
-    assert made == due
+    assert stepped == due
 
 
 def test_the_count_ends_where_int32_does():
@@ -289,8 +289,8 @@ def test_gradients_that_are_no_numbers_are_left_out_by_apply_if_finite():
         params = optax.apply_updates(params, updates)
         assert bool(optimizers.stepped(state)) is not bad
         good += not bad
-        held = jaxsched.hyperparameters(state)["bias"]["learning_rate"]
-        assert held == rows["bias"]["learning_rate"][good - 1]
+        in_force = jaxsched.hyperparameters(state)["bias"]["learning_rate"]
+        assert in_force == rows["bias"]["learning_rate"][good - 1]
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     clean = optimizer(recipe)
     other, plain = params_of(), clean.init(params_of())

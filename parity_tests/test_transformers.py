@@ -35,9 +35,11 @@ def test_every_step_of_200_settings_is_equal():
         wrong = np.argwhere(ours != theirs)
         assert not wrong.size, f"setting {k}, {setting}: at {wrong[0]} {ours[tuple(wrong[0])]!r}"
         for label, group in zip(live.LABELS, optimizer.param_groups, strict=True):
-            known = live.constants(group)
+            constants = live.constants(group)
             complete = recipe.complete_groups()[label]
-            assert known == {name: complete.get(name) for name in known}, f"setting {k}: {label}"
+            assert constants == {name: complete.get(name) for name in constants}, (
+                f"setting {k}: {label}"
+            )
         name = type(optimizer).__name__.lower()
         assert recipe.update_rule.__name__ == name
         assert recipe.clip_norm == (setting.arguments["max_grad_norm"] or None)
@@ -131,9 +133,9 @@ def run(tmp_path_factory):
 
 
 def recipe_of_run(**changes):
-    given = {"num_training_steps": UPDATES, "steps_per_epoch": BATCHES}
-    counts = {name: changes.pop(name) for name in list(changes) if name in given}
-    return recipes.transformers({**RUN, **changes}, **{**given, **counts})
+    counts_of_run = {"num_training_steps": UPDATES, "steps_per_epoch": BATCHES}
+    counts = {name: changes.pop(name) for name in list(changes) if name in counts_of_run}
+    return recipes.transformers({**RUN, **changes}, **{**counts_of_run, **counts})
 
 
 def test_a_run_of_trainer_is_equal(run):
@@ -298,7 +300,7 @@ def test_the_two_versions_of_the_warm_up():
         factor = recipe.groups["decay"]["learning_rate"].arguments["lr_lambda"]
         return factor.arguments["num_warmup_steps"]
 
-    for given, updates in [
+    for settings, updates in [
         ({}, 0),
         ({"warmup_steps": 7}, 7),
         ({"warmup_steps": 7.9}, 7),
@@ -308,9 +310,9 @@ def test_the_two_versions_of_the_warm_up():
         ({"warmup_steps": 7, "warmup_ratio": 0.1}, 7),
         ({"warmup_ratio": None}, 0),
     ]:
-        assert warmup(**given) == updates, given
-        if "warmup_ratio" not in given:
-            assert live.Setting(given, 37, None).full().get_warmup_steps(37) == updates
+        assert warmup(**settings) == updates, settings
+        if "warmup_ratio" not in settings:
+            assert live.Setting(settings, 37, None).full().get_warmup_steps(37) == updates
 
 
 def test_the_defaults_are_those_of_transformers():
@@ -489,9 +491,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_unsupported_arguments_are_refused_in_a_sentence(what):
-    given, message = REFUSED[what]
+    settings, message = REFUSED[what]
     with pytest.raises(ValueError, match=message):
-        recipes.transformers(given, num_training_steps=9)
+        recipes.transformers(settings, num_training_steps=9)
 
 
 def test_arguments_of_wrong_types_are_refused():

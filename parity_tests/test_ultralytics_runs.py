@@ -21,7 +21,7 @@ def test_every_run_equals_its_recipe(version):
     wrong = {
         name: differences(run, recipe_of(version, name)) for name, run in RUNS[version].items()
     }
-    assert not {name: found for name, found in wrong.items() if found}
+    assert not {name: differences for name, differences in wrong.items() if differences}
 
 
 # Each change, the runs before and after it, and a run in which it shows. There are releases between

@@ -150,6 +150,6 @@ def test_the_scripts_reproduce_the_recordings():
     assert set(record.SCRIPTS) == {path.stem for path in RECORDINGS.glob("*.npz")}
     for name, script in record.SCRIPTS.items():
         written = Trace.load(RECORDINGS / f"{name}.npz")
-        kept = {"versions": written.versions, "closed": written.closed}
-        is_equal = dataclasses.replace(script(), **kept) == written
+        stated = {"versions": written.versions, "closed": written.closed}
+        is_equal = dataclasses.replace(script(), **stated) == written
         assert is_equal, name

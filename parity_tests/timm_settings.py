@@ -179,8 +179,8 @@ def draw(rng: np.random.Generator, net: str | None = None) -> Setting:
     if args["opt"] == "adam" and rng.uniform() < 0.3:
         args["opt_kwargs"] = {"amsgrad": True}
     # Some arguments are left out: both sides then use timm's defaults.
-    kept = (*NEEDED, *(["opt"] if "opt_kwargs" in args else []))
-    args = {key: value for key, value in args.items() if key in kept or rng.uniform() > 0.15}
+    required = (*NEEDED, *(["opt"] if "opt_kwargs" in args else []))
+    args = {key: value for key, value in args.items() if key in required or rng.uniform() > 0.15}
     return Setting(net or one(*MODELS), args, steps)
 
 
@@ -281,11 +281,13 @@ def differences(setting: Setting) -> list[str]:
         mine = [set(labels)]  # timm then has one group; ours has two with the same numbers
     if set(map(frozenset, mine)) != set(map(frozenset, theirs)):
         return [f"groups: {sorted(set(labels.values()))} against {len(theirs)}"]
-    found = []
+    different = []
     if recipe.length != run.epochs * setting.steps_per_epoch:
-        found.append(f"length: {recipe.length} against {run.epochs} epochs")
+        different.append(f"length: {recipe.length} against {run.epochs} epochs")
     if type(run.optimizer).__name__.lower() != recipe.update_rule.__name__:
-        found.append(f"rule: {recipe.update_rule.__name__} against {type(run.optimizer).__name__}")
+        different.append(
+            f"rule: {recipe.update_rule.__name__} against {type(run.optimizer).__name__}"
+        )
     curves: dict[Any, np.ndarray] = {}
     for label, k in {(labels[name], k) for k, names in enumerate(theirs) for name in names}:
         group = recipe.complete_groups()[label]
@@ -296,17 +298,17 @@ def differences(setting: Setting) -> list[str]:
         wrong = np.flatnonzero(np.float32(mine) != np.float32(column))
         if wrong.size:
             at = wrong[0]
-            found.append(f"{label}, {wrong.size} rates, {at}: {mine[at]!r} for {column[at]!r}")
+            different.append(f"{label}, {wrong.size} rates, {at}: {mine[at]!r} for {column[at]!r}")
         far = np.abs(mine - column).max() / max(np.abs(column).max(), 1e-300)
         if not far <= 1e-14:
-            found.append(f"{label}, float64: {far}")
+            different.append(f"{label}, float64: {far}")
         for name, value in group.items():
             if name == "learning_rate":
                 continue
             other = torch_value(run.optimizer.param_groups[k], name)
             if value != other:
-                found.append(f"{label}, {name}: {value!r} for {other!r}")
-    return found
+                different.append(f"{label}, {name}: {value!r} for {other!r}")
+    return different
 
 
 def both_rates(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
@@ -351,7 +353,7 @@ def live_updates(setting: Setting) -> tuple[dict[str, np.ndarray], Parts]:
         )
         rows, updates = rows_of_updates(setting, run.epochs), 0
         gradients = gradients_of(setting, len(rows))
-        made: list[Parts] = []
+        parts: list[Parts] = []
         for row, (_, is_update, size) in enumerate(rows):
             for name, p in net.named_parameters():
                 g = torch.tensor(gradients[name][row] / size)
@@ -363,7 +365,7 @@ def live_updates(setting: Setting) -> tuple[dict[str, np.ndarray], Parts]:
                 run.optimizer.step()
                 run.optimizer.zero_grad()
                 ema.update(net, step=updates + 1)
-                made.append(
+                parts.append(
                     Parts(
                         *(
                             {name: p.detach().numpy().copy() for name, p in m.named_parameters()}
@@ -374,7 +376,7 @@ def live_updates(setting: Setting) -> tuple[dict[str, np.ndarray], Parts]:
             updates = advance(run, row, rows, updates)
     finally:
         torch.set_default_dtype(torch.float32)
-    return start, jax.tree.map(lambda *row: np.stack(row), *made)
+    return start, jax.tree.map(lambda *row: np.stack(row), *parts)
 
 
 def our_updates(setting: Setting, start: dict[str, np.ndarray]) -> Parts:
@@ -402,9 +404,9 @@ def our_updates(setting: Setting, start: dict[str, np.ndarray]) -> Parts:
 
         params = jax.tree.map(jnp.asarray, start)
         xs = (jnp.arange(len(rows)), gradients_of(setting, len(rows)))
-        made = run((params, tx.init(params), ema.init(params)), xs)
+        results = run((params, tx.init(params), ema.init(params)), xs)
     at = [row for row, (_, is_update, _) in enumerate(rows) if is_update]
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[at], made)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[at], results)
 
 
 def update_distance(setting: Setting) -> float:

@@ -194,12 +194,12 @@ def names_by_label(optimizer: Any, model: torch.nn.Module) -> dict[str, str]:
 
 def constants(group: dict[str, Any]) -> dict[str, Any]:
     """Return a parameter group's entries by the names of ``jaxsched.optimizers``, without the rate."""
-    found = {}
+    numbers = {}
     for key, names in NAMES.items():
         if key in group:
             values = group[key] if isinstance(group[key], tuple) else (group[key],)
-            found |= dict(zip(names, values, strict=True))
-    return found
+            numbers |= dict(zip(names, values, strict=True))
+    return numbers
 
 
 def rates(optimizer: Any, scheduler: Any, setting: Setting, n: int = N) -> np.ndarray:

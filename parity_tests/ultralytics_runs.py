@@ -70,14 +70,14 @@ def evaluate(schedule, start, rows):
 
 def differences(run, recipe):
     """Return the names of the quantities in which the recipe differs from the recorded run."""
-    rows, found = run["rows"], []
+    rows, names = run["rows"], []
     groups = recipe.complete_groups()
     if set(groups) != set(run["groups"]):
         return ["groups"]
     # Without Muon, MuSGD is SGD: 8.4.0 to 8.4.104 use it for RMSProp.
     rule = RULES[run["optimizer"] if len(groups) != 3 else run["optimizer"].replace("MuS", "S")]
     if recipe.update_rule is not getattr(optimizers, rule):
-        found.append("update_rule")
+        names.append("update_rule")
     for label, group in run["groups"].items():
         # The optimizer holds the ratios; only groups with use_muon use them.
         ratios = ("muon", "sgd") if group.get("use_muon") else ()
@@ -89,15 +89,15 @@ def differences(run, recipe):
                 expected = column(entry, rows).astype(np.float32)
                 equal = np.array_equal(evaluate(mine, recipe.start, rows), expected)
             if not equal:
-                found.append(f"{label} {name}")
+                names.append(f"{label} {name}")
     if run["clip"] and [recipe.clip_norm] != run["clip"]:  # empty where no update was made
-        found.append("clip_norm")
+        names.append("clip_norm")
     mine = recipe.bookkeeping(rows)
     for name, entry in run["run"].items():
         tolerance = 1e-15 if name == "ema_decay" else 0.0  # math.exp against numpy's
         if np.abs(mine[name] - column(entry, rows)).max() > tolerance:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 @functools.cache

@@ -95,7 +95,7 @@ def port(d, step, keeps, *, clip=None, low=None, every=1, shift=0, cast=float, w
         return jnp.zeros([], jnp.int32), (zeros,) * keeps, jnp.asarray(False)
 
     def update(gradients, state, params):
-        count, kept, started = state
+        count, arrays, started = state
         steps = (jnp.maximum(count + shift, 0) // every).astype(jnp.float64)
         momentum = d.momentum
         if low is not None:
@@ -115,7 +115,7 @@ def port(d, step, keeps, *, clip=None, low=None, every=1, shift=0, cast=float, w
                 dampening=round_number(d.dampening),
                 started=started,
             )
-            own = [tree[leaf] for tree in kept]
+            own = [tree[leaf] for tree in arrays]
             added[leaf], *new = step(a, count + 1, gradients[leaf], params[leaf], *own)
             for tree, value in zip(after, new, strict=True):
                 tree[leaf] = value
@@ -241,9 +241,9 @@ ARGUMENTS = ("clip_norm", "accumulation", "steps_per_epoch")
 
 def error_lines(tx, cls, d, more=None, **arguments):
     """Return the lines of the assertion's error; none if it passes."""
-    given = dict(more(d)) if more else {}
-    arguments |= {name: given.pop(name) for name in ARGUMENTS if name in given}
-    factory = torch_factory(cls, d, **options(cls, d, **given))
+    options_given = dict(more(d)) if more else {}
+    arguments |= {name: options_given.pop(name) for name in ARGUMENTS if name in options_given}
+    factory = torch_factory(cls, d, **options(cls, d, **options_given))
     try:
         assert_optimizer_matches(tx, factory, **{"updates": UPDATES} | arguments)
     except AssertionError as error:

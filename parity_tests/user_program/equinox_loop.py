@@ -61,14 +61,14 @@ def main() -> None:
 
     state = tx.init(params)
     x, y = jax.random.normal(jax.random.key(1), (8, 4)), jnp.arange(8) % 3
-    made = 0
+    updates_made = 0
     for _ in range(4):
         params, state = step(params, state, x, y)
-        made += int(optimizers.stepped(state))
+        updates_made += int(optimizers.stepped(state))
     assert isinstance(state, optimizers.ScheduledState)
     assert int(state.iteration) == 4
     momentum: jax.Array = jaxsched.hyperparameters(state)["weight"]["momentum"]
-    print(f"{made} updates in 4 iterations, momentum {float(momentum):.3f}")
+    print(f"{updates_made} updates in 4 iterations, momentum {float(momentum):.3f}")
 
 
 if __name__ == "__main__":

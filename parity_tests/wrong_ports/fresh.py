@@ -210,9 +210,9 @@ def hyperparameters_in_bfloat16():
     cosine = lr_scheduler.cosine_annealing_lr(0.05, T_max=700, eta_min=5e-4, steps=700)
     rows = []
     for i in range(800):
-        held = {"learning_rate": cosine(min(i, 700)), "momentum": 0.9, "weight_decay": 1e-4}
-        held = {k: np.float32(jnp.asarray(v, jnp.bfloat16)) for k, v in held.items()}
-        rows.append({"0": held})
+        values = {"learning_rate": cosine(min(i, 700)), "momentum": 0.9, "weight_decay": 1e-4}
+        values = {k: np.float32(jnp.asarray(v, jnp.bfloat16)) for k, v in values.items()}
+        rows.append({"0": values})
     return log_rows(rows)
 
 
