@@ -512,9 +512,8 @@ def test_a_wrong_port_is_caught(name):
 
 def test_rmsprop_of_yolov5_warms_up_its_momentum():
     """torch's group has a ``momentum``, the only condition of the original."""
-    reference = original_rules.run(
-        "yolov5", "7.0", **PORT
-    )  # with SGD, whose group also has a momentum
+    # The reference is of SGD, whose group also has a momentum.
+    reference = original_rules.run("yolov5", "7.0", **PORT)
     recipe = yolov5(**PORT, optimizer="RMSProp")
     trace = recipe.trace(len(reference))
     assert recipe.update_rule is optimizers.rmsprop
