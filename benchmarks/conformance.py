@@ -493,7 +493,7 @@ def muon_bound(setting: dict[str, Any]) -> float:
 def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
     """Return the bound of each figure of ours."""
     if name == "muon":
-        # The float64 bound in float32: in spacings of float32, the unit of its figures.
+        # The same bound in float32 as in float64, in spacings of float32, the unit of its figures.
         bound = muon_bound(setting)
         return {
             "params": bound,

@@ -1,9 +1,9 @@
 """Claim: on a CPU an iteration of ``jaxsched train`` takes at most 1.2 times torch's.
 
 The article's run: ResNet-18, batches of 20 digits of 16 × 16. Ours is an iteration of
-``train_nnx.train``, which reads loss, accuracy and hyperparameters; beside it the same with XLA's
-convolutions alone, and torchvision's network with foreach SGD on three groups, of which the loss is
-read. Then value and both gradients of each convolution by itself.
+``train_nnx.train``, which reads loss, accuracy and hyperparameters. It is compared with the same with
+XLA's convolutions only, and with torchvision's network with foreach SGD on three groups, of which the
+loss is read. Then value and both gradients of each convolution are timed by themselves.
 """
 
 import functools

@@ -72,9 +72,9 @@ class Rule:
     Attributes:
       ours: the function of ``jaxsched.optimizers``.
       theirs: torch's class.
-      options: what is crossed, each a sequence of arguments.
-      closest: Optax's nearest function, from our arguments; or None.
-      shapes: of the parameters.
+      options: sequences of arguments, of which every combination is tried.
+      closest: Optax's nearest function, called with our arguments; or None.
+      shapes: shapes of the parameters.
     """
 
     ours: Callable[..., Any]

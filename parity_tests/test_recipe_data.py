@@ -1,7 +1,7 @@
 """A recipe is data: schedules, recipes and traces are printed, compared, pickled and saved.
 
-Schedules are written as the expressions that ``repr`` must return. A twin differs in one argument,
-and must not be equal.
+Schedules are written as the expressions that ``repr`` must return. A schedule that differs in one
+argument must not be equal.
 """
 
 import copy

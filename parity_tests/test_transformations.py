@@ -423,7 +423,7 @@ def test_nothing_is_transferred_implicitly(name):
             average = jax.jit(ema.update)(average, KERNEL, optimizers.stepped(state))
         jaxsched.hyperparameters(state)
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-            jnp.asarray(True)  # what the guard is for
+            jnp.asarray(True)  # the guard works
 
 
 BEFORE_THE_RUN = {

@@ -226,7 +226,7 @@ def test_a_fit_may_leave_a_number_at_0(monkeypatch):
 
 
 def test_numbers_of_very_different_sizes_are_fitted():
-    """Adagrad's rate and epsilon, beside which gradients are small too."""
+    """Adagrad's rate and epsilon, with gradients nearly as small as epsilon."""
     g = 1e-6 * RANDOM
 
     def adagrad(rate, eps):

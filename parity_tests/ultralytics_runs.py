@@ -64,7 +64,7 @@ def evaluate(schedule, start, rows):
     """Return the values of a schedule, or of a number; cached, since many recipes share a schedule."""
     if not callable(schedule):
         return np.full(rows, schedule, np.float32)
-    # One length, so that what is compiled for one serves all.
+    # Always the same length, so that each schedule is compiled once.
     return np.asarray(schedule(start + np.arange(MAX_ROWS)))[:rows]
 
 

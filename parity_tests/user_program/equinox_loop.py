@@ -33,7 +33,7 @@ def main() -> None:
         epochs=3, steps_per_epoch=4, batch_size=32, args={"lr0": 0.05}, cos_lr=True
     )
     model = Model(jax.random.key(0))
-    # Equinox and JAX do not type what these return, and to Optax a module is no tree of parameters.
+    # Equinox and JAX do not type these results, and for Optax a module is not a tree of parameters.
     params = cast(optax.Params, eqx.filter(model, eqx.is_array))
     static = cast(optax.Params, eqx.filter(model, eqx.is_array, inverse=True))
     tx = recipe.optimizer(

@@ -22,7 +22,7 @@ distinguish; each is an acceptable answer. An alternative is a dictionary with `
 kinds:
 
 - ``argument``: another value of an argument of a factory, an update rule or a group. The script's
-  own word for it is an alternative where it has one. Without numbers: it has no single value.
+  own word for it is an alternative if it has one. Without numbers it has no single value.
 - ``clock``: the port counts differently. ``shift``: mine(i) = reference(i + k), where ``mine`` is k.
   ``stretch``: mine(i) = reference(i k), where ``mine`` is k, a whole number or one over it; the
   port may change at whole counts only, or read the reference at the last of k counts.
