@@ -619,10 +619,10 @@ def detector_in_jnp():
         return 0.01 * ((1 - (i // 40) / 20) * (1.0 - 0.01) + 0.01)
 
     def rate(start):
-        def interpolated(i):
+        def interpolate(i):
             return jnp.where(i < 120, start + (target(i) - start) * (i / 120), target(i))
 
-        return interpolated
+        return interpolate
 
     def momentum(i):
         return 0.8 + (0.937 - 0.8) / 120 * jnp.minimum(i, 120)
