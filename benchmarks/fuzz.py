@@ -335,7 +335,7 @@ def labels(rng: random.Random, folder: Path) -> None:
         )
     )
     known = {"weight", "bias", "norm", "frozen"}
-    found = param_groups.fit(rule, tree, known=known)
+    found = param_groups.fit(rule, tree, groups=known)
     assert jax.tree.structure(found) == jax.tree.structure(tree), "labels of another tree"
     assert set(jax.tree.leaves(found)) <= known
 

@@ -292,5 +292,5 @@ def told(name, lines):
     """Whether the mistake is what ``lines`` call the cause, and nothing else is before it."""
     first, *causes = lines
     cause = rf"likely cause: {PLANTED[name][2]}(, in parameter of [a-z]+)?(, or .*)?"
-    parts = first.startswith("the two part at update ")
+    parts = first.startswith("the two differ at update ")
     return parts and len(causes) == 1 and re.fullmatch(cause, causes[0]) is not None

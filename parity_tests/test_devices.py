@@ -184,7 +184,7 @@ def test_devices_that_do_not_divide_the_batch_share(text, batch, shares, split, 
     )
     where = meshes.layout(text, batch_size=batch)
     assert meshes.shares(where) == shares
-    assert np.prod([where.mesh.shape[axis] for axis in where.learnt]) == split
+    assert np.prod([where.mesh.shape[axis] for axis in where.model]) == split
 
 
 class Grid:

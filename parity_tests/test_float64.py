@@ -46,7 +46,7 @@ def on_a_tpu(function):
     def lowered(*args):
         with jax.enable_x64(True):
             program = jax.make_jaxpr(function)(*args)
-            return tpu.hidden(program, *args)[0]
+            return tpu.eval_hidden(program, *args)[0]
 
     return lowered
 

@@ -167,7 +167,7 @@ def run_of(recipe, folder, *, resume):
             told.append(iteration)
             yield False
 
-    return runs.trained(run, recipe, folder, shown, epochs=1, seed=0, resume=resume)
+    return runs.train(run, recipe, folder, shown, epochs=1, seed=0, resume=resume)
 
 
 class Row(NamedTuple):

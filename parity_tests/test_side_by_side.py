@@ -156,7 +156,7 @@ def of_optax(**arguments):
 def test_the_bound_is_for_rates_too():
     assert_optimizer_matches(of_optax(), annealed, bound=1e-5)
     for off, bound in (({}, 1e-14), ({"b1": 0.9001}, 1e-5)):
-        with pytest.raises(AssertionError, match=r"^the two part at update 0: "):
+        with pytest.raises(AssertionError, match=r"^the two differ at update 0: "):
             assert_optimizer_matches(of_optax(**off), annealed, bound=bound)
 
 
@@ -196,7 +196,7 @@ def test_where_only_rates_differ_the_cause_is_that_of_compare(name):
     with pytest.raises(AssertionError) as failure:
         assert_optimizer_matches(shows(shown, right), factory, updates=20)
     first, *causes = str(failure.value).splitlines()
-    assert first.startswith("the two part at update ")
+    assert first.startswith("the two differ at update ")
     assert ": learning_rate of 0 is " in first
     torchs, mine = (
         Trace({"0": {"learning_rate": np.array([f(k) for k in range(20)])}}, clock="update")

@@ -102,7 +102,7 @@ def test_it_prints_what_it_proves(trained, monkeypatch, capsys, tmp_path):
 
 def test_what_the_state_held_is_the_recipe(trained, recipe):
     run = trained[2]
-    report = train_yolov5.proof(run, recipe)
+    report = train_yolov5.check_state(run, recipe)
     assert report, str(report)
     assert {q.name for q in report.quantities} >= {"learning_rate", "stepped", "ema_updates"}
     stepped = [row.run["stepped"] for row in run]
@@ -113,12 +113,12 @@ def test_what_the_state_held_is_the_recipe(trained, recipe):
 @pytest.mark.parametrize("batch_size", [10, 64])
 def test_another_recipe_is_told_apart(trained, batch_size):
     other = recipes.yolov5(epochs=30, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=batch_size)
-    assert not train_yolov5.proof(trained[2], other)
+    assert not train_yolov5.check_state(trained[2], other)
 
 
 def test_the_average_is_evaluated(trained, data):
     model, optimizer, _ = trained
-    average = train_yolov5.averaged(model, optimizer)
+    average = train_yolov5.average_model(model, optimizer)
     for kind in train_yolov5.LEARNT:
         new, old = (jax.tree.leaves(nnx.state(m, kind)) for m in (average, model))
         assert len(new) == len(old)
