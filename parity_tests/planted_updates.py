@@ -232,7 +232,7 @@ PLANTED = {
     "clip-of-optax": (
         T.SGD,
         lambda d: port(d, *sgd(), clip=clip_by(d, "optax")),
-        "clip by optax.clip_by_global_norm, which has not torch's 1e-6",
+        "clip by optax.clip_by_global_norm, which lacks torch's 1e-6",
         lambda d: {"clip_norm": d.clip},
     ),
     "averaged": (

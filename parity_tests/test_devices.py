@@ -159,7 +159,7 @@ def test_a_mesh_that_cannot_be_is_refused(text, sentence, tmp_path, capsys):
 def test_processes_that_know_nothing_of_each_other_are_refused(tmp_path, capsys):
     assert cli.main(["train", "--distributed", "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert "distributed must be told the other processes: " in told
+    assert "distributed must know the other processes: " in told
     assert told.count("\n") == 1
 
 

@@ -393,7 +393,7 @@ ERRORS = {
     "another-name": (
         lambda tmp: import_state(adam_state(), ADAM, PARAMS, {"w": "x"}),
         "mapping must lead to parameters of state_dict, got 'x', which it does not name. Make the "
-        "optimizer of model.named_parameters(), or pass numbers, as jaxsched.torch.numbers tells "
+        "optimizer of model.named_parameters(), or pass numbers, as jaxsched.torch.numbers returns "
         "them.",
     ),
     "another-path": (

@@ -47,7 +47,7 @@ def join() -> None:
     except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".") + "."
         raise ValueError(
-            f"distributed must be told the other processes: {reason} "
+            f"distributed must know the other processes: {reason} "
             f"Start it with srun or mpirun, or set {', '.join(names)}."
         ) from error
 

@@ -121,7 +121,7 @@ OPTIONS: Mapping[str, Mapping[Any, str]] = {
         "entry": "clip of each entry by itself, as in optax.clip",
         "frozen": "clip by a norm that counts what is frozen",
         "batch": "clip of each batch's gradients, not of their sum",
-        "optax": "clip by optax.clip_by_global_norm, which has not torch's 1e-6",
+        "optax": "clip by optax.clip_by_global_norm, which lacks torch's 1e-6",
     },
 }
 # Rules in NumPy: functions from the recipe of one update, t, g and the state to the update. They
