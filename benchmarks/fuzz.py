@@ -339,7 +339,7 @@ def labels(rng: random.Random, folder: Path) -> None:
         )
     )
     names = {"weight", "bias", "norm", "frozen"}
-    fitted = param_groups.fit(rule, tree, known=names)
+    fitted = param_groups.fit(rule, tree, groups=names)
     assert jax.tree.structure(fitted) == jax.tree.structure(tree), "labels form another tree"
     assert set(jax.tree.leaves(fitted)) <= names
 

@@ -1,8 +1,8 @@
 """Reproduce PyTorch training recipes in JAX: schedules, parameter groups and update rules.
 
-Recipes and schedules count iterations, one a batch; 0 is the first. Each name is
-imported when it is first asked for: ``jaxsched.flax``, ``jaxsched.plot`` and ``jaxsched.torch`` need
-packages that the others do without, and the command hears Ctrl-C while JAX is imported.
+Recipes and schedules count iterations, one a batch; 0 is the first. Each name is imported on first
+use: ``jaxsched.flax``, ``jaxsched.plot`` and ``jaxsched.torch`` need packages that the others do not
+need, and the command can be interrupted while JAX is imported.
 """
 
 import importlib
@@ -47,7 +47,7 @@ _HOMES = {
 if not TYPE_CHECKING:  # a type checker then knows which names there are
 
     def __getattr__(name: str) -> Any:
-        """Import what is first asked for."""
+        """Import a name on first use."""
         if name not in (*__all__, *_ON_DEMAND):
             raise AttributeError(f"module 'jaxsched' has no attribute {name!r}")
         module = importlib.import_module(f"jaxsched.{_HOMES.get(name, name)}")

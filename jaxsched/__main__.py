@@ -1,4 +1,4 @@
-"""``python -m jaxsched``."""
+"""Run the command: ``python -m jaxsched``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Float64 arithmetic that XLA must not round otherwise than NumPy, and counts as integers."""
+"""Float64 arithmetic rounded as in NumPy, which XLA would round differently; counts as integers."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ import numpy as np
 
 
 def quotient(x: jax.Array, n: Any, count: jax.Array) -> jax.Array:
-    """``x / n`` rounded as in float64, where n may be a constant.
+    """Return ``x / n``, rounded as in float64 even if n is a constant.
 
-    XLA divides by a constant by way of its reciprocal, which rounds once more: a line that ends in
-    0 ends in dust then, on either side of it. Here it cannot know n before ``count``.
+    XLA divides by a constant by multiplying by its reciprocal, which rounds once more: a line that
+    should end at 0 then ends slightly above or below it. Here n depends on ``count``, so XLA cannot
+    treat it as a constant.
     """
     return x / (n + 0.0 * count)
 
@@ -24,18 +25,18 @@ def interp(x: jax.Array, n: Any, start: Any, end: Any) -> jax.Array:
 
     The original's line is ``np.interp(ni, [0, nw], [start, initial_lr * lf(epoch)])``. ``np.interp``
     multiplies x by the slope m, where ``jnp.interp`` first divides x by the interval's length. On
-    ``[0, n]`` that quotient is rounded: of 480,000 random values a third differ in the last bit of
-    float64. None differs in float32, though a value at a tie of float32 can. On an interval of
-    length one the division is exact, and none differs in float64.
+    ``[0, n]`` that quotient is rounded: a third of 480,000 random values differ in the last bit of
+    float64. None differed in float32, though a value at a tie of float32 can. On an interval of
+    length 1 the division is exact, and none differed in float64.
 
     Args:
       x: the count; below 0 the value is ``start``, and past n it continues the line.
       n: where the line reaches ``end``, above 0.
       start: the value at 0.
-      end: the value at n, one for each x where it moves.
+      end: the value at n, one for each x if it varies.
     """
     rise = end - start
-    # Where XLA knows the count but not the ends, as with a traced start, n must still be hidden.
+    # XLA may know the count but not the ends (a traced start): n must not be a constant then either.
     slope = quotient(rise, jnp.where(n > 0, n, 1.0), x + rise)
     return jnp.vectorize(_line)(x, slope) + start
 
@@ -48,7 +49,7 @@ def _line(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 @_line.defjvp
 def _line_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    # JAX transposes jnp.interp where x64 may be off: the zeros of a slice would be float32 there.
+    # JAX may transpose jnp.interp with x64 disabled: the zeros of a slice would then be float32.
     (x, slope), (dx, dslope) = primals, tangents
     return _line(x, slope), jnp.where(x < 0, 0.0, slope * dx + x * dslope)
 

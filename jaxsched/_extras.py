@@ -1,4 +1,4 @@
-"""The optional packages, and the sentence that says how to install one."""
+"""The optional packages, and the error that says how to install one."""
 
 OPTIONAL = {
     "cyclopts": ("cyclopts", "cli"),
@@ -11,11 +11,11 @@ OPTIONAL = {
     "sklearn": ("scikit-learn", "train"),
     "tensorboardX": ("tensorboardX", "train"),
 }
-"""The name of each package that is imported, for people, and the extra that installs it."""
+"""``{module: (display name, extra that installs it)}``."""
 
 
 def missing(what: str, package: str) -> ModuleNotFoundError:
-    """Return the error that ``what`` needs an optional package, by the name that is imported.
+    """Return the error that ``what`` needs an optional package; ``package`` is its module's name.
 
     >>> print(missing("jaxsched.flax", "flax"))
     jaxsched.flax needs Flax: pip install 'jaxsched[train]', or in a checkout pip install -e '.[train]'

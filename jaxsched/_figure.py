@@ -13,8 +13,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing("jaxsched.plot", "matplotlib") from error
 
-# Okabe and Ito's colours, which the colour-blind can distinguish. Groups often coincide, so later
-# lines are thinner and dashed: what lies beneath shows.
+# Okabe and Ito's colours, which the colour-blind can distinguish. Curves of groups often coincide,
+# so later lines are thinner and dashed and do not cover the earlier ones.
 STYLES = (
     {"color": "#0072B2", "linewidth": 4.5, "linestyle": "-"},
     {"color": "#E69F00", "linewidth": 2.5, "linestyle": "-"},
@@ -25,7 +25,7 @@ COLORS = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#009E73", "#D55E00", "#56
 
 
 def styles_of(n: int) -> Sequence[Mapping[str, Any]]:
-    """Return the styles of ``n`` lines. Of more than four the later lie within the earlier."""
+    """Return the styles of ``n`` lines; with more than four, later lines are thinner."""
     if n <= len(STYLES):
         return STYLES[:n]
     widths = np.linspace(6, 1, n)
@@ -70,7 +70,7 @@ def figure_of(
         axes[0].annotate(text, (end, 1), (4, -4), color="#333333", **place)
     axes[-1].set_xlabel("iteration")
     handles, labels = axes[0].get_legend_handles_labels()
-    # A column takes an inch for the line, and a twelfth for a character.
+    # A column of the legend takes an inch for its line, and a twelfth of an inch a character.
     columns = int(size[0] / (1 + max(map(len, labels), default=0) / 12))
     ncols = max(1, min(columns, len(labels)))
     legend = {"loc": "outside upper center", "ncols": ncols, "handlelength": 4}

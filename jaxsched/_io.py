@@ -12,8 +12,8 @@ PICTURES = (".png", ".svg")
 
 
 def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
-    """Return a file's text; refuse one of more than ``max_bytes``, or that is no UTF-8."""
-    with open(path, "rb") as file:  # a device has no size, and may have no end
+    """Return a file's text; refuse a file of more than ``max_bytes``, or that is not UTF-8."""
+    with open(path, "rb") as file:  # a device has no size and may be endless
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(f"it must have at most {max_bytes:,} bytes, got more")
@@ -22,17 +22,16 @@ def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write to a temporary file and rename it to ``path``, or to what that links to, on success.
+    """Write to a temporary file and, on success, rename it to ``path`` or to the target of that link.
 
-    Where an error ends it, what was there stays: no half a file is ever seen. A device, a pipe or a
-    folder is a ValueError.
+    On an error, an existing file stays as it was. A device, a pipe or a folder raises a ValueError.
     """
     path = _target(path)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        os.umask(mask := os.umask(0))  # which can only be read by setting it
+        os.umask(mask := os.umask(0))  # the mask can only be read by setting it
         os.chmod(partial, 0o666 & ~mask)
         os.replace(partial, path)
     except BaseException:
@@ -41,13 +40,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def require_suffix(path: str | os.PathLike[str], suffixes: Iterable[str]) -> None:
-    """Refuse a file whose name ends in none of ``suffixes``."""
+    """Refuse a file whose suffix is not among ``suffixes``."""
     if Path(path).suffix not in suffixes:
         raise ValueError(f"the file must end in {' or '.join(suffixes)}, got {os.fspath(path)}")
 
 
 def make_writable(path: Path, suffixes: Iterable[str]) -> None:
-    """Make the folder of an output; refuse an output that cannot be written, or ends otherwise."""
+    """Make the folder of an output; refuse another suffix and a folder that cannot be written."""
     require_suffix(path, suffixes)
     folder = _target(path).parent
     try:
@@ -60,7 +59,7 @@ def make_writable(path: Path, suffixes: Iterable[str]) -> None:
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
-    """Return the file that ``path`` links to, or ``path``."""
+    """Return ``path`` with links resolved; refuse one that exists and is not a regular file."""
     target = Path(os.path.realpath(path))
     if os.path.lexists(target) and not target.is_file():
         raise ValueError(

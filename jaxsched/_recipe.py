@@ -1,4 +1,4 @@
-"""Recipe: what each parameter group is trained with, by iteration; 0 is the first of epoch 0."""
+"""Recipe: each parameter group's hyperparameters by iteration; 0 is the first of epoch 0."""
 
 import dataclasses
 import functools
@@ -41,32 +41,31 @@ from jaxsched.schedules import constant
 class Recipe:
     """The hyperparameters of each parameter group, constant or scheduled, and its update rule.
 
-    Two recipes are equal where their contents are: all fields but ``origin``.
+    Two recipes are equal if all their fields but ``origin`` are.
 
     Attributes:
       groups: ``{label: {argument: value}}``; a value is a number, a schedule of the iteration, or a
-        switch such as ``nesterov``. What a group lacks has the update rule's default.
+        switch such as ``nesterov``. Missing arguments have the update rule's defaults.
       update_rule: a function of those arguments that returns an Optax transformation, or a mapping
-        of each label to one; where all are the same, the recipe holds the function. Rules of
-        ``jaxsched.optimizers``, inside ``functools.partial`` or a function of one's own too, get
-        their numbers in float64; all others get float32, an ``optax.chain`` with one of ours inside
-        too. Where an argument's default is no number (a mask, a dtype), a function is handed on as
-        it is; only a ``Schedule`` is evaluated there.
+        of each label to one; if all are the same, the recipe holds the function. Rules of
+        ``jaxsched.optimizers``, also within ``functools.partial`` or your own function, get their
+        numbers in float64; all other rules get float32, also an ``optax.chain`` that contains one
+        of ours. If an argument's default is not a number (a mask, a dtype), a function is passed
+        on unchanged; only a ``Schedule`` is evaluated there.
       clip_norm: the limit of ``optimizers.clip_grad_norm``, on all groups together; none if None.
       clip_value: the limit of ``optimizers.clip_grad_value``; none if None.
       accumulation: when an update is due, and from which gradients; every iteration if None.
-      ema: the average to keep of parameters and batch statistics. The optimizer does not keep
-        it: a loop that does not call ``recipe.ema.update(state, tree, stepped)`` has none.
+      ema: the average of parameters and batch statistics. The optimizer does not compute it: call
+        ``recipe.ema.update(state, tree, stepped)`` in the loop.
       start: the iteration at which a fresh state begins.
-      clock: what the recipe counts, ``"iteration"``, or ``"update"`` where it replays a trace with
-        one row an update.
-      length: iterations from 0 to the end of the last epoch, where known.
-      origin: ``(factory, arguments)`` of what made the recipe; provenance only.
+      clock: ``"iteration"``, or ``"update"`` if the recipe replays a trace with one row an update.
+      length: iterations from 0 to the end of the last epoch, or None if unknown.
+      origin: ``(factory, arguments)`` that built the recipe; provenance only.
 
     Raises:
-      ValueError: an argument that the group's rule does not have, one that it needs and the group
-        lacks, a number out of its range, a group called ``"frozen"``, labels of ``update_rule``
-        that are not those of the groups.
+      ValueError: an argument that the group's rule does not have, a missing argument that it needs,
+        a number out of its range, a group called ``"frozen"``, labels of ``update_rule`` that are
+        not those of the groups.
       TypeError: a value of the wrong type.
 
     >>> recipe = Recipe({"all": {"learning_rate": lambda i: 0.5 / (1 + i), "momentum": 0.9}})
@@ -97,7 +96,7 @@ class Recipe:
         rules = {label: without_partial(rule) for label, rule in self.rule_by_label.items()}
 
         def entry(label: str, name: str, value: Any) -> Any:
-            # One kind of switch: a trace states those that are Python's own.
+            # Convert switches to Python's own types, which a trace holds.
             value = dtype_name(value) if is_own(rules[label][0]) else value
             return bool(value) if isinstance(value, np.bool_) else freeze(value)
 
@@ -130,7 +129,7 @@ class Recipe:
 
     @functools.cached_property
     def _key(self) -> Hashable:
-        """The content, as something that can be compared and hashed."""
+        """A hashable value that equal recipes share."""
         fields = (f.name for f in dataclasses.fields(self) if f.name not in ("groups", "origin"))
         return (
             content_key(self.complete_groups()),
@@ -190,17 +189,17 @@ class Recipe:
 
     @functools.cached_property
     def _scheduled_groups(self) -> dict[str, dict[str, Any]]:
-        """``complete_groups``, with what is handed to the update rule as it is marked.
+        """``complete_groups``, with arguments that are passed on unchanged wrapped in ``Fixed``.
 
-        A function where the rule has no number, a mask say, is no schedule.
+        A function for an argument that is not a number, such as a mask, is not a schedule.
         """
 
         def entry(label: str, name: str, value: Any) -> Any:
             if isinstance(value, Schedule) and value.factory is constant:
-                value = value.arguments["value"]  # known before the graph runs
+                value = value.arguments["value"]  # a constant of the graph
             plain = isinstance(value, bool | int | float | str | tuple | np.generic | Schedule)
-            known = plain or value is None or is_real_array(value)
-            return value if known or is_numeric(self._parameters[label][name]) else Fixed(value)
+            plain = plain or value is None or is_real_array(value)
+            return value if plain or is_numeric(self._parameters[label][name]) else Fixed(value)
 
         return map_groups(entry, self.complete_groups())
 
@@ -209,8 +208,8 @@ class Recipe:
 
     @functools.cached_property
     def _takes_float64(self) -> dict[str, bool]:
-        """Whether each group's rule is one of this package, which takes its numbers in float64."""
-        values = _rounded(self._values(self.start))
+        """``{label: True}`` if the group's rule is this package's, which takes float64 numbers."""
+        values = _round_arrays(self._values(self.start))
         return {
             label: isinstance(self._rule(label, group), Rule) for label, group in values.items()
         }
@@ -219,14 +218,16 @@ class Recipe:
         """Return the transformation of each group, at an iteration's values."""
         is_wide = self._takes_float64
         return {
-            label: self._rule(label, group if is_wide[label] else _rounded({label: group})[label])
+            label: self._rule(
+                label, group if is_wide[label] else _round_arrays({label: group})[label]
+            )
             for label, group in values.items()
         }
 
     def _rule(self, label: str, group: Mapping[str, Any]) -> Any:
-        given = {k: v.value if isinstance(v, Fixed) else v for k, v in group.items()}
+        arguments = {k: v.value if isinstance(v, Fixed) else v for k, v in group.items()}
         rule = self.update_rule
-        return (rule[label] if isinstance(rule, Mapping) else rule)(**given)
+        return (rule[label] if isinstance(rule, Mapping) else rule)(**arguments)
 
     def at(self, iteration: ArrayLike) -> dict[str, dict[str, jax.Array]]:
         """Evaluate the hyperparameters of an iteration.
@@ -236,10 +237,10 @@ class Recipe:
 
         Returns:
           ``{label: {name: value}}``, numbers only: float32, or float64 with x64. Each is NaN at a
-          traced iteration below 0, which no run has.
+          traced iteration below 0.
 
         Raises:
-          ValueError: an iteration below 0, or one at which a schedule has no value.
+          ValueError: an iteration below 0, or outside a schedule's table.
         """
         is_traced = isinstance(iteration, Tracer)
         if not is_traced:
@@ -257,12 +258,12 @@ class Recipe:
 
     @property
     def iterations(self) -> int | None:
-        """Iterations from ``start`` to the end of the last epoch, where ``length`` is known."""
+        """Iterations from ``start`` to the end of the last epoch; None if ``length`` is None."""
         return None if self.length is None else self.length - self.start
 
     @functools.cached_property
     def _at_each(self) -> Callable[[jax.Array], dict[str, dict[str, jax.Array]]]:
-        """``at`` of an array of iterations, compiled once."""
+        """``at`` for an array of iterations, compiled once."""
         # Not vmap: the search of jnp.interp, batched, takes three times as long (benchmarks/curves).
         return jax.jit(lambda iterations: jax.lax.map(self.at, iterations))
 
@@ -270,11 +271,11 @@ class Recipe:
         """Evaluate the hyperparameters of ``n`` iterations, jitted.
 
         Args:
-          n: how many iterations, at least 1.
-          start: the first of them; ``self.start`` if not given.
+          n: number of iterations, at least 1.
+          start: the first iteration; ``self.start`` if not given.
 
         Raises:
-          ValueError: a number out of its range; a schedule that ends before.
+          ValueError: a number out of its range; a schedule's table that ends earlier.
         """
         require_count("n", n, at_least=1)
         start = self.start if start is None else start
@@ -282,10 +283,10 @@ class Recipe:
         _validate.require_below_int32("start + n", start + n)
         complete = self.complete_groups()
         for end in {start, start + n - 1}:
-            self.at(end)  # a table that does not reach there refuses; jitted it is NaN
+            self.at(end)  # refuses an iteration outside a table, which is NaN under jit
         columns = self._at_each(start + jnp.arange(n, dtype=jnp.int32))
 
-        def those(holds: Callable[[Any], bool], convert: Any = lambda v: v) -> dict[str, Any]:
+        def select(holds: Callable[[Any], bool], convert: Any = lambda v: v) -> dict[str, Any]:
             return {
                 label: {name: convert(v) for name, v in group.items() if holds(v)}
                 for label, group in complete.items()
@@ -297,7 +298,7 @@ class Recipe:
         accumulation, ema = self.accumulation, self.ema
         return Trace(
             {
-                # Out of jit a dictionary comes with its keys sorted.
+                # jit returns a dictionary with its keys sorted.
                 label: {name: np.asarray(at[name]) for name in group if name in at}
                 for label, group in complete.items()
                 for at in [columns[label]]
@@ -306,8 +307,8 @@ class Recipe:
             start,
             clock=self.clock,
             update_rule=common_value({k: rule_name(r) for k, r in self.rule_by_label.items()}),
-            switches=those(lambda v: v is None or isinstance(v, bool | str | tuple)),
-            constants=those(is_number, float),
+            switches=select(lambda v: v is None or isinstance(v, bool | str | tuple)),
+            constants=select(is_number, float),
             clip_norm=as_float(self.clip_norm),
             clip_value=as_float(self.clip_value),
             accumulation=accumulation and {"steps_per_epoch": accumulation.steps_per_epoch},
@@ -317,7 +318,7 @@ class Recipe:
     def bookkeeping(self, n: int, start: int | None = None) -> dict[str, np.ndarray]:
         """Return ``Trace.run`` of ``n`` iterations, simulated from ``self.start``.
 
-        It counts accumulation and average, and is empty without these.
+        It holds the columns of accumulation and average; without these it is empty.
         """
         start = self.start if start is None else start
         if self.accumulation is None and self.ema is None:
@@ -333,21 +334,21 @@ class Recipe:
     def optimizer(self, labels: param_groups.Labels) -> optax.GradientTransformationExtraArgs:
         """Return the recipe as an Optax transformation.
 
-        One counter, of iterations, serves all groups; the update rule of each runs inside
+        All groups share one counter, of iterations; the update rule of each runs inside
         ``optax.multi_transform``. ``jaxsched.hyperparameters`` reads the values in force.
 
-        Gradients that are no numbers do what they do in torch: they reach parameters and buffers, and
-        the counter goes on. Inside ``optax.apply_if_finite`` such a call changes nothing, the counter
-        included: n bad batches shift the schedule by n. The counter is int32 and stays at 2**31 - 1.
+        As in torch, NaN and infinite gradients reach parameters and buffers, and the counter goes on.
+        Inside ``optax.apply_if_finite`` such a call changes nothing, the counter included: n bad
+        batches shift the schedule by n. The counter is int32 and stays at 2**31 - 1.
 
         Args:
           labels: a tree of labels, or a function of the parameters that returns one, such as
             ``param_groups.by_leaf_name``. ``"frozen"`` parameters get no update and no decay.
 
         Raises:
-          ValueError: on ``init``, where the labels do not fit the parameters or name a group that
-            the recipe does not have.
-          TypeError: a leaf of the parameters is no array.
+          ValueError: on ``init``, if the labels do not fit the parameters or name a group that the
+            recipe does not have.
+          TypeError: a leaf of the parameters is neither an array nor a number.
         """
         rules = LabelledRules(self, labels)
         return _scheduled.Scheduled(
@@ -361,11 +362,11 @@ class Recipe:
         """Build the recipe that replays a trace, to the bit.
 
         Args:
-          trace: a recorded or saved one. A learning rate becomes a table, which ends with the
-            trace, and so does what is not constant in it; the rest, and a rate of which the trace
-            states that it is constant, become numbers. Where its rows are updates, so are what the
-            recipe calls iterations, and ``recipe.clock`` says so: inside ``optax.MultiSteps``, say.
-          update_rule: the rule, or that of each label; if not given, what the trace names.
+          trace: a recorded or saved trace. Learning rates and columns that vary become tables,
+            which end with the trace; constant columns, and a rate among ``trace.constants``, become
+            numbers. If its rows are updates, the recipe counts updates too, as ``recipe.clock``
+            says: use it inside ``optax.MultiSteps``, for example.
+          update_rule: the rule, or that of each label; if not given, the rule that the trace names.
 
         Raises:
           ValueError: the trace is empty, has rows without a number, counts neither iterations nor
@@ -377,17 +378,17 @@ class Recipe:
         return cls(**replay_fields(trace, update_rule), origin=origin)
 
     def save(self, path: str | os.PathLike[str], iterations: int | None = None) -> None:
-        """Write the recipe as YAML or JSON; a file already there is replaced whole.
+        """Write the recipe as YAML or JSON; an existing file is replaced atomically.
 
         Args:
           path: the file, ``.yaml``, ``.yml`` or ``.json``.
-          iterations: how many iterations are tabulated of a schedule with a Python function
-            inside; if not given, those to the end of the last epoch.
+          iterations: number of iterations to tabulate for a schedule that contains a Python
+            function; if not given, those to the end of the last epoch.
 
         Raises:
-          ValueError: another suffix; a Python function inside and no number of iterations; an
-            update rule that is not of ``jaxsched.optimizers``.
-          OSError: the file cannot be written; what was there stays.
+          ValueError: another suffix; a Python function and no number of iterations; an update
+            rule that is not in ``jaxsched.optimizers``.
+          OSError: the file cannot be written; an existing file stays as it was.
         """
         from jaxsched._recipe_file import write
 
@@ -395,11 +396,11 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recipe":
-        """Read what ``save`` wrote, or what was written by hand; no code in it is run.
+        """Read a file that ``save`` or a person wrote; no code in it is run.
 
         Raises:
-          ValueError: the file is not a recipe of a version that is known, or names a function
-            that is not of this package.
+          ValueError: the file is not a recipe of a supported version, or names a function that
+            is not in this package.
           FileNotFoundError: there is no such file.
         """
         from jaxsched._recipe_file import read
@@ -407,10 +408,10 @@ class Recipe:
         return read(path, cls)
 
 
-def _rounded(values: Groups) -> dict[str, dict[str, Any]]:
-    """Return the arrays among ``values`` in the default float dtype, for rules of others."""
+def _round_arrays(values: Groups) -> dict[str, dict[str, Any]]:
+    """Round the arrays among ``values`` to the default float dtype, for rules of other packages."""
 
-    def rounded(label: str, name: str, value: Any) -> Any:
+    def round_array(label: str, name: str, value: Any) -> Any:
         return _scheduled.to_default_float(value) if isinstance(value, jax.Array) else value
 
-    return map_groups(rounded, values)
+    return map_groups(round_array, values)

@@ -1,4 +1,4 @@
-"""What a recipe is made of, and what it refuses."""
+"""The types of a recipe's fields, and their checks."""
 
 import dataclasses
 import functools
@@ -19,13 +19,13 @@ EMPTY = inspect.Parameter.empty
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Origin:
-    """Where a recipe comes from: for people and for reports, never for what a recipe does.
+    """Provenance of a recipe, for people and reports; no behaviour depends on it.
 
     Attributes:
-      factory: the function that made the recipe.
-      arguments: what it was called with; live objects by their description.
-      content: the recipe's content then. A recipe changed by ``dataclasses.replace`` has another
-        content, and no origin.
+      factory: the function that built the recipe.
+      arguments: the arguments it was called with; live objects by their description.
+      content: the recipe's content at that time. ``dataclasses.replace`` changes the content, and
+        the changed recipe has no origin.
     """
 
     factory: Callable[..., Any]
@@ -37,7 +37,7 @@ class Origin:
 
 
 def require_fields(recipe: Any) -> None:
-    """Refuse what the fields of a recipe cannot be."""
+    """Refuse invalid fields of a recipe."""
     require_count("start", recipe.start)
     _validate.require_choice("clock", recipe.clock, ("iteration", "update"))
     if recipe.length is not None:
@@ -70,7 +70,7 @@ def require_fields(recipe: Any) -> None:
 
 
 def require_rules(rule: Any, groups: Mapping[str, Any]) -> None:
-    """Refuse what is neither an update rule nor one for each group."""
+    """Refuse anything but an update rule or a mapping with one for each group."""
     if not isinstance(rule, Mapping):
         if not callable(rule):
             raise TypeError(
@@ -96,19 +96,19 @@ def require_rules(rule: Any, groups: Mapping[str, Any]) -> None:
 
 
 def rule_name(rule: UpdateRule) -> str:
-    """Return a name for the update rule: that in ``jaxsched.optimizers``, or with its module.
+    """Return a name for the update rule: that in ``jaxsched.optimizers``, or one with its module.
 
-    One with ``<`` in it, ``<lambda>`` say, stands for no function in particular.
+    A name that contains ``<``, such as ``<lambda>``, identifies no particular function.
     """
     if is_own(rule):
         return getattr(rule, "__name__", "")
-    # A script's own ``def sgd`` is not this package's.
+    # A script may define its own ``sgd``.
     name = show(rule)
     return f"{rule.__module__}.{name}" if hasattr(optimizers, name) else name
 
 
 def without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
-    """Return a rule of this package without ``functools.partial`` around it, and its arguments."""
+    """Unwrap ``functools.partial`` from a rule of this package; return the rule and the arguments."""
     arguments: dict[str, Any] = {}
     inner: Any = rule
     while isinstance(inner, functools.partial):
@@ -119,12 +119,12 @@ def without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
 
 
 def is_own(rule: Any) -> bool:
-    """Return whether an update rule is one of this package itself."""
+    """Return whether an update rule is a function of ``jaxsched.optimizers``."""
     return getattr(optimizers, getattr(rule, "__name__", ""), None) is rule
 
 
 def is_numeric(parameter: inspect.Parameter) -> bool:
-    """Return whether an argument of an update rule is a number: needed, or a number by default."""
+    """Return whether an argument of an update rule is a number: required, or a number by default."""
     return parameter.default is EMPTY or is_number(parameter.default)
 
 

@@ -1,4 +1,4 @@
-"""A recipe as a file, YAML or JSON: plain data, in which the package's functions go by name."""
+"""Recipes as YAML or JSON files: plain data that names functions of this package."""
 
 import inspect
 import json
@@ -21,13 +21,13 @@ from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
 SUFFIXES = (".yaml", ".yml", ".json")
-MAX_BYTES = 2**26  # of a file: the table of one hyperparameter at 3 million iterations
+MAX_BYTES = 2**26  # of a file; fits the table of one hyperparameter at 3 million iterations
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64"),
 )
 
-# YAML 1.1 reads an exponent only after a decimal point, and only with its sign.
+# YAML 1.1 reads an exponent only after a decimal point and with a sign.
 FLOAT = r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)"
 NUMBERS = {"float": re.compile(f"^({FLOAT})$"), "int": re.compile(r"^[-+]?(0|[1-9]\d*)$")}
 
@@ -48,7 +48,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
 }
 """The update rules that a file may name."""
 
-# Fields of a recipe that have fields of their own; and those that are numbers and strings.
+# Fields of a recipe that are dataclasses, and those that are numbers or strings.
 PARTS = {"accumulation": optimizers.Accumulation, "ema": optimizers.EMA}
 PLAIN = ("clip_norm", "clip_value", "start", "clock", "length")
 
@@ -71,7 +71,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
         with traceable(name), jax.enable_x64(True):
             counts = jnp.arange(recipe.start, recipe.start + n)
             for end in (counts[0], counts[-1]):
-                value(end)  # a table that does not reach there refuses; jitted it is NaN
+                value(end)  # refuses a count outside a table, which is NaN under jit
             values = np.asarray(jax.jit(jax.vmap(lambda c: jnp.asarray(value(c), float)))(counts))
         return _encode(schedules.table(values, start=recipe.start))
 
@@ -84,7 +84,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
 
 
 def decode(content: Any) -> dict[str, Any]:
-    """Return the arguments of ``Recipe`` that ``encode`` wrote, or that were written by hand."""
+    """Return the arguments of ``Recipe`` from the content of a file."""
     if not isinstance(content, Mapping):
         raise ValueError(f"a recipe must be a mapping, got {type(content).__name__}.")
     fields = dict(content)
@@ -104,7 +104,7 @@ def decode(content: Any) -> dict[str, Any]:
     groups = _mapping("groups", fields.pop("groups", {}))
     arguments: dict[str, Any] = {
         "update_rule": rules,
-        "groups": {label: _decoded(label, group) for label, group in groups.items()},
+        "groups": {label: _decode_arguments(label, group) for label, group in groups.items()},
     }
     for name, kind in PARTS.items():
         if (part := fields.pop(name, None)) is not None:
@@ -135,7 +135,7 @@ def write(recipe: Any, path: str | os.PathLike[str], iterations: int | None) -> 
 
 
 def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
-    """Read a recipe's file and make the recipe of it, as in ``Recipe.load``."""
+    """Read a recipe's file and build the recipe, as in ``Recipe.load``."""
     require_suffix(path, SUFFIXES)
     try:
         text = read_text(path, MAX_BYTES)
@@ -163,12 +163,12 @@ def _rule(name: Any) -> Callable[..., Any]:
     return RULES[name]
 
 
-# What the content of a file may raise.
+# Errors that invalid content of a file may raise.
 REFUSED = TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError
 
 
 def _has_function(value: Any) -> bool:
-    """Return whether a schedule has a function that is not of this package inside."""
+    """Return whether a schedule contains a function that is not in this package."""
     if isinstance(value, Schedule):
         return value.factory not in FACTORIES.values() or any(
             map(_has_function, value.arguments.values())
@@ -185,7 +185,7 @@ def _encode(value: Any) -> Any:
         parameters = inspect.signature(value.factory).parameters
         return {
             name: {
-                # The values of a table, which are float64 however they are written.
+                # A table converts its values to float64, whatever their type.
                 key: entry.tolist() if key == "values" else _encode(entry)
                 for key, entry in value.arguments.items()
                 if parameters[key].default is not entry
@@ -225,7 +225,7 @@ def _decode(value: Any) -> Any:
         if array.ndim == 0:
             return array[()] if name == "number" else array
         with jax.enable_x64(True):
-            return jnp.asarray(array)  # only of JAX's do the package's schedules keep more than one
+            return jnp.asarray(array)  # the schedules take arrays of several values from JAX only
     if name not in FACTORIES:
         raise ValueError(
             f"a schedule must be one of {', '.join(FACTORIES)}, got {name!r}. No other code is run."
@@ -234,15 +234,15 @@ def _decode(value: Any) -> Any:
 
 
 def _call(name: str, function: Callable[..., Any], arguments: Any) -> Any:
-    values, known = _decoded(name, arguments), inspect.signature(function).parameters
-    if unknown := sorted(set(map(str, values)) - set(known)):
+    values, parameters = _decode_arguments(name, arguments), inspect.signature(function).parameters
+    if unknown := sorted(set(map(str, values)) - set(parameters)):
         raise ValueError(
-            f"arguments of {name} must be among {', '.join(known)}, got {', '.join(unknown)}."
+            f"arguments of {name} must be among {', '.join(parameters)}, got {', '.join(unknown)}."
         )
     return function(**values)
 
 
-def _decoded(name: Any, value: Any) -> dict[str, Any]:
+def _decode_arguments(name: Any, value: Any) -> dict[str, Any]:
     return {key: _decode(entry) for key, entry in _mapping(name, value).items()}
 
 
@@ -253,7 +253,7 @@ def _mapping(name: Any, value: Any) -> Mapping[str, Any]:
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return the entries of a mapping, refusing a key that stands twice."""
+    """Return the entries of a mapping; refuse a duplicate key."""
     entries: dict[Any, Any] = {}
     for key, value in pairs:
         if key in entries:
@@ -263,10 +263,10 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _yaml() -> tuple[Any, Any, Any]:
-    """Return PyYAML, and its safe loader and dumper with numbers as JSON has them.
+    """Return PyYAML, and its safe loader and dumper with JSON's numbers.
 
-    1e-8 is then a number, which is text to YAML 1.1, and neither 010 nor 1:30 is, which it reads as
-    8 and 90; a label such as 1e5 is quoted. Aliases, which can grow without end, are refused.
+    YAML 1.1 reads 1e-8 as text, 010 as 8 and 1:30 as 90; here 1e-8 is a number and the others are
+    text. A label such as 1e5 is quoted. Aliases are refused: nested ones can expand without bound.
     """
     try:
         import yaml
@@ -300,7 +300,7 @@ def _yaml() -> tuple[Any, Any, Any]:
 
 
 def load_yaml(text: str) -> Any:
-    """Return the content of a YAML text: plain data, in which 1e-8 is a number."""
+    """Return the content of a YAML text as plain data."""
     yaml, loader, _ = _yaml()
     try:
         return yaml.load(text, Loader=loader)  # a SafeLoader

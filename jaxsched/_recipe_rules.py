@@ -1,4 +1,4 @@
-"""The update rules of a recipe as one transformation, on the groups that labels make."""
+"""The update rules of a recipe as one transformation of labelled parameters."""
 
 import dataclasses
 import warnings
@@ -9,14 +9,14 @@ import optax
 
 from jaxsched import optimizers, param_groups
 from jaxsched._trace import Groups
-from jaxsched.optimizers._accumulation import accumulated
+from jaxsched.optimizers._accumulation import accumulate
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledRules:
-    """The update rules of a recipe on the groups that labels make."""
+    """The update rules of a recipe, with the labels of the parameters."""
 
-    recipe: Any  # a Recipe, whose file imports this one
+    recipe: Any  # a Recipe, whose module imports this one
     labels: Any
 
     def fit(self, params: optax.Params) -> Any:
@@ -26,8 +26,8 @@ class LabelledRules:
                     f"parameters must be arrays or numbers, got {type(leaf).__name__} among them. "
                     "Pass what is trained alone."
                 )
-        known = {*self.recipe.groups, param_groups.FROZEN}
-        fitted = param_groups.fit(self.labels, params, known=known)
+        groups = {*self.recipe.groups, param_groups.FROZEN}
+        fitted = param_groups.fit(self.labels, params, groups=groups)
         used = set(jax.tree.leaves(fitted))
         self._warn_of_unused_rules(used)
         if used and isinstance(self.labels, param_groups.LayerLabels):
@@ -35,7 +35,7 @@ class LabelledRules:
         return fitted
 
     def _warn_of_unused_rules(self, used: set[str]) -> None:
-        """Warn where one of several rules, or one with a switch of its own, has no parameter."""
+        """Warn if no parameter uses one of several rules, or of several settings of switches."""
         groups_by_rule: dict[Any, list[str]] = {}
         for label, group in self.recipe.complete_groups().items():
             switches = frozenset((k, v) for k, v in group.items() if isinstance(v, bool | str))
@@ -49,7 +49,7 @@ class LabelledRules:
                 )
 
     def _warn_of_unused_layers(self, count: int) -> None:
-        """Warn where the recipe has layers past the parameters' last: that one's rate is too low."""
+        """Warn if the recipe has more layers than the parameters, whose rates are then too low."""
         labels = [
             label for label in self.recipe.groups if f"{label}_".startswith(f"layer_{count}_")
         ]
@@ -74,8 +74,8 @@ class LabelledRules:
         elif recipe.clip_value is not None:
             clip = optimizers.clip_grad_value(recipe.clip_value)
         if clip is not None:
-            # Before the rules, which see a group each. torch skips what has no gradient.
+            # Before the rules, each of which sees only its group. torch skips frozen parameters.
             rules = optax.chain(optax.masked(clip, self.is_trained), rules)
         if recipe.accumulation is not None:
-            rules = accumulated(rules, recipe.accumulation, iteration)
+            rules = accumulate(rules, recipe.accumulation, iteration)
         return rules

@@ -1,4 +1,4 @@
-"""A recipe as text and as HTML: a table of its groups by hyperparameters."""
+"""Recipes as text and HTML: a table of groups by hyperparameters."""
 
 import dataclasses
 import io
@@ -10,14 +10,14 @@ from typing import Any
 from jaxsched._schedule import show
 from jaxsched._validate import shorten
 
-MAX_ROWS = 12  # groups, and schedules, that are written out
-# Characters of a value in the table, what is longer being written below it; and of a line there.
-MAX_WIDTH, MAX_LINE = 24, 160
-HTML_ROWS = 2000  # iterations of the picture where the recipe has no length
+MAX_ROWS = 12  # groups, and schedules below the table
+MAX_WIDTH = 24  # characters of a cell; longer values get a letter and a line below the table
+MAX_LINE = 160  # characters of a line below the table
+HTML_ROWS = 2000  # iterations of the picture if the recipe has no length
 
 
 def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:
-    """Return the title, the rows of the table with its header, what follows them, and notes."""
+    """Return the title, the rows of the table from its header on, the line after them, and notes."""
     names = list(dict.fromkeys(name for group in recipe.groups.values() for name in group))
     letters: dict[str, str] = {}
 
@@ -30,7 +30,7 @@ def _content(recipe: Any) -> tuple[str, list[list[str]], list[str], list[str]]:
 
     rules = {label: shorten(show(rule), 99) for label, rule in recipe.rule_by_label.items()}
     rule = shorten(" and ".join(dict.fromkeys(rules.values())), 99)
-    # A column for the rules, where groups have several.
+    # A column for the rules if groups have different ones.
     columns = {"update_rule": rules} if isinstance(recipe.update_rule, Mapping) else {}
     rows = [["", *columns, *names]]
     for label, group in recipe.groups.items():
@@ -63,13 +63,13 @@ def _settings(recipe: Any) -> list[str]:
     if recipe.ema is not None:
         lines.append(f"{recipe.ema!r}, which only a loop that calls recipe.ema.update keeps")
     if recipe.origin is not None:
-        given = ", ".join(f"{k}={show(v)}" for k, v in recipe.origin.arguments.items())
-        lines.append(f"made by {recipe.origin.factory.__qualname__}({given})")
+        arguments = ", ".join(f"{k}={show(v)}" for k, v in recipe.origin.arguments.items())
+        lines.append(f"made by {recipe.origin.factory.__qualname__}({arguments})")
     return lines
 
 
 def text(recipe: Any) -> str:
-    """Return the recipe in at most a screenful of lines."""
+    """Return the recipe as text of at most a screenful."""
     title, rows, more, notes = _content(recipe)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -77,7 +77,7 @@ def text(recipe: Any) -> str:
 
 
 def html(recipe: Any) -> str:
-    """Return the same table in HTML, and a picture of the curves where matplotlib is installed."""
+    """Return the recipe as HTML, with a picture of the curves if matplotlib is installed."""
     title, (header, *rows), more, notes = _content(recipe)
 
     def row(tag: str, entries: list[str]) -> str:
@@ -89,7 +89,7 @@ def html(recipe: Any) -> str:
 
 
 def _picture(recipe: Any) -> str:
-    """Return the curves as SVG; nothing where there is no matplotlib or no curve to draw."""
+    """Return the curves as SVG, or an empty string if they cannot be drawn."""
     try:
         from jaxsched._figure import figure_of
 
@@ -97,7 +97,7 @@ def _picture(recipe: Any) -> str:
         fields = {"groups": groups, "update_rule": {k: recipe.rule_by_label[k] for k in groups}}
         shown = dataclasses.replace(recipe, **fields, accumulation=None, ema=None)
         trace = shown.trace(recipe.iterations or HTML_ROWS)
-    except (ModuleNotFoundError, TypeError, ValueError):  # a table ends before, a function branches
+    except (ModuleNotFoundError, TypeError, ValueError):  # e.g. a table that ends earlier
         return ""
     file = io.StringIO()
     figure_of(trace, size=(6, 3)).savefig(file, format="svg")

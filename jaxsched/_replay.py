@@ -1,4 +1,4 @@
-"""From a trace to the fields of the recipe that replays it."""
+"""The fields of the recipe that replays a trace."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,17 +20,17 @@ def replay_fields(
         update_rule = {label: _named_rule(name) for label, name in trace.rule_by_label.items()}
 
     def is_count(label: str, name: str) -> bool:
-        """Return whether the group's rule counts in an argument, as Muon does its steps."""
+        """Return whether an argument of the group's rule is an integer, such as Muon's steps."""
         rule = update_rule.get(label) if isinstance(update_rule, Mapping) else update_rule
         parameters = inspect.signature(rule).parameters if callable(rule) else {}
         return name in parameters and type(parameters[name].default) is int
 
     def entry(label: str, name: str, values: np.ndarray) -> Any:
         first, stated = values.flat[0], trace.constants.get(label, {})
-        # A rate that a run never changed may be one that it would have changed later.
+        # A rate that is constant in the trace may have changed later in the run.
         if (values != first).any() or (name == "learning_rate" and name not in stated):
             return table(values, start=trace.start)
-        # In float64 where the trace states it: 1 - b2 of a float32 0.999 is 1.3e-5 off.
+        # The trace's float64 constant if there is one: 1 - b2 of a float32 0.999 is 1.3e-5 off.
         value = stated.get(name, float(first))
         return int(value) if is_count(label, name) else value
 
@@ -71,7 +71,7 @@ def _require_replayable(trace: Trace) -> None:
         if np.isnan(values).any():
             raise ValueError(
                 f"trace must have a number in each row, got nan of {name} in row "
-                f"{np.isnan(values).argmax()}. Replay a stretch in which all groups are there."
+                f"{np.isnan(values).argmax()}. Replay rows in which all groups are present."
             )
     if trace.clock not in ("iteration", "update"):
         raise ValueError(
@@ -89,7 +89,7 @@ def _require_replayable(trace: Trace) -> None:
 
 
 def _accumulation(trace: Trace) -> optimizers.Accumulation | None:
-    """Return the accumulation that makes the trace's updates, None where each row makes one."""
+    """Return the accumulation that makes the trace's updates; None if each row is an update."""
     if trace.accumulation and not isinstance(trace.accumulation, Unstated):
         batches = table(trace.run["accumulate"], start=trace.start)
         for last_update in (None, -1):
@@ -99,9 +99,9 @@ def _accumulation(trace: Trace) -> optimizers.Accumulation | None:
             run = accumulation.simulate(trace.start, len(trace))
             if (run["stepped"] == trace.run["stepped"]).all():
                 return accumulation
-        # A stretch from the middle of a run has pending batches that a fresh state has not.
+        # A trace from the middle of a run may begin with pending batches, a fresh state has none.
     if trace.accumulation is None or trace.run.get("stepped", np.ones(1)).all():
         return None
-    # An update was due where the run made one: at once, or never.
+    # Wait 0 batches in rows with an update, and forever in the others.
     wait = np.where(trace.run["stepped"] > 0, 0, np.iinfo(np.int32).max)
     return optimizers.Accumulation(table(wait, start=trace.start))

@@ -1,4 +1,4 @@
-"""The rows of a run that are drawn or exported."""
+"""The rows of a run to draw or export."""
 
 from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
@@ -6,14 +6,15 @@ from jaxsched._validate import require_count
 
 
 def rows_of(run: Recipe | Trace, iterations: int | None = None) -> Trace:
-    """Return the trace to show of a run.
+    """Return the trace of a run, or its first ``iterations`` rows.
 
     Args:
       run: a trace, or a recipe.
-      iterations: how many; if not given all, a recipe's from its start to the end of its last epoch.
+      iterations: number of rows; if not given, all of a trace, or those from a recipe's start to
+        the end of its last epoch.
 
     Raises:
-      ValueError: a recipe without a length, without ``iterations``.
+      ValueError: a recipe without a length, and no ``iterations``.
 
     >>> from jaxsched.recipes import yolov5_resnet18
     >>> len(rows_of(yolov5_resnet18(epochs=2))), len(rows_of(yolov5_resnet18(), 5))

@@ -1,4 +1,4 @@
-"""Schedule: a float64 formula of a count, and the expression that made it."""
+"""Schedule: a float64 formula of a count, and the expression that builds it."""
 
 import contextlib
 import copy
@@ -20,21 +20,21 @@ from jaxsched._float64 import in_float64
 from jaxsched._validate import is_number, is_real_array
 
 Formula = Callable[[Any], Any]
-"""From a count, int64 or float64, to a float64; called where x64 is enabled."""
+"""A function from a count, int64 or float64, to a float64; called with x64 enabled."""
 
 ScheduleLike = Callable[[Any], ArrayLike]
-"""A ``Schedule``, an Optax schedule, or any function of the count made of operators and ``jnp``."""
+"""A ``Schedule``, an Optax schedule, or any function of the count in operators and ``jnp``."""
 
 Hyperparameter = ArrayLike
-"""A number, or a scalar array, which JAX may be tracing."""
+"""A number, or a scalar array, which may be traced by JAX."""
 
 MAX_SHOWN = 100  # values of a sequence that repr writes out
-# Packages whose functions repr writes without their module.
+# Packages whose functions repr writes without the module.
 UNQUALIFIED = ("jaxsched", "__main__", "builtins")
 
 
 class FrozenDict(Mapping[str, Any]):
-    """A mapping that nobody can change; a deep copy is a plain dictionary, to be edited."""
+    """An immutable mapping; a deep copy of it is a plain dictionary, which can be edited."""
 
     def __init__(self, entries: Mapping[str, Any]) -> None:
         self._entries = dict(entries)
@@ -64,17 +64,18 @@ class Schedule:
 
     .. math:: s(c) = \operatorname{round}(\mathrm{formula}(c))
 
-    It consists of its factory, a function of ``jaxsched.schedules`` or ``jaxsched.lr_scheduler``,
-    and the arguments of that: ``repr`` is the expression that makes it, two schedules are equal
-    where these are, ``pickle`` stores these, and ``replace`` calls the factory again.
+    A schedule consists of its factory, a function of ``jaxsched.schedules`` or
+    ``jaxsched.lr_scheduler``, and the factory's arguments: ``repr`` is the expression that builds
+    it, two schedules are equal if factory and arguments are, ``pickle`` stores these, and
+    ``replace`` calls the factory again.
 
     Attributes:
-      factory: the function that made it.
-      arguments: what the factory was called with, defaults included. A factory passes its
-        ``locals()``, of which its arguments are kept.
-      formula: the curve in float64, without the rounding; None where there is no closed form.
+      factory: the function that built the schedule.
+      arguments: the factory's arguments, defaults included. A factory passes its ``locals()``;
+        other names are dropped.
+      formula: the curve in float64, before rounding; None if there is no closed form.
       recursion: torch's recursion on a parameter group, for schedules of ``lr_scheduler``.
-      base_lr: the rate of the group before any schedule, where the recursion starts from it.
+      base_lr: the rate of the group before any schedule, if the recursion starts from it.
       momentum_formula: the formula of ``momentum``.
 
     >>> from jaxsched.schedules import cosine
@@ -105,7 +106,7 @@ class Schedule:
             float dtype; arrays are mapped elementwise.
 
         Returns:
-          An array of the count's shape: float32, or float64 where x64 is enabled.
+          An array of the count's shape: float32, or float64 if x64 is enabled.
 
         Raises:
           ValueError: a concrete count outside the schedule's range; a schedule without a closed
@@ -121,16 +122,16 @@ class Schedule:
 
     @functools.cached_property
     def momentum(self) -> "Schedule | None":
-        """The schedule of the momentum (of b1 under Adam) that is cycled together with the rate."""
+        """The schedule of the momentum (b1 in Adam) that is cycled with the rate, or None."""
         if self.momentum_formula is None:
             return None
         return Schedule(momentum_of, {"cycle": self}, self.momentum_formula)
 
     def replace(self, **arguments: Any) -> "Schedule":
-        """Call the factory again, with some arguments changed.
+        """Return the schedule that the factory builds with some arguments changed.
 
         Raises:
-          TypeError: the factory has no argument of a name.
+          TypeError: the factory has no argument of that name.
         """
         unknown = sorted(set(arguments) - set(self.arguments))
         if unknown:
@@ -155,8 +156,8 @@ class Schedule:
 
     @functools.cached_property
     def _key(self) -> Hashable:
-        """The content, as something that can be compared and hashed."""
-        # Of an int torch's recursion makes other bits than of its float, past 2**53.
+        """A hashable value that equal schedules share."""
+        # An int and its float differ in torch's recursion above 2**53.
         values = self.arguments.values()
         return self.factory, *((type(value) is int, content_key(value)) for value in values)
 
@@ -165,7 +166,7 @@ class Schedule:
             return NotImplemented
         try:
             return self is other or (hash(self) == hash(other) and self._key == other._key)
-        except TypeError:  # an argument that JAX is tracing
+        except TypeError:  # an argument is traced by JAX
             return False
 
     @functools.cached_property
@@ -183,7 +184,7 @@ class Schedule:
 
 
 def momentum_of(cycle: Schedule) -> Schedule | None:
-    """Return ``cycle.momentum``: the factory of a schedule that belongs to another one."""
+    """Return ``cycle.momentum``; the factory of that schedule."""
     return cycle.momentum
 
 
@@ -191,7 +192,7 @@ _parameters = functools.cache(lambda factory: inspect.signature(factory).paramet
 
 
 def _require_types(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments of another type than the factory's annotations have."""
+    """Refuse arguments whose types differ from the factory's annotations."""
     for name, value in arguments.items():
         annotation = _parameters(factory)[name].annotation
         number = is_number(value) or is_real_array(value)
@@ -207,7 +208,7 @@ def _require_types(factory: Callable[..., Any], arguments: Mapping[str, Any]) ->
 
 
 def float64_formula(schedule: Callable[..., Any]) -> Formula:
-    """Return a schedule's formula, or a function of one's own as a formula.
+    """Return a schedule's formula, or any function of the count as a formula.
 
     Raises:
       ValueError: the schedule has no closed form.
@@ -223,7 +224,7 @@ def float64_formula(schedule: Callable[..., Any]) -> Formula:
 
 @contextlib.contextmanager
 def traceable(what: str) -> Iterator[None]:
-    """Refuse, in one sentence, a function of the count that JAX cannot trace; ``what`` names it."""
+    """Raise a TypeError about ``what`` if JAX cannot trace the function called inside."""
     try:
         yield
     except jax.errors.JAXTypeError as error:
@@ -237,28 +238,28 @@ def traceable(what: str) -> Iterator[None]:
 def formula_of(
     function: Callable[..., Any], *hyperparameters: Any, check: Callable[[Any], None] | None = None
 ) -> Formula:
-    """Return ``function`` of the count and the hyperparameters, both in float64, as a formula.
+    """Return the formula that calls ``function`` with the count and the hyperparameters in float64.
 
     Args:
-      function: operators and ``jnp`` act in float64 within it.
-      *hyperparameters: numbers, handed on as Python floats, or arrays, handed on as float64.
-      check: raises where it refuses a concrete count.
+      function: a function in operators and ``jnp``, which act in float64.
+      *hyperparameters: numbers, passed as Python floats, or arrays, passed as float64.
+      check: raises if it refuses a concrete count.
     """
     hyperparameters = freeze(hyperparameters)
 
     def formula(count: Any) -> Any:
         if check is not None and not isinstance(count, Tracer):
             check(np.asarray(count))
-        # An array, where arithmetic on a NumPy count has made a NumPy scalar of it too.
+        # An array, since arithmetic on a NumPy count may return a NumPy scalar.
         return function(jnp.asarray(count).astype(jnp.float64), *map(as_float64, hyperparameters))
 
     return formula
 
 
 def widen(count: Any) -> Any:
-    """Return a count as int64 or float64, to be called where x64 is enabled.
+    """Return a count as int64 or float64; call with x64 enabled.
 
-    A Python or NumPy count stays one, so that a table can refuse it inside ``jit`` too.
+    A Python or NumPy count becomes a NumPy one, so that a table can refuse it inside ``jit`` too.
     """
     if not isinstance(count, jax.Array):
         count = np.asarray(count)
@@ -271,9 +272,9 @@ def widen(count: Any) -> Any:
 
 
 def as_float64(value: Any) -> Any:
-    """Return ``value`` as a float64 array, or as a Python float where it is a plain number.
+    """Return a plain number as a Python float, and anything else as a float64 array.
 
-    To be called where x64 is enabled.
+    Call with x64 enabled.
     """
     if is_number(value):
         return float(value)
@@ -284,7 +285,7 @@ def as_float64(value: Any) -> Any:
 
 
 def freeze(value: Any) -> Any:
-    """Return a copy that nobody can change: lists as tuples, arrays read-only."""
+    """Return an immutable copy: lists as tuples, NumPy arrays read-only."""
     if isinstance(value, list | tuple):
         return tuple(map(freeze, value))
     if isinstance(value, np.ndarray):
@@ -294,10 +295,11 @@ def freeze(value: Any) -> Any:
 
 
 def content_key(value: Any) -> Hashable:
-    """Return what two values that mean the same have in common.
+    """Return a key that is the same for two values with the same meaning.
 
-    Arrays go by their bytes and functions by identity. A NumPy scalar is not a Python number, for
-    its float64 value differs. An array that JAX is tracing equals itself only and has no hash.
+    Arrays are compared by their bytes and functions by identity. A NumPy scalar differs from a
+    Python number, whose float64 value may be another. A traced array equals only itself and has no
+    hash.
     """
     if isinstance(value, Tracer) or (
         isinstance(value, jax.Array) and not value.is_fully_addressable
@@ -305,7 +307,7 @@ def content_key(value: Any) -> Hashable:
         return _ByIdentity(value)
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         array = np.asarray(value)
-        if array.dtype.kind == "f":  # a NaN's sign means nothing, and no file holds it
+        if array.dtype.kind == "f":  # all NaN are the same, whatever their sign
             array = np.where(np.isnan(array), array.dtype.type(math.nan), array)
         kind = "scalar" if isinstance(value, np.generic) else "array"
         return kind, str(array.dtype), array.shape, array.tobytes()
@@ -314,7 +316,7 @@ def content_key(value: Any) -> Hashable:
     if isinstance(value, float) and (
         math.isnan(value) or (value == 0 and math.copysign(1, value) < 0)
     ):
-        return "float", repr(value)  # NaN is NaN, and -0.0 is not 0.0
+        return "float", repr(value)  # NaN equals NaN here, and -0.0 differs from 0.0
     if isinstance(value, list | tuple):
         return "sequence", *map(content_key, value)
     if isinstance(value, Mapping):
@@ -331,7 +333,7 @@ def content_key(value: Any) -> Hashable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _ByIdentity:
-    """A value that equals itself only."""
+    """A value that equals only itself."""
 
     value: Any
 
@@ -341,14 +343,14 @@ class _ByIdentity:
     def __hash__(self) -> int:
         if isinstance(self.value, jax.Array):
             raise TypeError(
-                "a schedule or recipe has a hash where the values of its arguments are known, got "
+                "a schedule or recipe must have concrete arguments to be hashed, got "
                 f"{show(self.value)} among them. Compare it by identity."
             )
         return object.__hash__(self.value)
 
 
 def sharing_key(entry: Any) -> Hashable:
-    """Return a key by which equal schedules are evaluated once, those traced by JAX included."""
+    """Return a hashable key, by which equal schedules are evaluated once."""
     key = content_key(entry)
     try:
         hash(key)
@@ -358,7 +360,7 @@ def sharing_key(entry: Any) -> Hashable:
 
 
 def show(value: Any) -> str:
-    """Return a value as one writes it in an expression, long sequences shortened."""
+    """Return a value as Python source, with long sequences shortened."""
     if isinstance(value, Tracer):
         return f"<traced {value.aval.str_short()}>"
     if isinstance(value, np.ndarray | jax.Array) and value.ndim == 1:

@@ -1,9 +1,9 @@
 """timm's schedulers with cycles as schedules: cosine, tanh and polynomial.
 
 Each counts epochs or updates, as timm's does. Names, arguments and defaults are timm's, with
-``base_lr``, the group's rate before any schedule, where timm has the optimizer. As in timm the value
-at 0 is what the constructor leaves: the rate at which the warm-up starts or, without one, ``base_lr``,
-which the formula of ``timm_tanh`` misses by 1e-6.
+``base_lr``, the group's rate before any schedule, in place of the optimizer. As in timm, the value at
+0 is the one that the constructor sets: the rate at which the warm-up starts or, without a warm-up,
+``base_lr``, from which the formula of ``timm_tanh`` differs by 1e-6.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._timm_warmup import warmed
+from jaxsched._timm_warmup import with_warmup
 from jaxsched._validate import INT32_LIMIT, require, require_count, require_nonnegative
 
 MAX_CYCLES = 10_000  # in a table
@@ -42,17 +42,17 @@ def timm_cosine(
                \left(1 + \cos\frac{\pi t^k}{T_i^k}\right), \quad T_i = m^i\, \mathrm{t\_initial}
 
     in the cycle i, with t the counts since its start, m ``cycle_mul`` and d ``cycle_decay``; after
-    ``cycle_limit`` cycles the rate is ``lr_min``. While c < ``warmup_t`` the rate rises along a line
-    from ``warmup_lr_init`` toward ``base_lr``, whatever the curve has at its end; the cycles begin
-    at 0, or at ``warmup_t`` with ``warmup_prefix``.
+    ``cycle_limit`` cycles the rate is ``lr_min``. While c < ``warmup_t`` the rate rises linearly
+    from ``warmup_lr_init`` toward ``base_lr``, whatever the curve's value at ``warmup_t``; the
+    cycles begin at 0, or at ``warmup_t`` with ``warmup_prefix``.
 
     Args:
       base_lr: the group's rate before any schedule.
       t_initial: counts in the first cycle.
       lr_min: the rate at the end of a cycle, and after the last.
-      cycle_mul: how many times as long each cycle is as the one before.
-      cycle_decay: the factor on a cycle's highest rate from one cycle to the next.
-      cycle_limit: how many cycles there are, at most 10,000.
+      cycle_mul: the ratio of each cycle's length to the previous one's.
+      cycle_decay: the ratio of each cycle's highest rate to the previous one's.
+      cycle_limit: the number of cycles, at most 10,000.
       warmup_t: counts of the warm-up.
       warmup_lr_init: where the warm-up starts.
       warmup_prefix: whether the warm-up comes before the first cycle, not in it.
@@ -73,7 +73,7 @@ def timm_cosine(
         rate = lr_min + 0.5 * (peak - lr_min) * (1 + jnp.cos(progress(math.pi)))
         return jnp.where(is_over, lr_min, rate)
 
-    return warmed(timm_cosine, locals(), curve, ("lr_min", "k_decay"))
+    return with_warmup(timm_cosine, locals(), curve, ("lr_min", "k_decay"))
 
 
 def timm_tanh(
@@ -96,14 +96,14 @@ def timm_tanh(
         s(c) = \eta_{\min} + \frac{\mathrm{base\_lr} \cdot d^i - \eta_{\min}}{2}
                \left(1 - \tanh(\mathrm{lb} (1 - t / T_i) + \mathrm{ub}\, t / T_i)\right)
 
-    Cycles and arguments are those of ``timm_cosine``, but a warm-up without ``warmup_prefix``
-    rises toward the curve's value at ``warmup_t``.
+    Cycles and arguments are those of ``timm_cosine``, except that a warm-up without
+    ``warmup_prefix`` rises toward the curve's value at ``warmup_t``.
 
     Args:
       base_lr: the group's rate before any schedule.
       t_initial: counts in the first cycle.
       lb: the argument of tanh at a cycle's start.
-      ub: that at its end, above ``lb``; the rate ends near ``lr_min``, not at it.
+      ub: the argument at its end, above ``lb``; the rate ends near ``lr_min``, not at it.
       lr_min: the lowest rate.
       cycle_mul: as in ``timm_cosine``.
       cycle_decay: as in ``timm_cosine``.
@@ -129,12 +129,12 @@ def timm_tanh(
     def curve(t: Any, base_lr: Any, lr_min: Any, lb: Any, ub: Any) -> Any:
         peak, progress, is_over = cycles.at(t, base_lr)
         done = progress(1.0)
-        # (1 - tanh x) / 2, in functions that keep their precision on a TPU.
+        # (1 - tanh x) / 2, written with exp, which keeps its precision on a TPU.
         factor = 1 / (1 + jnp.exp(2 * (lb * (1.0 - done) + ub * done)))
         return jnp.where(is_over, lr_min, lr_min + (peak - lr_min) * factor)
 
     numbers = ("lr_min", "lb", "ub")
-    return warmed(timm_tanh, locals(), curve, numbers, toward_curve=not warmup_prefix)
+    return with_warmup(timm_tanh, locals(), curve, numbers, toward_curve=not warmup_prefix)
 
 
 def timm_poly(
@@ -162,7 +162,7 @@ def timm_poly(
     Args:
       base_lr: the group's rate before any schedule.
       t_initial: counts in the first cycle.
-      power: the exponent, at least 0; timm's factory puts ``decay_rate`` here.
+      power: the exponent, at least 0; timm's factory passes ``decay_rate``.
       lr_min: the rate at the end of a cycle, and after the last.
       cycle_mul: as in ``timm_cosine``.
       cycle_decay: as in ``timm_cosine``.
@@ -188,15 +188,15 @@ def timm_poly(
         left = jnp.maximum(1 - progress(1.0), 0.0)
         return jnp.where(is_over, lr_min, lr_min + (peak - lr_min) * left**power)
 
-    return warmed(timm_poly, locals(), curve, ("lr_min", "k_decay", "power"))
+    return with_warmup(timm_poly, locals(), curve, ("lr_min", "k_decay", "power"))
 
 
 class _Cycles:
-    """The cycles of a schedule, from counts since the schedule's start.
+    """The cycles of a schedule, by counts since the schedule's start.
 
-    timm finds the cycle of a count from a logarithm, whose rounding can move a border by one count
-    (with ``cycle_mul=3``, the fifth is late). Each border is therefore found on the host, with
-    timm's own expression.
+    timm computes the cycle of a count from a logarithm, whose rounding can move a border by one
+    count (with ``cycle_mul=3``, the fifth is late). Each border is therefore computed on the host,
+    with timm's expression.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
@@ -219,16 +219,16 @@ class _Cycles:
             borders.append(border)
             if border >= INT32_LIMIT:
                 break
-        # Without a cycle all are over from the start.
+        # A schedule without cycles is over from the start.
         self.lengths = np.asarray(lengths or [first], np.float64)
         self.starts = np.asarray(starts or [0], np.float64)
         self.peaks = np.asarray(peaks or [1], np.float64)
         self.borders = np.asarray(borders or [-1], np.float64)
 
     def at(self, t: Any, base_lr: Any, k: Any = 1.0) -> tuple[Any, Callable[[float], Any], Any]:
-        """Return a cycle's highest rate, the share of it that is done, and whether all are over.
+        """Return the cycle's highest rate, its progress from 0 to 1, and whether all are over.
 
-        The share is a function of a factor, by which timm multiplies before it divides.
+        The progress is a function of a factor, by which timm multiplies before it divides.
         """
         index = jnp.sum(t[..., None] >= jnp.asarray(self.borders), axis=-1)
         cycle = jnp.minimum(index, len(self.borders) - 1)
@@ -256,13 +256,13 @@ def _border(index: int, first: int, mul: float) -> int:
 
     def cycle(t: int) -> float:
         rest = 1 - t / first * (1 - mul)
-        # Where all cycles together are shorter than t, timm ends with a math domain error.
+        # If all cycles together are shorter than t, timm raises a math domain error.
         return math.floor(math.log(rest, mul)) if rest > 0 else math.inf
 
     first_near = max(math.floor(near) - 1, 0)
     border = next((t for t in range(first_near, math.ceil(near) + 3) if cycle(t) >= index), None)
-    if border is None or border == first_near:  # near to 1 the logarithm is all rounding
+    if border is None or border == first_near:  # near 1 the logarithm is all rounding
         raise ValueError(
-            f"cycle_mul must be 1, or farther from it than what rounding hides, got {mul!r}. Pass 1.0."
+            f"cycle_mul must be 1 or differ from 1 by more than rounding, got {mul!r}. Pass 1.0."
         )
     return border

@@ -1,6 +1,6 @@
 """timm's schedulers without cycles as schedules: steps, milestones, warm-up-stable-decay.
 
-What is said in ``_timm_cycles`` of counts, names and the value at 0 holds here, too.
+Counts, names and the value at 0 are as in ``_timm_cycles``.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._timm_warmup import warmed
+from jaxsched._timm_warmup import with_warmup
 from jaxsched._validate import require, require_choice, require_count, require_nonnegative
 
 DECAY_POWER, DECAY_RATIO = 0.5, 0.1  # timm's defaults, which its factory does not pass on
@@ -28,7 +28,7 @@ def timm_step(
     warmup_lr_init: Hyperparameter = 0.0,
     warmup_prefix: bool = True,
 ) -> Schedule:
-    r"""Timm's rate times ``decay_rate`` every ``decay_t`` counts, with a warm-up.
+    r"""Timm's step decay: times ``decay_rate`` every ``decay_t`` counts, with a warm-up.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{decay\_rate}^{\lfloor t / \mathrm{decay\_t} \rfloor}
 
@@ -56,7 +56,7 @@ def timm_step(
     def curve(t: Any, base_lr: Any, decay_t: Any, decay_rate: Any) -> Any:
         return base_lr * decay_rate ** (jnp.maximum(t, 0.0) // decay_t)
 
-    return warmed(timm_step, locals(), curve, ("decay_t", "decay_rate"))
+    return with_warmup(timm_step, locals(), curve, ("decay_t", "decay_rate"))
 
 
 def timm_multistep(
@@ -68,7 +68,7 @@ def timm_multistep(
     warmup_lr_init: Hyperparameter = 0.0,
     warmup_prefix: bool = True,
 ) -> Schedule:
-    r"""Timm's rate times ``decay_rate`` at each milestone, one count early, with a warm-up.
+    r"""Timm's milestone decay: times ``decay_rate``, one count early, with a warm-up.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{decay\_rate}^{|\{m : m \le t + 1\}|}
 
@@ -99,11 +99,11 @@ def timm_multistep(
         reached = jnp.sum(t[..., None] + 1 >= jnp.asarray(milestones), axis=-1, dtype=float)
         return base_lr * decay_rate**reached
 
-    return warmed(timm_multistep, locals(), curve, ("decay_rate",))
+    return with_warmup(timm_multistep, locals(), curve, ("decay_rate",))
 
 
 def require_milestones(name: str, value: Any) -> None:
-    """Refuse what is no list of milestones."""
+    """Refuse anything but integers of at least 0 in ascending order."""
     rule = "integers of at least 0 in ascending order"
     require(name, value, rule, lambda v: [max(int(m), 0) for m in v] == sorted(v))
 
@@ -147,7 +147,7 @@ def timm_wsd(
       lr_min: the rate from ``warmup_t + t_initial`` on.
       stable_fn: g, ``"constant"`` or ``"rsqrt"``.
       stable_timescale: counts, above 0; ``warmup_t`` if None.
-      decay_fn: f of the share x that is done: ``"1-sqrt"`` or ``"power"`` for :math:`1 - \sqrt x`,
+      decay_fn: f of the decay's progress x: ``"1-sqrt"`` or ``"power"`` for :math:`1 - \sqrt x`,
         ``"linear"`` for 1 - x, ``"cosine"``, or ``"exp"`` for :math:`(0.1^x - 0.1) / 0.9`.
       warmup_t: counts of the warm-up.
       warmup_lr_init: where the warm-up starts.
@@ -184,4 +184,4 @@ def timm_wsd(
 
     values = (lr_min, t_initial, decay_t, timescale)
     arguments = {**locals(), "warmup_prefix": True}
-    return warmed(timm_wsd, arguments, curve, values)
+    return with_warmup(timm_wsd, arguments, curve, values)

@@ -1,4 +1,4 @@
-"""The warm-up that timm's schedulers share."""
+"""The warm-up of timm's schedulers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from jaxsched._validate import (
 )
 
 
-def warmed(
+def with_warmup(
     factory: Callable[..., Schedule],
     arguments: Mapping[str, Any],
     curve: Callable[..., Any],
@@ -23,14 +23,15 @@ def warmed(
     *,
     toward_curve: bool = False,
 ) -> Schedule:
-    """Build the schedule of a curve, with timm's warm-up before it or over its beginning.
+    """Build the schedule of a curve with timm's warm-up, before the curve or over its beginning.
 
     Args:
       factory: the public function.
       arguments: its ``locals()``.
-      curve: the rate, of the count since the schedule's start, ``base_lr`` and ``numbers``.
-      numbers: the numbers, or the names of arguments.
-      toward_curve: whether the warm-up rises toward the curve, not toward ``base_lr``.
+      curve: the rate as a function of the count since the schedule's start, ``base_lr`` and
+        ``numbers``.
+      numbers: further arguments of ``curve``, or the names of the factory's arguments to pass.
+      toward_curve: whether the warm-up rises toward the curve instead of ``base_lr``.
     """
     base_lr, warmup_t, start = (
         arguments[name] for name in ("base_lr", "warmup_t", "warmup_lr_init")

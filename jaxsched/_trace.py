@@ -19,7 +19,7 @@ from jaxsched._validate import describe, is_number, require_count, shorten
 FORMAT = "jaxsched.Trace 3"
 # Formats of version 0.1.0: the header is in meta; the first lacks the names of its columns.
 OLD_FORMATS = ("jaxsched.Trace 1", "jaxsched.Trace 2")
-MAX_BYTES = 2**29  # of a file's arrays, once expanded, unless load gets another limit
+MAX_BYTES = 2**29  # of a file's arrays once expanded, the default limit of load
 NOT_CLOSED = (
     "is of a recording that was not closed: what the script did after its last row is not known."
 )
@@ -31,7 +31,7 @@ Groups = Mapping[str, Mapping[str, Any]]
 
 
 def map_groups(function: Callable[[str, str, Any], Any], groups: Groups) -> dict[str, dict]:
-    """Return ``{label: {name: function(label, name, value)}}``, in the order of ``groups``."""
+    """Return ``{label: {name: function(label, name, value)}}`` in the order of ``groups``."""
     return {
         label: {name: function(label, name, value) for name, value in group.items()}
         for label, group in groups.items()
@@ -44,7 +44,7 @@ def by_column(groups: Groups) -> dict[str, Any]:
 
 
 def common_value(by_label: Mapping[str, Any]) -> Any:
-    """Return the value that all labels share, as in ``content_key``; else a mapping of labels to values.
+    """Return the value that all labels share, compared by ``content_key``; else ``by_label``.
 
     >>> common_value({"a": "sgd", "b": "sgd"}), common_value({"a": "sgd", "b": "adam"})
     ('sgd', {'a': 'sgd', 'b': 'adam'})
@@ -55,7 +55,7 @@ def common_value(by_label: Mapping[str, Any]) -> Any:
 
 
 def rename(by_label: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return a mapping with labels renamed, ``{old: new}``, refusing two that get one name."""
+    """Return a mapping with labels renamed, ``{old: new}``; refuse duplicate new labels."""
     renamed = [names.get(label, label) for label in by_label]
     if len(set(renamed)) < len(renamed):
         raise ValueError(f"labels must stay unique, got {shorten(', '.join(renamed), 200)}.")
@@ -72,35 +72,36 @@ class Unstated(enum.Enum):
 
 
 UNSTATED = Unstated.UNSTATED
-"""What a trace does not say: None would say that there is no clip, no accumulation, no average."""
+"""The value of a field that a trace does not state; None states that there is no clip, for example."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Trace:
-    """Hyperparameters that were in force, a row an iteration.
+    """The hyperparameters in force, a row an iteration.
 
-    A recipe's own trace states all of its header, None included; a recording what it saw.
+    A recipe's own trace states every field of the header, None included; a recording states what it
+    observed.
 
     Attributes:
-      groups: ``{label: {name: array (n,)}}``, in any float dtype of NumPy's own.
-      run: ``{name: array (n,)}``, what belongs to no group, in float64.
+      groups: ``{label: {name: array (n,)}}``, in any of NumPy's real dtypes.
+      run: ``{name: array (n,)}``, columns that belong to no group, in float64.
       start: the iteration of row 0.
-      meta: notes, as JSON has them.
+      meta: notes, in JSON's types.
       clock: what a row is: ``"iteration"``, a batch, or ``"update"``, an optimizer step.
-      update_rule: the name of the rule, or ``{label: name}`` where groups have several; None where
-        it is not stated.
-      switches: ``{label: {name: value}}``, arguments of the rule that are no numbers.
+      update_rule: the name of the rule, or ``{label: name}`` if groups have several; None if not
+        stated.
+      switches: ``{label: {name: value}}``, arguments of the rule that are not numbers.
       constants: ``{label: {name: number}}``, the float64 values of constant columns.
       clip_norm: the limit of the norm of all gradients together, or None.
       clip_value: the limit of each gradient's entries, or None.
-      accumulation: arguments of ``optimizers.Accumulation`` beside the batches, or None.
+      accumulation: arguments of ``optimizers.Accumulation`` other than the batches, or None.
       ema: arguments of ``optimizers.EMA``, or None.
       versions: ``{package: version}`` of the software that ran.
-      closed: whether a recording went on to the end of its block or script.
+      closed: whether a recording reached the end of its block or script.
 
     Raises:
-      ValueError: arrays of different lengths, of more than one dimension, or of
-        no real numbers; a hyperparameter with / in its name.
+      ValueError: arrays of different lengths, of more than one dimension, or not of real numbers;
+        a hyperparameter with / in its name.
 
     >>> trace = Trace({"weight": {"learning_rate": np.array([0.1, 0.2])}})
     >>> len(trace), trace.relabel({"weight": "w"}).groups["w"]["learning_rate"][1]
@@ -155,7 +156,7 @@ class Trace:
                 )
 
         def switch(_: str, name: str, value: Any) -> Any:
-            return tuple(value) if isinstance(value, list) else value  # which a file has for it
+            return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
         vars(self).update(
             groups=map_groups(column, self.groups),
@@ -174,16 +175,16 @@ class Trace:
 
     @property
     def rule_by_label(self) -> dict[str, str | None]:
-        """The name of each group's update rule; None where it is not stated."""
+        """The name of each group's update rule; None if not stated."""
         rule = self.update_rule
         return {k: rule.get(k) if isinstance(rule, Mapping) else rule for k in self.groups}
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return every column by its name in a table, ``label/name``; those of no group last."""
+        """Return every column: those of groups by ``label/name``, then those of ``run``."""
         return {**by_column(self.groups), **self.run}
 
     def header(self) -> dict[str, Any]:
-        """Return what the trace states beside its columns and notes, by the name of the field."""
+        """Return the fields that the trace states, other than columns and notes."""
         return {
             name: value
             for name in (field.name for field in dataclasses.fields(self))
@@ -226,10 +227,10 @@ class Trace:
         Args:
           rows: ``{label: {name: value}}`` of each iteration.
           start: the iteration of the first row.
-          header_of: a trace whose header and notes are taken over, ``recipe.trace(1)`` say.
+          header_of: a trace to copy header and notes from, such as ``recipe.trace(1)``.
 
         Raises:
-          ValueError: a row has other groups or names than the first.
+          ValueError: the groups or names of a row differ from those of the first.
         """
         rows = list(rows)
         first = rows[0] if rows else {}
@@ -246,24 +247,24 @@ class Trace:
         return dataclasses.replace(header_of, groups=groups, run={}, start=start)
 
     def head(self, n: int) -> "Trace":
-        """The first ``n`` rows."""
+        """Return the first ``n`` rows."""
         return self.between(self.start, self.start + n)
 
     def between(self, first: int, end: int) -> "Trace":
-        """Return the rows ``first`` to ``end - 1``, counted as ``start`` is."""
+        """Return the rows of iterations ``first`` to ``end - 1``."""
         return self.take(slice(first - self.start, end - self.start), start=first)
 
     def take(self, rows: Any, **fields: Any) -> "Trace":
-        """Return the rows that an index of NumPy selects, with other fields replaced."""
+        """Return the rows that a NumPy index selects, and replace other fields."""
         groups = map_groups(lambda _, name, values: values[rows], self.groups)
         run = {name: values[rows] for name, values in self.run.items()}
         return dataclasses.replace(self, **{"groups": groups, "run": run, **fields})
 
     def relabel(self, names: Mapping[str, str]) -> "Trace":
-        """The same trace with groups renamed, ``{old: new}``; two may be swapped.
+        """Return the trace with groups renamed, ``{old: new}``; two may be swapped.
 
         Raises:
-          ValueError: there is no group of an old name, or two get one name.
+          ValueError: an old label is not a group, or two groups get the same label.
         """
         unknown = sorted(set(names) - set(self.groups))
         if unknown:
@@ -277,10 +278,10 @@ class Trace:
         return dataclasses.replace(self, **fields)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trace as an npz archive; a file already there is replaced whole.
+        """Write the trace as an npz archive; an existing file is replaced atomically.
 
         Raises:
-          OSError: the file cannot be written; what was there stays.
+          OSError: the file cannot be written; an existing file stays as it was.
         """
         arrays: dict[str, Any] = {
             "format": np.array(FORMAT),
@@ -289,21 +290,21 @@ class Trace:
             "meta": np.array(json.dumps(dict(self.meta), default=_plain)),
             **by_column({"run": self.run, "groups": by_column(self.groups)}),
         }
-        # An archive whose directory is cut reads as one with fewer columns.
+        # A truncated archive can read as one with fewer columns: list them.
         arrays["columns"] = np.array(json.dumps(sorted(arrays)))
         with atomic_write(path) as file:
             np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> "Trace":
-        """Read what ``save`` wrote; nothing in it is unpickled.
+        """Read a file that ``save`` wrote; nothing in it is unpickled.
 
         Args:
           path: the file.
-          max_bytes: a file whose arrays need more memory is refused.
+          max_bytes: limit of the arrays' size in memory; a larger file is refused.
 
         Raises:
-          ValueError: the file is no trace, is damaged, or is too large.
+          ValueError: the file is not a trace, is damaged, or is too large.
           FileNotFoundError: there is no such file.
         """
         try:
@@ -338,7 +339,7 @@ class Trace:
             trace = cls(groups, run, start, meta, **header)
         except (FileNotFoundError, IsADirectoryError, PermissionError, _TooLarge):
             raise
-        except Exception as error:  # a damaged file raises whatever its bytes lead to
+        except Exception as error:  # a damaged file may raise any error
             raise ValueError(
                 f"{os.fspath(path)} must be a whole trace file, got one that does not read as such "
                 f"({type(error).__name__}). Record or export it again."
@@ -349,7 +350,7 @@ class Trace:
 
 
 class _TooLarge(ValueError):
-    """A file whose arrays need more memory than they may."""
+    """Raised for a file above the limit of size."""
 
 
 TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
@@ -360,11 +361,11 @@ TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (Mapping | None | Unstated, "a mapping, None or UNSTATED", ("accumulation", "ema")),
     (bool | Unstated, "True, False or UNSTATED", ("closed",)),
 )
-"""The types of the fields of a trace, and how a message names them."""
+"""The types of the fields of a trace, their names in messages, and the fields."""
 
 
 def _require_rule_names(rules: Mapping[Any, Any]) -> None:
-    """Refuse rules by label that are no names."""
+    """Refuse rules by label that are not strings."""
     if others := [label for label, name in rules.items() if not isinstance(name, str)]:
         raise TypeError(
             f"update_rule of group {others[0]} in a trace must be a string, got "
@@ -379,32 +380,32 @@ def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     header = {name: meta.pop(name) for name in names if name in meta}
     header["update_rule"] = meta.pop("update_rule", None) or None
     header["versions"] = {name: meta.pop(name) for name in VERSIONS if name in meta}
-    if "constants" in header:  # a recipe's own trace, which left out what there was not
+    if "constants" in header:  # a recipe's own trace, which left out fields that were None
         header = {"clip_norm": None, "clip_value": None, "accumulation": None, "ema": None} | header
     return header, meta
 
 
 def _as_text(*contents: Any) -> str:
-    """Return what a file would hold: so NaN is NaN, and a tuple a list."""
+    """Return contents as JSON, as a file holds them: NaN equals NaN, and a tuple is a list."""
     return json.dumps(contents, default=lambda value: _plain(value, repr), sort_keys=True)
 
 
 def _plain(value: Any, otherwise: Callable[[Any], str] | None = None) -> Any:
-    """What JSON takes for a NumPy value or a mapping of a kind of its own."""
+    """Convert a NumPy value or any mapping to a type that JSON can hold."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "dtype"):
         return np.asarray(value).tolist()
     if otherwise is not None:
         return otherwise(value)
-    raise TypeError(f"notes must be what JSON takes, got {type(value).__name__} among them.")
+    raise TypeError(f"notes must be of JSON's types, got {type(value).__name__} among them.")
 
 
 def warmup_end(trace: Trace) -> int | None:
-    """Return the first iteration at which the groups share one rate for good and momentum has risen.
+    """Return the first iteration of the rest of the run with one rate and with full momentum.
 
-    A group whose rate ends apart from the first one's shares none, as MuSGD's heads at three times
-    the rate: its rate says nothing. ``None`` where nothing warms up, or does so until the trace's end.
+    Groups whose last rate differs from the first group's, such as MuSGD's heads at three times the
+    rate, are ignored. None if nothing warms up, or if the warm-up lasts to the trace's end.
 
     >>> rates = {"weight": [0.0, 0.5, 1.0, 1.0], "bias": [2.0, 1.5, 1.0, 1.0]}
     >>> warmup_end(Trace({label: {"learning_rate": rate} for label, rate in rates.items()}))
@@ -419,11 +420,11 @@ def warmup_end(trace: Trace) -> int | None:
         else:
             ends_apart = True
     for momentum in (g["momentum"] for g in trace.groups.values() if "momentum" in g):
-        # A momentum that falls is cycled, not warmed up.
+        # A momentum that also falls is cycled, not warmed up.
         if (np.diff(momentum) >= 0).all():
             warming |= momentum != momentum[-1]
     rows = np.flatnonzero(warming)
-    # Rates also end apart where the trace ends within the warm-up, but there momentum still rises.
+    # Rates also differ at the end if the trace ends within the warm-up; momentum then still rises.
     last = len(trace) - 1 - ends_apart
     return None if not rows.size or rows[-1] >= last else trace.start + int(rows[-1]) + 1
 

@@ -1,4 +1,4 @@
-"""Updates by iteration, where each is of several batches and an epoch's last one of fewer.
+"""Updates by iteration, with several batches an update, and fewer in an epoch's last update.
 
 Source: the training loop of transformers' ``Trainer``.
 """
@@ -14,14 +14,14 @@ from jaxsched._validate import require_count
 
 
 def per_update(schedule: ScheduleLike, batches: ArrayLike, steps_per_epoch: ArrayLike) -> Schedule:
-    r"""``schedule`` of the updates so far, where each is of ``batches`` iterations.
+    r"""``schedule`` of the updates made so far, one every ``batches`` iterations.
 
     .. math:: s(i) = \mathrm{schedule}(\lfloor i / n \rfloor \lceil n / k \rceil
               + \lfloor (i \bmod n) / k \rfloor)
 
     Args:
       schedule: a schedule that counts updates.
-      batches: iterations of an update, k; those of an epoch's last update are what is left.
+      batches: iterations of an update, k; an epoch's last update has the remaining ones.
       steps_per_epoch: iterations in an epoch, n.
 
     Returns:
@@ -48,7 +48,7 @@ def update_batches(batches: ArrayLike, steps_per_epoch: ArrayLike) -> Schedule:
     .. math:: s(i) = n \bmod k \text{ if } i \bmod n \ge n - n \bmod k, \text{ else } k
 
     Args:
-      batches: iterations of an update, k; those of an epoch's last update are what is left.
+      batches: iterations of an update, k; an epoch's last update has the remaining ones.
       steps_per_epoch: iterations in an epoch, n.
 
     >>> [int(update_batches(2, 5)(i)) for i in range(6)]

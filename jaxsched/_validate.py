@@ -1,7 +1,6 @@
 """Checks of arguments. Each raises one sentence: what, the rule, the value, the remedy.
 
-What is known only while a graph runs passes every check: tracers, and JAX arrays, which to read
-would be to wait for their device.
+Tracers pass every check, and so do JAX arrays, since reading one would wait for its device.
 """
 
 import math
@@ -21,7 +20,7 @@ MAX_MESSAGE = 500  # characters of an error message
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:
-    r"""Return a text on one line, without its middle where it has more than ``limit`` characters.
+    r"""Return a text on one line; cut out its middle if it has more than ``limit`` characters.
 
     >>> shorten("what, the rule, a long value,\n the remedy", 20)
     'what, the … e remedy'
@@ -36,18 +35,18 @@ _REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 2, 90, 90, 120
 
 
 def describe(value: Any) -> str:
-    """Return ``repr(value)``, of at most 120 characters; a tree is not written out first."""
+    """Return ``repr(value)`` in at most 120 characters; large trees are cut while writing."""
     return shorten(_REPR.repr(value), 120)
 
 
 def is_number(value: Any) -> bool:
-    """Return whether ``value`` is a plain real number: no array, no tracer, no bool."""
-    # The tracer first: numbers.Real, an abstract class, takes long to reject one.
+    """Return whether ``value`` is a plain real number, not an array, a tracer or a bool."""
+    # Tracers first: the abstract class numbers.Real takes long to reject one.
     return not isinstance(value, Tracer | bool | np.bool_) and isinstance(value, numbers.Real)
 
 
 def is_zero(value: Any) -> bool:
-    """Return whether ``value`` is the constant 0, known before the graph runs."""
+    """Return whether ``value`` is the plain number 0."""
     return is_number(value) and value == 0
 
 
@@ -66,7 +65,7 @@ def dtype_name(value: Any) -> Any:
 
 
 def require(name: str, value: Any, rule: str, holds: Callable[[Any], Any]) -> None:
-    """Refuse a concrete ``value`` that breaks ``rule``, or whose type ``holds`` cannot take.
+    """Refuse a concrete ``value`` for which ``holds`` is false or raises; ``rule`` states it.
 
     >>> require("lrf", -1.0, "a finite number of at least 0", lambda v: v >= 0)
     Traceback (most recent call last):
@@ -103,7 +102,7 @@ def require_nonnegative(**values: Any) -> None:
 
 
 def require_base_lr(base_lr: Any) -> None:
-    """Refuse the rates that torch's optimizers refuse: negative ones and NaN."""
+    """Refuse negative rates and NaN, as torch's optimizers do."""
     require("base_lr", base_lr, "at least 0", lambda v: np.all(v >= 0))
 
 
@@ -113,7 +112,7 @@ def require_below_int32(name: str, value: Any) -> None:
 
 
 BETA = ("at least 0 and below 1", lambda v: 0 <= v < 1)
-# Of the update rules' arguments; the others are finite and at least 0.
+# Ranges of the update rules' arguments; all others are finite and at least 0.
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "b1": BETA,
     "b2": BETA,
@@ -123,14 +122,14 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "eta_minus": ("above 0 and below 1", lambda v: 0 < v < 1),
     "eta_plus": ("a finite number above 1", lambda v: 1 < v < float("inf")),
 }
-SMALLEST = {  # 0 / 0 would be NaN where torch divides
+SMALLEST = {  # below it XLA would divide by 0 where torch does not
     "eps": (1.1754943508222875e-38, "1.1754944e-38, below which XLA takes float32 for 0"),
     "eps1": (1.084203e-19, "1.084203e-19, below whose square XLA takes float32 for 0"),
 }
 
 
 def require_rule_arguments(*, learning_rate: Any, **others: Any) -> None:
-    """Refuse what no update rule takes: a rate that is not a scalar, a number out of its range."""
+    """Refuse a learning rate that is not a scalar, and numbers out of their range."""
     shape = getattr(learning_rate, "shape", ())
     if shape:
         raise ValueError(f"learning_rate must be a scalar, got shape {tuple(shape)}.")
@@ -145,14 +144,14 @@ def require_rule_arguments(*, learning_rate: Any, **others: Any) -> None:
 
 
 def require_bool(**values: Any) -> None:
-    """Refuse what is neither True nor False."""
+    """Refuse values that are not bool."""
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False, got {describe(value)}")
 
 
 def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Refuse what is not among ``choices``, and list them."""
+    """Refuse a string that is not among ``choices``."""
     choices = list(choices)
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {', '.join(choices)}, got {describe(value)}")
@@ -160,7 +159,7 @@ def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def require_one_group(name: str, hyperparameters: Iterable[Any]) -> None:
-    """Refuse torch's list of one value a group, which would broadcast against the counts."""
+    """Refuse torch's list with a value for each group, which would broadcast against the counts."""
     for value in hyperparameters:
         if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
             raise ValueError(
@@ -170,7 +169,7 @@ def require_one_group(name: str, hyperparameters: Iterable[Any]) -> None:
 
 
 def require_run(*, epochs: Any, steps_per_epoch: Any, start_epoch: Any) -> None:
-    """Refuse a run without an epoch or an iteration, and a start past its end."""
+    """Refuse a run without an epoch or an iteration, and a start at or past its end."""
     require_count("epochs", epochs, at_least=1)
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
     require_count("start_epoch", start_epoch)

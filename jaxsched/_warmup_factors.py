@@ -1,6 +1,6 @@
-"""transformers' factors of the learning rate: a warm-up, and what follows it, by update.
+"""transformers' factors of the learning rate by update: a warm-up, then a decay.
 
-Each is an ``lr_lambda`` for ``lr_scheduler.lambda_lr``, of arguments that keep transformers' names.
+Each is an ``lr_lambda`` for ``lr_scheduler.lambda_lr``; arguments keep transformers' names.
 w is ``num_warmup_steps``, T is ``num_training_steps``; both count updates. Source:
 https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/optimization.py
 """
@@ -41,7 +41,7 @@ def constant_with_warmup(num_warmup_steps: Count) -> Schedule:
     require_count("num_warmup_steps", num_warmup_steps)
 
     def formula(count: Any, warmup: Any) -> Any:
-        return _warmed_up(count, warmup, jnp.ones_like(count))
+        return _with_warmup(count, warmup, jnp.ones_like(count))
 
     return Schedule(constant_with_warmup, locals(), formula_of(formula, num_warmup_steps))
 
@@ -64,7 +64,7 @@ def linear_with_warmup(num_warmup_steps: Count, num_training_steps: Count) -> Sc
 
     def formula(count: Any, warmup: Any, end: Any) -> Any:
         after = quotient(end - count, jnp.maximum(end - warmup, 1), count)
-        return _warmed_up(count, warmup, jnp.maximum(after, 0.0))
+        return _with_warmup(count, warmup, jnp.maximum(after, 0.0))
 
     steps = num_warmup_steps, num_training_steps
     return Schedule(linear_with_warmup, locals(), formula_of(formula, *steps))
@@ -85,7 +85,7 @@ def cosine_with_warmup(
     Args:
       num_warmup_steps: updates of the warm-up, w.
       num_training_steps: updates of the run, T.
-      num_cycles: waves of the cosine in the run, k; with 0.5 it ends at its lowest.
+      num_cycles: periods of the cosine in the run, k; 0.5 ends at the minimum.
       min_lr_rate: the lowest factor, r.
 
     Source: ``get_cosine_schedule_with_warmup`` and ``get_cosine_with_min_lr_schedule_with_warmup``
@@ -98,7 +98,7 @@ def cosine_with_warmup(
 
     def formula(count: Any, warmup: Any, end: Any, cycles: Any, lowest: Any) -> Any:
         progress = quotient(count - warmup, jnp.maximum(end - warmup, 1), count)
-        return _warmed_up(count, warmup, _cosine(progress, cycles, lowest))
+        return _with_warmup(count, warmup, _cosine(progress, cycles, lowest))
 
     values = num_warmup_steps, num_training_steps, num_cycles, min_lr_rate
     return Schedule(cosine_with_warmup, locals(), formula_of(formula, *values))
@@ -107,7 +107,7 @@ def cosine_with_warmup(
 def cosine_with_restarts(
     num_warmup_steps: Count, num_training_steps: Count, num_cycles: Hyperparameter = 1
 ) -> Schedule:
-    r"""Linear factor from 0 to 1, then cosines from 1 to 0, then 0.
+    r"""Linear factor from 0 to 1, then half cosines from 1 to 0, then 0.
 
     .. math:: f(c) = c / w \text{ if } c < w, \text{ else }
               \frac{1 + \cos(\pi (k \frac{c - w}{T - w} \bmod 1))}{2} \text{ if } c < T, \text{ else } 0
@@ -115,7 +115,7 @@ def cosine_with_restarts(
     Args:
       num_warmup_steps: updates of the warm-up, w.
       num_training_steps: updates of the run, T.
-      num_cycles: cosines in the run, k.
+      num_cycles: half cosines in the run, k.
 
     Source: ``get_cosine_with_hard_restarts_schedule_with_warmup`` of transformers 5.24.
 
@@ -127,7 +127,7 @@ def cosine_with_restarts(
     def formula(count: Any, warmup: Any, end: Any, cycles: Any) -> Any:
         progress = quotient(count - warmup, jnp.maximum(end - warmup, 1), count)
         wave = 0.5 * (1.0 + jnp.cos(math.pi * ((cycles * progress) % 1.0)))
-        return _warmed_up(count, warmup, jnp.where(progress >= 1.0, 0.0, jnp.maximum(wave, 0.0)))
+        return _with_warmup(count, warmup, jnp.where(progress >= 1.0, 0.0, jnp.maximum(wave, 0.0)))
 
     values = num_warmup_steps, num_training_steps, num_cycles
     return Schedule(cosine_with_restarts, locals(), formula_of(formula, *values))
@@ -141,7 +141,7 @@ def cosine_warmup_with_min_lr(
     min_lr_rate: Hyperparameter,
     warmup_lr_rate: Hyperparameter | None = None,
 ) -> Schedule:
-    r"""Linear factor from ``warmup_lr_rate`` to 1, then a cosine that is one update ahead.
+    r"""Linear factor from ``warmup_lr_rate`` to 1, then a cosine, one update ahead.
 
     .. math:: f(c) &= (c + 1) / w \text{, or } q + (1 - q) c / (w - 1) && c < w \\
               f(c) &= \frac{1 + \cos(2 \pi k \frac{c - w + 1}{T - w})}{2} (1 - r) + r && c \ge w
@@ -149,7 +149,7 @@ def cosine_warmup_with_min_lr(
     Args:
       num_warmup_steps: updates of the warm-up, w.
       num_training_steps: updates of the run, T.
-      num_cycles: waves of the cosine in the run, k; with 0.5 it ends at its lowest.
+      num_cycles: periods of the cosine in the run, k; 0.5 ends at the minimum.
       min_lr_rate: the lowest factor after the warm-up, r.
       warmup_lr_rate: the factor at 0, q; 1 / w if None.
 
@@ -182,7 +182,7 @@ def polynomial_with_warmup(
     *,
     lr_init: Hyperparameter,
 ) -> Schedule:
-    r"""Linear factor from 0 to 1, then a power of what remains of the run.
+    r"""Linear factor from 0 to 1, then a power of the remaining share of the run.
 
     .. math:: f(c) = c / w \text{ if } c < w, \text{ else }
               \left((\gamma_0 - \gamma_1) \left(1 - \frac{c - w}{T - w}\right)^p + \gamma_1\right) / \gamma_0
@@ -194,7 +194,7 @@ def polynomial_with_warmup(
       num_training_steps: updates of the run, T, above w.
       lr_end: the last rate, γ₁.
       power: p.
-      lr_init: the rate that the factor is of, γ₀, above γ₁.
+      lr_init: the base rate, which the factor multiplies, γ₀, above γ₁.
 
     Source: ``get_polynomial_decay_schedule_with_warmup`` of transformers 5.24.
 
@@ -212,14 +212,14 @@ def polynomial_with_warmup(
     def formula(count: Any, warmup: Any, end: Any, last: Any, power: Any, first: Any) -> Any:
         run = quotient(jnp.clip(count, warmup, end) - warmup, end - warmup, count)
         rate = jnp.where(count > end, last, (first - last) * (1 - run) ** power + last)
-        return _warmed_up(count, warmup, quotient(rate, first, count))
+        return _with_warmup(count, warmup, quotient(rate, first, count))
 
     values = num_warmup_steps, num_training_steps, lr_end, power, lr_init
     return Schedule(polynomial_with_warmup, locals(), formula_of(formula, *values))
 
 
 def inverse_sqrt(num_warmup_steps: Count, timescale: Hyperparameter | None = None) -> Schedule:
-    r"""Linear factor from 0 to 1, then one over a square root.
+    r"""Linear factor from 0 to 1, then the inverse of a square root.
 
     .. math:: f(c) = c / w \text{ if } c < w, \text{ else } 1 / \sqrt{(c + \tau - w) / \tau}
 
@@ -237,10 +237,10 @@ def inverse_sqrt(num_warmup_steps: Count, timescale: Hyperparameter | None = Non
         rule = "a finite number above 0"
         require("timescale", timescale, rule, lambda v: v > 0 and math.isfinite(v))
 
-    def formula(count: Any, warmup: Any, *given: Any) -> Any:
-        scale = given[0] if given else jnp.where(as_float64(warmup) > 0, warmup, 10_000.0)
+    def formula(count: Any, warmup: Any, *optional: Any) -> Any:
+        scale = optional[0] if optional else jnp.where(as_float64(warmup) > 0, warmup, 10_000.0)
         after = jnp.maximum(count, warmup) + (scale - warmup)
-        return _warmed_up(count, warmup, 1.0 / jnp.sqrt(quotient(after, scale, count)))
+        return _with_warmup(count, warmup, 1.0 / jnp.sqrt(quotient(after, scale, count)))
 
     scale = () if timescale is None else (timescale,)
     return Schedule(inverse_sqrt, locals(), formula_of(formula, num_warmup_steps, *scale))
@@ -263,7 +263,7 @@ def warmup_stable_decay(
               f(c) &= d((c - w - s) / n) (1 - r) + r && c < w + s + n \\
               f(c) &= r && c \ge w + s + n
 
-    ``warmup_type`` chooses u, ``decay_type`` d:
+    ``warmup_type`` selects u, ``decay_type`` d:
 
     - ``"linear"``: u(x) = x, d(x) = 1 - x;
     - ``"1-sqrt"``: u(x) = 1 - √(1 - x), d(x) = 1 - √x;
@@ -277,11 +277,11 @@ def warmup_stable_decay(
       warmup_type: ``"linear"``, ``"cosine"`` or ``"1-sqrt"``.
       decay_type: ``"linear"``, ``"cosine"`` or ``"1-sqrt"``.
       min_lr_ratio: the lowest factor, r.
-      num_cycles: waves of the cosine in the decay, k.
+      num_cycles: periods of the cosine in the decay, k.
 
     Raises:
-      ValueError: not one of ``num_training_steps`` and ``num_stable_steps`` is given; an unknown
-        type; a count below 0.
+      ValueError: both or none of ``num_training_steps`` and ``num_stable_steps`` are given; an
+        unknown type; a count below 0.
 
     Source: ``get_wsd_schedule`` of transformers 5.24.
 
@@ -319,8 +319,8 @@ def warmup_stable_decay(
     return Schedule(warmup_stable_decay, locals(), formula_of(formula, *values))
 
 
-def _warmed_up(count: Any, warmup: Any, after: Any) -> Any:
-    """The factor: linear from 0 to 1 over the warm-up, then ``after``."""
+def _with_warmup(count: Any, warmup: Any, after: Any) -> Any:
+    """Return the factor: linear from 0 to 1 over the warm-up, then ``after``."""
     return jnp.where(count < warmup, quotient(count, jnp.maximum(warmup, 1), count), after)
 
 

@@ -1,6 +1,7 @@
 """Labels by module, for Flax NNX and Linen.
 
-``param_groups.by_leaf_name`` finds the same without Flax, but for a ``scale`` of no norm.
+``param_groups.by_leaf_name`` returns the same labels without Flax, except for a ``scale`` outside a
+norm.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -45,8 +46,8 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
 
     Args:
       module: an ``nnx.Module``, or a Linen module.
-      *args: sample inputs of a Linen module, arrays or their shapes; it is only traced, not run.
-      **kwargs: what else a Linen module's call needs, ``train=False``, say.
+      *args: sample inputs of a Linen module, arrays or their shapes; the module is traced, not run.
+      **kwargs: further arguments of a Linen module's call, such as ``train=False``.
 
     Returns:
       A tree of labels for ``recipe.optimizer``, like ``nnx.state(module, nnx.Param)`` or ``"params"``.
@@ -54,7 +55,7 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
     Raises:
       ValueError: ``module`` is neither; ``args`` are given with an ``nnx.Module``.
 
-    Source: ``smart_optimizer`` of YOLOv5 7.0, which goes by module and by the name ``bias``.
+    Source: ``smart_optimizer`` of YOLOv5 7.0, which decides by module and by the name ``bias``.
 
     >>> from collections import Counter
     >>> block = nnx.Sequential(nnx.Conv(1, 1, (1, 1), rngs=nnx.Rngs(0)), nnx.BatchNorm(1, rngs=nnx.Rngs(0)))
@@ -77,8 +78,8 @@ def by_module(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
 def by_decay(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
     """The rule of transformers: biases and normalisation to ``"no_decay"``, the rest to ``"decay"``.
 
-    Normalisation is a ``LayerNorm`` by its kind, and by its name what ``param_groups.by_decay``
-    finds there. So a BatchNorm or GroupNorm decays, unless it is called ``norm`` or ``…_norm``.
+    Normalisation is any ``LayerNorm``, and parameters with a name as in ``param_groups.by_decay``. A
+    BatchNorm or GroupNorm is therefore decayed, unless it is called ``norm`` or ``…_norm``.
 
     Args:
       module: an ``nnx.Module``, or a Linen module.
@@ -119,11 +120,11 @@ def by_muon(
 ) -> Any:
     """Ultralytics' groups for MuSGD: ``param_groups.by_muon``, by module.
 
-    It knows what that rule can only guess at: a norm's ``scale``; a transposed convolution, which
-    is ``"muon"`` with ``transpose_kernel=True``, for then its last dimension is torch's first, and
-    refused without; a convolution of 1 or 3 dimensions, which is ``"weight"``, as in torch; and what
-    has more dimensions than in torch, which is refused: attention's kernels and biases, and all of
-    stacked modules, as by ``nnx.vmap`` or ``nn.scan``. Of a module of your own it knows no more than
+    It sees the modules, and so treats correctly: a norm's ``scale``; a transposed convolution, which
+    is ``"muon"`` with ``transpose_kernel=True``, since its last dimension is then torch's first, and
+    refused without; a convolution of 1 or 3 dimensions, which is ``"weight"``, as in torch; and
+    parameters with more dimensions than in torch, which are refused: attention's kernels and biases,
+    and all of stacked modules, as by ``nnx.vmap`` or ``nn.scan``. For your own modules it follows
     that rule.
 
     Args:

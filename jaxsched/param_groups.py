@@ -1,8 +1,8 @@
-"""Labels of parameters: the name of the group that each is trained in.
+"""Labels of parameters: the name of each parameter's group.
 
-In the recipes here ``"weight"``, ``"bias"`` and ``"norm"``, and ``"frozen"`` for what is not
-trained. ``recipe.optimizer`` and ``optax.multi_transform`` take a tree of labels, or a function
-of ``params`` that returns one.
+Recipes here use ``"weight"``, ``"bias"`` and ``"norm"``, and ``"frozen"`` for parameters that are not
+trained. ``recipe.optimizer`` and ``optax.multi_transform`` take a tree of labels, or a function of
+``params`` that returns one.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ __all__ = [
 FROZEN = "frozen"  # the label of parameters that get no update and no decay
 
 NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(^|[./])norm($|[./])|_norm($|[./])")
-"""What transformers looks for in the names, in lower case, of parameters without decay."""
+"""Names, in lower case, of parameters that transformers does not decay."""
 
 Path = tuple[str, ...]
 
@@ -71,7 +71,7 @@ Labels = LabelTree | LabelFunction
 
 
 def leaf_path(keys: tuple[Any, ...]) -> Path:
-    """The names along a key path of ``jax.tree_util``, outermost first.
+    """Return the names along a key path of ``jax.tree_util``, outermost first.
 
     >>> tree = {"head": {"kernel": 0.0}}
     >>> jax.tree_util.tree_map_with_path(lambda keys, leaf: "/".join(leaf_path(keys)), tree)
@@ -86,7 +86,7 @@ def leaf_path(keys: tuple[Any, ...]) -> Path:
 
 
 def leaf_paths(tree: Any) -> list[Path]:
-    """The path of each leaf, in the order of ``jax.tree.leaves``.
+    """Return the path of each leaf, in the order of ``jax.tree.leaves``.
 
     >>> leaf_paths({"head": {"kernel": 0.0, "bias": 0.0}})
     [('head', 'bias'), ('head', 'kernel')]
@@ -95,7 +95,7 @@ def leaf_paths(tree: Any) -> list[Path]:
 
 
 def torch_name(path: Path) -> str:
-    """The dotted name that torch would give a Flax parameter; empty for a tree that is one array.
+    """Return torch's dotted name for a Flax parameter; empty if the tree is one array.
 
     >>> torch_name(("layer1", "0", "bn1", "scale"))
     'layer1.0.bn1.weight'
@@ -105,7 +105,7 @@ def torch_name(path: Path) -> str:
 
 
 def torch_names(path: Path) -> tuple[str, ...]:
-    """The names that torch may have: ``torch_name``, and that for Linen's numbered modules.
+    """Return torch's possible names: ``torch_name``, and that for Linen's numbered modules.
 
     >>> torch_names(("layer1_0", "kernel"))
     ('layer1_0.weight', 'layer1.0.weight')
@@ -115,14 +115,14 @@ def torch_names(path: Path) -> tuple[str, ...]:
 
 
 def by_rule(rule: Callable[[Path], str | None], *, default: str | None = None) -> LabelFunction:
-    """Labels from a function of each leaf's path.
+    """Return labels from a function of each leaf's path.
 
     Args:
-      rule: from a path, ``("head", "kernel")``, to a label, or ``None`` where it has none.
-      default: the label of leaves that ``rule`` has none for; without it they are an error.
+      rule: a function from a path, ``("head", "kernel")``, to a label or None.
+      default: the label of leaves for which ``rule`` returns None; without it they are refused.
 
     Raises:
-      ValueError: on being called, when leaves have no label; it names them.
+      ValueError: when called, if leaves have no label.
 
     >>> by_rule(lambda path: "bias" if path[-1] == "bias" else None)({"w": 1.0, "bias": 0.0})
     Traceback (most recent call last):
@@ -137,10 +137,10 @@ def by_rule(rule: Callable[[Path], str | None], *, default: str | None = None) -
 
 
 def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> LabelFunction:
-    """Labels from regular expressions on each leaf's path, ``"head/kernel"``.
+    """Return labels from regular expressions on each leaf's path, ``"head/kernel"``.
 
     Args:
-      patterns: from a pattern, searched for anywhere in the path, to a label; the first counts.
+      patterns: ``{pattern: label}``; patterns match anywhere in the path, and the first match counts.
       default: as in ``by_rule``.
 
     >>> by_pattern({"bias$": "bias"}, default="weight")({"w": 1.0, "bias": 0.0})
@@ -158,10 +158,10 @@ def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> La
 def by_leaf_name(params: Any) -> Any:
     """Flax's rule: ``bias`` to ``"bias"``, ``scale`` to ``"norm"``, the rest to ``"weight"``.
 
-    The name is the last in the path that is no number.
+    The name is the last one in the path that is not a number.
 
     Raises:
-      ValueError: a leaf has no name at all (a bare array, a list of arrays).
+      ValueError: a leaf has no name (a bare array, a list of arrays).
 
     >>> by_leaf_name({"bn": {"scale": 1.0, "bias": 0.0}, "conv": {"kernel": 1.0}})
     {'bn': {'bias': 'bias', 'scale': 'norm'}, 'conv': {'kernel': 'weight'}}
@@ -180,32 +180,32 @@ def by_muon(
     dimensions: Collection[int] = (2, 4),
     others: Mapping[str, str] | None = None,
 ) -> LabelFunction:
-    r"""Ultralytics' groups for MuSGD, from each leaf's path and number of dimensions.
+    r"""Return Ultralytics' groups for MuSGD, from each leaf's path and number of dimensions.
 
-    A leaf of 2 or 4 dimensions goes to ``"muon"``; of the rest, those with ``bias`` in their path to
-    ``"bias"``, a ``scale`` and ``logit_scale`` to ``"norm"``, all else to ``"weight"``. Those of the
-    head, which train at three times the rate, have ``_head`` after it: ``"muon_head"``.
+    Leaves of 2 or 4 dimensions are ``"muon"``; of the others, those with ``bias`` in their path are
+    ``"bias"``, ``scale`` and ``logit_scale`` are ``"norm"``, all others ``"weight"``. Labels of the
+    head, which trains at three times the rate, end in ``_head``: ``"muon_head"``.
 
     The number of dimensions must be that of torch's parameter. Flax's attention and ``DenseGeneral``
-    have kernels of 3 and biases of 2 where torch has 2 and 1, which as Muon's matrix are another:
-    a ``kernel`` of 3 or a ``bias`` of 2 and more dimensions is refused, unless ``others`` labels it. So is a
-    kernel below a ``ConvTranspose…``, whose first dimension is the input in torch: build it with
-    ``transpose_kernel=True``, and label it ``"muon"`` in ``others``. In a tree with other names one
-    cannot tell; ``jaxsched.flax.by_muon`` knows the module.
+    have kernels of 3 and biases of 2 dimensions where torch has 2 and 1, so that Muon's matrix would
+    differ: a ``kernel`` of 3 or a ``bias`` of 2 and more dimensions is refused, unless ``others``
+    labels it. So is a kernel below a ``ConvTranspose…``, whose first dimension is the input in torch:
+    build it with ``transpose_kernel=True``, and label it ``"muon"`` in ``others``. In a tree with
+    other names this cannot be detected; ``jaxsched.flax.by_muon`` sees the module.
 
     Args:
       head: a regular expression, searched for in ``"head/kernel"`` and in the names of
         ``torch_names``, or a function of the path. Where module 23 is the last, Ultralytics 8.4.190
         has ``r"(^|\.)23\.(one2one_)?cv3\.|proto\.semseg|SemanticSegment"``, 8.4.0
         ``r"23.*cv3|cv3.*23|proto\.semseg|flow_model"``; what changed between is in docs/recipes/ultralytics.md.
-      dimensions: those of ``"muon"``; ``range(2, 9)`` before 8.4.108; ``()`` for the groups of the
-        other optimizers, where dimensions do not matter and none are refused.
-      others: from a regular expression to the label of leaves whose dimensions are not torch's; the
-        first counts. A 1-D convolution's kernel is ``"weight"``.
+      dimensions: the numbers of dimensions of ``"muon"``; ``range(2, 9)`` before 8.4.108; ``()`` for
+        the groups of the other optimizers, for which no dimensions are refused.
+      others: ``{regular expression: label}`` for leaves whose dimensions are not torch's; the first
+        match counts. A 1-D convolution's kernel is ``"weight"``.
 
     Raises:
-      ValueError: a pattern is not a regular expression; on being called, where a leaf's dimensions
-        are not torch's.
+      ValueError: a pattern is not a regular expression; when called, if a leaf's dimensions are not
+        torch's.
       TypeError: ``head``, ``dimensions`` or ``others`` is of another type.
 
     Source: ``BaseTrainer.build_optimizer`` of Ultralytics 8.4.190.
@@ -224,7 +224,7 @@ def muon_labels(
     is_norm: Callable[[Path], bool],
     mismatch_of: Callable[[Path, int], str | None],
 ) -> LabelFunction:
-    """Return ``by_muon``'s labels, given which leaves are a norm's and what is unlike torch's."""
+    """Return ``by_muon``'s labels, with functions for leaves of norms and for mismatches with torch."""
     others = {} if others is None else others
     if not isinstance(others, Mapping):
         raise TypeError(
@@ -270,14 +270,14 @@ def muon_labels(
 
     def labels(params: Any) -> Any:
         flat = jax.tree_util.tree_flatten_with_path(params)[0]
-        found = [label(_named(leaf_path(keys)), len(np.shape(leaf))) for keys, leaf in flat]
-        return _tree(params, found)
+        leaves = [label(_last_named(leaf_path(keys)), len(np.shape(leaf))) for keys, leaf in flat]
+        return _tree(params, leaves)
 
     return labels
 
 
-def _named(path: Path) -> Path:
-    """Return a path up to the last name that is no number."""
+def _last_named(path: Path) -> Path:
+    """Return a path up to the last name that is not a number."""
     while path and path[-1].isdigit():
         path = path[:-1]
     return path
@@ -299,7 +299,7 @@ def _compile(name: str, pattern: Any) -> re.Pattern[str]:
 
 
 def mismatch(path: Path, ndim: int) -> str | None:
-    """Return why a leaf's dimensions may not be torch's, and the remedy; None without a reason."""
+    """Return why a leaf's dimensions may differ from torch's, with a remedy; None if they do not."""
     leaf = path[-1] if path else ""
     if leaf == "kernel" and any(name.startswith("ConvTranspose") for name in path):
         label = "muon" if ndim == 4 else "weight"
@@ -321,17 +321,17 @@ def mismatch(path: Path, ndim: int) -> str | None:
 
 
 def in_others(path: Path, label: str) -> str:
-    """Return the words that label a leaf in ``by_muon``'s ``others``."""
+    """Return text that shows how to label a leaf in ``by_muon``'s ``others``."""
     return f"in others: {{{'/'.join(path)!r}: {label!r}}}"
 
 
 def by_dotted_name(params: Any) -> Any:
     """The article's rule, on torch's dotted names.
 
-    ``.bias`` in the name: ``"bias"``; else ``.weight`` in it and ``.bn`` not: ``"weight"``, which is
-    decayed; else ``"norm"``. So a BatchNorm that is not called ``.bn…`` is decayed: of ResNet-18 the
-    stem's ``bn1.weight`` and the three ``downsample.1.weight``, 16 / 25 / 21 parameters in ``norm``,
-    ``weight`` and ``bias``. Paths of a Flax tree are read as torch's names.
+    A name with ``.bias`` is ``"bias"``; else one with ``.weight`` and without ``.bn`` is ``"weight"``,
+    which is decayed; all others are ``"norm"``. A BatchNorm not called ``.bn…`` is therefore decayed:
+    in ResNet-18 the stem's ``bn1.weight`` and the three ``downsample.1.weight``; 16 / 25 / 21
+    parameters are in ``norm``, ``weight`` and ``bias``. A Flax path is converted to torch's name.
 
     Raises:
       ValueError: the tree is one array, which has no name.
@@ -359,8 +359,8 @@ def by_decay(params: Any) -> Any:
     A path that has ``bias``, ``layernorm`` or ``rmsnorm`` in it, or a module called ``norm`` or
     ``…_norm``, is not decayed; letters may be capital. Nor is a ``scale``, nor a ``weight`` of at
     most one dimension: in Flax, and in torch and Equinox, these belong to normalisation.
-    transformers goes by module there: it decays a BatchNorm or GroupNorm whose name has none of
-    these. So does ``jaxsched.flax.by_decay``, which knows the module.
+    transformers decides by module instead: it decays a BatchNorm or GroupNorm whose name has none of
+    these. So does ``jaxsched.flax.by_decay``, which sees the module.
 
     Raises:
       ValueError: the tree is one array, which has no name.
@@ -385,7 +385,7 @@ def by_decay(params: Any) -> Any:
 
 
 def is_undecayed_name(path: Path) -> bool:
-    """Return whether transformers takes a parameter out of the decay for its name."""
+    """Return whether transformers excludes a parameter from decay because of its name."""
     return any(NO_DECAY.search(name.lower()) for name in torch_names(path))
 
 
@@ -398,12 +398,12 @@ def by_dimension(no_weight_decay: Collection[str] = ()) -> LabelFunction:
     needs ``by_rule``.
 
     Args:
-      no_weight_decay: torch's dotted names, or patterns such as ``"*.pos_embed"``: what a timm model
-        returns from ``no_weight_decay()``. A Flax path matches under its own name, ``head.kernel``,
-        and under those of ``torch_names``.
+      no_weight_decay: torch's dotted names, or patterns such as ``"*.pos_embed"``, as a timm model's
+        ``no_weight_decay()`` returns them. A Flax path matches by its own name, ``head.kernel``, and
+        by those of ``torch_names``.
 
-    Source: ``param_groups_weight_decay`` of timm 1.0.31. For a torch bias of more dimensions than one,
-    which none of its models has, it depends on layer-wise decay whether timm decays it.
+    Source: ``param_groups_weight_decay`` of timm 1.0.31. Whether timm decays a bias of more than one
+    dimension, which none of its models has, depends on layer-wise decay.
 
     >>> params = {"cls_token": np.ones((1, 1, 4)), "fc": {"kernel": np.ones((4, 2)), "bias": np.ones(2)}}
     >>> by_dimension({"cls_token"})(params)
@@ -431,11 +431,11 @@ def by_dimension(no_weight_decay: Collection[str] = ()) -> LabelFunction:
 
 @dataclasses.dataclass(frozen=True)
 class LayerLabels:
-    r"""A label for each layer, and the share of the rate that each layer has.
+    r"""A function that labels parameters by layer, with each layer's share of the rate.
 
     Attributes:
-      layer_of: from a leaf's path to its layer, 0 being the one nearest to the input.
-      decay: the share of a layer in the next one's rate.
+      layer_of: a function from a leaf's path to its layer; 0 is the one nearest to the input.
+      decay: the ratio of a layer's rate to the next one's.
       labels: labels within a layer, or None.
     """
 
@@ -453,7 +453,7 @@ class LayerLabels:
         return _tree(params, [x if x == FROZEN else f"layer_{k}_{x}" for k, x in pairs])
 
     def count(self, params: Any) -> int:
-        """Return the number of layers: that of the last, plus 1."""
+        """Return the number of layers."""
         return max(self._layers(params), default=0) + 1
 
     def scales(self, params: Any) -> dict[str, float]:
@@ -478,23 +478,24 @@ class LayerLabels:
 def by_layer(
     layer_of: Callable[[Path], int], decay: float, *, labels: Labels | None = None
 ) -> LayerLabels:
-    r"""Layer-wise decay of the rate: a label for each layer, and each label's share of the rate.
+    r"""Layer-wise decay: return a function that labels parameters by layer, with shares of the rate.
 
     .. math:: \gamma_l = \gamma \cdot \mathrm{decay}^{L - 1 - l}
 
-    for layer l of L. What is returned is a function of the parameters that returns their labels,
-    for ``recipe.optimizer``; its ``scales(params)`` returns ``{label: share}``, for the groups of
-    a recipe (``schedules.scaled(rate, share)``), and ``count(params)`` L, for ``recipes.timm``.
+    for layer l of L. The result is a function from the parameters to their labels, for
+    ``recipe.optimizer``; its ``scales(params)`` returns ``{label: share}``, for the groups of a recipe
+    (``schedules.scaled(rate, share)``), and its ``count(params)`` returns L, for ``recipes.timm``.
 
     Args:
-      layer_of: from a leaf's path, ``("blocks", "3", "mlp", "kernel")``, to its layer, an integer;
-        0 is the one nearest to the input, and has the lowest rate.
+      layer_of: a function from a leaf's path, ``("blocks", "3", "mlp", "kernel")``, to its layer, an
+        integer; 0 is the one nearest to the input, and has the lowest rate.
       decay: above 0, usually below 1.
-      labels: labels within each layer, ``by_dimension()`` say; with them a label is
-        ``layer_3_decay``, without ``layer_3``. What is ``"frozen"`` there stays so.
+      labels: labels within each layer, such as ``by_dimension()``; with them a label is
+        ``layer_3_decay``, without them ``layer_3``. ``"frozen"`` stays as it is.
 
     Raises:
-      ValueError: a decay that is not above 0; on being called, a layer that is no integer of at least 0.
+      ValueError: a decay that is not above 0; when called, a layer that is not an integer of at least
+        0.
 
     Source: ``param_groups_layer_decay`` of timm 1.0.31, after BEiT.
 
@@ -510,27 +511,27 @@ def by_layer(
 
 
 def freeze(labels: Labels, pattern: str) -> LabelFunction:
-    """``labels``, with the leaves whose path matches ``pattern`` as ``"frozen"``.
+    """Return ``labels`` with ``"frozen"`` for the leaves whose path matches ``pattern``.
 
     Args:
       labels: a tree of labels, or a function of the parameters.
-      pattern: a regular expression, searched for in ``"head/kernel"``.
+      pattern: a regular expression that matches anywhere in ``"head/kernel"``.
 
     >>> freeze(by_leaf_name, "^stem/")({"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}})
     {'head': {'kernel': 'weight'}, 'stem': {'kernel': 'frozen'}}
     """
     compiled = re.compile(pattern)
 
-    def frozen(params: Any) -> Any:
+    def freeze_matches(params: Any) -> Any:
         paths, tree = map("/".join, leaf_paths(params)), fit(labels, params)
         pairs = zip(paths, jax.tree.leaves(tree), strict=True)
         return _tree(params, [FROZEN if compiled.search(path) else x for path, x in pairs])
 
-    return frozen
+    return freeze_matches
 
 
-def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
-    """The label of each leaf of ``params``, as a tree of the same structure.
+def fit(labels: Labels, params: Any, *, groups: Any = None) -> Any:
+    """Return the label of each leaf of ``params``, as a tree of the same structure.
 
     Args:
       labels: a tree of labels, or a function of the parameters that returns one. A tree may be a
@@ -538,10 +539,10 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
         ``nnx.State`` fit its plain arrays. It may be flat: by ``"head/kernel"``, or by torch's
         ``"head.weight"``.
       params: the parameters, or their gradients.
-      known: the labels that there are; any, if not given.
+      groups: the labels that may occur; any if None.
 
     Raises:
-      ValueError: a leaf of ``params`` has no label, a label has no leaf, or one is not known.
+      ValueError: a leaf of ``params`` has no label, a label has no leaf, or a label is not allowed.
 
     >>> fit({"head.weight": "decay", "head.bias": "no_decay"}, {"head": {"kernel": 0.0, "bias": 0.0}})
     {'head': {'bias': 'no_decay', 'kernel': 'decay'}}
@@ -559,25 +560,25 @@ def fit(labels: Labels, params: Any, *, known: Any = None) -> Any:
 
     matches = [match(path) for path in leaf_paths(params)]
     used = set(matches)
-    found = [None if key is None else by_path[key] for key in matches]
-    fitted = _tree(params, found)
+    matched = [None if key is None else by_path[key] for key in matches]
+    fitted = _tree(params, matched)
     unused = ["/".join(path) for path in by_path if path not in used]
     if unused and matches:  # optax.tree_utils.tree_map_params calls init with a tree of no leaves
         raise ValueError(
             f"labels must fit the parameters, got {len(unused)} that none has: "
             f"{', '.join(unused[:5])}. Label the tree that the optimizer is given."
         )
-    unknown = sorted({" ".join(str(label).split()) for label in found} - set(known or found))
+    unknown = sorted({" ".join(str(label).split()) for label in matched} - set(groups or matched))
     if unknown:
         raise ValueError(
-            f"labels must be among {', '.join(sorted(known))}, got {', '.join(unknown)}. "
+            f"labels must be among {', '.join(sorted(groups))}, got {', '.join(unknown)}. "
             f'Give the recipe such a group, or use "{FROZEN}".'
         )
     return fitted
 
 
 def _tree(params: Any, labels: Sequence[str | None]) -> Any:
-    """Return labels, one a leaf of ``params``, as a tree of that structure; refuse None."""
+    """Return a list of labels as a tree with the structure of ``params``; refuse None."""
     named = zip(map("/".join, leaf_paths(params)), labels, strict=True)
     missing = [path or "(the tree itself)" for path, label in named if label is None]
     if missing:

@@ -29,13 +29,13 @@ def plot(
     Args:
       run: a trace, or a recipe.
       path: the picture, ``.png`` or ``.svg``.
-      iterations: how many, as in ``rows_of``.
-      metrics: what the run measured, such as its loss: by name a value an iteration, each drawn
+      iterations: number of rows, as in ``rows_of``.
+      metrics: metrics by name, such as the loss, with a value for each iteration; each is drawn
         below the hyperparameters.
 
     Raises:
-      ValueError: another suffix; a recipe without a length, without ``iterations``; a metric
-        without a value an iteration.
+      ValueError: another suffix; a recipe without a length, and no ``iterations``; a metric without
+        a value for each iteration.
 
     >>> import tempfile
     >>> from jaxsched.recipes import yolov5_resnet18
@@ -57,10 +57,10 @@ def plot(
 
 
 def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:
-    """Draw both curves of what differs, from some rows before they differ, and the cause as a third.
+    """Draw the curves that differ, from some rows before the first difference, and the cause's curve.
 
     Args:
-      report: of two runs that differ.
+      report: the report of two runs that differ.
       path: the picture, ``.png`` or ``.svg``.
 
     >>> import tempfile
@@ -72,7 +72,7 @@ def plot_difference(report: Report, path: str | os.PathLike[str]) -> None:
     True
     """
     require_suffix(path, PICTURES)
-    # Groups often part alike: of each name the group that is off most.
+    # Groups often differ in the same way: draw the group with the largest difference of each name.
     worst: dict[str, Quantity] = {}
     for q in (q for q in report.quantities if q.first and not q.is_setting):
         if q.name not in worst or q.max_relative > worst[q.name].max_relative:
@@ -92,7 +92,7 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def _draw_difference(axes: np.ndarray, report: Report, quantity: Quantity) -> None:
-    """Both curves of a quantity, and under them how far they are apart."""
+    """Draw both curves of a quantity, and their distance below."""
     clock = report.reference.clock
     columns = (column_of(quantity, run) for run in (report.mine, report.reference))
     mine, reference = (np.full(quantity.n, np.nan) if c is None else c for c in columns)
@@ -113,7 +113,9 @@ def _draw_difference(axes: np.ndarray, report: Report, quantity: Quantity) -> No
     axes[1].plot(counts[seen], away[seen], color="#0072B2", linewidth=1.4)
     name = quantity.name.replace("_", " ")
     where = f"{quantity.label}: " if quantity.label else ""
-    axes[0].set_title(f"{where}{name}, parting at {clock} {at}", loc="left", fontweight="bold")
+    axes[0].set_title(
+        f"{where}{name}, first difference at {clock} {at}", loc="left", fontweight="bold"
+    )
     axes[0].set_ylabel(name)
     axes[1].set_ylabel("distance\n(% of peak)")
     axes[1].set_xlabel(clock)

@@ -1,14 +1,14 @@
 """Pure curves of a count, and the combinators that join them.
 
-A schedule is a pure function of a count; 0 is the first. The curves count epochs where a recipe
-hands them to ``per_epoch``, iterations where it does not.
+A schedule is a pure function of a count; 0 is the first. Curves passed to ``per_epoch`` count epochs,
+all others count iterations.
 
-torch computes a learning rate as a Python float and hands it to a float32 kernel, so the value that
-acts is the float32 nearest to a float64. That is what every schedule here returns, under ``jit``,
-``vmap`` and ``lax.scan`` too: its formula is evaluated in float64 inside the graph and rounded once.
-With ``jax_enable_x64`` the float64 itself is returned. XLA makes 0 of a float32 below 1.2e-38; and a
-learning rate that is a float32 tensor in torch is rounded there at each step of the scheduler, here
-once.
+torch computes a learning rate as a Python float and passes it to a float32 kernel, so the value that
+acts is the float32 nearest to a float64. Every schedule here returns that value, also under ``jit``,
+``vmap`` and ``lax.scan``: its formula is evaluated in float64 inside the graph and rounded once. With
+``jax_enable_x64`` the float64 itself is returned. XLA flushes a float32 below 1.2e-38 to 0. If
+torch's learning rate is a float32 tensor, torch rounds it at each step of the scheduler, and a
+schedule once.
 """
 
 import math
@@ -91,7 +91,7 @@ def cosine(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
 
     .. math:: f(e) = \frac{1 + \cos(e \pi / E)}{2} (1 - \mathrm{lrf}) + \mathrm{lrf}
 
-    It is an ``lr_lambda``, for ``lr_scheduler.lambda_lr``. Past ``epochs`` it climbs again.
+    It is an ``lr_lambda``, for ``lr_scheduler.lambda_lr``. Past ``epochs`` it rises again.
 
     Args:
       epochs: half the cosine's period, E.
@@ -114,7 +114,7 @@ def linear(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
 
     .. math:: f(e) = (1 - e / E) (1 - \mathrm{lrf}) + \mathrm{lrf}
 
-    It is an ``lr_lambda``, and falls on past ``epochs``.
+    It is an ``lr_lambda``, and continues to fall past ``epochs``.
 
     Args:
       epochs: where it reaches ``lrf``, E.
@@ -137,7 +137,7 @@ def one_cycle(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
 
     .. math:: f(e) = \frac{1 - \cos(e \pi / E)}{2} (\mathrm{lrf} - 1) + 1
 
-    The curve of ``cosine``, rounded otherwise. It is an ``lr_lambda``.
+    The curve of ``cosine`` with other roundings. It is an ``lr_lambda``.
 
     Args:
       epochs: half the cosine's period, E.
@@ -179,8 +179,8 @@ def per_epoch(schedule: ScheduleLike, steps_per_epoch: ArrayLike) -> Schedule:
     inner, steps_per_epoch = _schedule.float64_formula(schedule), freeze(steps_per_epoch)
 
     def formula(count: Any) -> Any:
-        # In integers: XLA divides floats by a constant by way of its reciprocal, and 49 / 49 falls
-        # below 1. And to cosine_annealing_warm_restarts a float is something else.
+        # In integers: XLA divides floats by a constant by multiplying by its reciprocal, and 49 / 49
+        # falls below 1. Also, cosine_annealing_warm_restarts treats floats differently.
         return inner(integer(count) // integer(steps_per_epoch))
 
     return Schedule(per_epoch, locals(), formula)
@@ -192,13 +192,13 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
     .. math:: s(e) = \mathrm{schedule}(e) \text{ if } e \le \mathrm{after},
               \text{ else } \mathrm{schedule}(e - 1)
 
-    This is what ``scheduler.last_epoch = start_epoch - 1`` leads to: the scheduler's first step, at
-    the end of epoch 0, brings it to epoch 0. After the epoch in which the warm-up ends, each epoch
-    runs at the rate of the one before, and the rate of the last epoch is never used.
+    ``scheduler.last_epoch = start_epoch - 1`` causes this lag: the scheduler's first step, at the
+    end of epoch 0, sets it to epoch 0. After the epoch in which the warm-up ends, each epoch runs at
+    the rate of the one before, and the rate of the last epoch is never used.
 
     Args:
       schedule: a schedule that counts epochs.
-      after: the last epoch that is in step, that in which the warm-up ends.
+      after: the last epoch without lag, in which the warm-up ends.
 
     >>> [float(lagged(lambda epoch: epoch, after=1)(e)) for e in range(4)]
     [0.0, 1.0, 1.0, 2.0]
@@ -236,7 +236,7 @@ def scaled(schedule: ScheduleLike, factor: Hyperparameter) -> Schedule:
 
     Args:
       schedule: a schedule.
-      factor: the rate of a layer, as a share of the highest, say.
+      factor: for example the rate of a layer as a share of the highest.
 
     >>> float(scaled(constant(0.5), 0.25)(3))
     0.125
@@ -248,17 +248,17 @@ def scaled(schedule: ScheduleLike, factor: Hyperparameter) -> Schedule:
 def override(
     schedule: ScheduleLike, other: ScheduleLike, *, at: ArrayLike, when: bool | jax.Array = True
 ) -> Schedule:
-    r"""``schedule``, but ``other`` at one count.
+    r"""``schedule``, except at one count, where it is ``other``.
 
     .. math:: s(c) = \mathrm{other}(c) \text{ if } c = \mathrm{at} \text{ and } \mathrm{when},
               \text{ else } \mathrm{schedule}(c)
 
-    A process that starts with a new optimizer after the warm-up runs its first epoch at the rate
-    that ``LambdaLR`` has set there, that of epoch 0.
+    A process that starts with a new optimizer after the warm-up runs its first epoch at the rate of
+    epoch 0, which ``LambdaLR`` sets in that optimizer.
 
     Args:
       schedule: a schedule.
-      other: another, of the same count.
+      other: another schedule of the same count.
       at: the count.
       when: whether to override at all; may be traced.
 
@@ -270,22 +270,22 @@ def override(
 
     def formula(count: Any) -> Any:
         is_there = (as_float64(count) == as_float64(at)) & when
-        # ``other`` at that count alone: elsewhere it may have no value.
+        # Evaluate ``other`` at that count only: it may have no value at others.
         return jnp.where(is_there, there(integer(at)), inner(count))
 
     return Schedule(override, locals(), formula)
 
 
 def hold(schedule: ScheduleLike, *, at: ArrayLike, until: ArrayLike | None = None) -> Schedule:
-    r"""``schedule``, kept at its value at one count until another.
+    r"""``schedule``, held from one count to another at its value at the first.
 
     .. math:: s(c) = \mathrm{schedule}(\mathrm{at}) \text{ if } \mathrm{at} \le c < \mathrm{until},
               \text{ else } \mathrm{schedule}(c)
 
     Args:
       schedule: a schedule.
-      at: the count whose value is kept.
-      until: the first count of which the value is the schedule's own again; none if None.
+      at: the count whose value is held.
+      until: the first count at which the value is no longer held; None to hold it forever.
 
     Source: a warm-up that ends before its last value, as in ``BaseTrainer`` of Ultralytics 8.4.103 to
     8.4.182.
@@ -307,16 +307,16 @@ def hold(schedule: ScheduleLike, *, at: ArrayLike, until: ArrayLike | None = Non
 def warmup(
     schedule: ScheduleLike, iterations: Hyperparameter, *, start: Hyperparameter
 ) -> Schedule:
-    r"""Linear interpolation from ``start`` toward a target that moves.
+    r"""Linear interpolation from ``start`` toward a moving target.
 
     .. math:: s(i) = \operatorname{interp}(i, [0, n], [\mathrm{start}, \mathrm{schedule}(i)])
 
-    The target is the schedule's value at the current iteration, not at the warm-up's end: where
+    The target is the schedule's value at the current iteration, not at the warm-up's end: if
     ``schedule`` falls from epoch to epoch, so does the rate inside the warm-up. From ``iterations``
     on the value is ``schedule(i)``.
 
     Args:
-      schedule: the target, counted as this one is.
+      schedule: the target, with the same count.
       iterations: the warm-up's length n, at least 0.
       start: the value at 0.
 
@@ -341,7 +341,7 @@ def warmup(
 
 
 def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> Schedule:
-    """``s(count) = values[count - start]``, from numbers known beforehand.
+    """``s(count) = values[count - start]``, a table of numbers.
 
     Args:
       values: one number a count, shape (n,); kept in float64.
@@ -350,14 +350,14 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
 
     Returns:
       A schedule of integer counts. Before ``start``, and past its end without ``then``, it
-      refuses concrete counts and is NaN at traced ones. A fraction is refused, and cut off where
-      it is traced. A gradient through ``jnp.where(count < n, table(count), other)`` is NaN past the
-      end too; ``then`` and ``jax.lax.cond`` evaluate the table within it alone.
+      refuses concrete counts and is NaN at traced ones. A concrete fraction is refused, a traced
+      one is truncated. A gradient through ``jnp.where(count < n, table(count), other)`` is NaN past
+      the end too; with ``then`` or ``jax.lax.cond`` the table is evaluated only inside.
 
     Raises:
-      TypeError: the values are no real numbers.
-      ValueError: the table is empty or not one-dimensional, or
-        a concrete count lies outside it or between two.
+      TypeError: the values are not real numbers.
+      ValueError: the table is empty or not one-dimensional, or a concrete count is outside it or
+        not an integer.
 
     >>> float(table([0.5, 0.25])(1))
     0.25
@@ -369,7 +369,7 @@ def table(values: Any, *, start: int = 0, then: ScheduleLike | None = None) -> S
     ValueError: the table holds counts 0 to 1, got 2. Give more steps, of from_torch more iterations.
     """
     values = np.asarray(values)
-    if values.dtype.kind in "OSUMmc":  # NumPy would read None as NaN and text as what it says
+    if values.dtype.kind in "OSUMmc":  # NumPy would convert None to NaN and "1" to 1
         raise TypeError(f"values must be real numbers, got {values.dtype} among them")
     require_count("start", start)
     values = values.astype(np.float64)
@@ -409,7 +409,7 @@ def table_formula(
         value = jnp.asarray(values)[jnp.clip(index, 0, last)]
         after: Any = math.nan
         if past is not None:
-            # Not at counts within the table: a NaN there would be one in the gradient.
+            # Only past the table: a NaN at a count inside would reach the gradient.
             maximum: Any = jnp.maximum if isinstance(count, Tracer) else np.maximum
             after = past(maximum(count, start + last + 1))
         return jnp.where(index < 0, math.nan, jnp.where(index <= last, value, after))
@@ -418,13 +418,13 @@ def table_formula(
 
 
 def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
-    """``function`` run on the host for counts 0 to ``steps - 1``, as a schedule.
+    """Table of ``function`` at counts 0 to ``steps - 1``, called on the host.
 
     For Python functions that cannot be traced (``math.cos``, branches), and devices without float64.
 
     Args:
-      function: from an int to a real number.
-      steps: how many counts are tabulated, at least 1.
+      function: a function from an int to a real number.
+      steps: number of counts to tabulate, at least 1.
 
     Returns:
       ``table`` of the values: outside it concrete counts are refused, and traced ones give NaN.
@@ -443,13 +443,13 @@ def tabulate(function: Callable[[int], float], steps: int) -> Schedule:
 
 
 def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
-    r"""Batches an update, ramped up from 1 over the warm-up, rounded half to even.
+    r"""Batches an update: a ramp from 1 over the warm-up, rounded half to even.
 
     .. math:: s(i) = \max(1, \operatorname{round}(\operatorname{interp}(i, [0, n], [1, \mathrm{end}])))
               \text{ if } i < n, \text{ else } \mathrm{then}
 
     Args:
-      iterations: length n of the ramp, at most 1e8; 0 for none.
+      iterations: length n of the ramp, at most 1e8; 0 for no ramp.
       end: where the ramp ends, before rounding.
       then: batches from ``iterations`` on.
 
@@ -460,7 +460,7 @@ def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
     """
     require_count("iterations", iterations)
     require("iterations", iterations, "at most 1e8, the longest warm-up", lambda v: v <= 1e8)
-    # On the host: a half that another device's float64 rounds elsewhere would move updates.
+    # On the host: a device that rounds a half differently would move updates.
     ramp = np.interp(np.arange(iterations), [0, max(iterations, 1)], [1, end])
     counts = np.append(np.maximum(1, ramp.round()), then)
 

@@ -1,4 +1,4 @@
-"""What a user's own pytest calls, without torch. Rows are iterations, or updates.
+"""Assertions for a user's tests, without torch. Rows are iterations, or updates.
 
 ``jaxsched.torch.assert_optimizer_matches`` compares the updates themselves.
 """
@@ -16,16 +16,16 @@ Run = Recipe | Trace | str | os.PathLike[str]
 
 
 def assert_matches(mine: Run, reference: Run, *, iterations: int | None = None) -> None:
-    """Fail where two runs differ; the message is the report, with the likely causes.
+    """Fail if two runs differ; the message is the report, with the likely causes.
 
     Args:
       mine: a recipe, a trace, or the path of a trace's file.
-      reference: likewise; ``compare`` says which iterations are compared.
-      iterations: how many of them, as in ``compare``.
+      reference: likewise; ``compare`` describes which iterations are compared.
+      iterations: number of iterations to compare, as in ``compare``.
 
     Raises:
-      AssertionError: they differ.
-      ValueError: they cannot be compared, or a file is no trace.
+      AssertionError: the runs differ.
+      ValueError: the runs cannot be compared, or a file is not a trace.
 
     >>> from jaxsched.recipes import recorded, yolov5_resnet18
     >>> assert_matches(yolov5_resnet18(), recorded("yolov5_resnet18"))

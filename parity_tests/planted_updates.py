@@ -232,7 +232,7 @@ PLANTED = {
     "clip-of-optax": (
         T.SGD,
         lambda d: port(d, *sgd(), clip=clip_by(d, "optax")),
-        "clip by optax.clip_by_global_norm, which has not torch's 1e-6",
+        "clip by optax.clip_by_global_norm, which lacks torch's 1e-6",
         lambda d: {"clip_norm": d.clip},
     ),
     "averaged": (
@@ -292,5 +292,5 @@ def is_named(name, lines):
     """Return true if ``lines`` name the mistake as the only cause."""
     first, *causes = lines
     cause = rf"likely cause: {PLANTED[name][2]}(, in parameter of [a-z]+)?(, or .*)?"
-    parts = first.startswith("the two part at update ")
+    parts = first.startswith("the two differ at update ")
     return parts and len(causes) == 1 and re.fullmatch(cause, causes[0]) is not None

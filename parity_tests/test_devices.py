@@ -162,7 +162,7 @@ def test_an_impossible_mesh_is_refused(text, sentence, tmp_path, capsys):
 def test_distributed_without_other_processes_is_refused(tmp_path, capsys):
     assert cli.main(["train", "--distributed", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "distributed must be told the other processes: " in error
+    assert "distributed must know the other processes: " in error
     assert error.count("\n") == 1
 
 
@@ -187,7 +187,7 @@ def test_the_batch_is_divided_by_a_factor_of_the_devices(text, batch, shares, sp
     )
     where = meshes.layout(text, batch_size=batch)
     assert meshes.shares(where) == shares
-    assert np.prod([where.mesh.shape[axis] for axis in where.learnt]) == split
+    assert np.prod([where.mesh.shape[axis] for axis in where.model]) == split
 
 
 class Grid:

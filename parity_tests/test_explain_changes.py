@@ -569,7 +569,7 @@ def test_rounding_to_float32_is_named_by_the_side_that_was_rounded():
     for forward, side in ((True, "mine"), (False, "the reference")):
         first, second = (rounded, groups) if forward else (groups, rounded)
         case = case_of(run(first, ema=Y / 3), run(second, ema=np.float32(Y / 3)), True)
-        ours, run_s = search._rounded(case)
+        ours, run_s = search._roundings(case)
         key = ("all", "momentum")
         assert ours == Cause(
             "value", "float32", f"{side} rounded to float32", quantities=(key,), numbers=0
@@ -633,7 +633,7 @@ def numbers_tried(case, edit, few=0, right=None):
         target = case.target.column(RATE)[counts - case.base.trace.start]
         return np.where(is_right, target, -1.0)
 
-    solutions = search._solved(case, RATE, edit, values, few)
+    solutions = search._solve_numbers(case, RATE, edit, values, few)
     return tried, solutions
 
 
@@ -687,14 +687,16 @@ def test_numbers_are_left_out_row_by_row():
         y = np.where((numbers[:, None] == 5) & (counts < 2), counts + 1.0, y)
         return np.where(numbers[:, None] == 4, np.nan, y)
 
-    assert search._solved(case, RATE, edit_of(lambda i: i, 3), values) == [3, 4]
+    assert search._solve_numbers(case, RATE, edit_of(lambda i: i, 3), values) == [3, 4]
 
     def prefix(numbers, counts):
         return np.where((numbers[:, None] == 5) & (counts < 2), counts + 1.0, -1.0)
 
-    assert search._solved(case, RATE, edit_of(lambda i: i, 3), prefix) == [5]
+    assert search._solve_numbers(case, RATE, edit_of(lambda i: i, 3), prefix) == [5]
     assert (
-        search._solved(case, RATE, edit_of(lambda i: i, 3), lambda k, i: -1.0 + 0 * k[:, None])
+        search._solve_numbers(
+            case, RATE, edit_of(lambda i: i, 3), lambda k, i: -1.0 + 0 * k[:, None]
+        )
         == []
     )
 
@@ -705,7 +707,7 @@ def test_at_most_forty_numbers_are_compared_at_all_rows():
     def values(numbers, counts):
         return np.full((len(numbers), 1), np.nan)
 
-    solutions = search._solved(case, RATE, edit_of(lambda i: i, 3), values)
+    solutions = search._solve_numbers(case, RATE, edit_of(lambda i: i, 3), values)
     assert solutions == [3, 2, 4, 1, 5, 0, *range(6, 40)]
 
 

@@ -212,23 +212,23 @@ def test_a_recorded_rate_is_a_schedule_that_is_not_known():
 
 
 def test_a_recording_is_known_at_its_rows_alone():
-    is_known = recorded_run([0.1, 0.2, 0.3], start=5).known(RATE)
+    is_known = recorded_run([0.1, 0.2, 0.3], start=5).column_function(RATE)
     counts = np.array([-9, -1, 0, 4, 5, 6, 7, 8, 9, 99])
     expected = [NAN, NAN, NAN, NAN, 0.1, 0.2, 0.3, NAN, NAN, NAN]
     np.testing.assert_array_equal(is_known(counts), expected)
-    first = recorded_run([0.1, 0.2]).known(RATE)
+    first = recorded_run([0.1, 0.2]).column_function(RATE)
     np.testing.assert_array_equal(first(np.arange(-2, 4)), [NAN, NAN, 0.1, 0.2, NAN, NAN])
 
 
 def test_a_schedule_is_known_before_the_rows_and_as_long_again_after_them():
-    is_known = recipe_run(lambda i: 10.0 * i, [50, 60, 70], start=5).known(RATE)
+    is_known = recipe_run(lambda i: 10.0 * i, [50, 60, 70], start=5).column_function(RATE)
     counts = np.array([-1, 0, 4, 5, 7, 8, 10, 11])
     np.testing.assert_array_equal(is_known(counts), [NAN, 0, 40, 50, 70, 80, 100, NAN])
 
 
 def test_a_changed_run_has_another_schedule_and_curve_of_one_quantity():
     run, entry = recipe_run(0.1, [0.1, 0.1], momentum=0.9), schedules.constant(0.2)
-    changed = run.changed(RATE, entry, np.array([0.2, 0.2]))
+    changed = run.replace_quantity(RATE, entry, np.array([0.2, 0.2]))
     assert changed.entry(RATE) == 0.2
     assert changed.trace.groups["all"]["learning_rate"].tolist() == [0.2, 0.2]
     assert changed.recipe.groups["all"]["momentum"] == 0.9
@@ -257,7 +257,7 @@ def test_quantities_differ_at_rows():
         return recorded_run([1.0, 2.0, 3.0], other={"momentum": np.array(momentum)})
 
     both = Case(run(0.1, 0.5, 0.7), run(0.1, 0.6, 0.7), True)
-    assert {k: v.tolist() for k, v in both.differing.items()} == {
+    assert {k: v.tolist() for k, v in both.differing_rows.items()} == {
         ("other", "momentum"): [False, True, False]
     }
 

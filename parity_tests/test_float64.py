@@ -46,7 +46,7 @@ def run_as_tpu(function):
     def lower(*args):
         with jax.enable_x64(True):
             program = jax.make_jaxpr(function)(*args)
-            return tpu.hidden(program, *args)[0]
+            return tpu.eval_hidden(program, *args)[0]
 
     return lower
 

@@ -469,7 +469,7 @@ ERRORS = {
     ),
     "class": (
         lambda: from_torch(LIVE, reference.StepLR, steps_per_epoch=1),
-        "scheduler must stand where its rates tell its count, got type, which has those of 0 of its "
+        "scheduler must have rates that determine its count, got type, with the rates of 0 of its "
         "first 0 counts. Pass an object whose step() takes no count.",
     ),
     "another-optimizer": (

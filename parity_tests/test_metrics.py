@@ -103,7 +103,7 @@ def test_the_command_asks_for_it(words, asked, tmp_path, monkeypatch):
         options.update(kwargs)
         raise ValueError("enough")
 
-    monkeypatch.setattr(runs, "trained", fake_train)
+    monkeypatch.setattr(runs, "train", fake_train)
     assert cli.main(["train", *words, "--out", str(tmp_path)]) == 2
     assert options["tensorboard"] is asked
 

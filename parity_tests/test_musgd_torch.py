@@ -389,5 +389,5 @@ def test_side_by_side():
     assert_optimizer_matches(tx, factory, **arguments)
     with jax.enable_x64(True):
         wrong = optimizers.musgd(0.02, 0.9, **{**how, "layout": "flax"})
-    with pytest.raises(AssertionError, match="the two part at update 0: parameter of a"):
+    with pytest.raises(AssertionError, match="the two differ at update 0: parameter of a"):
         assert_optimizer_matches(wrong, factory, **arguments)

@@ -307,7 +307,7 @@ ERRORS = {
         lambda: jaxsched.hyperparameters(
             [optimizers.sgd(schedules.constant(0.1)).init(PARAMS)] * 2
         ),
-        "opt_state must tell each hyperparameter of a label once, got dampening of all twice. "
+        "opt_state must hold each hyperparameter of a label once, got dampening of all twice. "
         "Pass one optimizer's state at a time.",
     ),
     "decay-without-parameters": (

@@ -136,7 +136,7 @@ def test_groups_that_come_later_and_states_that_are_loaded():
     np.testing.assert_array_equal(trace.groups["1"]["b1"], [np.nan, np.nan, 0.5])
     sentence = (
         "trace must have a number in each row, got nan of 1/learning_rate in row 0. "
-        "Replay a stretch in which all groups are there."
+        "Replay rows in which all groups are present."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         Recipe.from_trace(trace)

@@ -169,7 +169,7 @@ def run_of(recipe, folder, *, resume):
             shown.append(iteration)
             yield False
 
-    return runs.trained(run, recipe, folder, show, epochs=1, seed=0, resume=resume)
+    return runs.train(run, recipe, folder, show, epochs=1, seed=0, resume=resume)
 
 
 class Row(NamedTuple):

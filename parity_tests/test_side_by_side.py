@@ -156,7 +156,7 @@ def optax_port(**arguments):
 def test_the_bound_is_for_rates_too():
     assert_optimizer_matches(optax_port(), anneal, bound=1e-5)
     for off, bound in (({}, 1e-14), ({"b1": 0.9001}, 1e-5)):
-        with pytest.raises(AssertionError, match=r"^the two part at update 0: "):
+        with pytest.raises(AssertionError, match=r"^the two differ at update 0: "):
             assert_optimizer_matches(optax_port(**off), anneal, bound=bound)
 
 
@@ -196,7 +196,7 @@ def test_where_only_rates_differ_the_cause_is_that_of_compare(name):
     with pytest.raises(AssertionError) as failure:
         assert_optimizer_matches(show_other_rates(shown, right), factory, updates=20)
     first, *causes = str(failure.value).splitlines()
-    assert first.startswith("the two part at update ")
+    assert first.startswith("the two differ at update ")
     assert ": learning_rate of 0 is " in first
     torchs, mine = (
         Trace({"0": {"learning_rate": np.array([f(k) for k in range(20)])}}, clock="update")
@@ -245,7 +245,7 @@ def test_a_scheduler_of_a_metric_is_refused():
 
 
 def test_a_scheduler_that_takes_its_count():
-    class Told:  # as timm's schedulers
+    class TakesCount:  # as timm's schedulers
         def __init__(self, optimizer):
             self.optimizer = optimizer
 
@@ -254,7 +254,7 @@ def test_a_scheduler_that_takes_its_count():
 
     def factory(parameters):
         optimizer = torch.optim.SGD(parameters.values(), 0.1)
-        return optimizer, Told(optimizer)
+        return optimizer, TakesCount(optimizer)
 
     def optimizer_of(late):
         rate = schedules.tabulate(lambda count: 0.1 / (1 + max(count - late, 0)), 20)

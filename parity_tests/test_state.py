@@ -395,7 +395,7 @@ ERRORS = {
     "another-name": (
         lambda tmp: import_state(adam_state(), ADAM, PARAMS, {"w": "x"}),
         "mapping must lead to parameters of state_dict, got 'x', which it does not name. Make the "
-        "optimizer of model.named_parameters(), or pass numbers, as jaxsched.torch.numbers tells "
+        "optimizer of model.named_parameters(), or pass numbers, as jaxsched.torch.numbers returns "
         "them.",
     ),
     "another-path": (
@@ -521,28 +521,28 @@ OTHERS = {
     "coupled for decoupled": (
         optimizers.adam(1e-3, weight_decay=0.1),
         factory_of(torch.optim.AdamW, weight_decay=0.1),
-        r"^the two part at update 0: parameter of \w+\[",
+        r"^the two differ at update 0: parameter of \w+\[",
     ),
     "the rate": (
         optax.inject_hyperparams(optax.sgd)(0.2),
         factory_of(torch.optim.SGD, lr=0.1),
-        "^the two part at update 0: learning_rate of 0 is 0.2 for torch's 0.1, 0.1 off where "
+        "^the two differ at update 0: learning_rate of 0 is 0.2 for torch's 0.1, 0.1 off where "
         "1e-12 is allowed.\nlikely cause: learning_rate 0.2 for 0.1, or gradients times 2.0$",
     ),
     "epsilon's place": (
         optax.rmsprop(1e-3, decay=0.99, eps_in_sqrt=True),
         factory_of(torch.optim.RMSprop, lr=1e-3),
-        "^the two part at update 0: parameter of ",
+        "^the two differ at update 0: parameter of ",
     ),
     "one update late": (
         optimizers.sgd(lambda count: HALVED(count + 1)),
         factory_of(torch.optim.SGD, halve_rate, lr=0.1),
-        "^the two part at update 5: learning_rate of 0 is 0.05 for torch's 0.1, ",
+        "^the two differ at update 5: learning_rate of 0 is 0.05 for torch's 0.1, ",
     ),
     "a state that has not acted yet": (
         optimizers.adam(1e-3, b2=0.99),
         factory_of(torch.optim.Adam, lr=1e-3),
-        "^the two part at update 0: exp_avg_sq of ",
+        "^the two differ at update 0: exp_avg_sq of ",
     ),
 }
 
@@ -575,7 +575,7 @@ def test_groups_and_a_tree_of_the_users_own():
     recipe = from_torch(live, labels=["bias", "weight"])
     tx = recipe.optimizer(param_groups.by_leaf_name)
     assert_optimizer_matches(tx, factory, params=params, labels=["bias", "weight"], updates=10)
-    swapped = r"^the two part at update 0: (learning_rate|weight_decay) of (bias|weight) is "
+    swapped = r"^the two differ at update 0: (learning_rate|weight_decay) of (bias|weight) is "
     with pytest.raises(AssertionError, match=swapped):
         assert_optimizer_matches(tx, factory, params=params, labels=["weight", "bias"], updates=10)
 

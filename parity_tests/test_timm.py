@@ -497,7 +497,7 @@ REFUSED = {
     ),
     "cycles that rounding hides": (
         lambda: recipe_of(epochs=300, lr_cycle_mul=1 + 1e-14, lr_cycle_limit=3),
-        "cycle_mul must be 1, or farther from it than what rounding hides, got 1.00000000000001. ",
+        "cycle_mul must be 1 or differ from 1 by more than rounding, got 1.00000000000001. ",
     ),
     **{
         f"noise of {value!r}": (

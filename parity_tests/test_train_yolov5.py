@@ -102,7 +102,7 @@ def test_it_prints_the_picture_and_the_parity(training, monkeypatch, capsys, tmp
 
 def test_the_hyperparameters_in_the_state_equal_the_recipe(training, recipe):
     run = training[2]
-    report = train_yolov5.proof(run, recipe)
+    report = train_yolov5.check_state(run, recipe)
     assert report, str(report)
     assert {q.name for q in report.quantities} >= {"learning_rate", "stepped", "ema_updates"}
     stepped = [row.run["stepped"] for row in run]
@@ -113,12 +113,12 @@ def test_the_hyperparameters_in_the_state_equal_the_recipe(training, recipe):
 @pytest.mark.parametrize("batch_size", [10, 64])
 def test_another_recipe_is_detected(training, batch_size):
     other = recipes.yolov5(epochs=30, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=batch_size)
-    assert not train_yolov5.proof(training[2], other)
+    assert not train_yolov5.check_state(training[2], other)
 
 
 def test_the_average_is_evaluated(training, data):
     model, optimizer, _ = training
-    average = train_yolov5.averaged(model, optimizer)
+    average = train_yolov5.average_model(model, optimizer)
     for kind in train_yolov5.LEARNT:
         new, old = (jax.tree.leaves(nnx.state(m, kind)) for m in (average, model))
         assert len(new) == len(old)

@@ -60,7 +60,9 @@ def test_every_change_has_a_border():
     seen = {(since, field) for _, since, _, field in BORDERS}
     before = policy._version("8.0.227")
     for release, fields in policy.CHANGES.items():
-        since = {"8.0.228": "8.1.0"}.get(policy._dotted(release), policy._dotted(release))
+        since = {"8.0.228": "8.1.0"}.get(
+            policy._format_release(release), policy._format_release(release)
+        )
         now = policy._version(since)
         for field in fields:
             shown = any(first == since for first, name in seen if name == field)

@@ -213,39 +213,39 @@ def test_runs_differ_where_one_update_is_beyond_the_bound():
     for row, off in ((0, 0.5), (1, 0.5), (2, 2.0)):
         mine = np.array(reference)
         mine[row, 1] -= off
-        assert two_runs(mine, reference, bound=0.25).differing() == []
-        assert two_runs(mine, reference, bound=0.25).differing(0.5) == ["w"]
+        assert two_runs(mine, reference, bound=0.25).differing_leaves() == []
+        assert two_runs(mine, reference, bound=0.25).differing_leaves(0.5) == ["w"]
         mine[row, 1] -= 0.125
         c = two_runs(mine, reference, bound=0.25)
         assert c.differs("w", mine) is True
-        assert c.differing() == ["w"]
-        assert c.differing(2) == []
+        assert c.differing_leaves() == ["w"]
+        assert c.differing_leaves(2) == []
         assert c.differs("w", np.array(reference)) is False
         mine[row, 1] = NAN
-        assert two_runs(mine, reference, bound=0.25).differing(1000) == ["w"]
+        assert two_runs(mine, reference, bound=0.25).differing_leaves(1000) == ["w"]
 
 
 def test_a_cause_may_leave_the_bound_or_a_share_of_the_largest_difference_so_far():
     reference = np.ones((3, 2))
     mine = reference + np.array([[0.0, 0.5], [2.0, 0.0], [0.0, -1.0]])
-    allowed = two_runs(mine, reference, bound=1e-10).allowed["w"]
+    allowed = two_runs(mine, reference, bound=1e-10).tolerance["w"]
     assert allowed.tolist() == [1e-10, 2e-10, 2e-10]
-    assert two_runs(mine, reference, bound=1e-3).allowed["w"].tolist() == [1e-3] * 3
+    assert two_runs(mine, reference, bound=1e-3).tolerance["w"].tolist() == [1e-3] * 3
     # A path of zeros has a bound to divide by.
     zeros = two_runs(np.zeros((2, 1)), np.zeros((2, 1)))
-    assert (zeros.allowed["w"] > 0).all()
-    assert zeros.known("w", np.zeros((2, 1))) == 1
+    assert (zeros.tolerance["w"] > 0).all()
+    assert zeros.known_share("w", np.zeros((2, 1))) == 1
 
 
 def test_a_path_is_known_where_it_is_a_number_and_mines_there():
     mine = np.array([[1.0], [2.0], [4.0], [8.0]])
     c = two_runs(mine, np.ones((4, 1)), bound=0.25)  # as many may be off at each update
-    assert c.known("w", mine) == 1
-    assert c.known("w", mine + 0.25) == 1
-    assert c.known("w", mine + np.array([[0.0], [0.0], [0.0], [0.5]])) == 0
-    assert c.known("w", np.array([[NAN], [2.0], [4.0], [8.0]])) == 0.75
-    assert c.known("w", np.array([[1.0], [NAN], [NAN], [NAN]])) == 0.25
-    assert c.known("w", np.array([[1.0], [5.0], [NAN], [NAN]])) == 0
+    assert c.known_share("w", mine) == 1
+    assert c.known_share("w", mine + 0.25) == 1
+    assert c.known_share("w", mine + np.array([[0.0], [0.0], [0.0], [0.5]])) == 0
+    assert c.known_share("w", np.array([[NAN], [2.0], [4.0], [8.0]])) == 0.75
+    assert c.known_share("w", np.array([[1.0], [NAN], [NAN], [NAN]])) == 0.25
+    assert c.known_share("w", np.array([[1.0], [5.0], [NAN], [NAN]])) == 0
 
 
 # The entries of an update that are compared.

@@ -1,4 +1,4 @@
-"""Float64 inside a graph: with x64 enabled, and on a TPU without losing its precision."""
+"""Float64 inside a graph: with x64 enabled, and without loss of precision on a TPU."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,16 +15,16 @@ _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
 def in_float64(fn: Callable[[], T]) -> T:
-    """Call ``fn`` with 64-bit types enabled; it returns arrays, and anything else beside them.
+    """Call ``fn`` with 64-bit types enabled; it may return arrays and other objects.
 
     When traced by JAX, or on a TPU, the computation becomes one primitive, so that the lowering for
-    a TPU can preserve its precision. Nested calls are inlined into the outermost one. There a loop
-    is left to XLA where its length is known only when it runs, or above ``_tpu.MAX_UNROLLED``.
+    a TPU can preserve its precision. Nested calls are inlined into the outermost one. On a TPU,
+    loops of unknown length, or of more than ``_tpu.MAX_UNROLLED`` steps, are left to XLA.
     """
     if _inside.get():
         return fn()
     with plain_float64():
-        # Under jit, vmap, scan or grad an operation on a constant gives a tracer.
+        # Within jit, vmap, scan or grad an operation on a constant returns a tracer.
         if jax.default_backend() != "tpu" and not isinstance(jnp.zeros(()) + 0.0, Tracer):
             return fn()
         from jaxsched._float64._tpu import bind_float64  # jax.extend takes long to import

@@ -1,4 +1,4 @@
-"""The command ``jaxsched``. It imports no package but in ``main``, so that Ctrl-C is heard then."""
+"""The command ``jaxsched``. Packages are imported in ``main``, so that Ctrl-C works meanwhile."""
 
 import io
 import os
@@ -10,30 +10,30 @@ from typing import Any
 
 __all__ = ["main"]
 
-MIN_COLUMNS = 40  # of a terminal: in a narrower one rich draws a table without end
+MIN_COLUMNS = 40  # of a terminal: rich never finishes a table in a narrower one
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that ``arguments`` name; if not given, as this process, which then ends.
+    """Run the command that ``arguments`` name; if not given, those of this process, which then ends.
 
     Returns:
-      The exit status: 2 where they cannot be followed, with a sentence on stderr; 130 after
-      Ctrl-C; 141 where nobody reads what is printed.
+      The exit status: 2 for an error, with a sentence on stderr; 130 after Ctrl-C; 141 if the
+      reader of stdout has closed it.
 
     >>> main(["--version"])
     jaxsched ...
     0
     """
     usual = signal.getsignal(signal.SIGINT)
-    # Where a shell starts a process in the background, SIGINT is ignored, and stays so.
+    # A shell that starts a process in the background ignores SIGINT for it: leave that so.
     is_process = arguments is None and usual is signal.default_int_handler
     if is_process:
-        signal.signal(signal.SIGINT, _end)  # an import can lose an exception
-        sys.unraisablehook = _end_where_interrupted  # and so can a callback
+        signal.signal(signal.SIGINT, _end)  # an import can swallow a KeyboardInterrupt
+        sys.unraisablehook = _end_if_interrupted  # and so can a callback
     try:
         if arguments is None:
             if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(errors="replace")  # it may not show every character
+                sys.stdout.reconfigure(errors="replace")  # not every encoding has all characters
             if shutil.get_terminal_size().columns < MIN_COLUMNS:
                 os.environ["COLUMNS"] = str(MIN_COLUMNS)
         from jaxsched.cli import _commands
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("jaxsched: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which is flushed once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
         return 141
     finally:
         if is_process:
@@ -62,7 +62,7 @@ def _end(*_: Any) -> None:
     os._exit(130)
 
 
-def _end_where_interrupted(unraisable: Any) -> None:
+def _end_if_interrupted(unraisable: Any) -> None:
     if unraisable.exc_type is KeyboardInterrupt:
         _end()
     sys.__unraisablehook__(unraisable)

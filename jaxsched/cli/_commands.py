@@ -1,4 +1,4 @@
-"""Run a command; what it raises is a sentence on stderr."""
+"""Run a command, and print its errors as a sentence on stderr."""
 
 import sys
 

@@ -4,7 +4,7 @@ from rich import console
 
 
 class Console(console.Console):
-    """rich's console, which would end the process where nobody reads what it prints."""
+    """rich's console, without its exit when the reader of stdout has closed it."""
 
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that is being handled."""

@@ -17,7 +17,7 @@ NO_SCRIPT = "the script must follow --, got none: record -o run.npz -- python tr
 
 
 def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None = None) -> None:
-    """Draws a recipe's learning rates and momentum, by iteration.
+    """Draw a recipe's learning rates and momentum by iteration.
 
     For instance: jaxsched plot yolov5 --epochs 300 --steps-per-epoch 500 --cos-lr --out lr.svg
 
@@ -34,7 +34,7 @@ def plot(recipe: Recipe, *, out: Path = Path("lr.png"), iterations: int | None =
 def export(
     recipe: Recipe, *, out: Path = Path("curves.csv"), iterations: int | None = None
 ) -> None:
-    """Writes a recipe's hyperparameters, a row an iteration.
+    """Write a recipe's hyperparameters, a row an iteration.
 
     For instance: jaxsched export yolov5-resnet18 --lrf 0.1 --out curves.csv
 
@@ -50,7 +50,7 @@ def export(
 
 
 def write_csv(trace: Trace, path: Path) -> None:
-    """A column for the iteration, one for each label/name, and those of no group."""
+    """Write a CSV file with the iteration and every column of the trace."""
     counts = np.arange(trace.start, trace.start + len(trace))
     columns = {"iteration": counts, **trace.columns()}
     with atomic_write(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
@@ -60,26 +60,27 @@ def write_csv(trace: Trace, path: Path) -> None:
 
 
 def write_json(trace: Trace, path: Path) -> None:
-    """``start``, ``groups`` and ``run`` as a Trace has them."""
+    """Write ``start``, ``groups`` and ``run`` of a trace as JSON."""
     content = {"start": trace.start, "groups": trace.groups, "run": trace.run}
     with atomic_write(path) as file:
         file.write((json.dumps(content, default=np.ndarray.tolist) + "\n").encode())
 
 
 def record(*script: str, out: Path = Path("run.npz")) -> int:
-    """Runs a PyTorch script as it stands and records what its optimizers are set to.
+    """Run a PyTorch script unchanged and record the hyperparameters of its optimizers.
 
     For instance: jaxsched record -o run.npz -- python train.py
 
-    What follows -- is run as it stands, in the Python that it names, which must have jaxsched. A
-    row is an update. Optimizers that step in turn, each once, go into one file, their groups
-    numbered through; of others the second goes to run-1.npz. A process of rank 1 goes to
-    run-rank1.npz, a second process without a rank to run-process1.npz, and so on. The
-    exit status is the script's. A file says whether its process came to its end.
+    The command after -- runs unchanged, with the Python that it names, in which jaxsched must be
+    installed. A row is an update. Optimizers that step in turn, each once, are written to one file,
+    with their groups numbered from 0 through all; otherwise the second optimizer's file is
+    run-1.npz. A process of rank 1 writes run-rank1.npz, a second process without a rank
+    run-process1.npz, and so on. The exit status is the script's. A file states whether its process
+    reached its end.
 
     Args:
       script: the command and its arguments.
-      out: the file, .npz, written anew about each second.
+      out: the file, .npz, rewritten about every second.
     """
     make_writable(out, (".npz",))
     if not script:

@@ -1,4 +1,4 @@
-"""The command line: commands are functions, and options their arguments, read by cyclopts."""
+"""The command line, parsed by cyclopts: commands are functions, options their arguments."""
 
 import difflib
 import functools
@@ -26,7 +26,7 @@ NESTED = (list, tuple, Sequence, Literal)
 
 
 def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
-    """Return the call that ``words`` name; a ValueError says why they name none."""
+    """Return the call that ``words`` name; raise a ValueError if they name none."""
     if not words:
         names = ", ".join(command.__name__ for command in COMMANDS)
         raise ValueError(f"command must be one of {names}, got none. See jaxsched --help.")
@@ -36,19 +36,19 @@ def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
     try:
         command, bound, _ = app.parse_args(words, **quiet)
     except CycloptsError as error:
-        error.command_chain = None  # it is named before the sentence
+        error.command_chain = None  # the message would repeat the command's name
         raise ValueError(str(error)) from error
     return functools.partial(command, *bound.args, **bound.kwargs)
 
 
 def factories() -> dict[str, Callable[..., Recipe]]:
-    """The functions in ``recipes.__all__`` that return a recipe."""
+    """Return the functions in ``recipes.__all__`` that return a recipe."""
     functions = [f for name in recipes.__all__ if inspect.isfunction(f := getattr(recipes, name))]
     return {f.__name__: f for f in functions if typing.get_type_hints(f)["return"] is Recipe}
 
 
 def application() -> App:
-    """The command with its commands; those that take a recipe have one for each factory."""
+    """Build the command; commands that take a recipe have a subcommand for each factory."""
     app = App(
         "jaxsched",
         help="Reproduce PyTorch training recipes in JAX.",
@@ -69,10 +69,10 @@ def application() -> App:
 
 
 def recipe_of_file(file: Path | None = None, /) -> Recipe:
-    """Load the recipe that a file holds.
+    """Load a recipe from a file.
 
     Args:
-      file: a recipe that Recipe.save wrote, or of one's own: .yaml or .json.
+      file: a file that Recipe.save or a person wrote, .yaml or .json.
     """
     if file is None or file.suffix not in SUFFIXES:
         names = [*factories()]
@@ -89,33 +89,33 @@ def recipe_of_file(file: Path | None = None, /) -> Recipe:
 def _with_options(
     command: Callable[..., int | None], factory: Callable[..., Recipe] | None = None
 ) -> Callable[..., int | None]:
-    """Return ``command`` as cyclopts reads it; its recipe is made of the options of ``factory``."""
+    """Return ``command`` for cyclopts, with a recipe built from the options of ``factory``."""
 
     def run(*words: Any, **options: Any) -> int | None:
         if factory is None:
             return command(*words, **options)
-        # Only what was typed: what args.yaml holds has precedence over a default.
-        typed = {name: options.pop(name) for name in made if name in options}
+        # Only options on the command line: args.yaml has precedence over a default.
+        typed = {name: options.pop(name) for name in of_recipe if name in options}
         return command(factory(*words, **typed), **options)
 
-    made = _options(factory) if factory else {}
-    options = [*made.values(), *_options(command).values()]
+    of_recipe = _options(factory) if factory else {}
+    options = [*of_recipe.values(), *_options(command).values()]
     run.__signature__ = inspect.Signature(options)  # pyright: ignore
     run.__doc__ = _documentation(command, factory) if factory else inspect.getdoc(command)
     return run
 
 
 def _documentation(command: Callable, factory: Callable) -> str:
-    """Return a docstring with what ``command`` does, and the arguments of both."""
-    does, _, own = (inspect.getdoc(command) or "").partition("Args:\n")
-    made = inspect.getdoc(factory) or ""
-    title = "" if factory is recipe_of_file else made.split("\n")[0]
-    arguments = made.partition("Args:\n")[2].partition("\n\n")[0]
-    return f"{title}\n\n{does}Args:\n{arguments}\n{own}"
+    """Return a docstring with the description of ``command`` and the arguments of both."""
+    description, _, own = (inspect.getdoc(command) or "").partition("Args:\n")
+    of_factory = inspect.getdoc(factory) or ""
+    title = "" if factory is recipe_of_file else of_factory.split("\n")[0]
+    arguments = of_factory.partition("Args:\n")[2].partition("\n\n")[0]
+    return f"{title}\n\n{description}Args:\n{arguments}\n{own}"
 
 
 def _options(function: Callable) -> dict[str, inspect.Parameter]:
-    """Return a function's parameters, by name, with the types that a command line can hold."""
+    """Return a function's parameters by name, with the types that a command line can express."""
     hints, options = typing.get_type_hints(function), {}
     for p in inspect.signature(function).parameters.values():
         if (hint := _writable(hints[p.name], p.default)) is None:
@@ -128,14 +128,14 @@ def _options(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _writable(hint: Any, default: Any) -> Any:
-    """Return the types in ``hint`` that a command line can hold, or None."""
+    """Return the types in ``hint`` that a command line can express, or None."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     plain = [
         each
         for each in (typing.get_args(hint) if is_union else [hint])
         if each in PLAIN or typing.get_origin(each) in NESTED
     ]
-    if {bool, int, float} <= {*plain}:  # a hyperparameter, whatever array it may be
+    if {bool, int, float} <= {*plain}:  # ArrayLike, a hyperparameter
         plain = [int if type(default) is int else float]
     if int in plain and {*plain} <= {int, type(None)}:
         return Annotated[int, Parameter(converter=_integer)]
@@ -143,7 +143,7 @@ def _writable(hint: Any, default: Any) -> Any:
 
 
 def _integer(_: Any, tokens: Sequence[Token]) -> int:
-    """Convert a word; cyclopts itself would round 1.5 to 2."""
+    """Convert a word to an integer; cyclopts would round 1.5 to 2."""
     try:
         return int(tokens[0].value)
     except ValueError:

@@ -21,7 +21,7 @@ from jaxsched._schedule import traceable
 from jaxsched._trace import Trace
 from jaxsched.optimizers._scheduled import ScheduledState
 
-# What a transformation is run on that comes without parameters: a leaf of each usual label.
+# Parameters for a transformation that comes without any: a leaf of each usual label.
 PARAMS = {"kernel": (2, 2), "bias": (2,), "scale": (2,)}
 
 
@@ -29,8 +29,8 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
     """Return the recipe or trace that ``text`` names, or a transformation, for ``evaluate``.
 
     ``file.py:name`` may name a ``Recipe``, a ``Trace``, a function without arguments that returns
-    one, an Optax transformation (or it and the parameters it is for, or an object with it as ``tx``),
-    or torch's optimizer and scheduler, or lists of several and theirs.
+    one, an Optax transformation (or a pair of it and its parameters, or an object with it as
+    ``tx``), or torch's optimizer and scheduler, or a list of optimizers and a list of schedulers.
     """
     path, colon, name = text.rpartition(":")
     if not colon or not path.endswith(".py"):
@@ -49,13 +49,13 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
     if isinstance(value, Recipe | Trace) or _is_transformation(value):
         return value
     if _is_transformation(inner := getattr(value, "tx", None)):
-        # An nnx.Optimizer, which knows no parameters, or a TrainState, which has them.
+        # An nnx.Optimizer, without parameters, or a TrainState, with them.
         params = getattr(value, "params", None)
         return inner if params is None else (inner, params)
     parts: list[Any] = list(value) if isinstance(value, tuple | list) else [value]
     if len(parts) == 2 and _is_transformation(parts[0]):
         return tuple(parts)
-    torch: Any = sys.modules.get("torch")  # where the value is torch's, the file has imported it
+    torch: Any = sys.modules.get("torch")  # a file with torch objects has imported it
 
     def is_torch(entry: Any) -> bool:
         entries = entry if isinstance(entry, tuple | list) and entry else [entry]
@@ -79,7 +79,7 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
 
 
 def _value(path: str, name: str) -> Any:
-    """Return what a name of the user's file is; whatever the file raises is one sentence."""
+    """Return a name's value in the user's file; raise any error of the file as one sentence."""
     folder = Path(path).parent.absolute()
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
@@ -93,7 +93,7 @@ def _value(path: str, name: str) -> Any:
     finally:
         if str(folder) in sys.path:
             sys.path.remove(str(folder))
-        # Two files may each have a module of one name beside them. An environment may be there too.
+        # Both files may import a module of the same name beside them; keep installed packages.
         for name in set(sys.modules) - before:
             file = Path(getattr(sys.modules[name], "__file__", None) or "/").absolute()
             if folder in file.parents and "site-packages" not in file.parts:
@@ -101,14 +101,14 @@ def _value(path: str, name: str) -> Any:
 
 
 def _run(path: str, name: str) -> Any:
-    """Return what a name of a file is, or what it returns where it is a function."""
-    # A name of its own, so that two files of one name can be compared.
+    """Return a name's value in a file, or the result of calling it if it is a function."""
+    # A unique module name, so that two files of the same name can be compared.
     module = f"jaxsched_user_{zlib.crc32(str(Path(path).absolute()).encode()):08x}"
     spec: Any = importlib.util.spec_from_file_location(module, path)
     sys.modules[module] = loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     if not hasattr(loaded, name):
-        names = [known for known in vars(loaded) if not known.startswith("_")]
+        names = [each for each in vars(loaded) if not each.startswith("_")]
         close = difflib.get_close_matches(name, names, 1) or names[-3:]
         raise ValueError(
             f"{path} must define {name or 'a name'}, got none. It has {', '.join(close)}."
@@ -134,7 +134,7 @@ def _is_transformation(value: Any) -> bool:
 
 
 def evaluate(text: str, value: Any, end: int, at_least: int) -> Recipe | Trace:
-    """Return a recipe or trace as it is; a transformation as the trace of its state up to ``end``."""
+    """Return a recipe or trace unchanged, and a transformation as the trace of its state."""
     if isinstance(value, Recipe | Trace):
         return value
     tx, params = value if not _is_transformation(value) else (value, None)
@@ -152,7 +152,7 @@ def evaluate(text: str, value: Any, end: int, at_least: int) -> Recipe | Trace:
         jaxsched.hyperparameters(state)
     except ValueError as error:
         raise ValueError(
-            f"{text} must tell its hyperparameters in its state, as ours and "
+            f"{text} must hold its hyperparameters in its state, as ours and "
             "optax.inject_hyperparams do, got one that does not. Compare its updates with "
             "jaxsched.torch.assert_optimizer_matches."
         ) from error

@@ -1,4 +1,4 @@
-"""``jaxsched verify``: two runs side by side, with the likely cause where they part."""
+"""``jaxsched verify``: compare two runs and report the likely causes of a difference."""
 
 import dataclasses
 import importlib
@@ -27,31 +27,32 @@ def verify(
     out: Path | None = None,
     report: Path | None = None,
 ) -> int:
-    """Holds a run against a reference, quantity by quantity, and tells why they part.
+    """Compare a run with a reference, quantity by quantity, and report the likely causes.
 
     For instance: jaxsched verify port.py:recipe --against run.npz --labels 0=weight,1=bias
 
-    Each is a trace's file, a recipe's (.yaml, .json), or file.py:name: a Recipe, a function that returns one, an
-    Optax transformation whose state tells its hyperparameters (ours, or of
-    optax.inject_hyperparams; or a pair of it and its parameters), or torch's
-    (optimizer, scheduler), or of several ([optimizer, …], [scheduler, …]). Exit status 0 where they are equal, 1 where they differ, 2
-    where they cannot be compared.
+    Each side is a trace's file, a recipe's file (.yaml, .json), or file.py:name. The name may be a
+    Recipe, a function that returns one, an Optax transformation whose state holds its
+    hyperparameters (ours, or optax.inject_hyperparams; or a pair of it and its parameters), torch's
+    (optimizer, scheduler), or ([optimizer, …], [scheduler, …]). Exit status 0 if the runs are
+    equal, 1 if they differ, 2 if they cannot be compared.
 
     Args:
-      mine: the run that is to be right.
+      mine: the run to check.
       against: the reference.
-      labels: renames groups of either, 0=norm,1=weight,2=bias; a swap, a=b,b=a, is of mine.
-      iterations: how many are compared; if not given, all that both have, or to the end of
-        a recipe's last epoch.
+      labels: new labels of groups on either side, 0=norm,1=weight,2=bias; a swap, a=b,b=a, applies
+        to mine only.
+      iterations: number of iterations to compare; if not given, all that both have, or those to the
+        end of a recipe's last epoch.
       steps_per_epoch: batches between two steps of a torch scheduler.
-      out: the picture of the curves where they part, .png or .svg; if not given, parity.png,
-        and none where matplotlib is not installed.
+      out: the picture of the curves that differ, .png or .svg; if not given, parity.png, or no
+        picture if matplotlib is not installed.
       report: a file for the evidence, .json: versions, hashes of both sides, every figure.
     """
     picture = Path("parity.png") if out is None else out
     make_writable(picture, PICTURES)
     if out is not None:
-        importlib.import_module("jaxsched.plot")  # what is missing is said before the comparison
+        importlib.import_module("jaxsched.plot")  # report a missing package before the comparison
     if report is not None:
         make_writable(report, (".json",))
     if iterations is not None:
@@ -60,18 +61,18 @@ def verify(
     runs = [sources.load(text, steps_per_epoch, iterations) for text in texts]
     end, least = _end(runs, iterations), iterations or 1
     a, b = (sources.evaluate(*each, end, least) for each in zip(texts, runs, strict=True))
-    found = compare(*_relabelled(a, b, labels), iterations=iterations)
-    _print(found)
+    result = compare(*_relabel(a, b, labels), iterations=iterations)
+    _print(result)
     if report is not None:
-        evidence = {"compared": {"mine": mine, "against": against}, **found.evidence()}
+        evidence = {"compared": {"mine": mine, "against": against}, **result.evidence()}
         with atomic_write(report) as file:
             file.write(f"{json.dumps(evidence, indent=1, allow_nan=False)}\n".encode())
         print(f"wrote {report}")
-    if found:
+    if result:
         return 0
-    if any(q.first and not q.is_setting for q in found.quantities):
+    if any(q.first and not q.is_setting for q in result.quantities):
         try:
-            importlib.import_module("jaxsched.plot").plot_difference(found, picture)
+            importlib.import_module("jaxsched.plot").plot_difference(result, picture)
             print(f"wrote {picture}")
         except ModuleNotFoundError as error:
             print(f"no picture of the curves: {error}", file=sys.stderr)
@@ -79,24 +80,22 @@ def verify(
 
 
 def _end(runs: list, iterations: int | None) -> int:
-    """The iteration at which the comparison ends, as asked for or as one of the two says."""
-    known = [run for run in runs if isinstance(run, Recipe | Trace)]
+    """Return the iteration at which the comparison ends: as requested, or the end of a run."""
+    runs = [run for run in runs if isinstance(run, Recipe | Trace)]
     if iterations is not None:
-        return max((run.start for run in known), default=0) + iterations
-    ends = [run.start + len(run) if isinstance(run, Trace) else run.length for run in known]
+        return max((run.start for run in runs), default=0) + iterations
+    ends = [run.start + len(run) if isinstance(run, Trace) else run.length for run in runs]
     if not any(ends):
-        raise ValueError(
-            "--iterations must be given where neither side tells how long its run is, got none."
-        )
+        raise ValueError("--iterations must be given if neither run has a known length, got none.")
     return max(filter(None, ends))
 
 
-def _relabelled(
+def _relabel(
     mine: Recipe | Trace, reference: Recipe | Trace, labels: str | None
 ) -> Iterator[Recipe | Trace]:
-    """Yield both, with groups renamed where they have them by the old name.
+    """Yield both runs with their groups renamed.
 
-    Of two that have the same names a swap is made in mine alone: made in both it is none.
+    If both have the same labels, a swap is applied to ``mine`` only: in both it would cancel out.
     """
     pairs = [pair.split("=") for pair in labels.split(",")] if labels is not None else []
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
@@ -106,9 +105,9 @@ def _relabelled(
         raise ValueError(f"--labels must rename each group once, got {labels}")
     missing = sorted(set(names) - set(mine.groups) - set(reference.groups))
     if missing:
-        known = dict.fromkeys([*mine.groups, *reference.groups])
+        groups = dict.fromkeys([*mine.groups, *reference.groups])
         raise ValueError(
-            f"--labels must rename groups among {', '.join(known)}, got {', '.join(missing)}."
+            f"--labels must rename groups among {', '.join(groups)}, got {', '.join(missing)}."
         )
     swap = set(names) == set(names.values()) and set(names) <= set(mine.groups)
     for run in (mine, reference):

@@ -1,3 +1,3 @@
-"""Training loops of a user, one file each, run as they stand: ``python -m jaxsched.examples.train_nnx``."""
+"""Example training loops, one file each: ``python -m jaxsched.examples.train_nnx``."""
 
 __all__: list[str] = []

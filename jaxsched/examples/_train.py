@@ -1,4 +1,4 @@
-"""``jaxsched train``: a network trained on the spot. Its counts are iterations; 0 is the first."""
+"""``jaxsched train``: train an example. It counts iterations; 0 is the first."""
 
 import contextlib
 import functools
@@ -21,13 +21,13 @@ from jaxsched._trace import Trace
 from jaxsched._validate import require
 
 RUN = {"epochs": 100, "steps_per_epoch": 30}
-"""The article's run, as the package carries its trace."""
+"""The article's run, whose trace is in the package."""
 METRICS = ("loss", "accuracy")
-"""What the picture of a run shows beside its hyperparameters."""
+"""Metrics below the hyperparameters in the picture of a run."""
 
 
 class _Options(NamedTuple):
-    """What both trainings are asked for."""
+    """The arguments that both trainings share."""
 
     epochs: int
     out: Path
@@ -48,11 +48,10 @@ def train(
     distributed: bool = False,
     log: Literal["csv", "tensorboard"] = "csv",
 ) -> int:
-    """Trains a network with a recipe on the spot, and proves the recipe.
+    """Train a network with a recipe, and check the hyperparameters of the run.
 
-    The run's own hyperparameters, read out of the optimizer's state at each iteration,
-    are held against torch's run of the article, or against YOLOv5's recipe; exit status 1
-    where they differ.
+    The hyperparameters are read from the optimizer's state at each iteration and compared with
+    torch's run of the article, or with YOLOv5's recipe; exit status 1 if they differ.
 
     For instance: jaxsched train --recipe yolov5 --epochs 3 --out runs/short
 
@@ -60,21 +59,19 @@ def train(
       recipe: yolov5_resnet18 is the article's, a ResNet-18 on handwritten digits; yolov5 is
         YOLOv5's own with accumulation and average, a small detector on drawn shapes.
       epochs: stop after this many of the curve's 100 epochs, or 30 of yolov5.
-      out: folder for metrics.csv, which has a row an iteration and grows as the run goes on,
-        lr.png, trace.npz, checkpoints and, of the detector, boxes.png; if not given, runs/ and
-        the recipe's name.
-      seed: of the data, its order, and the network.
-      resume: go on from the last checkpoint in the folder, to the bits in which a run that
-        was never stopped ends; from the start where there is none yet. With more epochs a
-        run that is done goes on too.
-      mesh: train on several devices: data=8 splits the batch, fsdp=8 the batch and all that
-        is learnt, data=2,fsdp=4 both. Where the devices do not divide the batch, several
-        compute the same share.
-      distributed: this process is one of several of one run, each started with the same
-        words by a cluster's launcher, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-        JAX_PROCESS_ID set; the folder is to be one that all of them see.
-      log: tensorboard writes what metrics.csv has for TensorBoard too, to the folder tensorboard
-        in out.
+      out: folder for metrics.csv, which gets a row an iteration during the run, lr.png, trace.npz,
+        checkpoints and, for the detector, boxes.png; if not given, runs/ and the recipe's name.
+      seed: seed of the data, its order, and the network.
+      resume: continue from the last checkpoint in the folder, to the same bits as a run that was
+        never stopped; from the start if there is no checkpoint. With more epochs a finished run
+        continues too.
+      mesh: train on several devices: data=8 splits the batch, fsdp=8 the batch and the parameters
+        and states, data=2,fsdp=4 both. If the devices do not divide the batch, several compute the
+        same share.
+      distributed: this process is one of several of one run, each started with the same arguments
+        by a cluster's launcher, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+        JAX_PROCESS_ID set; all of them must see the folder.
+      log: tensorboard also writes the metrics for TensorBoard, to the folder tensorboard in out.
     """
     whole = {"yolov5_resnet18": RUN["epochs"], "yolov5": 30}[recipe]
     epochs = whole if epochs is None else epochs
@@ -83,7 +80,7 @@ def train(
     require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
     make_writable(out / "trace.npz", (".npz",))
-    importlib.import_module("jaxsched.plot")  # refuses what is missing before the training
+    importlib.import_module("jaxsched.plot")  # report a missing package before the training
     if log == "tensorboard":
         importlib.import_module("tensorboardX")
     if distributed:
@@ -93,17 +90,17 @@ def train(
         mesh = f"data={jax.device_count()}" if mesh is None else mesh
     run = _classifier if recipe == "yolov5_resnet18" else _detector
     with contextlib.ExitStack() as stack:
-        if jax.process_index():  # the first process tells for all
+        if jax.process_index():  # only the first process prints
             silence = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(silence))
         else:
-            stack.enter_context(_locked(out))
+            stack.enter_context(_lock(out))
         return run(_Options(epochs, out, seed, resume, mesh, log == "tensorboard"))
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which the kernel takes from a process that dies in whatever way."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the kernel releases when the process ends."""
     with (folder / ".lock").open("a") as file:
         try:
             fcntl = importlib.import_module("fcntl")
@@ -119,13 +116,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _classifier(options: _Options) -> int:
-    """The article's run."""
+    """Train the article's run; return the exit status."""
     from jaxsched.examples import digits, train_nnx
 
     recipe = recipes.yolov5_resnet18(epochs=RUN["epochs"], steps_per_epoch=RUN["steps_per_epoch"])
     training, test = digits.load(seed=options.seed)
-    rows, (model, _) = _trained(train_nnx, digits, training, recipe, options)
-    trace = _written(rows, recipe, options.out)
+    rows, (model, _) = _run_example(train_nnx, digits, training, recipe, options)
+    trace = _write_run(rows, recipe, options.out)
     if trace is None:
         return 130
     print(f"test accuracy: {train_nnx.accuracy(model, test):.2%} of {len(test.labels)} images")
@@ -135,30 +132,30 @@ def _classifier(options: _Options) -> int:
 
 
 def _detector(options: _Options) -> int:
-    """YOLOv5's recipe whole, on a detector of drawn shapes."""
+    """Train a detector of drawn shapes with YOLOv5's recipe; return the exit status."""
     from jaxsched.examples import shapes, train_yolov5
 
     recipe = recipes.yolov5(
         epochs=train_yolov5.EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
     )
     training, test = shapes.load(seed=options.seed)
-    rows, (model, optimizer) = _trained(train_yolov5, shapes, training, recipe, options)
-    if _written(rows, recipe, options.out) is None:
+    rows, (model, optimizer) = _run_example(train_yolov5, shapes, training, recipe, options)
+    if _write_run(rows, recipe, options.out) is None:
         return 130
-    model = train_yolov5.averaged(model, optimizer)
+    model = train_yolov5.average_model(model, optimizer)
     if not jax.process_index():
         train_yolov5.picture(model, test, options.out / "boxes.png")
     fit = train_yolov5.fit(model, test)
     print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {options.out / 'boxes.png'}")
-    report = train_yolov5.proof(rows.records, recipe)
+    report = train_yolov5.check_state(rows.records, recipe)
     print(report)
     return 0 if report else 1
 
 
-def _trained(
+def _run_example(
     example: Any, data: Any, images: Any, recipe: Recipe, options: _Options
 ) -> tuple[Any, tuple[Any, Any]]:
-    """What ``examples.runs`` tells of an example on its data, with model and optimizer after it."""
+    """Train an example; return the rows of the run, and the trained model and optimizer."""
     from jaxsched.examples import runs
 
     run = runs.Run(
@@ -169,11 +166,11 @@ def _trained(
         batch_size=data.BATCH,
         steps_per_epoch=data.STEPS_PER_EPOCH,
     )
-    return runs.trained(
+    return runs.train(
         run,
         recipe,
         options.out,
-        _shown,
+        _show_progress,
         epochs=options.epochs,
         seed=options.seed,
         resume=options.resume,
@@ -182,11 +179,11 @@ def _trained(
     )
 
 
-def _shown(iterations: Iterable[Any], records: list[Any], total: int) -> Iterator[bool]:
-    """Runs a training behind a progress bar, appending to ``records``.
+def _show_progress(iterations: Iterable[Any], records: list[Any], total: int) -> Iterator[bool]:
+    """Run a training with a progress bar, and append its iterations to ``records``.
 
     Yields:
-      After each iteration whether Ctrl-C was pressed, so that a run is stopped between two.
+      After each iteration, whether Ctrl-C was pressed.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -201,10 +198,10 @@ def _shown(iterations: Iterable[Any], records: list[Any], total: int) -> Iterato
 
     def note(*_: Any) -> None:
         pressed.append(True)
-        signal.signal(signal.SIGINT, usual)  # a second one stops at once
+        signal.signal(signal.SIGINT, usual)  # a second Ctrl-C stops at once
 
     columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    # Several processes would see it at different iterations, and wait for each other.
+    # Several processes would see Ctrl-C at different iterations, and wait for each other.
     alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     usual = signal.signal(signal.SIGINT, note) if alone else None
     try:
@@ -219,8 +216,8 @@ def _shown(iterations: Iterable[Any], records: list[Any], total: int) -> Iterato
             signal.signal(signal.SIGINT, usual)
 
 
-def _written(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
-    """The run's trace, written with its picture; ``None`` where the run was stopped."""
+def _write_run(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
+    """Write the run's trace and picture; return the trace, or None if the run was stopped."""
     from jaxsched.plot import plot
 
     trace = Trace.stack([row.hyperparameters for row in rows.records], header_of=recipe.trace(1))

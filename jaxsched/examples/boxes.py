@@ -1,7 +1,7 @@
-"""Boxes as YOLOv5 has them: what a detector's outputs mean, their loss, and which are kept.
+"""Boxes as in YOLOv5: decoding a detector's outputs, their loss, and non-maximum suppression.
 
-Own code. An output is an array (n, rows, columns, anchors, 5 + classes) for each
-scale: box, objectness, classes. Nothing here counts.
+Written for this package. An output is an array (n, rows, columns, anchors, 5 + classes) for each
+scale: box, objectness, classes.
 """
 
 from typing import Any, NamedTuple
@@ -20,17 +20,17 @@ __all__ = [
     "Detections",
     "cells",
     "iou",
-    "kept",
     "loss",
+    "select",
 ]
 
 _STRIDES = (8, 16)
-"""Pixels between the cells of each scale."""
+"""Width of a cell of each scale, in pixels."""
 
 ANCHORS = (((12.0, 18.0), (18.0, 12.0)), ((18.0, 26.0), (26.0, 18.0)))
-"""Widths and heights that boxes of each scale start from.
+"""Widths and heights of the anchor boxes of each scale.
 
-A box reaches four times as far, so every anchor is matched to every shape.
+A box can be four times as large as its anchor, so every anchor is matched to every shape.
 """
 
 _GAINS = {"box": 0.2, "objectness": 1.0, "class": 0.5}
@@ -40,7 +40,7 @@ Array = jax.Array | np.ndarray
 
 
 def _decode(output: jax.Array, stride: int, anchors: Any) -> jax.Array:
-    r"""The boxes of one scale, centre, width and height in pixels.
+    r"""Return the boxes of one scale: centre, width and height in pixels.
 
     .. math::
         c &= (2 \sigma(t_c) - 1/2 + \mathrm{cell}) \, \mathrm{stride} \\
@@ -56,7 +56,7 @@ def _decode(output: jax.Array, stride: int, anchors: Any) -> jax.Array:
 
 
 def iou(a: Array, b: Array) -> jax.Array:
-    """Intersection over union of boxes, of one shape or broadcast."""
+    """Intersection over union of boxes; leading dimensions are broadcast."""
     low = jnp.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
     high = jnp.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
     common = jnp.maximum(high - low, 0).prod(-1)
@@ -64,7 +64,7 @@ def iou(a: Array, b: Array) -> jax.Array:
 
 
 def _complete_iou(a: Array, b: Array) -> jax.Array:
-    r"""IoU less what centres and aspects differ by.
+    r"""Complete IoU: IoU less penalties for the distance of centres and for the aspect.
 
     .. math::
         \mathrm{IoU} - \frac{d^2}{c^2} - \alpha v, \quad
@@ -77,7 +77,7 @@ def _complete_iou(a: Array, b: Array) -> jax.Array:
     """
     overlap, apart = iou(a, b), a[..., :2] - b[..., :2]
     half = (a[..., 2:] + b[..., 2:]) / 2
-    # Along each side the hull is the larger box, or both ends and what is between.
+    # Along each axis the hull is the larger box, or spans both boxes.
     hull = jnp.maximum(jnp.maximum(a[..., 2:], b[..., 2:]), abs(apart) + half)
     aspects = jnp.arctan2(a[..., 2], a[..., 3]) - jnp.arctan2(b[..., 2], b[..., 3])
     v = (2 / jnp.pi * aspects) ** 2
@@ -86,7 +86,7 @@ def _complete_iou(a: Array, b: Array) -> jax.Array:
 
 
 def cells(boxes: Array, stride: int) -> jax.Array:
-    """The cell of each box's centre and the two nearest beside it, (…, 3, 2) as column, row."""
+    """Return the cell of each box's centre and its two nearest neighbours, (…, 3, 2): column, row."""
     place = boxes[..., None, :2] / stride
     own = jnp.floor(place)
     side = jnp.where(place - own < 0.5, -1, 1)
@@ -94,14 +94,13 @@ def cells(boxes: Array, stride: int) -> jax.Array:
 
 
 def loss(outputs: list[jax.Array], batch: Shapes) -> tuple[jax.Array, jax.Array]:
-    """Box, objectness and class losses: a mean over the batch, times the images in it.
+    """Sum of box, objectness and class losses: the batch's mean times its number of images.
 
-    That is the loss that ``recipes.yolov5`` expects, for it sums gradients over the
-    batches of an update.
+    ``recipes.yolov5`` expects this loss, since it sums gradients over the batches of an update.
 
     Returns:
-      The loss, and the share of shapes that a predictor matched to them fits: its box
-      overlaps by more than half, and its class is the right one.
+      The loss, and the share of shapes for which a matched predictor's box overlaps by more than
+      half and its class is right.
     """
     total, fits = jnp.zeros([]), jnp.zeros(batch.labels.shape, bool)
     labels, n = jnp.asarray(batch.labels), len(batch.labels)
@@ -118,7 +117,7 @@ def loss(outputs: list[jax.Array], batch: Shapes) -> tuple[jax.Array, jax.Array]
         logits = output[place][..., 5:]
         wanted = jnp.broadcast_to(nnx.one_hot(labels, len(CLASSES))[:, :, None, None], logits.shape)
         by_class = optax.sigmoid_binary_cross_entropy(logits, wanted).mean(-1)
-        # A predictor is to be as sure as its box is good; the best of several shapes counts.
+        # The target of objectness is the overlap with the shape, the best one of several.
         sure = jnp.zeros(output.shape[:-1]).at[place].max(jnp.where(matched, overlap, 0))
         sure = jax.lax.stop_gradient(sure)
         count = jnp.maximum(matched.sum() * len(anchors), 1)
@@ -133,21 +132,21 @@ def loss(outputs: list[jax.Array], batch: Shapes) -> tuple[jax.Array, jax.Array]
 
 
 class Detections(NamedTuple):
-    """Boxes (n, 20, 4) and labels (n, 20), the surest first; a score of 0 is no box."""
+    """Boxes (n, 20, 4), labels and scores (n, 20), the highest score first; score 0 is no box."""
 
     boxes: jax.Array
     labels: jax.Array
     scores: jax.Array
 
 
-def kept(outputs: list[jax.Array]) -> Detections:
-    """The boxes of a score above 0.25, less those that a surer one overlaps by 0.45."""
+def select(outputs: list[jax.Array]) -> Detections:
+    """Select boxes with a score above 0.25 that no box of a higher score overlaps by 0.45."""
     n, width = len(outputs[0]), outputs[0].shape[-1]
     boxes = [_decode(*scale) for scale in zip(outputs, _STRIDES, ANCHORS, strict=True)]
     boxes = jnp.concatenate([b.reshape(n, -1, 4) for b in boxes], 1)
     chances = nnx.sigmoid(jnp.concatenate([o.reshape(n, -1, width) for o in outputs], 1)[..., 4:])
 
-    def surest(boxes: jax.Array, chances: jax.Array) -> Detections:
+    def suppress(boxes: jax.Array, chances: jax.Array) -> Detections:
         scores, rows = jax.lax.top_k(chances[:, 0] * chances[:, 1:].max(-1), 20)
         boxes, labels = boxes[rows], chances[rows, 1:].argmax(-1)
         near = jnp.tril(iou(boxes[:, None], boxes) > 0.45, -1)
@@ -156,4 +155,4 @@ def kept(outputs: list[jax.Array]) -> Detections:
         )
         return Detections(boxes, labels, jnp.where(keep, scores, 0))
 
-    return jax.vmap(surest)(boxes, chances)
+    return jax.vmap(suppress)(boxes, chances)

@@ -1,10 +1,9 @@
-"""Checkpoints of a run by ``orbax.checkpoint.CheckpointManager``, refused where they do not fit.
+"""Checkpoints of a run by ``orbax.checkpoint.CheckpointManager``, with checks on restoring.
 
-A step of the manager is the number of iterations that are done; the next one has that number.
-Orbax writes in the background, keeps the last few and finds the newest. Its ``custom_metadata``
-hold what Orbax does not check: which run it is, so that another recipe, seed or model is refused in
-a sentence; a checksum of each array, since changed bytes can be read as other numbers; and the
-machine and libraries, on which the bits of a resumed run depend.
+A step of the manager is the number of iterations done. Orbax writes in the background, keeps the
+last few checkpoints and finds the newest. Its ``custom_metadata`` hold what Orbax does not check:
+the run's identity, so that another recipe, seed or model is refused; a checksum of each array; and
+the machine and libraries, on which the bits of a resumed run depend.
 """
 
 import errno
@@ -36,7 +35,7 @@ class Saved(NamedTuple):
     """The content of a checkpoint.
 
     Attributes:
-      iteration: the first that is still to be done.
+      iteration: the next iteration.
       state: a tree like the one that was saved.
       rows: a nested dictionary of NumPy scalars for each iteration done.
     """
@@ -47,16 +46,16 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The last checkpoints of one run, in a folder of its own.
+    """The last checkpoints of one run, in a folder.
 
     ``ocp.CheckpointManager(folder).restore(step)`` reads one without this class: nested
     dictionaries ``state``, by the names of the leaves, and ``rows``, an array a column.
 
     Args:
-      folder: where; created by the first save.
-      run: what identifies the run, in JSON's types: the content of the recipe, the seed. A
+      folder: the folder, for this run only; created by the first save.
+      run: the identity of the run, in JSON's types: the content of the recipe, the seed. A
         checkpoint of another run is refused.
-      keep: how many to keep; older ones are deleted once a newer is whole.
+      keep: number of checkpoints to keep; an older one is deleted once a newer one is complete.
 
     >>> import tempfile
     >>> checkpoints = Checkpoints(tempfile.mkdtemp() + "/checkpoints", {"seed": 0})
@@ -77,21 +76,20 @@ class Checkpoints:
 
     @property
     def last(self) -> int | None:
-        """The newest whole checkpoint; None where there is none."""
+        """The iteration of the newest complete checkpoint; None if there is none."""
         steps = ocp.utils.checkpoint_steps(self.folder) if self.folder.is_dir() else []
         return max(steps, default=None)
 
     def save(self, iteration: int, state: Any, rows: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Write a checkpoint in the background; one that a kill cuts short is never read.
+        """Write a checkpoint in the background; an incomplete one is never read.
 
         Args:
-          iteration: how many are done.
+          iteration: number of iterations done.
           state: a tree of arrays: parameters, statistics, the optimizer's state, averages.
-          rows: what each iteration returned, nested dictionaries of scalars, all alike.
+          rows: the record of each iteration, nested dictionaries of scalars with the same keys.
 
         Raises:
-          OSError: this checkpoint, or the one before, cannot be written; those that
-            are whole remain.
+          OSError: this checkpoint, or the one before, cannot be written; complete ones remain.
         """
         arrays = {"state": _by_name(state)}
         if rows := list(rows):
@@ -107,20 +105,20 @@ class Checkpoints:
             if self._writer is None:
                 self._writer = self._manager(write=True)
             self._writer.wait_until_finished()
-            # Checked before Orbax's threads find the disk full, each in words of its own.
+            # Check before Orbax's threads do: each of them reports a full disk differently.
             if shutil.disk_usage(self.folder).free < sum(x.nbytes for x in jax.tree.leaves(arrays)):
                 raise OSError(os.strerror(errno.ENOSPC))
             args = ocp.args.StandardSave(arrays)  # pyright: ignore[reportCallIssue]
             self._writer.save(iteration, args=args, custom_metadata=notes, force=True)
         except Exception as error:
             self._writer = None
-            raise self._unwritten(error) from error
+            raise self._write_error(error) from error
 
     def close(self) -> None:
-        """Wait until the last checkpoint is whole.
+        """Wait until the last checkpoint is complete.
 
         Raises:
-          OSError: it could not be written; those that are whole remain.
+          OSError: it could not be written; complete ones remain.
         """
         writer, self._writer = self._writer, None
         try:
@@ -128,20 +126,20 @@ class Checkpoints:
                 writer.wait_until_finished()
                 writer.close()
         except Exception as error:
-            raise self._unwritten(error) from error
+            raise self._write_error(error) from error
 
     def restore(self, like: Any) -> Saved:
-        """Return the last checkpoint, its arrays laid out over devices as those of ``like``.
+        """Return the last checkpoint, with its arrays sharded like those of ``like``.
 
-        On other processors or libraries than those it was written on, a warning says
-        what differs: the run then goes on, but perhaps to other bits.
+        If processors or libraries differ from those that wrote it, a warning lists the differences:
+        the run may then not end in the same bits.
 
         Args:
           like: a fresh state of the same run.
 
         Raises:
-          ValueError: there is none, or it is damaged, of another run, or of another
-            model; nothing is written, and nothing deleted.
+          ValueError: there is no checkpoint, or it is damaged, of another run, or of another model;
+            no file is written or deleted.
         """
         step = self.last
         if step is None:
@@ -152,7 +150,7 @@ class Checkpoints:
             notes, tree = dict(held.custom_metadata or {}), held.item_metadata
             known = notes.pop("checksum", None) == _checksum(notes)
             if not known or notes["format"] != _FORMAT or tree is None or "state" not in tree:
-                raise self._damaged(step, f"metadata are not those of a {_FORMAT}")
+                raise self._damage_error(step, f"metadata are not those of a {_FORMAT}")
             self._refuse_others(step, "", self._run, notes["run"])
             self._refuse_others(step, "a model whose ", _describe(fresh), _describe(tree["state"]))
             columns = jax.tree.map(
@@ -165,8 +163,8 @@ class Checkpoints:
             arrays = self._read(step, "arrays", lambda: reader.restore(step, args=args))
         for name, checksum in _checksums(arrays).items():
             if notes["checksums"].get(name) not in (checksum, None):
-                raise self._damaged(step, f"{name} is not as it was written")
-        _warn_elsewhere(notes["machine"], _machine(jax.tree.leaves(fresh)))
+                raise self._damage_error(step, f"{name} is not as it was written")
+        _warn_of_machine(notes["machine"], _machine(jax.tree.leaves(fresh)))
         columns = arrays.get("rows", {})
         n = len(jax.tree.leaves(columns)[0]) if columns else 0
         rows = [jax.tree.map(lambda column, k=k: column[k], columns) for k in range(n)]
@@ -186,9 +184,11 @@ class Checkpoints:
             return read()
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise self._damaged(step, f"{what} cannot be read ({shorten(reason, 150)})") from error
+            raise self._damage_error(
+                step, f"{what} cannot be read ({shorten(reason, 150)})"
+            ) from error
 
-    def _damaged(self, step: int, what: str) -> ValueError:
+    def _damage_error(self, step: int, what: str) -> ValueError:
         return ValueError(
             f"{self.folder / str(step)} must be a whole checkpoint, got one whose {what}. "
             "Move it away to go on from the one before."
@@ -197,7 +197,7 @@ class Checkpoints:
     def _refuse_others(
         self, step: int, kind: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
     ) -> None:
-        """Refuse another run or model, by the first things that differ."""
+        """Refuse a checkpoint of another run or model, listing the first differences."""
         mine, theirs = _flat(mine), _flat(theirs)
         differ = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
         if differ:
@@ -211,7 +211,7 @@ class Checkpoints:
                 "Resume it as it was started."
             )
 
-    def _unwritten(self, error: Exception) -> OSError:
+    def _write_error(self, error: Exception) -> OSError:
         full = os.strerror(errno.ENOSPC)
         first = (str(error).splitlines() or [type(error).__name__])[0]
         reason = full if full in str(error) else first.partition(" [")[0]
@@ -224,13 +224,13 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _leaves(state: Any) -> dict[str, Any]:
-    """Each leaf by its path, joined by slashes."""
+    """Return the leaves by path, joined by slashes."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {"/".join(leaf_path(keys)): leaf for keys, leaf in leaves}
 
 
 def _by_name(state: Any) -> dict[str, Any]:
-    """Nested dictionaries of arrays by their names, a random key as its data."""
+    """Return the state as nested dictionaries of arrays, with random keys as their data."""
     tree: dict[str, Any] = {}
     for path, leaf in _leaves(state).items():
         *above, name = path.split("/")
@@ -243,7 +243,7 @@ def _by_name(state: Any) -> dict[str, Any]:
 
 
 def _as_tree(named: dict[str, Any], like: Any) -> Any:
-    """The inverse of ``_by_name``, for a state like the one it was called with."""
+    """Invert ``_by_name``; return a tree of the structure of ``like``."""
     leaves = _leaves(named)
     return jax.tree.unflatten(
         jax.tree.structure(like),
@@ -261,7 +261,7 @@ def _target(leaf: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def _describe(tree: Any) -> dict[str, str]:
-    """The dtype and shape of each leaf, by its path."""
+    """Return the dtype and shape of each leaf by path."""
     return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _leaves(tree).items()}
 
 
@@ -270,7 +270,7 @@ def _checksum(notes: Mapping[str, Any]) -> int:
 
 
 def _checksums(arrays: Mapping[str, Any]) -> dict[str, int | None]:
-    """Of the bytes of each array; None where this process does not hold all of it."""
+    """Return the checksum of each array's bytes; None if this process does not hold all of them."""
     return {
         path: zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
         if not isinstance(array, jax.Array)
@@ -282,7 +282,7 @@ def _checksums(arrays: Mapping[str, Any]) -> dict[str, int | None]:
 
 
 def _flat(tree: Mapping[Any, Any]) -> dict[str, Any]:
-    """A nested mapping as one of dotted names; of a list by the places in it."""
+    """Flatten a nested mapping to dotted names; entries of a list are named by their index."""
     flat = {}
     for name, value in tree.items():
         value = dict(enumerate(value)) if isinstance(value, list) else value
@@ -292,7 +292,7 @@ def _flat(tree: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _machine(leaves: list[jax.Array]) -> dict[str, Any]:
-    """What the bits of a run depend on, beside the run itself."""
+    """Return the properties of machine and libraries on which the bits of a run depend."""
     affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     devices = [device for leaf in leaves[:1] for device in leaf.sharding.device_set]
     kind = devices[0].device_kind if devices else "none"
@@ -309,7 +309,7 @@ def _machine(leaves: list[jax.Array]) -> dict[str, Any]:
     }
 
 
-def _warn_elsewhere(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+def _warn_of_machine(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     differ = [
         f"{name} {theirs.get(name) or 'none'}, here {mine[name] or 'none'}"
         for name in mine

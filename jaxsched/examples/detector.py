@@ -1,7 +1,6 @@
-"""YOLOv5's design in miniature, in Flax NNX: CSP blocks, pooling, two scales with anchors.
+"""A small detector after YOLOv5's design, in Flax NNX: CSP blocks, pooling, two scales with anchors.
 
-Own code for images of 64 x 64; what its outputs mean stands in ``boxes``. Nothing
-here counts.
+Written for this package, for images of 64 x 64; ``boxes`` decodes its outputs.
 """
 
 import jax
@@ -16,7 +15,7 @@ __all__ = ["Conv", "Detector"]
 
 
 class Conv(nnx.Module):
-    """Convolution, BatchNorm, SiLU; with stride 2 it halves the image."""
+    """Convolution, BatchNorm and SiLU; stride 2 halves the image."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, *, rngs: nnx.Rngs):
         self.conv: nnx.Conv = nnx.Conv(
@@ -37,7 +36,7 @@ class Conv(nnx.Module):
 
 
 class _CSP(nnx.Module):
-    """A cross-stage partial block: one half passes a bottleneck, the other goes by.
+    """Cross-stage partial block: half of the features passes a bottleneck, half skips it.
 
     Source: Wang et al., "CSPNet", https://arxiv.org/abs/1911.11929.
     """
@@ -60,14 +59,14 @@ class _CSP(nnx.Module):
 
 
 class _Pool(nnx.Module):
-    """Pyramid pooling: maxima over 3, 5 and 7 cells, each made of the one before."""
+    """Pyramid pooling: maxima over 3, 5 and 7 cells, each computed from the one before."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.reduce: Conv = Conv(features, features // 2, 1, rngs=rngs)
         self.merge: Conv = Conv(2 * features, features, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``x`` with what is around each cell."""
+        """Return ``x`` joined with the maxima around each cell."""
         maxima = [self.reduce(x)]
         for _ in range(3):
             maxima.append(nnx.max_pool(maxima[-1], (3, 3), padding="SAME"))
@@ -75,7 +74,7 @@ class _Pool(nnx.Module):
 
 
 class Detector(nnx.Module):
-    """Images (n, 64, 64, 3) to the outputs of the two scales."""
+    """A network from images (n, 64, 64, 3) to the outputs of two scales."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.stem: nnx.Sequential = nnx.Sequential(
@@ -98,7 +97,7 @@ class Detector(nnx.Module):
         )
 
     def __call__(self, images: jax.Array) -> list[jax.Array]:
-        """The outputs for ``images``, of the fine scale and the coarse."""
+        """Return the outputs for ``images``: of the fine scale, then of the coarse one."""
         fine = self.fine(self.stem(images))
         lateral = self.lateral(self.coarse(fine))
         upsampled = lateral.repeat(2, 1).repeat(2, 2)

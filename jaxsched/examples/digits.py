@@ -26,11 +26,11 @@ class Digits(NamedTuple):
 
 
 def load(*, size: int = 16, seed: int = 0) -> tuple[Digits, Digits]:
-    """The training and the test images.
+    """Load the training and the test images.
 
     Args:
       size: pixels a side; the originals have 8.
-      seed: of the split.
+      seed: seed of the split.
     """
     pixels, labels = load_digits(return_X_y=True)
     images = ((pixels - pixels.mean()) / pixels.std()).reshape(-1, 8, 8, 1)
@@ -43,6 +43,6 @@ def load(*, size: int = 16, seed: int = 0) -> tuple[Digits, Digits]:
 
 
 def batches(data: Digits, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[Digits]:
-    """``epochs * 30`` batches of 20, shuffled anew in each epoch, as in ``order.rows``."""
+    """Yield ``epochs * 30`` batches of 20, shuffled in each epoch as in ``order.rows``."""
     for chosen in rows(len(data.labels), BATCH, epochs, seed=seed, start=start):
         yield Digits(data.images[chosen], data.labels[chosen])

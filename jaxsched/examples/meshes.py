@@ -1,7 +1,6 @@
-"""A run over many devices: the batch split, and, fully sharded, what is learnt split too.
+"""A run over many devices: batches are sharded and, if asked for, parameters and states too.
 
-Nothing here counts. The training loops know nothing of it: they are given arrays
-that lie on a mesh, and XLA does the rest.
+The training loops need no changes: they get arrays on a mesh, and XLA does the rest.
 """
 
 import os
@@ -18,28 +17,27 @@ __all__ = ["Layout", "join", "layout", "place", "shares", "spread", "whole"]
 
 
 class Layout(NamedTuple):
-    """Where the arrays of a run lie.
+    """The sharding of a run's arrays.
 
     Attributes:
       mesh: all devices of the run.
       batch: the axes that a batch is split over.
-      learnt: the axes that parameters, statistics and the optimizer's state are split over.
+      model: the axes that parameters, statistics and the optimizer's state are split over.
     """
 
     mesh: Mesh
     batch: tuple[str, ...]
-    learnt: tuple[str, ...]
+    model: tuple[str, ...]
 
 
 def join() -> None:
-    """Makes this process one of several of one run; to be called before all else.
+    """Make this process one of several of one run; call it before anything else of JAX.
 
-    Where ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``
-    are set they say who is who; else JAX asks the cluster: Slurm, MPI, Kubernetes,
-    a TPU pod.
+    The other processes are found by ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and
+    ``JAX_PROCESS_ID``, or from the cluster: Slurm, MPI, Kubernetes, a TPU pod.
 
     Raises:
-      ValueError: neither says it.
+      ValueError: neither names the other processes.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, *numbers = (os.environ.get(name) for name in names)
@@ -49,24 +47,23 @@ def join() -> None:
     except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".") + "."
         raise ValueError(
-            f"distributed must be told the other processes: {reason} "
+            f"distributed must know the other processes: {reason} "
             f"Start it with srun or mpirun, or set {', '.join(names)}."
         ) from error
 
 
 def layout(text: str, *, batch_size: int) -> Layout:
-    """The layout that ``data=8``, ``fsdp=8`` or ``data=2,fsdp=4`` names.
+    """Return the layout that ``data=8``, ``fsdp=8`` or ``data=2,fsdp=4`` names.
 
     Args:
-      text: over how many devices the batch is split (``data``), and over how many
-        the batch and all that is learnt (``fsdp``).
-      batch_size: of all devices together. Where the devices do not divide it the
-        batch has fewer shares, and each is computed by several devices: what
-        is trained is the same, for a share of zeros would move BatchNorm.
+      text: the number of devices over which the batch is split (``data``), and the number over
+        which batch, parameters and states are split (``fsdp``).
+      batch_size: images in a batch, on all devices together. If the devices do not divide it, the
+        batch has fewer shares, each computed by several devices; padding it with zeros would change
+        BatchNorm's statistics.
 
     Raises:
-      ValueError: another text; more devices than there are, or, of several
-        processes, fewer.
+      ValueError: another text; more devices than there are or, with several processes, fewer.
 
     >>> layout("data=1", batch_size=20).batch
     ('outer', 'middle')
@@ -98,41 +95,41 @@ def layout(text: str, *, batch_size: int) -> Layout:
     low, high = sorted((split, copies))
     grid = np.array(jax.devices()[:n]).reshape(n // high, high // low, low)
     axes = ("outer", "middle", "inner")
-    batch, learnt = axes[: 2 if copies == low else 1], axes[1 if split == high else 2 :]
-    return Layout(Mesh(grid, axes), batch, learnt if split > 1 else ())
+    batch, model = axes[: 2 if copies == low else 1], axes[1 if split == high else 2 :]
+    return Layout(Mesh(grid, axes), batch, model if split > 1 else ())
 
 
 def shares(where: Layout) -> int:
-    """How many shares a batch has."""
+    """Return the number of shares of a batch."""
     return int(np.prod([where.mesh.shape[axis] for axis in where.batch]))
 
 
 def place(state: Any, where: Layout) -> Any:
-    """A tree of arrays, the same in all processes, laid over the mesh.
+    """Shard a tree of arrays, the same in all processes, over the mesh.
 
-    An array is split along the longest of its axes that divides; one with none is whole
-    on each device. Gradients, moments and buffers follow their parameters.
+    An array is split along the longest axis that the devices divide; without one, it is replicated.
+    Gradients, moments and buffers follow their parameters.
     """
-    n = int(np.prod([where.mesh.shape[axis] for axis in where.learnt]))
+    n = int(np.prod([where.mesh.shape[axis] for axis in where.model]))
 
     def spec(shape: tuple[int, ...]) -> PartitionSpec:
         long = [axis for axis, size in enumerate(shape) if size and size % n == 0]
         if n == 1 or not long:
             return PartitionSpec()
         longest = max(long, key=lambda axis: shape[axis])
-        return PartitionSpec(*[None] * longest, where.learnt)
+        return PartitionSpec(*[None] * longest, where.model)
 
     return jax.tree.map(lambda x: _put(x, NamedSharding(where.mesh, spec(np.shape(x)))), state)
 
 
 def whole(state: Any, where: Layout) -> Any:
-    """The same tree, each array whole on every device: to evaluate, and to keep."""
+    """Replicate each array of a tree on every device, for evaluation and saving."""
     everywhere = NamedSharding(where.mesh, PartitionSpec())
     return jax.jit(lambda tree: tree, out_shardings=everywhere)(state)
 
 
 def spread(batches: Iterable[Any], where: Layout) -> Iterator[Any]:
-    """Batches that every process has, split over the mesh; a process moves its own share."""
+    """Yield batches sharded over the mesh; every process has them and transfers its own share."""
     sharding = NamedSharding(where.mesh, PartitionSpec(where.batch))
     for batch in batches:
         yield jax.tree.map(lambda x: _put(x, sharding), batch)

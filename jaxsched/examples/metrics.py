@@ -36,11 +36,11 @@ class Metrics:
     """Write ``metrics.csv``, each row as soon as its iteration is done.
 
     Args:
-      folder: where; it exists.
-      rows: those of the checkpoint that the run goes on from, with which the file begins: what
-        a stopped run wrote after its last checkpoint is replaced.
+      folder: an existing folder.
+      rows: the rows of the checkpoint that the run continues from, with which the file begins; rows
+        that a stopped run wrote after its last checkpoint are replaced.
       tensorboard: also write event files to ``tensorboard`` in the folder, by ``tensorboardX``.
-        TensorBoard hides what earlier files have from the first new iteration on.
+        TensorBoard hides values of earlier files from the first new iteration on.
 
     Raises:
       ModuleNotFoundError: ``tensorboard`` without tensorboardX.
@@ -76,7 +76,7 @@ class Metrics:
         self._iteration += 1
 
     def flush(self) -> None:
-        """Write what TensorBoard's writer holds back; a checkpoint comes after it."""
+        """Flush TensorBoard's writer; call it before a checkpoint."""
         if self._events is not None:
             self._events.flush()
 

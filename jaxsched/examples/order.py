@@ -1,4 +1,4 @@
-"""The order in which a training sees its data. Iteration 0 is the first batch of epoch 0."""
+"""The order of the training data. Iteration 0 is the first batch of epoch 0."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,15 @@ __all__ = ["rows"]
 
 
 def rows(n: int, batch: int, epochs: int, *, seed: int = 0, start: int = 0) -> Iterator[np.ndarray]:
-    """The rows of each batch, shuffled anew in each epoch.
+    """Yield the rows of each batch, shuffled in each epoch.
 
     Args:
-      n: rows that there are; ``batch`` divides it.
+      n: number of rows, a multiple of ``batch``.
       batch: rows in a batch.
-      epochs: up to which.
-      seed: with the epoch's number it alone makes the epoch's order, so that a run
-        can go on anywhere.
-      start: the iteration to begin with.
+      epochs: number of epochs.
+      seed: determines each epoch's order together with its number, so that a run can start at any
+        iteration.
+      start: the first iteration.
 
     >>> [sorted(batch.tolist()) for batch in rows(2, 2, 3, start=1)]
     [[0, 1], [0, 1]]

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 __all__ = ["MAX_POSITIONS", "conv_general_dilated"]
 
 MAX_POSITIONS = 4
-"""Positions of the output (height × width) up to which patches are faster: XLA's value and gradients
-on a CPU take 5 to 30 times as long at 2 × 2 and 1 × 1, and less at 4 × 4
+"""The largest number of output positions (height × width) for which patches are faster.
+
+On a CPU, XLA's value and gradients take 5 to 30 times as long at 2 × 2 and 1 × 1, and less at 4 × 4
 (``benchmarks/training_step.py``)."""
 
 
@@ -22,12 +23,12 @@ def conv_general_dilated(
 ) -> jax.Array:
     """``jax.lax.conv_general_dilated`` for ``flax.nnx.Conv`` and ``flax.linen.Conv``.
 
-    On a CPU, where the output has at most ``MAX_POSITIONS`` positions, the patches of the image that
-    the kernel sees are concatenated and multiplied by the kernel as a matrix. Elsewhere, and with
-    dilations, feature groups, or a padding by name or as wide as the kernel, it is XLA's.
+    On a CPU, if the output has at most ``MAX_POSITIONS`` positions, the image's patches are
+    concatenated and multiplied by the kernel as a matrix. Otherwise, and with dilations, feature
+    groups, or a padding by name or as wide as the kernel, XLA's convolution is called.
 
     Args:
-      x: images (n, height, width, inputs), or of any other number of axes between.
+      x: images (n, height, width, inputs), or with another number of spatial axes.
       kernel: (height, width, inputs, outputs).
       strides: for each axis of the image.
       padding: zeros before and after, for each axis of the image.
@@ -45,8 +46,8 @@ def conv_general_dilated(
         or any(not 0 <= n < k for k, pair in zip(kernel.shape, padding, strict=False) for n in pair)
     ):
         return xla(x, kernel)
-    kept = {name: options.get(name) for name in ("precision", "preferred_element_type")}
-    product = functools.partial(_product, strides=strides, padding=padding, **kept)
+    dtypes = {name: options.get(name) for name in ("precision", "preferred_element_type")}
+    product = functools.partial(_product, strides=strides, padding=padding, **dtypes)
     return jax.lax.platform_dependent(x, kernel, cpu=product, default=xla)
 
 
@@ -58,7 +59,7 @@ def _product(
     padding: Sequence[tuple[int, int]],
     **options: Any,
 ) -> jax.Array:
-    """Patches times matrix, without the rows and columns of the kernel that see only padding."""
+    """Multiply patches by the kernel, without the kernel's rows and columns that see only padding."""
     seen, windows = [], []
     axes = zip(x.shape[1:-1], kernel.shape, strides, padding, strict=False)
     for size, width, stride, (before, after) in axes:

@@ -1,4 +1,4 @@
-"""ReduceLROnPlateau in a Flax Linen loop: ``TrainState`` passes no metric on, so it is told outside.
+"""ReduceLROnPlateau in a Flax Linen loop, stepped outside ``TrainState``, which passes no metric.
 
 Run it: ``python -m jaxsched.examples.plateau_linen``. An epoch is 30 batches; 0 is the first.
 """
@@ -21,7 +21,7 @@ PLATEAU = lr_scheduler.reduce_lr_on_plateau(0.05, factor=0.5, patience=1, thresh
 
 
 def create(images: Any, *, seed: int = 0) -> TrainState:
-    """A small dense network under SGD, whose rate is 1 and then scaled by the plateau's."""
+    """Create a small dense network and SGD of rate 1, scaled by the plateau's."""
     model = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(32), nn.relu, nn.Dense(10)])
     tx = optax.chain(optimizers.sgd(1.0, 0.9), lr_scheduler.scale_on_plateau(PLATEAU))
     params = model.init(jax.random.key(seed), images)["params"]
@@ -29,26 +29,26 @@ def create(images: Any, *, seed: int = 0) -> TrainState:
 
 
 def loss_of(params: Any, state: TrainState, batch: Digits) -> jax.Array:
-    """The mean cross entropy of a batch."""
+    """Return the mean cross entropy of a batch."""
     logits: Any = state.apply_fn({"params": params}, batch.images)
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
 
 
 @jax.jit
 def step(state: TrainState, batch: Digits) -> TrainState:
-    """One iteration."""
+    """Train on one batch."""
     return state.apply_gradients(grads=jax.grad(loss_of)(state.params, state, batch))
 
 
 @jax.jit
 def end_of_epoch(state: TrainState, test: Digits) -> tuple[TrainState, jax.Array]:
-    """The state told of the test loss, as ``scheduler.step(loss)`` would."""
+    """Step the plateau with the test loss, as ``scheduler.step(loss)`` does; return state and loss."""
     loss = loss_of(state.params, state, test)
     return state.replace(opt_state=PLATEAU.step(state.opt_state, loss)), loss
 
 
 def main() -> None:
-    """Twelve epochs; the rates are those of the scheduler fed the same losses by itself."""
+    """Train for twelve epochs and compare the rates with those of the plateau by itself."""
     training, test = digits.load(size=8)
     state = create(training.images[:1])
     batches = digits.batches(training, epochs=12)
@@ -60,8 +60,8 @@ def main() -> None:
         alone = PLATEAU.step(alone, loss)
         rates.append((float(state.opt_state[1].learning_rate), float(alone.learning_rate)))
         print(f"epoch {epoch}: test loss {loss:.3f}, rate {jnp.float32(rates[-1][0]):.4f}")
-    told = all(mine == theirs for mine, theirs in rates)
-    print(f"reduced {len(set(rates)) - 1} times, {'as' if told else 'NOT as'} the scheduler alone")
+    equality = "as" if all(mine == theirs for mine, theirs in rates) else "NOT as"
+    print(f"reduced {len(set(rates)) - 1} times, {equality} the scheduler alone")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""ReduceLROnPlateau in a Flax NNX loop: the state of ``nnx.Optimizer`` is stepped outside the update.
+"""ReduceLROnPlateau in a Flax NNX loop, stepped outside the update in the optimizer's state.
 
 Run it: ``python -m jaxsched.examples.plateau_nnx``. An epoch is 30 batches; 0 is the first.
 """
@@ -49,7 +49,7 @@ def end_of_epoch(
 
 
 def main() -> None:
-    """Twelve epochs; the rates are those of the scheduler fed the same losses by itself."""
+    """Train for twelve epochs and compare the rates with those of the plateau by itself."""
     training, test = digits.load(size=8)
     model, optimizer = create(size=8)
     batches = digits.batches(training, epochs=12)
@@ -61,10 +61,8 @@ def main() -> None:
         alone = PLATEAU.step(alone, loss)
         rates.append((float(optimizer.opt_state[1].learning_rate), float(alone.learning_rate)))
         print(f"epoch {epoch}: test loss {loss:.3f}, rate {jnp.float32(rates[-1][0]):.4f}")
-    are_equal = all(mine == theirs for mine, theirs in rates)
-    print(
-        f"reduced {len(set(rates)) - 1} times, {'as' if are_equal else 'NOT as'} the scheduler alone"
-    )
+    equality = "as" if all(mine == theirs for mine, theirs in rates) else "NOT as"
+    print(f"reduced {len(set(rates)) - 1} times, {equality} the scheduler alone")
 
 
 if __name__ == "__main__":

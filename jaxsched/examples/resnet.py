@@ -1,7 +1,6 @@
-"""torchvision's ResNet-18 in Flax NNX: its names, its padding, its initialisation.
+"""torchvision's ResNet-18 in Flax NNX, with its names, padding and initialisation.
 
-With torch's weights (``from_torch_names``) it computes what torch computes, in
-training too. Nothing here counts.
+With torch's weights (``from_torch_names``) it computes what torch computes, also in training.
 """
 
 import re
@@ -30,14 +29,14 @@ __all__ = [
     "from_torch_names",
     "torch_batch_norm",
     "torch_mapping",
-    "unbiased",
+    "unbiased_variance",
 ]
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Features and first stride of ``layer1`` to ``layer4``, each of two blocks."""
 
 BATCH_NORM: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5, "use_fast_variance": False}
-"""torch's settings; its ``momentum=0.1`` is the share of the batch, Flax's that of the past."""
+"""torch's settings; its ``momentum=0.1`` weights the batch, Flax's the running statistics."""
 
 conv_init: jax.nn.initializers.Initializer = jax.nn.initializers.variance_scaling(
     2.0, "fan_out", "normal"
@@ -52,27 +51,27 @@ def dense_bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.A
     return jax.random.uniform(key, shape, dtype, -(512**-0.5), 512**-0.5)
 
 
-def unbiased(new: jax.Array, old: jax.Array, x: jax.Array) -> jax.Array:
-    r"""The running variance as torch keeps it, from the ``new`` one that Flax made of ``old``.
+def unbiased_variance(new: jax.Array, old: jax.Array, x: jax.Array) -> jax.Array:
+    r"""Return torch's running variance from the ``new`` one that Flax computed from ``old``.
 
     .. math:: v_t = m v_{t-1} + (1 - m) \frac{n}{n - 1} \operatorname{var}(x)
 
-    with n the batch and positions of ``x``; Flax leaves out n/(n - 1), so its
-    networks evaluate differently from torch's, most where n is small.
+    with n the batch size times the positions of ``x``. Flax omits n/(n - 1), so its networks evaluate
+    differently from torch's, most for small n.
     """
     n = x.size // x.shape[-1]
     return new + (new - BATCH_NORM["momentum"] * old) / (n - 1)
 
 
 class TorchBatchNorm(nnx.BatchNorm):
-    """``torch.nn.BatchNorm2d``: Flax's, but for the running variance, which is unbiased."""
+    """``torch.nn.BatchNorm2d``: Flax's BatchNorm with an unbiased running variance."""
 
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore
-        """``x`` normalised; outside of ``eval()`` the running statistics move on."""
+        """Normalise ``x``, and outside of ``eval()`` update the running statistics."""
         old = self.var[...]
         y = super().__call__(x)
         if not self.use_running_average:
-            self.var[...] = unbiased(self.var[...], old, x)
+            self.var[...] = unbiased_variance(self.var[...], old, x)
         return y
 
 
@@ -98,7 +97,7 @@ def conv(inputs: int, outputs: int, size: int, stride: int, *, rngs: nnx.Rngs) -
 
 
 def block_forward(self: Any, x: jax.Array) -> jax.Array:
-    """The ``forward`` of torchvision's ``BasicBlock``, of the NNX block and of the Linen one."""
+    """``forward`` of torchvision's ``BasicBlock``, for the NNX block and the Linen one."""
     shortcut = x
     for layer in self.downsample:
         shortcut = layer(shortcut)
@@ -107,7 +106,7 @@ def block_forward(self: Any, x: jax.Array) -> jax.Array:
 
 
 def forward(self: Any, x: jax.Array) -> jax.Array:
-    """The ``forward`` of torchvision's ``ResNet``: images (n, height, width, 3) to logits (n, classes)."""
+    """``forward`` of torchvision's ``ResNet``: images (n, height, width, 3) to logits (n, classes)."""
     x = nnx.relu(self.bn1(self.conv1(x)))
     x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore
     for block in (*self.layer1, *self.layer2, *self.layer3, *self.layer4):
@@ -132,7 +131,7 @@ class _BasicBlock(nnx.Module):
 
 
 class ResNet18(nnx.Module):
-    """torchvision's ``resnet18(num_classes=classes)``, on images (n, height, width, 3)."""
+    """torchvision's ``resnet18(num_classes=classes)`` for images (n, height, width, 3)."""
 
     def __init__(self, classes: int, *, rngs: nnx.Rngs):
         self.conv1: nnx.Conv = conv(3, 64, 7, 2, rngs=rngs)
@@ -151,7 +150,7 @@ class ResNet18(nnx.Module):
 
 
 def from_torch_names(variables: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """``variables`` with the values that torch has under the same names.
+    """Return ``variables`` with torch's values of the same names.
 
     Args:
       variables: parameters or batch statistics of the network in NNX
@@ -175,7 +174,7 @@ def from_torch_names(variables: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def torch_mapping(params: Any) -> dict[str, str]:
-    """Each parameter's path to torchvision's name of it, for ``jaxsched.torch.import_state``.
+    """Return torchvision's name of each parameter by path, for ``jaxsched.torch.import_state``.
 
     >>> torch_mapping({"layer1_0": {"conv1": {"kernel": 0.0}}})
     {'layer1_0/conv1/kernel': 'layer1.0.conv1.weight'}

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18 in Flax Linen, as in ``resnet`` in NNX. Nothing here counts."""
+"""torchvision's ResNet-18 in Flax Linen, as in NNX in ``resnet``."""
 
 import functools
 
@@ -11,16 +11,16 @@ __all__ = ["ResNet18", "TorchBatchNorm", "conv"]
 
 
 class TorchBatchNorm(nn.BatchNorm):
-    """``torch.nn.BatchNorm2d``: Flax's, but for the running variance, which is unbiased."""
+    """``torch.nn.BatchNorm2d``: Flax's BatchNorm with an unbiased running variance."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore
-        """``x`` normalised; in training the running statistics move on."""
+        """Normalise ``x``, and in training update the running statistics."""
         old = self.get_variable("batch_stats", "var")
         y = super().__call__(x)
         if not self.use_running_average and not self.is_initializing():
             new = self.get_variable("batch_stats", "var")
-            self.put_variable("batch_stats", "var", resnet.unbiased(new, old, x))
+            self.put_variable("batch_stats", "var", resnet.unbiased_variance(new, old, x))
         return y
 
 
@@ -45,7 +45,7 @@ class _BasicBlock(nn.Module):
     train: bool
 
     def setup(self) -> None:
-        """Names as torchvision has them."""
+        """Build the layers, with torchvision's names."""
         batch_norm = functools.partial(TorchBatchNorm, not self.train, **resnet.BATCH_NORM)
         self.conv1: nn.Conv = conv(self.outputs, 3, self.stride)
         self.bn1: TorchBatchNorm = batch_norm()
@@ -59,10 +59,10 @@ class _BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """torchvision's ``resnet18(num_classes=classes)``, on images (n, height, width, 3).
+    """torchvision's ``resnet18(num_classes=classes)`` for images (n, height, width, 3).
 
     Attributes:
-      classes: how many logits.
+      classes: number of logits.
       train: whether batches are normalised by their own statistics.
     """
 
@@ -70,7 +70,7 @@ class ResNet18(nn.Module):
     train: bool = True
 
     def setup(self) -> None:
-        """Names as torchvision has them, ``layer1_0`` for ``layer1.0``."""
+        """Build the layers, with torchvision's names, ``layer1_0`` for ``layer1.0``."""
         self.conv1: nn.Conv = conv(64, 7, 2)
         self.bn1: TorchBatchNorm = TorchBatchNorm(not self.train, **resnet.BATCH_NORM)
         for number, (outputs, stride) in enumerate(resnet.STAGES, start=1):
@@ -81,5 +81,5 @@ class ResNet18(nn.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The logits of images."""
+        """Return the logits of images."""
         return resnet.forward(self, x)

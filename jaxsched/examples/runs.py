@@ -1,6 +1,6 @@
-"""A training with checkpoints and metrics, on one device or many, whatever the example. It counts iterations.
+"""Train any example with checkpoints and metrics, on one device or many; run by ``jaxsched train``.
 
-It is what ``jaxsched train`` runs; 0 is the first iteration.
+It counts iterations; 0 is the first.
 """
 
 import sys
@@ -18,19 +18,19 @@ from jaxsched.examples import meshes
 from jaxsched.examples.checkpoints import Checkpoints
 from jaxsched.examples.metrics import Metrics
 
-__all__ = ["Rows", "Run", "Shown", "trained"]
+__all__ = ["ProgressCallback", "Rows", "Run", "train"]
 
 
 class Run(NamedTuple):
-    """An example, as far as it differs from the other.
+    """The functions and sizes of an example.
 
     Attributes:
-      create: the new model and its optimizer.
-      train: from them and the batches to what each iteration tells.
-      batches: those from iteration ``start`` on.
-      row: the class of what an iteration tells.
+      create: returns a new model and its optimizer.
+      train: yields a row for each iteration, from model, optimizer and batches.
+      batches: yields the batches from iteration ``start`` on.
+      row: the class of a row.
       batch_size: images in a batch.
-      steps_per_epoch: batches in an epoch, after each of which a checkpoint is written.
+      steps_per_epoch: batches in an epoch; a checkpoint is written after each epoch.
     """
 
     create: Callable[[], tuple[Any, Any]]
@@ -42,22 +42,22 @@ class Run(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The record of each iteration, and whether the user stopped the run."""
+    """The row of each iteration, and whether the user stopped the run."""
 
     records: list[Any]
     stopped: bool
 
 
-Shown = Callable[[Iterable[Any], list[Any], int], Iterator[bool]]
-"""Runs iterations, appending to a list as long as it will be at the end, and yields after each
-whether to stop there."""
+ProgressCallback = Callable[[Iterable[Any], list[Any], int], Iterator[bool]]
+"""A function of iterations, a list of rows and the total number of rows at the end. It appends each
+iteration to the list, and then yields whether to stop."""
 
 
-def trained(
+def train(
     run: Run,
     recipe: Recipe,
     folder: Path,
-    shown: Shown,
+    progress: ProgressCallback,
     *,
     epochs: int,
     seed: int,
@@ -65,27 +65,26 @@ def trained(
     mesh: str | None = None,
     tensorboard: bool = False,
 ) -> tuple[Rows, tuple[Any, Any]]:
-    """Trains, on from the last checkpoint where it is to, with a checkpoint an epoch.
+    """Train an example, optionally from the last checkpoint on, and write a checkpoint each epoch.
 
     Args:
       run: the example.
-      recipe: what it is trained with; a checkpoint of another is refused.
-      folder: where ``checkpoints`` is, or is to be.
-      shown: what is done at each iteration.
-      epochs: where it stops.
-      seed: of the data, its order and the network.
-      resume: whether it goes on from the last checkpoint.
-      mesh: the devices, as in ``meshes.layout``; one, if not given.
+      recipe: its recipe; a checkpoint of another recipe is refused.
+      folder: the folder of ``checkpoints``.
+      progress: called with the iterations; shows them and may stop the run.
+      epochs: number of epochs.
+      seed: seed of the data, its order and the network.
+      resume: whether to continue from the last checkpoint.
+      mesh: the devices, as in ``meshes.layout``; one device if None.
       tensorboard: as in ``metrics.Metrics``.
 
     Returns:
-      The records, those before it was resumed too, and model and optimizer after it.
+      The rows, with those before a resumption, and the trained model and optimizer.
 
     Raises:
-      ValueError: a folder with another run's checkpoints, a checkpoint that does not
-        fit, a mesh that does not.
+      ValueError: a folder with another run's checkpoints; a checkpoint or a mesh that does not fit.
     """
-    # By its content, whatever made it: a schedule with a Python function inside is tabulated.
+    # The recipe's identity is its content; schedules with Python functions are tabulated.
     content = encode(recipe, recipe.iterations or epochs * run.steps_per_epoch)
     checkpoints = Checkpoints(folder / "checkpoints", {"recipe": content, "seed": seed})
     if checkpoints.last is not None and not resume:
@@ -133,7 +132,7 @@ def trained(
         batches = meshes.spread(batches, where)
     try:
         stopped = False
-        for stopping in shown(run.train(*parts.values(), batches), records, total):
+        for stopping in progress(run.train(*parts.values(), batches), records, total):
             if metrics is not None:
                 metrics.write(records[-1])
             if stopping or len(records) == total or len(records) % run.steps_per_epoch == 0:
@@ -141,7 +140,7 @@ def trained(
             if stopping:
                 stopped = True
                 break
-    except KeyboardInterrupt:  # a second one: what the devices hold may be half a step
+    except KeyboardInterrupt:  # a second Ctrl-C, perhaps in mid-step: save nothing
         stopped = True
     finally:
         if metrics is not None:

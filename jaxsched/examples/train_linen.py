@@ -22,24 +22,24 @@ __all__ = ["TrainState", "accuracy", "create", "main", "step"]
 
 
 class TrainState(train_state.TrainState):
-    """Flax's, with the running statistics of the BatchNorms."""
+    """Flax's ``TrainState`` with the running statistics of BatchNorm."""
 
     batch_stats: Any
 
 
 def create(recipe: jaxsched.Recipe, images: Any, *, seed: int = 0) -> TrainState:
-    """A new network and its optimizer, for images of this shape."""
+    """Create a network and its optimizer for images of this shape."""
     model = ResNet18(10)
     variables = jax.jit(model.init)(jax.random.key(seed), images)
     tx = recipe.optimizer(param_groups.by_dotted_name)
     state = TrainState.create(apply_fn=model.apply, tx=tx, **variables)
-    # Flax starts from a Python int, which jit keeps apart from the arrays that follow.
+    # Flax starts from a Python int, for which jit would compile the step a second time.
     return state.replace(step=jnp.zeros([], jnp.int32))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def step(state: TrainState, batch: Digits) -> tuple[TrainState, jax.Array]:
-    """One iteration: the state after it, and the batch's loss before."""
+    """Train on one batch; return the state after the update and the loss before it."""
 
     def loss_of(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -53,14 +53,14 @@ def step(state: TrainState, batch: Digits) -> tuple[TrainState, jax.Array]:
 
 @jax.jit
 def accuracy(state: TrainState, data: Digits) -> jax.Array:
-    """The share of images that the network gets right, with its running statistics."""
+    """Return the share of images classified correctly, with the running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits: Any = ResNet18(10, train=False).apply(variables, data.images)
     return (logits.argmax(-1) == data.labels).mean()
 
 
 def main() -> None:
-    """Two epochs of the article's hundred."""
+    """Train for two of the article's hundred epochs."""
     recipe = recipes.yolov5_resnet18(epochs=100, steps_per_epoch=digits.STEPS_PER_EPOCH)
     training, test = digits.load()
     state = create(recipe, training.images[:1])

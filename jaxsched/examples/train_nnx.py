@@ -21,7 +21,7 @@ __all__ = ["Iteration", "accuracy", "create", "main", "step", "train"]
 
 
 class Iteration(NamedTuple):
-    """What one batch told: loss, accuracy, and the hyperparameters that were in force."""
+    """The row of an iteration: loss, accuracy, and the hyperparameters in force."""
 
     loss: float
     accuracy: float
@@ -29,7 +29,7 @@ class Iteration(NamedTuple):
 
 
 def create(recipe: jaxsched.Recipe, *, seed: int = 0) -> tuple[ResNet18, nnx.Optimizer[ResNet18]]:
-    """A new network and its optimizer."""
+    """Create a network and its optimizer."""
     model = ResNet18(10, rngs=nnx.Rngs(seed))
     tx = recipe.optimizer(param_groups.by_dotted_name)
     return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
@@ -39,7 +39,7 @@ def create(recipe: jaxsched.Recipe, *, seed: int = 0) -> tuple[ResNet18, nnx.Opt
 def step(
     model: ResNet18, optimizer: nnx.Optimizer[ResNet18], batch: Digits
 ) -> tuple[jax.Array, jax.Array]:
-    """One iteration: the batch's loss and accuracy, before the update."""
+    """Train on one batch; return its loss and accuracy before the update."""
 
     def loss_of(model: ResNet18) -> tuple[jax.Array, jax.Array]:
         logits = model(batch.images)
@@ -54,7 +54,7 @@ def step(
 def train(
     model: ResNet18, optimizer: nnx.Optimizer[ResNet18], batches: Iterable[Digits]
 ) -> Iterator[Iteration]:
-    """Trains as far as it is iterated over."""
+    """Train on each batch and yield its row."""
     model.train()
     cached = nnx.cached_partial(step, model, optimizer)  # flattens both once, not at each call
     for batch in batches:
@@ -69,13 +69,13 @@ def _logits(model: ResNet18, images: jax.typing.ArrayLike) -> jax.Array:
 
 
 def accuracy(model: ResNet18, data: Digits) -> float:
-    """The share of images that the network gets right, with its running statistics."""
+    """Return the share of images classified correctly, with the running statistics."""
     model.eval()
     return float((_logits(model, data.images).argmax(-1) == data.labels).mean())
 
 
 def main() -> None:
-    """Two epochs of the article's hundred."""
+    """Train for two of the article's hundred epochs."""
     recipe = recipes.yolov5_resnet18(epochs=100, steps_per_epoch=digits.STEPS_PER_EPOCH)
     training, test = digits.load()
     model, optimizer = create(recipe)

@@ -1,4 +1,4 @@
-"""YOLOv5's recipe whole, accumulation and average with it, on a detector of drawn shapes.
+"""YOLOv5's recipe, with accumulation and average, on a detector of drawn shapes.
 
 Run it: ``python -m jaxsched.examples.train_yolov5 [FOLDER]``; with a folder it also
 draws ``boxes.png`` there. A row of the trace is an iteration; 0 is the first batch.
@@ -30,15 +30,15 @@ __all__ = [
     "Iteration",
     "Optimizer",
     "accuracy",
-    "averaged",
-    "counted",
+    "average_model",
+    "check_state",
+    "count_labels",
     "create",
     "detect",
     "fit",
-    "learnt",
     "main",
+    "model_arrays",
     "picture",
-    "proof",
     "step",
     "train",
 ]
@@ -47,8 +47,8 @@ EPOCHS = 30
 LEARNT = (nnx.Param, nnx.BatchStat)
 
 
-def learnt(model: nnx.Module) -> dict[str, Any]:
-    """Parameters and batch statistics, as plain arrays."""
+def model_arrays(model: nnx.Module) -> dict[str, Any]:
+    """Return parameters and batch statistics as plain arrays."""
     return nnx.to_pure_dict(nnx.state(model, LEARNT))
 
 
@@ -57,38 +57,38 @@ def _is_variable(node: Any) -> bool:
 
 
 class Optimizer(nnx.Optimizer[Detector]):
-    """NNX's, with the recipe's average of parameters and batch statistics kept beside."""
+    """``nnx.Optimizer`` with the recipe's average of parameters and batch statistics."""
 
     def __init__(self, model: Detector, recipe: jaxsched.Recipe):
         if recipe.ema is None:
             raise ValueError("recipe must keep an average, got ema=None. Take recipes.yolov5.")
         super().__init__(model, recipe.optimizer(param_groups.by_leaf_name), wrt=nnx.Param)
         self.ema: optimizers.EMA = recipe.ema
-        # A Variable a leaf, as NNX keeps the state of the transformation: its `[...]` is on every Flax.
-        self._average = nnx.data(jax.tree.map(nnx.Variable, self.ema.init(learnt(model))))
+        # A Variable for each leaf, as NNX stores the state of the transformation.
+        self._average = nnx.data(jax.tree.map(nnx.Variable, self.ema.init(model_arrays(model))))
 
     @property
     def average(self) -> optimizers.EMAState:
-        """The average and its updates, as plain arrays."""
+        """The state of the average, as plain arrays."""
         return jax.tree.map(lambda kept: kept[...], self._average, is_leaf=_is_variable)
 
     def update(self, model: Detector, gradients: Any, /) -> None:  # pyright: ignore
-        """One iteration; the average moves where the optimizer made an update."""
+        """Update the model, and the average if the optimizer made an update."""
         super().update(model, gradients)
-        new = self.ema.update(self.average, learnt(model), optimizers.stepped(self))
+        new = self.ema.update(self.average, model_arrays(model), optimizers.stepped(self))
         kept = jax.tree.leaves(self._average, is_leaf=_is_variable)
         for variable, value in zip(kept, jax.tree.leaves(new), strict=True):
             variable[...] = value
 
 
 class Iteration(NamedTuple):
-    """What one batch told, and what the optimizer's state held after it.
+    """The row of an iteration: metrics, and values of the optimizer's state after it.
 
     Attributes:
       loss: before the update.
-      accuracy: share of shapes that a predictor matched to them fits.
-      hyperparameters: those in force.
-      run: ``stepped`` and ``ema_updates``, as a Trace names them.
+      accuracy: the share of shapes that a matched predictor fits, as in ``boxes.loss``.
+      hyperparameters: the hyperparameters in force.
+      run: ``stepped`` and ``ema_updates``, as in ``Trace.run``.
     """
 
     loss: float
@@ -98,14 +98,14 @@ class Iteration(NamedTuple):
 
 
 def create(recipe: jaxsched.Recipe, *, seed: int = 0) -> tuple[Detector, Optimizer]:
-    """A new network and its optimizer, for a recipe with an average such as ``recipes.yolov5``."""
+    """Create a network and its optimizer, for a recipe with an average such as ``recipes.yolov5``."""
     model = Detector(rngs=nnx.Rngs(seed))
     return model, Optimizer(model, recipe)
 
 
 @nnx.jit
 def step(model: Detector, optimizer: Optimizer, batch: Shapes) -> tuple[jax.Array, jax.Array]:
-    """One iteration: the batch's loss and accuracy, before the update."""
+    """Train on one batch; return its loss and accuracy before the update."""
 
     def loss_of(model: Detector) -> tuple[jax.Array, jax.Array]:
         return boxes.loss(model(jnp.asarray(batch.images)), batch)
@@ -116,7 +116,7 @@ def step(model: Detector, optimizer: Optimizer, batch: Shapes) -> tuple[jax.Arra
 
 
 def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> Iterator[Iteration]:
-    """Trains as far as it is iterated over."""
+    """Train on each batch and yield its row."""
     model.train()
     for batch in batches:
         loss, accuracy = step(model, optimizer, batch)
@@ -129,8 +129,8 @@ def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> I
         yield Iteration(float(read[0]), float(read[1]), read[2], run)
 
 
-def averaged(model: Detector, optimizer: Optimizer) -> Detector:
-    """The network of the average, which is the one to evaluate and to keep."""
+def average_model(model: Detector, optimizer: Optimizer) -> Detector:
+    """Return the network with averaged parameters, which is the one to evaluate and save."""
     graph, state, rest = nnx.split(model, LEARNT, ...)
     nnx.replace_by_pure_dict(state, optimizer.average.average)
     return nnx.merge(graph, state, rest)
@@ -138,22 +138,22 @@ def averaged(model: Detector, optimizer: Optimizer) -> Detector:
 
 @nnx.jit
 def _detect(model: Detector, images: jax.typing.ArrayLike) -> Detections:
-    return boxes.kept(model(jnp.asarray(images)))
+    return boxes.select(model(jnp.asarray(images)))
 
 
 def detect(model: Detector, images: np.ndarray) -> Detections:
-    """What the network finds in images, with its running statistics."""
+    """Detect shapes in images, with the network's running statistics."""
     model.eval()
     return jax.device_get(_detect(model, images))
 
 
 class Fit(NamedTuple):
-    """How well boxes fit.
+    """Measures of how well boxes fit.
 
     Attributes:
-      iou: of the best box of each shape with it, mean over all shapes; 0 where there is none.
+      iou: IoU of each shape's best box, 0 without one, mean over all shapes.
       found: share of shapes that a box of their class overlaps by more than half.
-      right: share of boxes that so overlap a shape of their class.
+      right: share of boxes that overlap a shape of their class by more than half.
     """
 
     iou: float
@@ -162,7 +162,7 @@ class Fit(NamedTuple):
 
 
 def fit(model: Detector, data: Shapes) -> Fit:
-    """The fit of what the network finds."""
+    """Measure the fit of the network's detections."""
     found = detect(model, data.images)
     drawn, kept = data.labels >= 0, found.scores > 0
     overlap = np.asarray(boxes.iou(data.boxes[:, :, None], found.boxes[:, None]))
@@ -176,12 +176,12 @@ def fit(model: Detector, data: Shapes) -> Fit:
 
 
 def accuracy(model: Detector, data: Shapes) -> float:
-    """The share of shapes found; pass the network that ``averaged`` returns."""
+    """Return the share of shapes found; pass the network that ``average_model`` returns."""
     return fit(model, data).found
 
 
-def proof(run: Sequence[Iteration], recipe: jaxsched.Recipe) -> jaxsched.parity.Report:
-    """What the optimizer's state held after each iteration, against the recipe."""
+def check_state(run: Sequence[Iteration], recipe: jaxsched.Recipe) -> jaxsched.parity.Report:
+    """Compare the optimizer's state after each iteration with the recipe."""
     names = run[0].run
     mine = jaxsched.Trace.stack([row.hyperparameters for row in run], start=recipe.start)
     mine = dataclasses.replace(mine, run={k: np.array([row.run[k] for row in run]) for k in names})
@@ -190,10 +190,10 @@ def proof(run: Sequence[Iteration], recipe: jaxsched.Recipe) -> jaxsched.parity.
     return jaxsched.compare(mine, theirs)
 
 
-def counted(labels: np.ndarray) -> str:
-    """How many of each class, short enough for a title however many there are.
+def count_labels(labels: np.ndarray) -> str:
+    """Return the number of shapes of each class, for a title.
 
-    >>> counted(np.array([0, 1, 0])) == ", ".join(f"{n} {c}" for n, c in zip((2, 1), shapes.CLASSES))
+    >>> count_labels(np.array([0, 1, 0])) == ", ".join(f"{n} {c}" for n, c in zip((2, 1), shapes.CLASSES))
     True
     """
     counts = np.bincount(labels, minlength=len(shapes.CLASSES))
@@ -201,7 +201,7 @@ def counted(labels: np.ndarray) -> str:
 
 
 def picture(model: Detector, data: Shapes, path: Path) -> None:
-    """The first 12 images: the boxes of the shapes in white, those that are found in red."""
+    """Draw the first 12 images with the boxes of the shapes in white and detections in red."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -211,7 +211,7 @@ def picture(model: Detector, data: Shapes, path: Path) -> None:
         ax.imshow(data.images[k], extent=(0, shapes.SIZE, shapes.SIZE, 0))
         ax.set_axis_off()
         labels = found.labels[k][found.scores[k] > 0]
-        ax.set_title(counted(np.asarray(labels)), fontsize=8)
+        ax.set_title(count_labels(np.asarray(labels)), fontsize=8)
         for rows, colour, width in (
             (data.boxes[k][data.labels[k] >= 0], "white", 2.5),
             (found.boxes[k][found.scores[k] > 0], "red", 1.2),
@@ -224,7 +224,7 @@ def picture(model: Detector, data: Shapes, path: Path) -> None:
 
 
 def main(folder: str | None = None) -> None:
-    """Thirty epochs, a few minutes on two cores."""
+    """Train for thirty epochs, which takes a few minutes on two cores."""
     recipe = recipes.yolov5(
         epochs=EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
     )
@@ -232,7 +232,7 @@ def main(folder: str | None = None) -> None:
     model, optimizer = create(recipe)
     run = list(train(model, optimizer, shapes.batches(training, EPOCHS)))
     print(f"loss {run[0].loss:.1f} at first, {run[-1].loss:.1f} after {len(run)} iterations")
-    model = averaged(model, optimizer)
+    model = average_model(model, optimizer)
     iou, found, right = fit(model, test)
     print(f"found {found:.1%} of {(test.labels >= 0).sum()} shapes, mean IoU {iou:.2f}")
     print(f"of the boxes {right:.1%} are right")
@@ -240,7 +240,7 @@ def main(folder: str | None = None) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         picture(model, test, Path(folder) / "boxes.png")
         print(f"wrote {Path(folder) / 'boxes.png'}")
-    print(proof(run, recipe))
+    print(check_state(run, recipe))
 
 
 if __name__ == "__main__":

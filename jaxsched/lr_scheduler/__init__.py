@@ -1,26 +1,25 @@
-"""torch.optim.lr_scheduler, one function a class.
+"""torch.optim.lr_scheduler as schedules, one function for each class.
 
-Each returns a schedule of how often ``scheduler.step()`` has been called: 0 is the value that the
-constructor leaves. In most scripts that counts epochs; ``schedules.per_epoch`` brings it to the
-iteration. Arguments keep torch's names, order and defaults, with ``base_lr``, the group's rate
-before any schedule, where torch has the optimizer.
+Each returns a schedule of the number of calls of ``scheduler.step()``: at 0 it has the value that the
+constructor sets. Most scripts call it once an epoch; ``schedules.per_epoch`` converts to iterations.
+Arguments keep torch's names, order and defaults, with ``base_lr``, the group's rate before any
+schedule, in place of the optimizer.
 
 There are two forms of each:
 
-- **closed**, the formula: for any count and for traced arguments. In float64 it lies within 1e-11
-  of the curve's peak of torch's value up to 500 counts; from there on torch's recursion drifts, in
-  ``CosineAnnealingLR`` by as much as 5e-10 by 10,000 counts and 2e-8 by 100,000, in the others by
-  less than 1e-11 still. In float32 it is equal to it up to 300 counts, and beyond in all but a few
-  values.
-- **replayed**, with ``steps=n``: torch's own recursion, run once on the host for n calls of
-  ``scheduler.step()`` and tabulated for counts 0 to n, equal to the bit, in float64 too. Concrete
+- **closed form**: a formula for any count and traced arguments. In float64 it is within 1e-11 of
+  torch's value, relative to the curve's peak, up to 500 counts. Beyond, torch's recursion drifts: in
+  ``CosineAnnealingLR`` by up to 5e-10 at 10,000 counts and 2e-8 at 100,000, in the others by less
+  than 1e-11. In float32 it equals torch's value up to 300 counts, and beyond at all but a few counts.
+- **replay**, with ``steps=n``: torch's recursion, run once on the host for n calls of
+  ``scheduler.step()`` and tabulated for counts 0 to n, equal to the bit, also in float64. Concrete
   counts past n are refused, traced ones give NaN.
 
-What torch refuses is refused, and more: hyperparameters are one number each, where torch takes a
-list with one a group; counts are at least 0; lengths that count (``total_iters``, ``step_size``,
-``milestones``) are whole. A schedule is not resumed, but called from the count reached, so torch's
-``last_epoch`` is no argument. Where x64 is off both forms are rounded to float32 once, by XLA,
-which makes 0 of what is below its smallest normal number, 1.2e-38.
+Arguments that torch refuses are refused, and some others: each hyperparameter is one number, where
+torch also takes a list with one for each group; counts are at least 0; lengths (``total_iters``,
+``step_size``, ``milestones``) are integers. To resume, call the schedule at the count reached; torch's
+``last_epoch`` is not an argument. Without x64 both forms are rounded to float32 once, by XLA, which
+flushes values below 1.2e-38, the smallest normal number, to 0.
 
 ``multiplicative_lr``, ``sequential_lr`` and ``chained_scheduler`` have no closed
 form and need ``steps``. ``reduce_lr_on_plateau`` follows a metric, not a count.

@@ -1,6 +1,6 @@
-"""Schedules made of schedules, by an interpreter of torch's recursive steps.
+"""Compositions of schedules, which replay torch's recursive steps.
 
-The members act on one group, one after the other: what one leaves, the next begins with.
+The members act on one group in turn: each starts from the rate that the previous one set.
 """
 
 from bisect import bisect_right
@@ -9,14 +9,14 @@ from typing import Any
 
 from jaxsched._schedule import Schedule, show
 from jaxsched._validate import is_number, require
-from jaxsched.lr_scheduler._recursion import Group, Recursion, replayed
+from jaxsched.lr_scheduler._recursion import Group, Recursion, with_replay
 
 
 class _Chain(Recursion):
-    """Members that act on one group, each stepping at each call."""
+    """Members that act on one group; each call steps all of them."""
 
     def __init__(self, group: Group, members: Sequence[Recursion]) -> None:
-        self.members = members  # the constructors have stepped
+        self.members = members  # the constructors have made their steps
 
     def enter(self) -> None:
         self.step()  # a nested composition is one step early
@@ -61,24 +61,24 @@ class _Sequence(_Chain):
 def sequential_lr(
     schedulers: Sequence[Schedule], milestones: Sequence[int], *, steps: int | None = None
 ) -> Schedule:
-    r"""One schedule after the other, each from its start.
+    r"""Schedules one after the other, each from its start.
 
     .. math:: s(c) = s_k(c - m_k),\quad m_0 = 0,\ m_k \le c < m_{k+1}
 
-    What is computed is torch's recursion: at its milestone a member is stepped to 0, which takes it
-    to where it starts from ``base_lr``; only ``multiplicative_lr`` (which uses its factor of 0
-    there) and ``swa_lr`` go on from the rate that they find. The last member goes on for good.
+    This is torch's recursion: at its milestone a member steps to 0, where it restarts from
+    ``base_lr``; only ``multiplicative_lr`` (which uses its factor of 0 there) and ``swa_lr`` continue
+    from the current rate. The last member continues forever.
 
     Torch 2.13 steps a ``sequential_lr`` or ``chained_scheduler`` that is the first member of another
-    one count early (pytorch #196243), and so does this. It cannot restart one at a later milestone:
-    that is refused. There is no ``.momentum``, even where a member cycles it.
+    one count early (pytorch #196243), and so does this function. Torch cannot restart one at a later
+    milestone: that is refused. There is no ``.momentum``, even if a member cycles it.
 
     Args:
-      schedulers: what this module's functions return, of one ``base_lr``, in
-        the order in which a script constructs them; their ``steps`` play no part.
+      schedulers: schedules of this module with the same ``base_lr``, in the order in which a script
+        constructs them; their ``steps`` are ignored.
       milestones: the counts at which the next begins, one fewer than schedulers.
-      steps: replays torch for counts 0 to ``steps``. There is no other form, so
-        only a member of another composition does without.
+      steps: replays torch for counts 0 to ``steps``. Required, unless this schedule is itself passed
+        to another composition.
 
     Source: ``torch.optim.lr_scheduler.SequentialLR``, torch 2.13.
 
@@ -102,21 +102,21 @@ def sequential_lr(
         lambda values: [int(m) for m in values] == sorted(values),
     )
     milestones = [int(milestone) for milestone in milestones]
-    return _composed(sequential_lr, locals(), _Sequence, milestones)
+    return _compose(sequential_lr, locals(), _Sequence, milestones)
 
 
 def chained_scheduler(schedulers: Sequence[Schedule], *, steps: int | None = None) -> Schedule:
-    r"""Several schedules at once, each stepping from the rate the one before leaves.
+    r"""Schedules at the same time, each stepping from the rate that the previous one set.
 
-    It is the chain of the recursive steps, not the product of closed forms: a member that computes
-    its rate from ``initial_lr`` (``lambda_lr``, ``one_cycle_lr``, …) discards what was done before
-    it. There is no ``.momentum``, even where a member cycles it.
+    This is the chain of the recursive steps, not the product of closed forms: a member that computes
+    its rate from ``initial_lr`` (``lambda_lr``, ``one_cycle_lr``, …) discards the previous members'
+    changes. There is no ``.momentum``, even if a member cycles it.
 
     Args:
-      schedulers: what this module's functions return, of one ``base_lr``, in
-        the order in which they step; their ``steps`` play no part.
-      steps: replays torch for counts 0 to ``steps``. There is no other form, so
-        only a member of another composition does without.
+      schedulers: schedules of this module with the same ``base_lr``, in the order in which they
+        step; their ``steps`` are ignored.
+      steps: replays torch for counts 0 to ``steps``. Required, unless this schedule is itself passed
+        to another composition.
 
     Source: ``torch.optim.lr_scheduler.ChainedScheduler``, torch 2.13.
 
@@ -128,11 +128,11 @@ def chained_scheduler(schedulers: Sequence[Schedule], *, steps: int | None = Non
     [0.5, 0.25, 0.25, 0.125]
     """
     schedulers = _members(schedulers)
-    return _composed(chained_scheduler, locals(), _Chain)
+    return _compose(chained_scheduler, locals(), _Chain)
 
 
 def _members(schedulers: Sequence[Schedule]) -> tuple[Schedule, ...]:
-    """The schedulers, where they can be members."""
+    """Return the schedulers as a tuple; refuse objects that cannot be members."""
     schedulers = tuple(schedulers)
     if not schedulers:
         raise ValueError("schedulers must hold at least 1, got none.")
@@ -145,21 +145,21 @@ def _members(schedulers: Sequence[Schedule]) -> tuple[Schedule, ...]:
     return schedulers
 
 
-def _composed(
+def _compose(
     factory: Callable[..., Schedule],
     arguments: Mapping[str, Any],
     kind: Callable[..., Recursion],
     *marks: Sequence[int],
 ) -> Schedule:
-    """Build the schedule of a composition of ``arguments["schedulers"]``."""
+    """Build the composition of ``arguments["schedulers"]``."""
     members: Sequence[Schedule] = arguments["schedulers"]
     # The rate of the group, on which the members must agree.
     rates = [member.base_lr for member in members if member.base_lr is not None]
-    known = dict.fromkeys(rate for rate in rates if is_number(rate))
-    if len(known) > 1:
+    rates_once = dict.fromkeys(rate for rate in rates if is_number(rate))
+    if len(rates_once) > 1:
         raise ValueError(
             "schedulers must have one base_lr, that of the group, got "
-            f"{' and '.join(map(repr, known))}."
+            f"{' and '.join(map(repr, rates_once))}."
         )
 
     def recursion(group: Group) -> Recursion:
@@ -167,4 +167,4 @@ def _composed(
         return kind(group, running, *marks)
 
     base_lr = rates[0] if rates else None
-    return replayed(Schedule(factory, arguments, None, recursion=recursion, base_lr=base_lr))
+    return with_replay(Schedule(factory, arguments, None, recursion=recursion, base_lr=base_lr))

@@ -1,7 +1,7 @@
-"""Rates that rise and fall, once or again and again: warm restarts, triangles, one cycle.
+"""Cyclic rates: warm restarts, triangles, one cycle.
 
-torch itself evaluates a formula in each step, so one function serves both forms, with ``jnp`` in
-the graph and ``math`` on the host.
+torch evaluates a formula at each step, so one function serves both forms, with ``jnp`` in the graph
+and ``math`` on the host.
 """
 
 import dataclasses
@@ -27,21 +27,21 @@ def cosine_annealing_warm_restarts(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""A cosine down to ``eta_min`` that begins anew, each time ``T_mult`` times as long.
+    r"""Cosine from ``base_lr`` to ``eta_min`` with restarts, each ``T_mult`` times as long.
 
     .. math:: s(c) = \eta_{\min} + (\mathrm{base\_lr} - \eta_{\min})
               \frac{1 + \cos(\pi T_{cur} / T_i)}{2},\quad
               T_i = T_0 T_{mult}^i,\quad T_{cur} = c - \sum_{j < i} T_j
 
-    An integer count is the number of ``scheduler.step()`` calls. A float is the epoch given to
-    ``scheduler.step(epoch + i / iterations)``: there torch finds the period by a logarithm, which at
-    some restarts (the 5th for ``T_mult=3``, the 3rd for 10) falls short in its last bit, and so
-    leaves the rate at its lowest where it should be at its highest. That is reproduced. Under
-    ``jit`` a float count is a float32 where x64 is off.
+    An integer count is the number of ``scheduler.step()`` calls. A float is the epoch passed to
+    ``scheduler.step(epoch + i / iterations)``: torch then computes the period from a logarithm, which
+    at some restarts (the 5th for ``T_mult=3``, the 3rd for 10) is too small by a rounding, so that the
+    rate is at its lowest instead of its highest. This function does the same. Under ``jit`` a float
+    count is float32 without x64.
 
     Args:
       T_0: the first period, at least 1.
-      T_mult: by how much each is longer than the last, an integer of at least 1.
+      T_mult: the ratio of each period to the previous one, an integer of at least 1.
       eta_min: the lowest rate.
       steps: replays torch for the integer counts 0 to ``steps``.
 
@@ -58,14 +58,14 @@ def cosine_annealing_warm_restarts(
             raise ValueError(f"{name} must be a known integer, got {describe(value)}.")
     require("eta_min", eta_min, "a number", is_number)
     starts, periods = [0.0], [float(T_0)]
-    while T_mult > 1 and starts[-1] < 2**53:  # as far as float64 counts
+    while T_mult > 1 and starts[-1] < 2**53:  # float64 has all integers up to there
         starts.append(starts[-1] + periods[-1])
         periods.append(periods[-1] * T_mult)
 
     def rate(xp, position, period, base_lr, eta_min):
         return eta_min + (base_lr - eta_min) * (1 + xp.cos(math.pi * position / period)) / 2
 
-    def closed(borders: Sequence[float]) -> Formula:
+    def closed_form(borders: Sequence[float]) -> Formula:
         def formula(count, base_lr, eta_min):
             if T_mult == 1:
                 return rate(jnp, count % T_0, T_0, base_lr, eta_min)
@@ -75,7 +75,10 @@ def cosine_annealing_warm_restarts(
 
         return formula_of(formula, base_lr, eta_min, check=refuse_negative)
 
-    of_calls, of_epochs = closed(starts[1:]), closed(_borders_by_logarithm(T_0, T_mult, starts))
+    of_calls, of_epochs = (
+        closed_form(starts[1:]),
+        closed_form(_borders_by_logarithm(T_0, T_mult, starts)),
+    )
 
     def formula(count: Any) -> Any:
         return (of_epochs if jnp.issubdtype(count.dtype, jnp.floating) else of_calls)(count)
@@ -96,17 +99,17 @@ def cosine_annealing_warm_restarts(
 def _borders_by_logarithm(T_0: int, T_mult: int, starts: Sequence[float]) -> list[float]:
     """Return the first epochs that ``step(epoch)`` counts to the 1st, 2nd, … restart.
 
-    By torch's ``math.log``: another logarithm's last bit would put the border elsewhere.
+    They are computed with torch's ``math.log``; another logarithm may round differently.
     """
 
-    def reached(epoch: float, restarts: int) -> bool:
+    def has_reached(epoch: float, restarts: int) -> bool:
         return int(math.log(epoch / T_0 * (T_mult - 1) + 1, T_mult)) >= restarts
 
     borders = []
     for restarts, border in enumerate(starts[1:], start=1):
-        while reached(math.nextafter(border, 0), restarts) and border > T_0:
+        while has_reached(math.nextafter(border, 0), restarts) and border > T_0:
             border = math.nextafter(border, 0)
-        while not reached(border, restarts):
+        while not has_reached(border, restarts):
             border = math.nextafter(border, math.inf)
         borders.append(border)
     return borders
@@ -127,27 +130,27 @@ def cyclic_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""Triangles between ``base_lr`` and ``max_lr``, whose height may shrink.
+    r"""Triangles between ``base_lr`` and ``max_lr``, of constant or decreasing height.
 
     .. math:: s(c) = \mathrm{base\_lr} + (\mathrm{max\_lr} - \mathrm{base\_lr})
               \cdot h(c) \cdot \mathrm{scale}
 
-    h goes linearly from 0 to 1 in ``step_size_up`` counts and back in ``step_size_down``, again and
-    again. ``.momentum`` is the schedule of the momentum, ``max_momentum`` less its own triangles.
+    In each cycle h goes linearly from 0 to 1 in ``step_size_up`` counts and back in
+    ``step_size_down``. ``.momentum`` is the schedule of the momentum: ``max_momentum`` less triangles.
 
     Args:
       base_lr: the lowest rate; it replaces the optimizer's.
-      max_lr: the highest rate, but for the scale.
+      max_lr: the highest rate, before the scale.
       step_size_up: counts of a rise, above 0.
-      step_size_down: counts of a fall, at least 0; if not given, those of a rise.
-        Where it is 0, ``step_size_up`` is an integer, unless it is replayed.
-      mode: the scale, if ``scale_fn`` is not given: ``"triangular"`` 1, ``"triangular2"`` half of
-        the last cycle's, ``"exp_range"`` gamma to the power of the count.
-      gamma: for ``"exp_range"``.
-      scale_fn: the scale as a function of the cycle, the first being 1, or of the count. Without
-        ``steps`` it is made of operators and ``jnp``.
-      scale_mode: ``"cycle"`` or ``"iterations"``, what ``scale_fn`` takes.
-      cycle_momentum: whether ``.momentum`` is a schedule, or None.
+      step_size_down: counts of a fall, at least 0; ``step_size_up`` if None. If it is 0,
+        ``step_size_up`` must be an integer, unless ``steps`` is given.
+      mode: the scale if ``scale_fn`` is None: 1 for ``"triangular"``, half of the previous cycle's
+        for ``"triangular2"``, gamma to the power of the count for ``"exp_range"``.
+      gamma: the base of ``"exp_range"``.
+      scale_fn: the scale as a function of the cycle, from 1 on, or of the count. Without ``steps``
+        it must consist of operators and ``jnp``.
+      scale_mode: the argument of ``scale_fn``: ``"cycle"``, or ``"iterations"`` for the count.
+      cycle_momentum: if False, ``.momentum`` is None.
       base_momentum: the lowest momentum, at ``max_lr``.
       max_momentum: the highest momentum, at ``base_lr``.
 
@@ -163,7 +166,7 @@ def cyclic_lr(
     down = step_size_up if step_size_down is None else step_size_down
     require("step_size_down", down, "at least 0", lambda v: v >= 0)
     if steps is None and is_number(down) and down == 0:
-        # A fall of no length is a jump, at a count which a quotient's last bit decides.
+        # A fall of length 0 is a jump, whose count depends on the rounding of a quotient.
         rule = "an integer where step_size_down is 0, unless steps=n replays it"
         require("step_size_up", step_size_up, rule, lambda v: int(v) == v)
     modes = ("triangular", "triangular2", "exp_range")
@@ -184,8 +187,8 @@ def cyclic_lr(
     def height(xp, count, span, up, down, gamma):
         total = up + down
         ratio = up / total
-        # In the graph count / total is a product with a reciprocal, which may fall short of a
-        # cycle's end; torch's own expression matters where the sizes are fractions.
+        # In the graph count / total is a product with a reciprocal, which may be too small at a
+        # cycle's end; for fractional sizes torch's expression matters.
         cycle = math.floor(1 + count / total) if xp is HOST else 1 + count // total
         x = 1.0 + count / total - cycle
         rising = x <= ratio
@@ -228,7 +231,7 @@ def one_cycle_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""Up to ``max_lr``, and down to far below where it began.
+    r"""One cycle: up to ``max_lr``, then down to far below the first rate.
 
     .. math:: s(c) = b + \frac{a - b}{2} (1 + \cos(\pi p)),\quad
               p = \frac{c - c_{k-1}}{c_k - c_{k-1}}
@@ -236,25 +239,24 @@ def one_cycle_lr(
     In phase k, from count :math:`c_{k-1}` to :math:`c_k`, the rate goes from a to b; with
     ``"linear"`` it is :math:`(b - a) p + a`. The phases end at ``pct_start * total_steps - 1``, which
     may be a fraction, and at ``total_steps - 1``. At count ``total_steps`` the last phase's curve
-    goes on (the cosine climbs again); past it concrete counts are refused, as torch refuses them, and
-    traced ones hold that value. ``.momentum`` is the schedule of the momentum, which moves the other
-    way: a group is ``{"learning_rate": cycle, "momentum": cycle.momentum}``.
+    continues (the cosine rises again); concrete counts past it are refused, as in torch, and traced
+    ones keep that value. ``.momentum`` is the schedule of the momentum, which moves in the opposite
+    direction: a group is ``{"learning_rate": cycle, "momentum": cycle.momentum}``.
 
     Args:
-      max_lr: the highest rate; the optimizer's own plays no part.
-      total_steps: how many counts the cycle has; or ``epochs * steps_per_epoch``.
-      epochs: used where ``total_steps`` is not given.
+      max_lr: the highest rate; the optimizer's rate is ignored.
+      total_steps: number of counts in the cycle; ``epochs * steps_per_epoch`` if None.
+      epochs: used if ``total_steps`` is None.
       steps_per_epoch: likewise.
-      pct_start: the share of the rise, a float within 0 and 1, such that a phase
-        does not begin where it ends.
+      pct_start: the share of the rise, a float from 0 to 1; no phase may have length 0.
       anneal_strategy: ``"cos"`` or ``"linear"``.
-      cycle_momentum: whether ``.momentum`` is a schedule, or None.
+      cycle_momentum: if False, ``.momentum`` is None.
       base_momentum: the lowest momentum, at ``max_lr``.
       max_momentum: the highest momentum.
-      div_factor: the rate begins at ``max_lr / div_factor``.
-      final_div_factor: and ends at that over this.
-      three_phase: falls back to where it began at ``2 * pct_start *
-        total_steps - 2``, and from there to its end.
+      div_factor: the first rate is ``max_lr / div_factor``.
+      final_div_factor: the final rate is ``max_lr / div_factor / final_div_factor``.
+      three_phase: whether the rate first falls back to the first rate, until
+        ``2 * pct_start * total_steps - 2``, and then to the final one.
 
     Source: ``torch.optim.lr_scheduler.OneCycleLR``, torch 2.13; https://arxiv.org/abs/1708.07120.
 
@@ -287,9 +289,9 @@ def one_cycle_lr(
     def phase_ends(pct, total):
         return of_phases(pct * total - 1, 2 * pct * total - 2, total - 1)
 
-    known = not any(isinstance(value, jax.Array) for value in (pct_start, total))
+    is_concrete = not any(isinstance(value, jax.Array) for value in (pct_start, total))
     last = total
-    if known:
+    if is_concrete:
         ends = phase_ends(pct_start, total)
         if ends[0] == 0:
             raise ValueError(
@@ -297,7 +299,7 @@ def one_cycle_lr(
                 "the first phase would have no length to divide by. Change pct_start."
             )
         if ends[-2] == ends[-1]:
-            # The last phase has no length, and torch divides by it at total_steps.
+            # The last phase has length 0, by which torch divides at total_steps.
             last = total - 1
 
     def refuse_past(count: Any) -> None:
@@ -309,11 +311,11 @@ def one_cycle_lr(
 
     def check(counts: Any) -> None:
         refuse_negative(counts)
-        if known:
+        if is_concrete:
             refuse_past(np.max(counts, initial=0))
 
     def anneal(xp, count, pct, total, *levels):
-        """Where ``count`` stands in its phase, between that phase's two levels."""
+        """Interpolate at ``count`` between the two levels of its phase."""
         ends = phase_ends(pct, total)
         start, end, a, b = ends[-2], ends[-1], levels[-2], levels[-1]
         for k in reversed(range(len(ends) - 1)):
@@ -322,13 +324,13 @@ def one_cycle_lr(
             start, end, a, b = (
                 xp.where(inside, *pair) for pair in zip(phase, (start, end, a, b), strict=True)
             )
-        part = (count - start) / (end - start)
+        progress = (count - start) / (end - start)
         if anneal_strategy == "linear":
-            # The select keeps XLA from a fused multiply-add, which leaves dust of a rate of 0.
-            return xp.where(part != 0, (b - a) * part, 0.0) + a
-        return b + (a - b) / 2.0 * (xp.cos(math.pi * part) + 1)
+            # The select prevents a fused multiply-add, which would turn a rate of 0 into a rounding.
+            return xp.where(progress != 0, (b - a) * progress, 0.0) + a
+        return b + (a - b) / 2.0 * (xp.cos(math.pi * progress) + 1)
 
-    def closed(count, max_lr, div, final_div, pct, total):
+    def closed_form(count, max_lr, div, final_div, pct, total):
         initial = max_lr / div
         levels = of_phases(initial, max_lr, initial, initial / final_div)
         return anneal(jnp, jnp.minimum(count, last), pct, total, *levels)
@@ -345,14 +347,14 @@ def one_cycle_lr(
     def momentum(xp, count, *values):
         return anneal(xp, jnp.minimum(count, last) if xp is jnp else count, *values)
 
-    if steps is not None and known:
+    if steps is not None and is_concrete:
         refuse_past(min(steps, last + 1))
     levels = of_phases(max_momentum, base_momentum, max_momentum, max_momentum)
     return torch_schedule(
         one_cycle_lr,
         locals(),
         (max_lr, div_factor, final_div_factor, pct_start, total),
-        closed,
+        closed_form,
         rule,
         prepare=prepare,
         momentum=(momentum, (pct_start, total, *levels)) if cycle_momentum else None,

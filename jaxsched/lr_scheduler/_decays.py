@@ -1,4 +1,4 @@
-"""Curves that go from one rate to another, and what they do past their end."""
+"""Decays: curves from one rate to another, and their values past the end."""
 
 import functools
 import math
@@ -20,7 +20,7 @@ def step_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""The rate times ``gamma`` every ``step_size`` counts.
+    r"""Multiply the rate by ``gamma`` every ``step_size`` counts.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^{\lfloor c / \mathrm{step\_size} \rfloor}
 
@@ -51,12 +51,12 @@ def multi_step_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""The rate times ``gamma`` at each milestone.
+    r"""Multiply the rate by ``gamma`` at each milestone.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^{|\{m : m \le c\}|}
 
     Args:
-      milestones: the counts of the drops, in any order; one that stands twice counts twice.
+      milestones: the counts of the drops, in any order; a duplicate drops twice.
       gamma: the factor of a drop.
 
     Source: ``torch.optim.lr_scheduler.MultiStepLR``, torch 2.13.
@@ -65,7 +65,7 @@ def multi_step_lr(
     [1.0, 0.5, 0.5, 0.125, 0.125]
     """
     if isinstance(milestones, Iterable) and not isinstance(milestones, jax.Array):
-        milestones = list(milestones)  # which may be an iterator, to be read but once
+        milestones = list(milestones)  # an iterator can be read only once
     require(
         "milestones",
         milestones,
@@ -76,7 +76,7 @@ def multi_step_lr(
         milestones = [int(m) for m in milestones]
     known = functools.cache(lambda: sorted(on_host(milestones)))
 
-    def closed(count, base_lr, gamma):
+    def closed_form(count, base_lr, gamma):
         reached = count[..., None] >= as_float64(milestones)
         return base_lr * gamma ** jnp.sum(reached, axis=-1, dtype=float)
 
@@ -87,7 +87,7 @@ def multi_step_lr(
     def restart(base_lr, gamma):
         return base_lr * gamma ** bisect_right(known(), 0)
 
-    return torch_schedule(multi_step_lr, locals(), (gamma,), closed, rule, restart=restart)
+    return torch_schedule(multi_step_lr, locals(), (gamma,), closed_form, rule, restart=restart)
 
 
 def constant_lr(
@@ -97,14 +97,14 @@ def constant_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""A smaller rate first, the base rate from ``total_iters`` on.
+    r"""A smaller rate until ``total_iters``, then the base rate.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{factor} \text{ if } c < \mathrm{total\_iters},
               \text{ else } \mathrm{base\_lr}
 
     Args:
-      factor: above 0, where torch divides by it later, and at most 1.
-      total_iters: the count at which the factor is taken back; with 0 it never is, as in torch.
+      factor: above 0, since torch divides by it later, and at most 1.
+      total_iters: the count at which the factor ends; with 0 it never does, as in torch.
 
     Source: ``torch.optim.lr_scheduler.ConstantLR``, torch 2.13.
 
@@ -114,7 +114,7 @@ def constant_lr(
     require("factor", factor, "above 0 and at most 1, to be divided by", lambda v: 0 < v <= 1)
     require_count("total_iters", total_iters)
 
-    def closed(count, base_lr, factor, total):
+    def closed_form(count, base_lr, factor, total):
         low = base_lr * factor
         return jnp.where((count >= total) & (total > 0), low * (1.0 / factor), low)
 
@@ -127,7 +127,7 @@ def constant_lr(
         constant_lr,
         locals(),
         (factor, total_iters),
-        closed,
+        closed_form,
         rule,
         restart=lambda base_lr, factor, total: base_lr * (factor + (total <= 0) * (1 - factor)),
     )
@@ -141,7 +141,7 @@ def linear_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""A factor that goes linearly from ``start_factor`` to ``end_factor``.
+    r"""Linear factor from ``start_factor`` to ``end_factor``.
 
     .. math:: s(c) = \mathrm{base\_lr} \left(f_0 + (f_1 - f_0)
               \frac{\min(c, T)}{T}\right)
@@ -160,7 +160,7 @@ def linear_lr(
     require("end_factor", end_factor, "within 0 and 1", lambda v: 0 <= v <= 1)
     require_count("total_iters", total_iters)
 
-    def closed(count, base_lr, start, end, total):
+    def closed_form(count, base_lr, start, end, total):
         return base_lr * (start + (end - start) * _progress(count, total))
 
     def rule(now, start, end, total):
@@ -174,16 +174,16 @@ def linear_lr(
         linear_lr,
         locals(),
         (start_factor, end_factor, total_iters),
-        closed,
+        closed_form,
         rule,
-        restart=lambda base_lr, start, end, total: base_lr * (start + _restarted(total)),
+        restart=lambda base_lr, start, end, total: base_lr * (start + _progress_at_restart(total)),
     )
 
 
 def exponential_lr(
     base_lr: Hyperparameter, gamma: Hyperparameter, *, steps: int | None = None
 ) -> Schedule:
-    r"""The rate times ``gamma`` at every count.
+    r"""Multiply the rate by ``gamma`` at every count.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \gamma^c
 
@@ -212,13 +212,13 @@ def polynomial_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""A power of what is left, down to 0.
+    r"""A power of the remaining share of the run, down to 0.
 
     .. math:: s(c) = \mathrm{base\_lr} \left(1 - \frac{\min(c, T)}{T}\right)^{\mathrm{power}}
 
     Args:
-      total_iters: the length T, from which on the rate is 0; with 0 it stays at ``base_lr``.
-      power: at least 0; torch divides by zero at T where it is negative.
+      total_iters: the length T, after which the rate is 0; with 0 it stays at ``base_lr``.
+      power: at least 0; torch divides by zero at T if it is negative.
 
     Source: ``torch.optim.lr_scheduler.PolynomialLR``, torch 2.13.
 
@@ -228,7 +228,7 @@ def polynomial_lr(
     require("power", power, "at least 0, as 0 is raised to it", lambda v: v >= 0)
     require_count("total_iters", total_iters)
 
-    def closed(count, base_lr, total, power):
+    def closed_form(count, base_lr, total, power):
         return base_lr * (1.0 - _progress(count, total)) ** power
 
     def rule(now, total, power):
@@ -241,9 +241,11 @@ def polynomial_lr(
         polynomial_lr,
         locals(),
         (total_iters, power),
-        closed,
+        closed_form,
         rule,
-        restart=lambda base_lr, total, power: base_lr * (1.0 - _restarted(total)) ** power,
+        restart=lambda base_lr, total, power: (
+            base_lr * (1.0 - _progress_at_restart(total)) ** power
+        ),
     )
 
 
@@ -254,7 +256,7 @@ def cosine_annealing_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""A cosine down to ``eta_min``, and up again.
+    r"""Cosine from ``base_lr`` to ``eta_min`` and back.
 
     .. math:: s(c) = \eta_{\min} + (\mathrm{base\_lr} - \eta_{\min})
               \frac{1 + \cos(\pi c / T_{\max})}{2}
@@ -270,7 +272,7 @@ def cosine_annealing_lr(
     """
     require("T_max", T_max, "above 0, to be divided by", lambda v: v > 0)
 
-    def closed(count, base_lr, T_max, eta_min):
+    def closed_form(count, base_lr, T_max, eta_min):
         return eta_min + (base_lr - eta_min) * (1 + jnp.cos(math.pi * count / T_max)) / 2
 
     def rule(now, T_max, eta_min):
@@ -291,7 +293,7 @@ def cosine_annealing_lr(
         cosine_annealing_lr,
         locals(),
         (T_max, eta_min),
-        closed,
+        closed_form,
         rule,
         restart=lambda base_lr, T_max, eta_min: eta_min + (base_lr - eta_min) * 2.0 / 2,
     )
@@ -305,7 +307,7 @@ def swa_lr(
     *,
     steps: int | None = None,
 ) -> Schedule:
-    r"""From the group's rate to the constant one of stochastic weight averaging.
+    r"""Anneal from the group's rate to the constant rate of stochastic weight averaging.
 
     .. math:: s(c) = \mathrm{swa\_lr} \cdot \alpha + \mathrm{base\_lr} (1 - \alpha),\quad
               t = \frac{\min(c, E)}{E},\quad
@@ -328,13 +330,13 @@ def swa_lr(
     def alpha(xp, t):
         return t if anneal_strategy == "linear" else (1 - xp.cos(math.pi * t)) / 2
 
-    def closed(count, base_lr, swa_lr, epochs):
+    def closed_form(count, base_lr, swa_lr, epochs):
         started = jnp.where(epochs == 0, count + 1, count)
         weight = alpha(jnp, _progress(started, jnp.maximum(epochs, 1)))
         return swa_lr * weight + base_lr * (1 - weight)
 
     def rule(now, _, epochs):
-        swa_lr = now.group["swa_lr"]  # another SWALR on the group may have written it
+        swa_lr = now.group["swa_lr"]  # another SWALR of the group may have written it
         step = now.calls - 1 if epochs else max(1, now.calls - 1)
         before, after = (alpha(HOST, max(0, min(1, k / max(1, epochs)))) for k in (step - 1, step))
         start = swa_lr if before == 1 else (now.lr - before * swa_lr) / (1 - before)
@@ -344,26 +346,26 @@ def swa_lr(
         _FACTORY,
         locals(),
         (swa_lr, anneal_epochs),
-        closed,
+        closed_form,
         rule,
         prepare=lambda group, swa_lr, epochs: group.update(swa_lr=swa_lr),
     )
 
 
-_FACTORY = swa_lr  # within the function its name is that of an argument
+_FACTORY = swa_lr  # inside the function, an argument has its name
 
 
 def _progress(count: jax.Array, total: Hyperparameter) -> jax.Array:
-    """How much of ``total`` counts is done, 0 to 1; 0 where there are none.
+    """Return the share of ``total`` counts that is done, from 0 to 1; 0 if ``total`` is 0.
 
-    The end is selected, not computed: XLA divides by a constant by way of its
-    reciprocal, and a power of what is left would be one of a negative number.
+    The end is selected, not computed: XLA divides by a constant by multiplying by its reciprocal,
+    which may exceed 1, and a power of the remaining share would be one of a negative number.
     """
     return jnp.where(count < total, count / jnp.maximum(total, 1), jnp.minimum(total, 1))
 
 
-def _restarted(total: int) -> float:
-    """The progress at a milestone of ``sequential_lr``, 0."""
+def _progress_at_restart(total: int) -> float:
+    """Return the progress at a milestone of ``sequential_lr``, 0; refuse a length of 0."""
     if total == 0:
         raise ValueError(
             "total_iters must be at least 1 after a milestone, where torch divides by it, got 0."

@@ -1,4 +1,4 @@
-"""Rates given as a function: LambdaLR and MultiplicativeLR."""
+"""Rates from the user's factors: LambdaLR and MultiplicativeLR."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ Factor = Callable[[Any], Any]
 
 
 class _EachGroup(Protocol):
-    """A schedule of a rate and a factor; a list of them, one a group, where the factor is a list."""
+    """A function from a rate and a factor to a schedule, or from lists of them to a list."""
 
     @overload
     def __call__(
@@ -29,7 +29,7 @@ class _EachGroup(Protocol):
 
 
 def _each_group(factory: Callable[..., Schedule]) -> _EachGroup:
-    """Call ``factory`` once a group, where the rate or the factor is a list."""
+    """Call ``factory`` for each group if the rate or the factor is a list."""
 
     @functools.wraps(factory)
     def of_groups(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
@@ -54,15 +54,15 @@ def _each_group(factory: Callable[..., Schedule]) -> _EachGroup:
 
 @_each_group
 def lambda_lr(base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None) -> Schedule:
-    r"""A factor of the base rate, given as a function.
+    r"""The base rate times a function of the count.
 
     .. math:: s(c) = \mathrm{base\_lr} \cdot \mathrm{lr\_lambda}(c)
 
     Args:
-      base_lr: the group's rate before any schedule, ``initial_lr``; a list of
-        them where ``lr_lambda`` is a list and the groups' rates differ.
-      lr_lambda: the factor: a schedule, or any function of operators and ``jnp``. With ``steps``
-        any Python function of an int will do. A list gives a list of schedules, one a group.
+      base_lr: the group's rate before any schedule, ``initial_lr``; a list if ``lr_lambda`` is a list
+        and the groups' rates differ.
+      lr_lambda: the factor: a schedule, or any function in operators and ``jnp``; with ``steps``, any
+        Python function of an int. For a list, the result is a list of schedules, one a group.
 
     Source: ``torch.optim.lr_scheduler.LambdaLR``, torch 2.13.
 
@@ -86,18 +86,18 @@ def lambda_lr(base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None =
 def multiplicative_lr(
     base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None
 ) -> Schedule:
-    r"""The last rate times a factor, given as a function.
+    r"""The previous rate times a function of the count.
 
     .. math:: s(c) = \mathrm{base\_lr} \prod_{i=1}^{c} \mathrm{lr\_lambda}(i)
 
-    ``lr_lambda(0)`` is never used, but by ``sequential_lr`` at a milestone.
+    ``lr_lambda(0)`` is used only by ``sequential_lr`` at a milestone.
 
     Args:
       base_lr: the group's rate before any schedule, or a list of them.
-      lr_lambda: the factor, any Python function of an int. A list gives a list
-        of schedules, one a group.
-      steps: replays torch for counts 0 to ``steps``. There is no closed form, so
-        only a member of a composition does without.
+      lr_lambda: the factor, any Python function of an int. For a list, the result is a list of
+        schedules, one a group.
+      steps: replays torch for counts 0 to ``steps``. Required, unless this schedule is passed to a
+        composition.
 
     Source: ``torch.optim.lr_scheduler.MultiplicativeLR``, torch 2.13.
 

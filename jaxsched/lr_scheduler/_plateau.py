@@ -1,4 +1,4 @@
-"""Rates that follow a metric, given once an epoch in most scripts: ReduceLROnPlateau."""
+"""Rates that depend on a metric, in most scripts once an epoch: ReduceLROnPlateau."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from jaxsched._validate import describe, require, require_base_lr
 class PlateauState(NamedTuple):
     """State of ``reduce_lr_on_plateau``.
 
-    float64 does not survive where x64 is off, so the rate is computed from the number of reductions.
+    Without x64 a state cannot hold float64, so the rate is computed from the number of reductions.
 
     Attributes:
       best: the best metric, float32, or float64 with x64.
-      num_bad_epochs: metrics since it, int32.
-      cooldown_counter: metrics for which bad ones don't count yet, int32.
-      reductions: reductions that changed a rate, int32.
-      learning_rate: the rate in force, float32 or float64; shape (groups,) where they differ.
+      num_bad_epochs: metrics since then, int32.
+      cooldown_counter: remaining metrics of the cooldown, int32.
+      reductions: number of reductions that changed a rate, int32.
+      learning_rate: the rate in force, float32 or float64; shape (groups,) if they differ.
     """
 
     best: jax.Array
@@ -38,9 +38,9 @@ class Plateau(NamedTuple):
     """The two functions of ``reduce_lr_on_plateau``, pure and jittable.
 
     Attributes:
-      init: of nothing; the state before the first metric.
-      step: of a state and a metric; the state after it. In place of the state it takes any tree
-        that holds such states, an ``opt_state`` say, in which it steps each.
+      init: returns the state before the first metric.
+      step: returns the state after a metric, from the state and the metric. The state may be any
+        tree that contains such states, such as an ``opt_state``: each of them is stepped.
     """
 
     init: Callable[[], PlateauState]
@@ -58,28 +58,27 @@ def reduce_lr_on_plateau(
     min_lr: Hyperparameter | Sequence[float] = 0.0,
     eps: Hyperparameter = 1e-8,
 ) -> Plateau:
-    r"""The rate times ``factor`` when the metric has been bad for more than ``patience``.
+    r"""Multiply the rate by ``factor`` after more than ``patience`` bad metrics.
 
     .. math:: \mathrm{lr} \leftarrow \max(\mathrm{lr} \cdot \mathrm{factor}, \mathrm{min\_lr})
               \text{ where that takes off more than } \mathrm{eps}
 
-    Metrics are compared as float32, to which they are rounded, or as float64 where x64 is on. NaN is
-    bad.
+    Metrics are rounded to float32 and compared, or compared in float64 with x64. NaN is bad.
 
     Args:
-      base_lr: the group's rate before the first reduction; a list of them where groups differ.
-      mode: ``"min"`` where less is better, ``"max"`` where more is.
-      factor: of a reduction, below 1.
-      patience: bad metrics in a row that are borne.
-      threshold: what an improvement must exceed.
+      base_lr: the group's rate before the first reduction; a list if groups differ.
+      mode: ``"min"`` if less is better, ``"max"`` if more is.
+      factor: the factor of a reduction, below 1.
+      patience: number of consecutive bad metrics without a reduction.
+      threshold: the smallest change that is an improvement.
       threshold_mode: ``"rel"``, a share of the best metric, or ``"abs"``.
-      cooldown: metrics after a reduction for which bad ones don't count.
-      min_lr: the lowest rate; a list of them where groups differ.
-      eps: a reduction by no more than this is left out.
+      cooldown: number of metrics after a reduction during which bad ones are not counted.
+      min_lr: the lowest rate; a list if groups differ.
+      eps: a reduction by no more than this is skipped.
 
     Returns:
-      ``init()`` and ``step(state, metric)``; ``state.learning_rate`` is the rate
-      in force. In a trace of a run it is read after ``step``, as torch's is.
+      ``init()`` and ``step(state, metric)``; ``state.learning_rate`` is the rate in force. To
+      compare it with torch's, read it after ``step``.
 
     Source: ``torch.optim.lr_scheduler.ReduceLROnPlateau``, torch 2.13.
 
@@ -103,13 +102,13 @@ def reduce_lr_on_plateau(
             "long as base_lr."
         )
 
-    def reduced(rate: jax.Array) -> jax.Array:
+    def reduce(rate: jax.Array) -> jax.Array:
         lower = jnp.maximum(rate * as_float64(factor), as_float64(min_lr))
         return jnp.where(rate - lower > as_float64(eps), lower, rate)
 
     def rate(reductions: ArrayLike) -> jax.Array:
         first, _ = jnp.broadcast_arrays(as_float64(base_lr), as_float64(min_lr))
-        return jax.lax.fori_loop(0, reductions, lambda _, rate: reduced(rate), first)
+        return jax.lax.fori_loop(0, reductions, lambda _, rate: reduce(rate), first)
 
     def better(metric: jax.Array, best: jax.Array) -> jax.Array:
         margin = as_float64(threshold)
@@ -120,7 +119,7 @@ def reduce_lr_on_plateau(
     def init() -> PlateauState:
         dtype = jnp.result_type(float)
         with jax.enable_x64(True):
-            # Three arrays, not one: a step that donates its state must not donate one thrice.
+            # Three arrays, not one: a step that donates its state may donate each only once.
             bad, cooling, reductions = (jnp.zeros((), jnp.int32) for _ in range(3))
             worst = jnp.asarray(math.inf if mode == "min" else -math.inf, dtype)
             return PlateauState(worst, bad, cooling, reductions, rate(0).astype(dtype))
@@ -134,7 +133,7 @@ def reduce_lr_on_plateau(
             bad = jnp.where(improved | cooling, 0, state.num_bad_epochs + 1)
             due = bad > patience
             now = rate(state.reductions)
-            lower = jnp.where(due, reduced(now), now)
+            lower = jnp.where(due, reduce(now), now)
             left = jnp.where(due, cooldown, state.cooldown_counter - cooling.astype(jnp.int32))
             return PlateauState(
                 jnp.where(improved, metric, state.best),
@@ -151,7 +150,7 @@ def reduce_lr_on_plateau(
             if not isinstance(node, PlateauState):
                 return node
             found.append(node)
-            # nnx.Optimizer wraps each array; by way of its leaves the node keeps what it is.
+            # nnx.Optimizer wraps each array; flattening keeps its wrapper.
             leaves, structure = jax.tree.flatten(node)
             return structure.unflatten(step(PlateauState(*leaves), metric))
 
@@ -167,23 +166,23 @@ def reduce_lr_on_plateau(
 
 
 def _groups(rates: Any) -> tuple[int, ...]:
-    """The shape of a rate, or of one a group."""
+    """Return the shape of a rate, or of a list of rates."""
     return (len(rates),) if isinstance(rates, list | tuple) else np.shape(rates)
 
 
 def scale_on_plateau(plateau: Plateau) -> optax.GradientTransformationExtraArgs:
-    """Scale updates by the rate of a plateau, after an update rule whose own rate is 1.
+    """Scale updates by the rate of a plateau; chain it after an update rule of rate 1.
 
-    It takes a metric, once an epoch say, in either of two ways:
+    Pass it a metric, for example once an epoch, in either of two ways:
 
-    - ``tx.update(grads, opt_state, params, metric=loss)``: this update still has the rate in force,
-      the next the new one, as where ``scheduler.step(loss)`` follows ``optimizer.step()``. Without
+    - ``tx.update(grads, opt_state, params, metric=loss)``: this update uses the current rate, the next
+      one the new rate, as when ``scheduler.step(loss)`` follows ``optimizer.step()``. Without
       ``metric`` the rate stays.
     - ``opt_state = plateau.step(opt_state, loss)``, outside the update, as with Linen's
       ``TrainState``: ``state.replace(opt_state=plateau.step(state.opt_state, loss))``.
 
     Args:
-      plateau: what ``reduce_lr_on_plateau`` returns, for one group.
+      plateau: the result of ``reduce_lr_on_plateau``, for one group.
 
     >>> plateau = reduce_lr_on_plateau(0.5, factor=0.5, patience=0)
     >>> tx = optax.chain(optax.sgd(1.0), scale_on_plateau(plateau))

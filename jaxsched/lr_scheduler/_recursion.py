@@ -1,7 +1,7 @@
 """torch's recursions on the host, in Python floats, for one group.
 
-torch's schedulers have no value at a count: each step makes the next rate from the last, in a
-group that they share.
+torch's schedulers are not functions of a count: each step computes the next rate from the last one,
+which is stored in the group.
 """
 
 import dataclasses
@@ -21,20 +21,20 @@ from jaxsched._validate import require_base_lr, require_count, require_one_group
 from jaxsched.schedules import table_formula
 
 Group = dict[str, Any]
-"""What torch keeps in ``optimizer.param_groups[i]``: ``lr``, ``initial_lr``, …"""
+"""The entries of ``optimizer.param_groups[i]``: ``lr``, ``initial_lr``, …"""
 
 HOST = types.SimpleNamespace(cos=math.cos, where=lambda holds, yes, no: yes if holds else no)
-"""The part of ``jnp`` that formulas shared by host and graph are made of."""
+"""The functions of ``jnp`` in formulas that run on the host too."""
 
 
 class Recursion:
-    """A scheduler at work on a group.
+    """A scheduler of one group.
 
     Attributes:
-      base_lr: the group's ``initial_lr``, as its constructor found it.
+      base_lr: the group's ``initial_lr`` on construction.
       epoch: torch's ``last_epoch``.
-      calls: how often it has stepped, the constructor's step included.
-      initial: whether it is in the constructor's step.
+      calls: number of steps, including the constructor's.
+      initial: whether the constructor's step is running.
     """
 
     def __init__(
@@ -55,26 +55,26 @@ class Recursion:
         return self.group["lr"]
 
     def enter(self) -> None:
-        """Make the constructor's step, which a sequence repeats on its first member."""
+        """Make the constructor's step; a sequence repeats it on its first member."""
         self.calls = 0
         self.initial = True
         self.step()
         self.initial = False
 
     def step(self) -> None:
-        """Do what one call of ``scheduler.step()`` does."""
+        """Make one step, as ``scheduler.step()``."""
         self.calls += 1
         self.epoch += 1
         self.group["lr"] = self._rule(self, *self._hyperparameters)
 
     def restart(self) -> None:
-        """Make the step to epoch 0, which a sequence makes at a milestone."""
+        """Step to epoch 0, as a sequence does at a milestone."""
         self.epoch = 0
         rule, first = (self._restart, self.base_lr) if self._restart else (self._rule, self)
         self.group["lr"] = rule(first, *self._hyperparameters)
 
     def undo(self) -> None:
-        """Take the constructor's count back; the group keeps its rate."""
+        """Revert ``last_epoch`` after construction; the group keeps its rate."""
         self.epoch -= 1
 
 
@@ -89,7 +89,7 @@ def torch_schedule(
     factory: Callable[..., Schedule],
     arguments: Mapping[str, Any],
     hyperparameters: Sequence[Any],
-    closed: Callable[..., Any] | None,
+    closed_form: Callable[..., Any] | None,
     rule: Callable[..., float],
     *,
     restart: Callable[..., float] | None = None,
@@ -98,21 +98,21 @@ def torch_schedule(
     momentum: tuple[Callable[..., Any], Sequence[Any]] | None = None,
     check: Callable[[np.ndarray], None] = refuse_negative,
 ) -> Schedule:
-    """Build the schedule of one class of torch's, from its formula and its recursion.
+    """Build the schedule of a torch class from its closed form and its recursion.
 
     Args:
       factory: the function of this package.
-      arguments: the factory's ``locals()``, with ``steps``: how many calls to replay, or None.
-      hyperparameters: the last arguments of ``closed``, ``rule``, ``restart`` and ``prepare``.
-      closed: the formula of ``(count, base_lr, *hyperparameters)``, without
-        ``base_lr`` where the factory has none; None where there is no such formula.
-      rule: the next rate, of ``(leaf, *hyperparameters)``, as in ``get_lr``.
-      restart: the rate at a milestone of ``sequential_lr``, of ``(base_lr, *hyperparameters)``:
+      arguments: the factory's ``locals()``, with ``steps``: number of calls to replay, or None.
+      hyperparameters: the last arguments of the four functions that follow.
+      closed_form: a function of ``(count, base_lr, *hyperparameters)``, without ``base_lr`` if the
+        factory has none; None if there is no closed form.
+      rule: the next rate from ``(recursion, *hyperparameters)``, as in ``get_lr``.
+      restart: the rate at a milestone of ``sequential_lr`` from ``(base_lr, *hyperparameters)``:
         torch's ``_get_closed_form_lr`` at 0, for the classes that have one.
-      prepare: what the constructor writes to the group, of ``(group, *hyperparameters)``.
-      sets_base_lr: whether ``base_lr`` is a hyperparameter that replaces the group's rate after
-        the constructor's step, as CyclicLR's does.
-      momentum: a formula of ``(xp, count, *values)``, with ``jnp`` or ``HOST`` for xp, and values.
+      prepare: makes the constructor's changes to the group, ``(group, *hyperparameters)``.
+      sets_base_lr: whether ``base_lr`` is a hyperparameter that replaces the group's rate after the
+        constructor's step, as in CyclicLR.
+      momentum: a function of ``(xp, count, *values)``, with ``jnp`` or ``HOST`` for xp; and values.
       check: refuses concrete counts.
     """
     require_one_group(factory.__name__, [arguments.get("base_lr"), *hyperparameters])
@@ -130,28 +130,35 @@ def torch_schedule(
             leaf.base_lr = host[0]
         return leaf
 
-    formula = cycled = None
-    if closed is not None:
+    formula = momentum_formula = None
+    if closed_form is not None:
         leading = [] if base_lr is None else [base_lr]
-        formula = formula_of(closed, *leading, *hyperparameters, check=check)
+        formula = formula_of(closed_form, *leading, *hyperparameters, check=check)
     if momentum is not None:
         name = f"momentum of {factory.__name__}"
         function, values = momentum
         require_one_group(name, values)
         if arguments["steps"] is None:
-            cycled = formula_of(functools.partial(function, jnp), *values, check=check)
+            momentum_formula = formula_of(functools.partial(function, jnp), *values, check=check)
         else:
             host = [on_host(value) for value in values]
             counts = range(arguments["steps"] + 1)
-            cycled = replay_formula(name, [function(HOST, count, *host) for count in counts])
+            momentum_formula = replay_formula(
+                name, [function(HOST, count, *host) for count in counts]
+            )
     schedule = Schedule(
-        factory, arguments, formula, recursion=recursion, base_lr=base_lr, momentum_formula=cycled
+        factory,
+        arguments,
+        formula,
+        recursion=recursion,
+        base_lr=base_lr,
+        momentum_formula=momentum_formula,
     )
-    return replayed(schedule)
+    return with_replay(schedule)
 
 
-def replayed(schedule: Schedule) -> Schedule:
-    """Return the schedule; with ``steps`` among its arguments its formula is a table."""
+def with_replay(schedule: Schedule) -> Schedule:
+    """Return the schedule, with a table of torch's rates for its formula if ``steps`` is given."""
     steps = schedule.arguments["steps"]
     if steps is None:
         return schedule
@@ -174,7 +181,7 @@ def torch_rates(schedule: Schedule, steps: int) -> list[float]:
 
 
 def replay_formula(name: str, values: Sequence[float]) -> Formula:
-    """Return the formula of a table of finite values, which starts at count 0."""
+    """Return the formula of a table of finite values from count 0 on."""
     array = np.asarray(values, np.float64)
     if not np.isfinite(array).all():
         first = int(np.argmin(np.isfinite(array)))
@@ -193,9 +200,9 @@ def replay_formula(name: str, values: Sequence[float]) -> Formula:
 
 
 def on_host(value: Any) -> Any:
-    """``value`` off the device: arrays as Python numbers, the rest as it stands.
+    """Return arrays as Python numbers, and other values unchanged.
 
-    A NumPy scalar is kept: a product with an ``np.float32`` is one in torch's step, too.
+    A NumPy scalar stays one: in torch's step a product with an ``np.float32`` is a float32, too.
     """
     if isinstance(value, Tracer):
         raise ValueError(
@@ -206,13 +213,13 @@ def on_host(value: Any) -> Any:
 
 
 def factor_on_host(function: Callable[[Any], Any], count: int) -> float:
-    """``function(count)`` as torch calls it: with an int, for a float."""
-    with jax.enable_x64(True):  # where it is a schedule, it would round to float32
+    """Call ``function`` as torch does: with an int, for a Python float."""
+    with jax.enable_x64(True):  # without x64 a schedule would round to float32
         return on_host(function(count))
 
 
 def factor_formula(function: Callable[[Any], Any], name: str) -> Formula:
-    """Return ``function`` as a formula; an error under ``jit`` or on arrays names the remedy."""
+    """Return ``function`` as a formula that refuses functions not made of operators and ``jnp``."""
     if isinstance(function, Schedule):
         return float64_formula(function)
 

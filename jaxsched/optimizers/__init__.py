@@ -1,26 +1,26 @@
 """torch.optim's update rules as Optax transformations.
 
-Each counts updates, one a call, and 0 is the first; inside a ``Recipe`` the
-schedules count iterations instead, with one counter for all groups. Every
-number may be a schedule; the values in force are read out of the state by
-``jaxsched.hyperparameters``. What is an array, as inside ``optax.inject_hyperparams``, is
-not known to be 0: SGD and RMSprop then keep a buffer, and decay asks for the parameters.
+Each counts updates, one a call, from 0 on; inside a ``Recipe`` the schedules count iterations
+instead, with one counter for all groups. Every number may be a schedule;
+``jaxsched.hyperparameters`` reads the values in force from the state. A number that is an array, as
+inside ``optax.inject_hyperparams``, may be other than 0: SGD and RMSprop then keep a buffer, and
+weight decay needs the parameters.
 
-Two switches mean the same in all that have them: ``maximize`` ascends, with -g for g; and with
-``decoupled_weight_decay``, instead of λ in the gradient, the parameters are first multiplied by
-1 - γλ. All raise ``ValueError`` for a number out of its range, and, on ``update``, for weight decay
-without ``params``; ASGD, NAdam and Adafactor need ``params`` always.
+Two switches mean the same in all rules that have them: ``maximize`` ascends, with -g for g; with
+``decoupled_weight_decay`` the parameters are first multiplied by 1 - γλ, instead of adding λp to the
+gradient. All raise ``ValueError`` for a number out of its range and, on ``update``, for weight decay
+without ``params``; ASGD, NAdam and Adafactor always need ``params``.
 
-All of torch 2.13's but two: ``LBFGS``, whose step calls the loss again and again, which no
-transformation of gradients can; and ``SparseAdam``, for JAX has no sparse gradients. And one of
-Ultralytics', ``musgd``.
+All rules of torch 2.13 are here except two: ``LBFGS``, whose step calls the loss several times, which
+a transformation of gradients cannot; and ``SparseAdam``, since JAX has no sparse gradients.
+``musgd`` is Ultralytics'.
 
-``muon`` and ``musgd`` read a parameter as torch's matrix, of outputs by inputs. ``layout="flax"`` takes
-the last dimension for the outputs, ``"torch"`` the first; leaves called ``embedding`` have torch's
-layout in both. No transposed copy is made.
+``muon`` and ``musgd`` treat a parameter as torch's matrix of outputs by inputs. With
+``layout="flax"`` the last dimension is the outputs, with ``"torch"`` the first; leaves called
+``embedding`` have torch's layout in both. No transposed copy is made.
 
-Complex parameters are refused. Inside ``optax.contrib.split_real_and_imaginary`` they are what
-torch makes of them, two real ones; JAX's gradient of one is the conjugate of torch's.
+Complex parameters are refused. Wrap the rule in ``optax.contrib.split_real_and_imaginary``, which
+splits them into two real ones as torch does; JAX's gradient is the conjugate of torch's.
 """
 
 from jaxsched.optimizers._accumulation import Accumulation, restarted, stepped

@@ -1,7 +1,6 @@
 """Gradient accumulation by the originals' rule. Counts iterations, one a batch; 0 is the first.
 
-An update is due when enough batches have come since the last one. The schedules go
-on counting batches meanwhile.
+An update is due when enough batches have come since the last one. The schedules count every batch.
 """
 
 import dataclasses
@@ -20,19 +19,19 @@ from jaxsched.optimizers._rule import require_shapes
 
 @dataclasses.dataclass(frozen=True)
 class Accumulation:
-    r"""When an update is due, and what becomes of the gradients until then.
+    r"""The rule of gradient accumulation: when an update is due, and when gradients are dropped.
 
     With i the iteration and u that of the last update, an update is due when
-    :math:`i - u \ge \mathrm{batches}(i)`, and none where ``batches`` is NaN. Its gradient is the
-    *sum* over the batches since the last, so the loss of a batch is to be summed over
-    its images too, or scaled by their number.
+    :math:`i - u \ge \mathrm{batches}(i)`, never if ``batches`` is NaN. Its gradient is the *sum* over
+    the batches since the last update, so sum the loss over a batch's images too, or multiply it by
+    their number.
 
     ``optax.MultiSteps`` averages, counts updates and updates every k batches exactly.
 
     Attributes:
-      batches: how many batches an update is to wait for, a schedule of the iteration.
-      steps_per_epoch: where given, pending gradients are dropped at every epoch's
-        start, while the last update stays where it was; where ``None`` they are kept.
+      batches: number of batches of an update, a schedule of the iteration.
+      steps_per_epoch: if given, pending gradients are dropped at every epoch's start, while u stays;
+        if None, they are kept.
       last_update: u in a fresh state; the iteration before its first if None. The originals have
         -1 in every process, so that a resumed one updates at its first batch.
 
@@ -63,7 +62,7 @@ class Accumulation:
         return start - 1 if self.last_update is None else self.last_update
 
     def _wait(self, iteration: Any) -> jax.Array:
-        """Evaluate ``batches`` in float64, as Python does: int(100 * 0.29) is 28, in float32 29."""
+        """Evaluate ``batches`` in float64, as Python: int(100 * 0.29) is 28, but 29 in float32."""
 
         def wait() -> jax.Array:
             batches = jnp.asarray(float64_formula(self.batches)(widen(iteration)))
@@ -74,32 +73,32 @@ class Accumulation:
     def tick(
         self, iteration: jax.Array, last_update: jax.Array, pending: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """One batch, of ``pending`` counted before it.
+        """Advance by one batch; ``pending`` is the number of batches accumulated before it.
 
         Returns:
-          Whether what was pending is dropped, whether an update is due, and how many
-          batches are then in its gradient.
+          Whether the pending gradients are dropped, whether an update is due, and the number of
+          batches in its gradient.
         """
         drop = jnp.asarray(False)
         if self.steps_per_epoch is not None:
             drop = iteration % self.steps_per_epoch == 0
 
         def is_due() -> jax.Array:
-            # A fraction waits for the integer below. Nothing is above NaN, a table's value outside.
+            # A fraction is rounded down. No comparison with NaN, the value outside a table, is true.
             return as_float64(iteration - last_update) > self._wait(iteration) - 1
 
         return drop, in_float64(is_due), jnp.where(drop, 0, pending) + 1
 
     def simulate(self, start: int, n: int) -> dict[str, np.ndarray]:
-        """``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations from ``start``."""
+        """Return ``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations."""
         for end in {start, start + n - 1} if n else ():
-            self._wait(end)  # a table that does not reach there refuses; jitted it is NaN
+            self._wait(end)  # refuses an iteration outside a table, which is NaN under jit
         iterations = start + jnp.arange(n, dtype=jnp.int32)
         waits = jax.jit(self._wait)(iterations)
 
         def step(carry: Any, row: Any) -> Any:
             iteration, wait = row
-            rule = dataclasses.replace(self, batches=lambda _: wait)  # rounded as in the column
+            rule = dataclasses.replace(self, batches=lambda _: wait)  # as rounded in the column
             _, due, batches = rule.tick(iteration, *carry)
             after = jnp.where(due, iteration, carry[0]), jnp.where(due, 0, batches)
             return after, (due, jnp.where(due, batches, 0))
@@ -111,11 +110,11 @@ class Accumulation:
 
 
 class AccumulationState(NamedTuple):
-    """State of ``accumulated``.
+    """State of ``accumulate``.
 
     Attributes:
       gradients: the sum since the last update, a tree like the parameters.
-      micro_batches: how many batches are in it, int32.
+      micro_batches: number of batches in the sum, int32.
       last_update: the iteration of the last update.
       stepped: whether the last call made an update.
       inner: the state of the update rules.
@@ -128,15 +127,15 @@ class AccumulationState(NamedTuple):
     inner: Any
 
 
-def accumulated(
+def accumulate(
     rules: optax.GradientTransformationExtraArgs, accumulation: Accumulation, iteration: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """``rules``, updating only where ``accumulation`` says that it is due.
+    """Wrap ``rules`` to update only when ``accumulation`` says that an update is due.
 
     Args:
-      rules: what makes the update, of the summed gradient.
-      accumulation: when.
-      iteration: that of the call.
+      rules: the transformation of the summed gradient.
+      accumulation: the rule of accumulation.
+      iteration: the iteration of the call.
     """
 
     def init(params: optax.Params) -> Any:
@@ -167,7 +166,7 @@ def accumulated(
             return moves, inner, jax.tree.map(jnp.zeros_like, gradients)
 
         def wait(gradients: Any) -> tuple[Any, Any, Any]:
-            # Like the gradients, which on explicit axes are sharded as their parameters are.
+            # Like the gradients, which are sharded as their parameters on explicit axes.
             still = jax.tree.map(
                 lambda g, move: jnp.zeros_like(g, move.dtype),
                 gradients,
@@ -188,9 +187,9 @@ def accumulated(
 
 
 def stepped(opt_state: Any) -> jax.Array:
-    """Whether the last call made an update; always so without accumulation.
+    """Return whether the last call made an update; always true without accumulation.
 
-    A call that ``optax.apply_if_finite`` rejected made none.
+    A call that ``optax.apply_if_finite`` rejected made no update.
 
     Args:
       opt_state: the state of ``recipe.optimizer(...)``, however wrapped.
@@ -209,27 +208,27 @@ def stepped(opt_state: Any) -> jax.Array:
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
     kinds = (optax.ApplyIfFiniteState, AccumulationState)
-    # Put there explicitly, which jax.transfer_guard("disallow") allows.
-    made, nodes = jax.device_put(np.True_), [opt_state]
+    # An explicit transfer, which jax.transfer_guard("disallow") allows.
+    has_stepped, nodes = jax.device_put(np.True_), [opt_state]
     while nodes:
         node = nodes.pop()
         if isinstance(node, optax.ApplyIfFiniteState):
-            made &= jnp.asarray(node.last_finite)
+            has_stepped &= jnp.asarray(node.last_finite)
             nodes.append(node.inner_state)
         elif isinstance(node, AccumulationState):
-            made &= jnp.asarray(node.stepped)
+            has_stepped &= jnp.asarray(node.stepped)
         else:
             leaves = jax.tree.leaves(node, is_leaf=lambda n: isinstance(n, kinds))
             nodes += [leaf for leaf in leaves if isinstance(leaf, kinds)]
-    return made
+    return has_stepped
 
 
 def restarted(opt_state: Any) -> Any:
-    """The state as the originals resume with it: momenta and counts, and no pending batch.
+    """Drop pending batches from a state, as the originals do when they resume.
 
-    They save neither the gradients of the batches since the last update nor when that was, so that
-    a resumed process updates at its first batch, as ``recipes.yolov5(start_epoch=…, resumed=True)``
-    tells. A state that goes on as if never stopped needs nothing of this.
+    They save neither the gradients of the batches since the last update nor its iteration, so a
+    resumed process updates at its first batch, as in ``recipes.yolov5(start_epoch=…, resumed=True)``.
+    Not needed for a state that continues as if never stopped.
 
     Args:
       opt_state: the state of ``recipe.optimizer(...)``, however wrapped.
@@ -243,7 +242,7 @@ def restarted(opt_state: Any) -> Any:
     Array(True, dtype=bool)
     """
 
-    def renewed(node: Any) -> Any:
+    def renew(node: Any) -> Any:
         if not isinstance(node, AccumulationState):
             return node
         return node._replace(
@@ -253,4 +252,4 @@ def restarted(opt_state: Any) -> Any:
             stepped=jnp.zeros_like(node.stepped),
         )
 
-    return jax.tree.map(renewed, opt_state, is_leaf=lambda n: isinstance(n, AccumulationState))
+    return jax.tree.map(renew, opt_state, is_leaf=lambda n: isinstance(n, AccumulationState))

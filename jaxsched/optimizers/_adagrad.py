@@ -1,6 +1,6 @@
-"""torch.optim.Adagrad, Adadelta, RMSprop and Adafactor: divided by a root of squares.
+"""torch.optim.Adagrad, Adadelta, RMSprop and Adafactor: gradients divided by a root of squares.
 
-Their count is that of their updates; 0 is the first.
+They count updates; 0 is the first.
 """
 
 from typing import Any
@@ -35,9 +35,9 @@ def adagrad(
     Args:
       learning_rate: γ.
       lr_decay: η.
-      weight_decay: λ, coupled: it goes into the sum.
-      initial_accumulator_value: τ, a number, read once, when the state is made. A group's own in a
-        recipe; torch takes that of its constructor for all groups.
+      weight_decay: λ, coupled: included in the sum.
+      initial_accumulator_value: τ, a number, read once, by ``init``. In a recipe each group may have
+        its own; torch takes that of its constructor for all groups.
       eps: ε, outside the root.
 
     Source: ``torch.optim.Adagrad``, torch 2.13. ``optax.adagrad`` has ε under the
@@ -83,11 +83,11 @@ def adadelta(
       learning_rate: γ; torch's default is 1.
       rho: ρ, from 0 to 1.
       eps: ε, under both roots.
-      weight_decay: λ, coupled: it goes through the averages.
+      weight_decay: λ, coupled: included in the averages.
 
-    Source: ``torch.optim.Adadelta``, torch 2.13. ``optax.adadelta`` has the formula, but once ρ is
-    a schedule its 1 - ρ is float32: at ρ = 0.999 both averages, which are torch's state, are off by
-    1.3e-5 of them and the first updates by 7e-6. ``maximize`` is another transformation there.
+    Source: ``torch.optim.Adadelta``, torch 2.13. ``optax.adadelta`` has the same formula, but if ρ is
+    a schedule its 1 - ρ is float32: at ρ = 0.999 both averages have a relative error of 1.3e-5, and
+    the first updates one of 7e-6. ``maximize`` is another transformation there.
 
     >>> tx, params = adadelta(1.0, eps=0.0625, rho=0.0), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -135,14 +135,14 @@ def rmsprop(
       learning_rate: γ, outside the buffer.
       alpha: α.
       eps: ε, outside the root.
-      weight_decay: λ, coupled: it goes through the averages.
-      momentum: μ. At an update where it is 0 the buffer is left as it is. Where it is 0 at the first
-        update and not at a later one, the buffer starts from zeros; torch has none then, and fails.
-      centered: divides by the deviation, not by the root mean square.
+      weight_decay: λ, coupled: included in the averages.
+      momentum: μ. An update with momentum 0 leaves the buffer unchanged. If it is 0 at the first
+        update and not at a later one, the buffer starts from zeros; torch fails then.
+      centered: divides by the standard deviation instead of the root mean square.
 
-    Source: ``torch.optim.RMSprop``, torch 2.13. ``optax.rmsprop`` keeps the rate
-    inside its buffer, so that a moving rate acts late; if not told otherwise it
-    adds ε under the root (google-deepmind/optax#532) and decays by 0.9.
+    Source: ``torch.optim.RMSprop``, torch 2.13. ``optax.rmsprop`` multiplies by the rate before its
+    buffer, so that a change of the rate acts late; by default it adds ε under the root
+    (google-deepmind/optax#532) and α is 0.9.
 
     >>> tx, params = rmsprop(0.5, alpha=0.75), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -196,20 +196,21 @@ def adafactor(
         u_t = \frac{g_t}{\sqrt{\max(v_t, \epsilon_1^2)}} \\
         p_t &= (1 - \gamma \lambda) p_{t-1} - \alpha_t \frac{u_t}{\max(1, \operatorname{rms}(u_t) / d)}
 
-    A parameter of one axis or none keeps v itself, as an average of g². The last two axes are
-    factored: in a convolution's kernel those are height and width for torch, inputs and outputs for
-    Flax. What a parameter does not keep is one entry of 0 in the state.
+    For a parameter of at most one dimension, v is an average of g². Otherwise the last two dimensions
+    are factored: of a convolution's kernel, height and width in torch, inputs and outputs in Flax.
+    Parts of the state that a parameter does not need are one entry of 0.
 
     Args:
-      learning_rate: γ, the most that the relative step can be.
+      learning_rate: γ, the largest relative step.
       beta2_decay: δ, at most 0.
       eps1: ε₁; None is the spacing at 1 of the dtype of the arithmetic.
-      eps2: ε₂, the least scale of a parameter.
+      eps2: ε₂, the smallest scale of a parameter.
       d: d, the root mean square at which an update is clipped, at least 1.
       weight_decay: λ, decoupled.
 
-    Source: ``torch.optim.Adafactor``, torch 2.13. ``optax.adafactor`` factors the two largest axes,
-    those of 128 and above only, adds ε to g², and does not bound the rate by :math:`1 / \sqrt t`.
+    Source: ``torch.optim.Adafactor``, torch 2.13. ``optax.adafactor`` factors the two largest
+    dimensions, if both are at least 128, adds ε to g², and does not limit the rate by
+    :math:`1 / \sqrt t`.
 
     >>> tx, params = adafactor(0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -243,12 +244,12 @@ def _adafactor_scalars(
 
 
 def factor(p: jax.Array, axis: int) -> jax.Array:
-    """Zeros for the mean over an axis; one entry, which is not used, for what is not factored."""
+    """Return zeros for the mean over an axis; one unused entry for a parameter not factored."""
     return jnp.zeros_like(norm(p, axis)) if p.ndim > 1 else jnp.zeros(1, p.dtype)
 
 
 def norm(x: jax.Array, axis: int | None = None) -> jax.Array:
-    """Euclidean norm over an axis, which stays with length 1, or over all."""
+    """Euclidean norm over an axis, which is kept with length 1, or over all."""
     return jnp.sqrt(jnp.sum(x * x, axis, keepdims=axis is not None))
 
 
@@ -269,8 +270,8 @@ def _adafactor_leaf(
         after["col_var"] = columns = lerp(old["col_var"], columns, c["weight"])
         v = rows * columns / jnp.maximum(rows.mean(-2, keepdims=True), least)
     u = jax.lax.rsqrt(jnp.maximum(v, least * least)) * g
-    # Python's max, which torch takes, keeps the first of the two beside a NaN: one entry
-    # that is not a number leaves the others of a vector alone.
+    # torch calls Python's max, which returns the first argument if one is NaN, so that a NaN entry
+    # does not affect the other entries of a vector.
     scale, clip = rms(p), rms(u) / c["d"]
     step = jnp.where(scale > c["eps2"], scale, c["eps2"]) * c["relative_step"]
     return -step / jnp.where(clip > 1, clip, 1) * u, after

@@ -1,6 +1,6 @@
 """torch.optim.Adam, AdamW, NAdam, RAdam and Adamax: averages of gradients and of their squares.
 
-Their count is that of their updates; 0 is the first.
+They count updates; 0 is the first.
 """
 
 from typing import Any
@@ -36,19 +36,19 @@ def adam(
         p_t &= p_{t-1} - \frac{\gamma}{1 - \beta_1^t} \cdot
                \frac{m_t}{\sqrt{\hat v_t} / \sqrt{1 - \beta_2^t} + \epsilon}
 
-    Where β moves, its bias correction is that of its present value, as in torch.
+    If β is a schedule, the bias correction uses its current value, as in torch.
 
     Args:
       learning_rate: γ.
       b1: β₁, at least 0 and below 1.
       b2: β₂, at least 0 and below 1.
       eps: ε, outside the root.
-      weight_decay: λ, coupled: it goes through the moments.
+      weight_decay: λ, coupled: included in the moments.
       amsgrad: divides by the largest second moment so far.
 
-    Source: ``torch.optim.Adam``, torch 2.13. ``optax.adam`` takes 1 - β and the bias corrections in
-    float32 once a β moves, and the corrections always; it does not decay. ``optax.amsgrad``
-    corrects the bias before it takes the maximum (google-deepmind/optax#1389).
+    Source: ``torch.optim.Adam``, torch 2.13. ``optax.adam`` computes the bias corrections in float32,
+    and 1 - β too if β is a schedule; it has no weight decay. ``optax.amsgrad`` corrects the bias
+    before it takes the maximum (google-deepmind/optax#1389).
 
     >>> tx, params = adam(0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -78,8 +78,8 @@ def adamw(
       learning_rate: γ.
       weight_decay: λ. The other arguments are those of ``adam``.
 
-    Source: ``torch.optim.AdamW``, torch 2.13. ``optax.adamw`` decays by 1e-4 if
-    not told otherwise, torch by 1e-2; what differs in ``optax.adam`` differs here.
+    Source: ``torch.optim.AdamW``, torch 2.13. The default λ is 1e-4 in ``optax.adamw`` and 1e-2 in
+    torch; ``optax.adamw`` also has the differences of ``optax.adam``.
 
     >>> tx, params = adamw(0.5, weight_decay=0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -135,25 +135,30 @@ def nadam(
                + \frac{\mu_{t+1}}{1 - \Pi_t \mu_{t+1}} m_t \Big)
                \Big/ \Big( \sqrt{v_t / (1 - \beta_2^t)} + \epsilon \Big)
 
-    Π is ``mu_product`` in the state's ``scalars``, in the default dtype, as torch keeps it.
+    Π is ``mu_product`` in the state's ``scalars``, in the default dtype, as in torch.
 
     Args:
       learning_rate: γ; torch's default is 2e-3.
       b1: β₁, at least 0 and below 1.
       b2: β₂, at least 0 and below 1.
       eps: ε, outside the root.
-      weight_decay: λ, coupled: it goes through the moments.
+      weight_decay: λ, coupled: included in the moments.
       momentum_decay: ψ.
 
-    Source: ``torch.optim.NAdam``, torch 2.13. ``optax.nadam`` has no ψ: its μ is β₁ throughout.
+    Source: ``torch.optim.NAdam``, torch 2.13. ``optax.nadam`` has no ψ: its μ is always β₁.
 
     >>> tx, params = nadam(0.5, b1=0.0), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
     Array([-0.5, -0.5], dtype=float32)
     """
-    trees, kept = ["exp_avg", "exp_avg_sq"], {"mu_product": 1.0}
+    trees, initial_scalars = ["exp_avg", "exp_avg_sq"], {"mu_product": 1.0}
     return update_rule(
-        _nadam_leaf, _nadam_scalars, locals(), trees=trees, kept=kept, reads_params="nadam"
+        _nadam_leaf,
+        _nadam_scalars,
+        locals(),
+        trees=trees,
+        initial_scalars=initial_scalars,
+        reads_params="nadam",
     )
 
 
@@ -180,7 +185,7 @@ def _nadam_scalars(
 def _nadam_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
     m, v = _moments(c, g, old)
     denominator = jnp.sqrt(v / c["correction"]) + c["eps"]
-    # torch adds the two one after the other, and rounds the parameter in between.
+    # torch adds the two terms in turn, and rounds the parameter in between.
     first = p + c["step_of_gradient"] * g / denominator - p
     added = first + c["step_of_moment"] * m / denominator
     return added, {"exp_avg": m, "exp_avg_sq": v}
@@ -215,12 +220,11 @@ def radam(
       learning_rate: γ.
       b1: β₁, at least 0 and below 1.
       b2: β₂, at least 0 and below 1.
-      eps: ε, beside the root of the uncorrected moment.
-      weight_decay: λ, coupled: it goes through the moments.
+      eps: ε, outside the root of the uncorrected moment.
+      weight_decay: λ, coupled: included in the moments.
 
-    Source: ``torch.optim.RAdam``, torch 2.13. ``optax.radam`` adds ε to the root
-    of the corrected moment, which makes it larger by ``1 / sqrt(1 - b2**t)``,
-    and rectifies from ρ = 5 on, torch above it.
+    Source: ``torch.optim.RAdam``, torch 2.13. ``optax.radam`` adds ε to the root of the corrected
+    moment, which is larger by ``1 / sqrt(1 - b2**t)``, and rectifies if ρ ≥ 5, torch if ρ > 5.
 
     >>> tx, params = radam(0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -265,7 +269,7 @@ def adamax(
     weight_decay: Hyperparameter | ScheduleLike = 0.0,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam with the largest gradient for its second moment, as torch computes it.
+    r"""Adamax: Adam with the largest gradient for its second moment, as torch computes it.
 
     .. math::
         d_t &= g_t + \lambda p_{t-1}, \quad
@@ -277,12 +281,13 @@ def adamax(
       learning_rate: γ; torch's default is 2e-3.
       b1: β₁, at least 0 and below 1.
       b2: β₂, at least 0 and below 1.
-      eps: ε, within the maximum.
-      weight_decay: λ, coupled: it goes through the moments.
+      eps: ε, inside the maximum.
+      weight_decay: λ, coupled: included in the moments.
 
-    Source: ``torch.optim.Adamax``, torch 2.13. ``optax.adamax`` has the formula, with the bias
-    correction in float32, which puts its updates with β₁ = 0.999 off by 2e-5 of them; under
-    bfloat16 parameters a moving β₁ becomes bfloat16, and near 1 divides by 0. It does not decay.
+    Source: ``torch.optim.Adamax``, torch 2.13. ``optax.adamax`` has the same formula with the bias
+    correction in float32, which gives its updates a relative error of 2e-5 at β₁ = 0.999; for
+    bfloat16 parameters a scheduled β₁ becomes bfloat16, and near 1 divides by 0. It has no weight
+    decay.
 
     >>> tx, params = adamax(0.5), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)

@@ -1,4 +1,4 @@
-"""The moving average that is evaluated in place of the model. Counts updates; 1 is the first."""
+"""The moving average of a model, used for evaluation. Counts updates; 1 is the first."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ class EMAState(NamedTuple):
     """State of ``EMA``.
 
     Attributes:
-      updates: how many updates are in the average, int32.
-      average: a tree like the one that is averaged.
+      updates: number of updates in the average, int32.
+      average: a tree like the averaged one.
     """
 
     updates: jax.Array
@@ -33,17 +33,17 @@ class EMA:
         d_k &= \mathrm{decay} (1 - e^{-k / \tau}) \\
         a_k &= d_k a_{k-1} + (1 - d_k) p_k, \quad a_0 = p_0
 
-    with k the number of updates: batches that only accumulate do not count. The ramp
-    lets the average follow the model closely while it is young. With ``power``, p, it is timm's:
+    with k the number of updates: batches that only accumulate do not count. With the ramp the average
+    follows the model closely at first. With ``power``, p, the decay is timm's:
 
     .. math:: d_k = \min(1 - k^{-p}, \mathrm{decay})
 
     Attributes:
-      decay: what the decay grows to.
-      tau: updates in which it grows to 63 % of that; without ``power``.
-      updates: k before the first update of this process; what a checkpoint brought.
-      power: above 0, 2/3 in timm's warm-up; with ``math.inf``, timm without one, the first update
-        copies the model and all others have ``decay``.
+      decay: the limit of the decay.
+      tau: updates in which it reaches 63 % of the limit; ignored with ``power``.
+      updates: k before the first update of this process, such as a checkpoint's.
+      power: above 0, 2/3 in timm's warm-up; with ``math.inf``, as in timm without a warm-up, the
+        first update copies the model and all others have ``decay``.
 
     Source: ``ModelEMA`` of YOLOv5 and Ultralytics; ``ModelEmaV3`` of timm 1.0.31.
 
@@ -65,32 +65,32 @@ class EMA:
         require("power", self.power, "above 0, or None", lambda v: v is None or v > 0)
 
     def decay_at(self, updates: Any) -> jax.Array:
-        """The decay of an update; 1 is the first."""
+        """Return the decay of an update; 1 is the first."""
         dtype = jnp.result_type(float)
         return in_float64(lambda: jnp.asarray(self._decay(as_float64(updates), jnp)).astype(dtype))
 
     def _decay(self, k: Any, xp: Any) -> Any:
-        """The decay of update k, where x64 is enabled; ``xp`` is jnp, or np."""
+        """Return the decay of update k; call with x64 enabled. ``xp`` is jnp or np."""
         if self.power is None:
             return as_float64(self.decay) * (1 - xp.exp(-k / as_float64(self.tau)))
-        # The first is selected, not computed: log(1) is 0, and infinity times it NaN.
+        # The first update is selected, not computed: infinity times log(1) is NaN.
         later = xp.minimum(
             1 - xp.maximum(k, 2.0) ** -as_float64(self.power), as_float64(self.decay)
         )
         return xp.where(k > 1, later, 0.0)
 
     def init(self, tree: Any) -> EMAState:
-        """The average before any update: ``tree`` itself, parameters and batch statistics."""
+        """Return the state before any update; ``tree`` is parameters and batch statistics."""
         return EMAState(jax.device_put(np.int32(self.updates)), jax.tree.map(jnp.copy, tree))
 
     def update(self, state: EMAState, tree: Any, stepped: Any = True) -> EMAState:
-        """The average after a batch.
+        """Return the state after a batch.
 
         Args:
-          state: the average before it.
-          tree: what the model holds after it. Leaves of integers are left as they were.
-          stepped: whether the batch made an update, ``optimizers.stepped(opt_state)``;
-            where not, the state stays.
+          state: the state before the batch.
+          tree: the model's arrays after the batch. Integer leaves of the average do not change.
+          stepped: whether the batch made an update, ``optimizers.stepped(opt_state)``; if not, the
+            state does not change.
         """
         count = state.updates + 1
 
@@ -115,11 +115,11 @@ class EMA:
         )
 
     def simulate(self, stepped: np.ndarray) -> dict[str, np.ndarray]:
-        """``ema_updates`` and ``ema_decay`` over iterations that ``stepped`` or did not."""
+        """Return ``ema_updates`` and ``ema_decay`` of iterations, from their ``stepped``."""
         updates = self.updates + np.cumsum(stepped)
         return {"ema_updates": updates, "ema_decay": self._decay(updates, np)}
 
     def header(self) -> dict[str, Any]:
-        """Return what a trace states of the average; ``power`` where it has one."""
+        """Return the fields for a trace's header, with ``power`` if there is one."""
         header = {"decay": float(self.decay), "tau": float(self.tau), "updates": self.updates}
         return header if self.power is None else {**header, "power": float(self.power)}

@@ -1,4 +1,4 @@
-"""The state of an optimizer, carried over to one that trains other parameters."""
+"""Carry the state of an optimizer over to one that trains other parameters."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from jaxsched.param_groups import leaf_path
 def carry_state(
     opt_state: Any, tx: optax.GradientTransformation, params: optax.Params
 ) -> optax.OptState:
-    """Return the state of ``tx`` that goes on from another state, after a group was thawed or frozen.
+    """Return the state with which ``tx`` continues another state, after a group was thawed or frozen.
 
     Counts, moments, buffers and pending gradients of the parameters that both train are those of
-    ``opt_state``. What ``tx`` trains alone starts afresh, and what it does not train is dropped.
-    A group of thawed parameters counts its updates from 0, as torch does. In a group that has
-    made updates already, only rules that count none can take them: SGD, Muon, MuSGD. With dampening a
-    thawed buffer starts from the dampened gradient, where torch's starts from the whole of it.
+    ``opt_state``. Parameters that only ``tx`` trains start afresh; the state of others is dropped.
+    A group of thawed parameters counts its updates from 0, as in torch. Thawed parameters can join a
+    group that has made updates only if its rule counts none: SGD, Muon, MuSGD. With dampening a
+    thawed buffer starts from the dampened gradient, torch's from the undampened one.
 
     Args:
-      opt_state: of the optimizer before, or the ``nnx.Optimizer`` or ``TrainState`` that has it.
-      tx: the optimizer from here on, of the same update rules: the recipe's with other labels.
-      params: the parameters, as ``tx`` sees them.
+      opt_state: the previous optimizer's state, or an ``nnx.Optimizer`` or ``TrainState`` with it.
+      tx: the new optimizer, with the same update rules: the recipe's with other labels.
+      params: the parameters, as passed to ``tx``.
 
     Raises:
       ValueError: a state of another rule, or of parameters of other shapes; thawed parameters in a
@@ -69,7 +69,7 @@ def carry_state(
         trained = [path for path in leaves if path[: len(place)] == place]
         thawed = [path for path in trained if path not in before]
         if thawed and len(thawed) == len(trained):
-            return node  # nothing of this group has been trained: its updates count from 0
+            return node  # a group without trained parameters counts its updates from 0
         if thawed and not set(node.trees) <= UNCOUNTED:
             raise ValueError(
                 "parameters of one group must have made equally many updates, got a thawed "

@@ -1,4 +1,4 @@
-"""torch.optim.Muon. Its count is that of its updates; 0 is the first."""
+"""torch.optim.Muon. It counts updates; 0 is the first."""
 
 import math
 from typing import Any
@@ -36,7 +36,7 @@ def muon(
     layout: str = "flax",
     iteration_dtype: DTypeLike = BFLOAT16,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Momentum, orthogonalized by Newton and Schulz's iteration, as torch computes it.
+    r"""Muon: momentum orthogonalized by the Newton-Schulz iteration, as torch computes it.
 
     .. math::
         b_t &= b_{t-1} + (1 - \mu) (g_t - b_{t-1}), \quad
@@ -48,12 +48,12 @@ def muon(
     Args:
       learning_rate: γ.
       weight_decay: λ, decoupled.
-      momentum: μ, of an average: the gradient goes in by 1 - μ.
+      momentum: μ, of an average: the gradient has the weight 1 - μ.
       nesterov: looks ahead by one step of the momentum.
-      ns_coefficients: a, b and c, no schedules.
-      eps: ε, the least norm that is divided by.
-      ns_steps: n, below 100; an array makes it a loop.
-      adjust_lr_fn: r, of a parameter of A outputs and B inputs: ``"original"`` or None,
+      ns_coefficients: a, b and c, not schedules.
+      eps: ε, the smallest divisor.
+      ns_steps: n, below 100; if an array, the iteration is a loop.
+      adjust_lr_fn: r, for a parameter of A outputs and B inputs: ``"original"`` or None,
         :math:`\sqrt{\max(1, A / B)}`; ``"match_rms_adamw"``, :math:`0.2 \sqrt{\max(A, B)}`.
       layout: which dimension is the output: the last in ``"flax"``, the first in ``"torch"``, as in
         leaves called ``embedding``.
@@ -63,9 +63,9 @@ def muon(
       ValueError: another ``adjust_lr_fn``, layout or dtype; a parameter that is not 2-D, on ``init``.
 
     Source: ``torch.optim.Muon``, torch 2.13. The roundings of bfloat16 differ between kernels: the
-    buffer equals torch's, a parameter is within 0.15 of the γr summed up so far (0.04 in the tests'
-    runs). ``optax.contrib.muon`` iterates in the gradient's dtype, corrects its momentum's bias, and
-    takes other parameters too.
+    buffer equals torch's, and a parameter is within 0.15 times the sum of γr so far (0.04 in the
+    tests' runs). ``optax.contrib.muon`` iterates in the gradient's dtype, corrects its momentum's
+    bias, and accepts other parameters too.
 
     >>> import jax.numpy as jnp
     >>> tx, params = muon(0.5, weight_decay=0.0), jnp.ones((2, 1))
@@ -112,7 +112,7 @@ def _scalars(step: Any, learning_rate: Any, momentum: Any, eps: Any, **loop: Any
 
 
 def adjustment(shape: tuple[int, ...], adjust_lr_fn: str | None) -> float:
-    """The factor of the rate for a matrix of this shape, torch's."""
+    """Return the factor of the rate for a matrix of torch's shape."""
     rows, columns = shape
     if adjust_lr_fn == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))

@@ -1,4 +1,4 @@
-"""Ultralytics' MuSGD. Its count is that of its updates; 0 is the first."""
+"""Ultralytics' MuSGD. It counts updates; 0 is the first."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def musgd(
     layout: str = "flax",
     iteration_dtype: DTypeLike = BFLOAT16,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD, after a move of Muon's where ``use_muon``, as Ultralytics computes it.
+    r"""MuSGD: SGD, after a step of Muon if ``use_muon``, as Ultralytics computes it.
 
     .. math::
         m_t &= \mu m_{t-1} + (1 - \mu) g_t, \quad
@@ -47,33 +47,33 @@ def musgd(
         p_t &= q_t - \gamma \sigma (d_t + \mu v_t) \text{ (Nesterov)}, \quad
         q_t - \gamma \sigma v_t \text{ (else)}
 
-    Without ``use_muon``, q is p and σ is 1. Both buffers begin at 0; SGD's is
-    ``momentum_buffer_SGD`` where there is Muon's, as in the original.
+    Without ``use_muon``, q is p and σ is 1. Both buffers begin at 0; with ``use_muon`` SGD's is called
+    ``momentum_buffer_SGD``, as in the original.
 
     Args:
       learning_rate: γ.
       momentum: μ, of both buffers.
-      weight_decay: λ, coupled, of SGD's move on the parameter that Muon has moved.
-      nesterov: looks ahead by one step of the momentum, in both moves.
-      use_muon: whether the group is moved by Muon first. Its parameters must be torch's, but for
-        the layout: of 2 or 4 dimensions in Flax's. A kernel of ConvTranspose is, with
-        ``transpose_kernel=True``; without, this function cannot know it.
+      weight_decay: λ, coupled, in SGD's step, of the parameter after Muon's step.
+      nesterov: looks ahead by one step of the momentum, in both steps.
+      use_muon: whether Muon's step comes first. The parameters must have torch's dimensions, 2 or 4
+        in Flax's layout. A kernel of ConvTranspose has them with ``transpose_kernel=True``; without
+        it, this function cannot detect the difference.
       muon: ρ; 0.2 in Ultralytics 8.4.190, 0.5 in 8.4.0.
       sgd: σ, where ``use_muon``; 1 in Ultralytics 8.4.190, 0.5 in 8.4.0.
-      layout: which dimension is the output, and so the rows of the matrix that is orthogonalized:
-        the last in ``"flax"``, the first in ``"torch"``, as in leaves called ``embedding``. s is the
-        ratio of the last two dimensions of torch's parameter: outputs by inputs of a dense layer,
-        height by width of a convolution's window.
-      iteration_dtype: of Newton and Schulz's five steps; Ultralytics' is bfloat16.
+      layout: which dimension is the output, and thus the rows of the orthogonalized matrix: the last
+        in ``"flax"``, the first in ``"torch"`` and in leaves called ``embedding``. s is the ratio of
+        the last two dimensions of torch's parameter: outputs by inputs for a dense layer, height by
+        width for a convolution's window.
+      iteration_dtype: dtype of the five Newton-Schulz steps; Ultralytics' is bfloat16.
 
     Raises:
       ValueError: another layout or dtype; a parameter of other dimensions under ``use_muon``, on
         ``init``.
 
     Source: ``ultralytics.optim.MuSGD``, ultralytics 8.4.0 to 8.4.190. In bfloat16 a parameter is
-    within 0.15 of the γρ summed up so far; of releases before 8.4.102, whose factor too is applied in
-    bfloat16, a dense layer of 256 by 2 was up to 0.18 away. In float32 it is within 1e-5 of the
-    original's in float32.
+    within 0.15 times the sum of γρ so far; releases before 8.4.102 also apply the factor in bfloat16,
+    for which a dense layer of 256 by 2 was up to 0.18 off. With float32 on both sides it is within
+    1e-5.
 
     >>> import jax.numpy as jnp
     >>> tx, params = musgd(0.5, use_muon=True), {"kernel": jnp.ones((1, 2))}
@@ -88,7 +88,7 @@ def musgd(
             locals(),
             trees=["momentum_buffer"],
             switches={"nesterov": bool(nesterov)},
-            takes_again=True,
+            duplicate_grad=True,
             exact_scalars=True,
         )
     transformation = update_rule(
@@ -131,7 +131,7 @@ def _muon_scalars(
 
 
 def scale(shape: tuple[int, ...]) -> float:
-    """The factor of Muon's move, from the shape of torch's parameter."""
+    """Return the factor of Muon's step from the shape of torch's parameter."""
     return max(1, shape[-2] / shape[-1]) ** 0.5
 
 

@@ -1,4 +1,4 @@
-"""Newton and Schulz's iteration, on parameters in Flax's layout or torch's."""
+"""The Newton-Schulz iteration on parameters in Flax's layout or torch's."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from jaxsched.param_groups import Path, leaf_path
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 LAYOUTS = ("flax", "torch")
 DTYPES = ("bfloat16", "float32", "float64")
-# optax.inject_hyperparams would take jnp.bfloat16, which can be called, for a schedule.
+# Names, since optax.inject_hyperparams would take jnp.bfloat16, a callable, for a schedule.
 BFLOAT16 = jnp.dtype(jnp.bfloat16)
 
 
 def layout_of(path: Path, layout: str) -> str:
-    """Return the layout of one leaf: an ``embedding`` has torch's in both."""
+    """Return the layout of one leaf; an ``embedding`` always has torch's."""
     return "torch" if path[-1:] == ("embedding",) else layout
 
 
 def torch_shape(kernel: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of torch's weight for a kernel's of Flax: outputs, inputs, window.
+    """Return the shape of torch's weight from that of Flax's kernel: outputs, inputs, window.
 
     >>> torch_shape((5, 3, 16, 32))
     (32, 16, 5, 3)
@@ -59,24 +59,24 @@ def require_parameters(
 
 
 def orthogonalize(u: jax.Array, *scalars: jax.Array, **options: Any) -> jax.Array:
-    r"""Return an array whose matrix has u's singular vectors, and singular values near 1.
+    r"""Return an array whose matrix has u's singular vectors and singular values near 1.
 
     .. math::
         X_0 = u / n(\|u\|), \quad X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, \quad A_k = X_k X_k^\top
 
-    The matrix is torch's: a row for each output, a column for each input, whose order does not matter.
-    X is that or, where it has more rows than columns, its transpose. The products contract the
-    dimensions that the array has, so that neither layout needs a transposed copy.
+    The matrix is torch's: a row for each output, a column for each input, in any order. X is this
+    matrix, or its transpose if it has more rows than columns. The products contract the array's own
+    dimensions, so that neither layout needs a transposed copy.
 
     Args:
-      u: any number of dimensions from 2 on.
-      *scalars: ε; with ``steps=None`` their number too.
-      **options: of ``_orthogonalize``.
+      u: an array of at least 2 dimensions.
+      *scalars: ε; with ``steps=None`` the number of steps too.
+      **options: options of ``_orthogonalize``.
     """
     function: Any = functools.partial(_orthogonalize, **options)
     sharding = jax.typeof(u).sharding
     if jax.sharding.AxisType.Explicit in sharding.mesh.axis_types:
-        # Let XLA lay out products of sharded matrices, as it does on automatic axes.
+        # XLA then chooses the sharding of products, as on automatic axes.
         function = jax.sharding.auto_axes(function, out_sharding=sharding)
     return function(u, *scalars)
 
@@ -91,20 +91,20 @@ def _orthogonalize(
     coefficients: tuple[float, float, float] = COEFFICIENTS,
     steps: int | None = 5,
 ) -> jax.Array:
-    """Iterate in ``dtype``, as ``orthogonalize`` says; n is ‖u‖ + ε, or the larger of the two.
+    """Iterate as in ``orthogonalize``, in ``dtype``; n is ‖u‖ + ε, or the larger of the two.
 
-    In bfloat16 it rounds where torch's kernels do: each product is summed in float32 and rounded
-    with what is added to it.
+    In bfloat16 the roundings are those of torch's kernels: each product, with the term added to it,
+    is summed in float32 and rounded once.
     """
     (a, b, c), wide = coefficients, compute_dtype(jnp.dtype(dtype))
-    # A GPU would multiply float32 in TF32, a TPU in bfloat16.
+    # By default a GPU would multiply float32 in TF32, and a TPU in bfloat16.
     precision = None if dtype == "bfloat16" else jax.lax.Precision.HIGHEST
     m = u.reshape(-1, u.shape[-1]) if layout == "flax" else u.reshape(u.shape[0], -1)
     outputs, inputs = (1, 0) if layout == "flax" else (0, 1)
-    # The dimensions of X: its rows are the fewer.
+    # The dimensions of X, which has at most as many rows as columns.
     row, column = (outputs, inputs) if m.shape[outputs] <= m.shape[inputs] else (inputs, outputs)
 
-    def rounded(x: jax.Array) -> jax.Array:
+    def round_to_dtype(x: jax.Array) -> jax.Array:
         return x.astype(dtype)
 
     def product(x: jax.Array, y: jax.Array, i: int, j: int) -> jax.Array:
@@ -113,16 +113,16 @@ def _orthogonalize(
             x, y, dimensions, precision=precision, preferred_element_type=wide
         )
 
-    x = rounded(m)
-    norm = rounded(jnp.sqrt(jnp.sum(jnp.square(x.astype(wide)))))
-    least = rounded(eps)
-    x = rounded(x / (norm + least if adds_eps else jnp.maximum(norm, least)))
+    x = round_to_dtype(m)
+    norm = round_to_dtype(jnp.sqrt(jnp.sum(jnp.square(x.astype(wide)))))
+    least = round_to_dtype(eps)
+    x = round_to_dtype(x / (norm + least if adds_eps else jnp.maximum(norm, least)))
 
     def iterate(_: Any, x: jax.Array) -> jax.Array:
-        gram = rounded(product(x, x, column, column))
-        polynomial = rounded(b * gram.astype(wide) + c * product(gram, gram, 1, 0))
+        gram = round_to_dtype(product(x, x, column, column))
+        polynomial = round_to_dtype(b * gram.astype(wide) + c * product(gram, gram, 1, 0))
         moved = product(polynomial, x, 1, 0) if row == 0 else product(x, polynomial, 1, 1)
-        return rounded(a * x.astype(wide) + moved)
+        return round_to_dtype(a * x.astype(wide) + moved)
 
     if steps is None:
         x = jax.lax.fori_loop(0, loop[0].astype(jnp.int32), iterate, x)

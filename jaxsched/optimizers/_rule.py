@@ -1,6 +1,6 @@
-"""The shape that torch's update rules share: scalars once, leaves walked once, rounded once.
+"""The base of torch's update rules: scalars once an update, then each leaf, rounded once.
 
-The count is that of updates: torch's ``step`` is 1 at the first.
+It counts updates; torch's ``step`` is 1 at the first.
 """
 
 import functools
@@ -20,13 +20,13 @@ from jaxsched._validate import is_number, is_zero, require_rule_arguments
 from jaxsched.param_groups import Path, leaf_path, leaf_paths
 
 Scalars = Mapping[str, Any]
-"""``{name: number}``, each in the dtype of a leaf's arithmetic."""
+"""``{name: number}``, in the dtype of a leaf's arithmetic."""
 
 Leaves = Mapping[str, jax.Array]
 """``{tree: leaf}``, what the state holds of one parameter."""
 
 UNCOUNTED = {"momentum_buffer", "momentum_buffer_SGD"}
-"""Trees of rules whose updates are not counted in torch."""
+"""Trees of rules whose updates torch does not count."""
 
 K = TypeVar("K")
 
@@ -36,9 +36,8 @@ class RuleState(NamedTuple):
 
     Attributes:
       step: updates made, int32.
-      scalars: ``{name: number}``, what torch keeps as one number a parameter
-        and what is the same for all of them. float32, or float64 with x64: as
-        torch, which keeps them in its default dtype.
+      scalars: ``{name: number}``, numbers that torch keeps for each parameter, but that are the same
+        for all: float32, or float64 with x64, as torch's in its default dtype.
       trees: ``{name: tree}``, a moment or buffer of each parameter, in the parameter's dtype.
     """
 
@@ -48,10 +47,10 @@ class RuleState(NamedTuple):
 
 
 class Rule(optax.GradientTransformationExtraArgs):
-    """An update rule of this package: it takes its hyperparameters in float64.
+    """An update rule of this package, which takes its hyperparameters in float64.
 
-    A ``Recipe`` asks what its ``update_rule`` returns, so that ``functools.partial`` and any other
-    function around a rule of the package takes float64 too.
+    A ``Recipe`` checks the type that its ``update_rule`` returns, so that ``functools.partial`` and
+    other functions around a rule of the package get float64 too.
     """
 
 
@@ -62,50 +61,50 @@ def update_rule(
     *,
     trees: Sequence[str] | Mapping[str, Callable[[jax.Array], Any]],
     numbers: Sequence[str] = (),
-    kept: Mapping[str, float] = MappingProxyType({}),
+    initial_scalars: Mapping[str, float] = MappingProxyType({}),
     decoupled_weight_decay: bool = False,
     decays_itself: bool = False,
     switches: Mapping[str, Hashable] = MappingProxyType({}),
     switches_of_leaf: Callable[[Path], Mapping[str, Hashable]] | None = None,
     reads_params: str = "",
-    takes_again: bool = False,
+    duplicate_grad: bool = False,
     exact_scalars: bool = False,
 ) -> Rule:
     """Build a transformation from a function of the scalars and a function of one leaf.
 
     Args:
       leaf: ``leaf(c, g, p, old, **switches)``, from the scalars c, the gradient, the parameter and
-        the state's leaves to what is added to the parameter and the leaves as they are after it. All
-        in the dtype of the arithmetic: the parameter's, float32 for half precision. A function of a
-        module, so that groups whose switches agree share what is traced.
-      scalars: ``scalars(step, **arguments, **kept)``, in float64, once an update:
-        what c holds, each value rounded once. A value named like one of
-        ``kept`` is not for c but what the next update finds there.
-      arguments: the rule's, by name: those that ``scalars`` takes; ``weight_decay``, coupled, so
-        that the leaf's gradient has it already, or decoupled, so that the parameter shrinks by
-        ``learning_rate`` times it; ``decoupled_weight_decay``, which of the two; ``maximize``.
-      trees: ``{name: from a parameter to its leaf before the first update}``, or names, for zeros.
+        the state's leaves to the update of the parameter and the new leaves, all in the dtype of the
+        arithmetic: the parameter's, or float32 for half precision. A function of a module, so that
+        groups with the same switches are traced once.
+      scalars: ``scalars(step, **arguments, **initial_scalars)``, called in float64 once an update,
+        returns c, of which each value is rounded once. Values named in ``initial_scalars`` are not
+        passed to ``leaf`` but to ``scalars`` at the next update.
+      arguments: the rule's arguments by name: those of ``scalars``; ``weight_decay``, coupled (added
+        to the leaf's gradient) or decoupled (the parameter shrinks by ``learning_rate`` times it);
+        ``decoupled_weight_decay``, which selects one of these; ``maximize``.
+      trees: ``{name: function from a parameter to its initial leaf}``, or names, for zeros.
       numbers: the arguments that ``scalars`` takes without naming them.
-      kept: ``{name: number or bool before the first update}``.
-      decoupled_weight_decay: of a rule that has no such argument.
+      initial_scalars: ``{name: number or bool before the first update}``.
+      decoupled_weight_decay: for a rule without such an argument.
       decays_itself: whether ``leaf`` applies the weight decay, ``c["decay"]``.
-      switches: what else ``leaf`` is told, the same for all leaves.
+      switches: keyword arguments of ``leaf``, the same for all leaves.
       switches_of_leaf: the switches that depend on the leaf's path.
-      reads_params: what makes ``update`` need the parameters, for its error.
-      takes_again: whether ``old`` also has ``again``, the gradient for what is added to the
-        parameter. It equals g, but XLA does not know it: of a decayed gradient that a buffer and the
-        step both read it would keep an array as large as the model.
-      exact_scalars: whether ``scalars`` rounds nothing: signs and selects alone. No device loses
-        precision there, and each leaf's kernel can compute them anew; a power or a root gets a
-        kernel of its own.
+      reads_params: the reason why ``update`` needs the parameters, for its error.
+      duplicate_grad: whether ``old`` has a second copy of the gradient, ``again``, behind a barrier.
+        Without it, XLA on a CPU stores the decayed gradient, an array as large as the model, if
+        both a buffer and the step read it.
+      exact_scalars: whether ``scalars`` rounds nothing (signs and selects only). No device loses
+        precision then, and each leaf's kernel can compute them; otherwise, such as for a power or a
+        root, they have a kernel of their own.
 
     Raises:
       ValueError: an argument out of its range.
     """
     names = [*inspect.signature(scalars).parameters, *numbers]
-    given = {name: arguments[name] for name in names if name in arguments}
+    scalar_arguments = {name: arguments[name] for name in names if name in arguments}
     weight_decay = arguments.get("weight_decay", 0.0)
-    require_rule_arguments(**given, weight_decay=weight_decay)
+    require_rule_arguments(**scalar_arguments, weight_decay=weight_decay)
     fresh_leaves = trees if isinstance(trees, Mapping) else dict.fromkeys(trees, jnp.zeros_like)
     decays = not is_zero(weight_decay)
     is_decoupled = arguments.get("decoupled_weight_decay", decoupled_weight_decay)
@@ -118,7 +117,7 @@ def update_rule(
         coupled=coupled,
         decoupled=decays and is_decoupled,
         maximize=bool(arguments.get("maximize")),
-        takes_again=takes_again,
+        duplicate_grad=duplicate_grad,
     )
 
     def kinds(updates: optax.Updates) -> list[_Kind]:
@@ -131,7 +130,10 @@ def update_rule(
     def init(params: optax.Params) -> Any:
         return RuleState(
             jnp.zeros([], jnp.int32),
-            {k: jnp.asarray(value, jnp.result_type(type(value))) for k, value in kept.items()},
+            {
+                k: jnp.asarray(value, jnp.result_type(type(value)))
+                for k, value in initial_scalars.items()
+            },
             {
                 name: jax.tree.map(lambda p, fresh=fresh: fresh(as_leaf(p)), params)
                 for name, fresh in fresh_leaves.items()
@@ -151,11 +153,11 @@ def update_rule(
         require_shapes(updates, params)
 
         def derive() -> dict[str, Any]:
-            known = {name: as_float64(value) for name, value in given.items()}
-            derived = scalars(state.step.astype(jnp.float64) + 1, **known, **state.scalars)
+            values = {name: as_float64(value) for name, value in scalar_arguments.items()}
+            derived = scalars(state.step.astype(jnp.float64) + 1, **values, **state.scalars)
             decay = as_float64(weight_decay)
             if kind.decoupled:
-                derived["shrink"] = 1 - known["learning_rate"] * decay
+                derived["shrink"] = 1 - values["learning_rate"] * decay
             return {**derived, "decay": decay}
 
         if exact_scalars:
@@ -170,7 +172,7 @@ def update_rule(
             }
         by_dtype = scalars_by_dtype(None if exact_scalars else state.step, **derived)
 
-        # Leaves of one shape are traced and lowered once; run eagerly each would be compiled anew.
+        # Under jit, trace and lower leaves of one shape once; eagerly each would be compiled.
         traced = any(isinstance(g, Tracer) for g in jax.tree.leaves(updates))
         of_leaf = _traced_row if traced else _row
         leaves, structure = jax.tree.flatten(updates)
@@ -179,11 +181,11 @@ def update_rule(
                 "the state must be of the parameters that are trained, got one of others. Where a group "
                 "was frozen or thawed, pass optimizers.carry_state(opt_state, tx, params)."
             )
-        # By name: a dictionary comes sorted out of jit.
+        # By name: jit returns a dictionary with sorted keys.
         others = (params, *(state.trees[name] for name in trees))
         columns = [structure.flatten_up_to(tree) for tree in others]
-        # Not `kind`: where a comprehension's variable has the name of one that `derive` reads from
-        # outside, CPython 3.12 and 3.13 leave it unbound.
+        # Not `kind`: CPython 3.12 and 3.13 leave a variable that `derive` reads from outside unbound
+        # if a comprehension has one of the same name.
         rows = [
             of_leaf(leaf_kind, by_dtype(as_leaf(p).dtype), g, p, old)
             for leaf_kind, g, p, *old in zip(kinds(updates), leaves, *columns, strict=True)
@@ -198,7 +200,7 @@ def update_rule(
 
 
 class _Kind(NamedTuple):
-    """What a leaf's update depends on besides arrays."""
+    """The static arguments of a leaf's update."""
 
     leaf: Callable[..., Any]
     switches: tuple[tuple[str, Hashable], ...]
@@ -206,20 +208,20 @@ class _Kind(NamedTuple):
     coupled: bool
     decoupled: bool
     maximize: bool
-    takes_again: bool
+    duplicate_grad: bool
 
 
 def _row(kind: _Kind, c: Scalars, g: Any, p: Any, old: Sequence[Any]) -> tuple[Any, ...]:
-    """One leaf's update and its leaves of the state, each rounded to its dtype."""
+    """Return a leaf's update and its new leaves of the state, each rounded to its dtype."""
     g, p = as_leaf(g), as_leaf(p)
     if p.size == 0:
         return jnp.zeros_like(p), *old
     wide = c["decay"].dtype
     before = {name: value.astype(wide) for name, value in zip(kind.trees, old, strict=True)}
-    if kind.takes_again:
-        before["again"] = _decayed(kind, c, *(_read_again(g, p) if kind.coupled else (g, p)))
+    if kind.duplicate_grad:
+        before["again"] = _add_decay(kind, c, *(_read_again(g, p) if kind.coupled else (g, p)))
     x = p.astype(wide)
-    added, after = kind.leaf(c, _decayed(kind, c, g, p), x, before, **dict(kind.switches))
+    added, after = kind.leaf(c, _add_decay(kind, c, g, p), x, before, **dict(kind.switches))
     if kind.decoupled:
         added = scaling_update(x, c["shrink"]) + added
     news = added, *(after[name] for name in kind.trees)
@@ -236,10 +238,10 @@ _traced_row = jax.jit(_row, static_argnums=0)
 
 
 def _read_again(*arrays: jax.Array) -> Sequence[jax.Array]:
-    """The same arrays, which XLA on a CPU does not know to be the same.
+    """Return the arrays, on a CPU behind an optimization barrier.
 
-    Elsewhere it puts both results of a leaf into one kernel, where nothing is stored
-    between them; a barrier would keep it from that.
+    On other devices XLA computes both results of a leaf in one kernel, which stores no intermediate
+    array; a barrier would prevent that.
     """
     if not any(isinstance(array, Tracer) for array in arrays):
         return arrays
@@ -248,57 +250,56 @@ def _read_again(*arrays: jax.Array) -> Sequence[jax.Array]:
     )
 
 
-def _decayed(kind: _Kind, c: Scalars, g: jax.Array, p: jax.Array) -> jax.Array:
-    """The gradient that the rule sees."""
+def _add_decay(kind: _Kind, c: Scalars, g: jax.Array, p: jax.Array) -> jax.Array:
+    """Return the rule's gradient: with coupled weight decay, and negated if ``maximize``."""
     wide = c["decay"].dtype
     g = (-g if kind.maximize else g).astype(wide)
     return g + c["decay"] * p.astype(wide) if kind.coupled else g
 
 
 def scaling_update(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """``x * factor - x``, rounded as torch's in-place ``mul_``.
+    """Return ``x * factor - x``, rounded as torch's in-place ``mul_``.
 
-    torch multiplies in place by a factor that it has rounded: in float32
-    1 - 1e-8 is 1, and nothing decays. Near 1 the difference is exact.
+    torch multiplies in place by the rounded factor: in float32 1 - 1e-8 is 1, so there is no decay.
+    For factors near 1 the difference is exact.
     """
-    # The select keeps XLA from making one fused multiply-add, which would not round
-    # the product as torch does: AdamW in float32 would drift by 19 ULP in 200 updates.
+    # The select prevents a fused multiply-add, which would not round the product as torch does:
+    # AdamW in float32 would drift by 19 ULP in 200 updates.
     product = jnp.where(x != 0, x * factor, x)
-    # Infinity stays, as it does in place; the difference would be NaN.
+    # Infinity stays infinity, as in place; the difference would be NaN.
     return jnp.where(product == x, 0, product - x)
 
 
 def lerp(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
-    """``torch.lerp``: from the nearer end, so that a weight of 1 gives ``end``."""
+    """``torch.lerp``: interpolate from the nearer end, so that a weight of 1 gives ``end``."""
     near = jnp.abs(weight) < 0.5
     return jnp.where(near, start, end) + jnp.where(near, weight, weight - 1) * (end - start)
 
 
 def mean_of_squares(v: jax.Array, g: jax.Array, keep: jax.Array, add: jax.Array) -> jax.Array:
-    """``keep`` times v, and ``add`` times the square of g."""
+    """Return ``keep`` times v plus ``add`` times the square of g."""
     return v * keep + add * g * g
 
 
 def scalars_by_dtype(
     count: jax.Array | None, /, **scalars: Any
 ) -> Callable[[Any], dict[str, jax.Array]]:
-    """Float64 scalars, each cast once for each dtype of parameters.
+    """Cast float64 scalars, once for each dtype of parameters.
 
     Args:
-      count: what ``own_kernel`` takes; None where no scalar needs a kernel of its own.
+      count: the argument of ``own_kernel``; None if no scalar needs its own kernel.
       **scalars: numbers and float64 arrays.
 
     Returns:
-      A function from a parameter's dtype to the scalars in the dtype that its
-      arithmetic is done in: float32 for half precision, where torch computes in
-      float32 too, the parameter's own otherwise.
+      A function from a parameter's dtype to the scalars in the dtype of its arithmetic, as in
+      ``compute_dtype``.
     """
 
     @functools.cache
     def in_dtype(dtype: Any) -> dict[str, jax.Array]:
         with jax.enable_x64(True):
             wide = compute_dtype(dtype)
-            # Plain numbers stay constants, which each kernel has in itself.
+            # Plain numbers stay constants, which each kernel contains.
             constants = {k: jnp.asarray(v, wide) for k, v in scalars.items() if is_number(v)}
             others = {k: v for k, v in scalars.items() if k not in constants}
             moving = {k: jnp.asarray(v).astype(wide) for k, v in others.items()}
@@ -308,11 +309,10 @@ def scalars_by_dtype(
 
 
 def own_kernel(values: dict[K, jax.Array], count: jax.Array) -> dict[K, jax.Array]:
-    """Scalars of one dtype, each to be computed in a kernel of its own.
+    """Return scalars of one dtype, each computed in its own kernel; call with x64 enabled.
 
-    XLA on a CPU computes a formula anew in every kernel that reads it, and so in each
-    leaf's, but not what ends in a division: here by 1, which it cannot know before
-    ``count``. To be called where x64 is on.
+    On a CPU XLA repeats a formula in every kernel that reads it, thus for each leaf, unless it ends
+    in a division: here by 1, which depends on ``count`` for XLA.
     """
     if not values:
         return {}
@@ -321,10 +321,10 @@ def own_kernel(values: dict[K, jax.Array], count: jax.Array) -> dict[K, jax.Arra
 
 
 def compute_dtype(dtype: Any) -> Any:
-    """What is computed in: float32 for what is narrower or an integer, else the dtype itself.
+    """Return the dtype of the arithmetic: float32 for half precision and integers, else the dtype.
 
-    ``jnp.promote_types`` refuses to choose under strict dtype promotion. Complex is
-    refused: torch's rules square and compare the real and the imaginary part each.
+    ``jnp.promote_types`` raises under strict dtype promotion. Complex is refused: torch's rules
+    square and compare the real and the imaginary part separately.
     """
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError(
@@ -336,12 +336,12 @@ def compute_dtype(dtype: Any) -> Any:
 
 
 def as_leaf(x: Any) -> Any:
-    """An array as it is, a Python number as one."""
+    """Return an array unchanged, and a Python number as an array."""
     return x if hasattr(x, "dtype") else jnp.asarray(x, jnp.result_type(float))
 
 
 def require_shapes(gradients: optax.Updates, params: optax.Params) -> None:
-    """Refuse a gradient of another shape than its parameter: it would broadcast."""
+    """Refuse a gradient whose shape differs from its parameter's: it would broadcast."""
 
     def check(keys: tuple[Any, ...], g: Any, p: Any) -> None:
         if jnp.shape(g) != jnp.shape(p):

@@ -1,6 +1,6 @@
-"""Hyperparameters that move: one counter, one place to read them.
+"""Scheduled hyperparameters: one counter, and one place to read the values in force.
 
-``Scheduled`` counts its own calls; 0 (or ``start``) is the first.
+``Scheduled`` counts its calls; 0 (or ``start``) is the first.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ Values = Mapping[str, Mapping[str, Any]]
 
 
 class Fixed(NamedTuple):
-    """An argument of an update rule that is handed on as it is, though it may be a function."""
+    """An argument of an update rule that is passed on unchanged, even if it is a function."""
 
     value: Any
 
@@ -38,8 +38,8 @@ class ScheduledState(NamedTuple):
 
     Attributes:
       iteration: the count of the next call, int32.
-      hyperparameters: ``{label: {name: value}}`` in force at the last call;
-        before the first, those of the first.
+      hyperparameters: ``{label: {name: value}}`` in force at the last call; before the first call,
+        those of the first.
       inner: the state of the update rules.
     """
 
@@ -49,7 +49,7 @@ class ScheduledState(NamedTuple):
 
 
 def to_default_float(value: Any) -> Any:
-    """Return a number or array as float32 (float64 with x64), and any other value as it is."""
+    """Return a number or array as float32 (float64 with x64), and any other value unchanged."""
     dtype = jnp.result_type(float)
     if not is_number(value) and not isinstance(value, jax.Array):
         return value
@@ -78,20 +78,20 @@ def numeric_hyperparameters(values: Values) -> dict[str, dict[str, jax.Array]]:
 def evaluate_groups(
     groups: Values, count: jax.typing.ArrayLike, *, own_kernels: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Return ``groups`` at ``count``: schedules as float64 arrays, the rest as it is.
+    """Return ``groups`` at ``count``: schedules as float64 arrays, other values unchanged.
 
-    Equal schedules of several groups are evaluated once. A function of the user's own receives the
-    count in int64, for one that divides an int32 gets float32.
+    Equal schedules of several groups are evaluated once. A user's function receives the count in
+    int64, since dividing an int32 gives float32.
 
     Args:
       groups: ``{label: {name: value}}``, each value a number, a schedule or a switch.
       count: the count; may be traced.
-      own_kernels: whether each array is computed in a kernel of its own, not in all that read it.
+      own_kernels: whether each array is computed in its own kernel, as in ``own_kernel``.
     """
     formulas: dict[Any, tuple[str, Formula]] = {}
 
     def place(label: str, name: str, entry: Any) -> Any:
-        # A NumPy integer is plain too: Muon counts its steps.
+        # NumPy integers stay: Muon's number of steps is one.
         if entry is None or isinstance(entry, int | np.integer | str | tuple | Fixed):
             return None
         key = sharing_key(entry) if callable(entry) else (label, name)
@@ -123,8 +123,8 @@ _start: ContextVar[int | None] = ContextVar("start", default=None)
 
 
 @contextlib.contextmanager
-def starting_at(iteration: int | None) -> Iterator[None]:
-    """Let ``tx.init`` return the state of ``iteration``, however wrapped; None for ``tx``'s own."""
+def start_at(iteration: int | None) -> Iterator[None]:
+    """Make ``tx.init`` return the state of ``iteration``, however wrapped; None for the usual one."""
     token = _start.set(iteration)
     try:
         yield
@@ -139,9 +139,9 @@ class Scheduled:
     Attributes:
       groups: ``{label: {name: value}}``, each value a number, a schedule or a
         switch.
-      build: from an iteration and its values to the transformation that makes
-        its update. Schedules reach it as float64 scalars, numbers as Python
-        floats. The state that it keeps must not depend on the values.
+      build: a function from an iteration and its values to the transformation of that update.
+        Schedules are passed as float64 scalars, numbers as Python floats. The structure of the
+        transformation's state must not depend on the values.
       start: the count of the first call.
     """
 
@@ -150,7 +150,7 @@ class Scheduled:
     start: Any = 0
 
     def transformation(self) -> optax.GradientTransformationExtraArgs:
-        """Return its two functions as Optax has them."""
+        """Return ``init`` and ``update`` as an Optax transformation."""
         return optax.GradientTransformationExtraArgs(self.init, self.update)
 
     def init(self, params: Any) -> ScheduledState:
@@ -178,10 +178,10 @@ class Scheduled:
 def schedulable(
     rule: Callable[P, optax.GradientTransformationExtraArgs],
 ) -> Callable[P, optax.GradientTransformationExtraArgs]:
-    """Lets every number of an update rule be a schedule of its updates.
+    """Decorate an update rule so that every number may be a schedule of its updates.
 
-    With none, the transformation of ``rule`` is returned; with some, ``Scheduled``, whose
-    hyperparameters are labelled ``"all"``.
+    Without a schedule, ``rule``'s transformation is returned; with one, a ``Scheduled`` one, whose
+    hyperparameters have the label ``"all"``.
     """
     signature = inspect.signature(rule)
 
@@ -204,17 +204,17 @@ def schedulable(
 
 
 def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
-    """The hyperparameters in force at the last iteration.
+    """Return the hyperparameters in force at the last iteration.
 
     Args:
       opt_state: the state of ``recipe.optimizer(...)`` or of a rule with a schedule, however
         wrapped: inside ``optax.chain`` or ``optax.apply_if_finite``, as an ``nnx.Optimizer`` or a
-        ``TrainState``. Or, where there is none of ours, that of ``optax.inject_hyperparams``.
+        ``TrainState``. If there is none of ours, the state of ``optax.inject_hyperparams``.
 
     Returns:
-      ``{label: {name: value}}``, float32 scalars (float64 with x64). Before the
-      first update, the values of the first. What ``optax.inject_hyperparams``
-      tells has the label of ``optax.multi_transform`` around it, else ``"all"``.
+      ``{label: {name: value}}``, float32 scalars (float64 with x64). Before the first update, the
+      values of the first. Values of ``optax.inject_hyperparams`` have the label of the enclosing
+      ``optax.multi_transform``, else ``"all"``.
 
     Raises:
       ValueError: the state holds no such hyperparameters, or one of a label twice.
@@ -226,21 +226,21 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     0.5
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
-    found = _ours(opt_state) or _injected(opt_state)
-    if not found:
+    groups = _ours(opt_state) or _injected_values(opt_state)
+    if not groups:
         raise ValueError(
             f"opt_state must hold the state of a jaxsched optimizer, got {type(opt_state).__name__} "
             "without one. Pass the state of recipe.optimizer(labels)."
         )
     values: dict[str, dict[str, jax.Array]] = {}
-    for label, group in found:
-        known = values.setdefault(label, {})
-        if twice := sorted(set(known) & set(group)):
+    for label, group in groups:
+        merged = values.setdefault(label, {})
+        if twice := sorted(set(merged) & set(group)):
             raise ValueError(
-                f"opt_state must tell each hyperparameter of a label once, got {twice[0]} of "
+                f"opt_state must hold each hyperparameter of a label once, got {twice[0]} of "
                 f"{label} twice. Pass one optimizer's state at a time."
             )
-        known |= {name: jnp.asarray(value) for name, value in group.items()}
+        merged |= {name: jnp.asarray(value) for name, value in group.items()}
     return values
 
 
@@ -250,13 +250,13 @@ def _ours(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
     return [entry for state in states for entry in state.hyperparameters.items()]
 
 
-def _injected(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """What ``optax.inject_hyperparams`` tells: its states are those with ``hyperparams``."""
+def _injected_values(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the values in states of ``optax.inject_hyperparams``, which have ``hyperparams``."""
 
-    def tells(node: Any) -> bool:
+    def is_injected(node: Any) -> bool:
         return isinstance(getattr(node, "hyperparams", None), Mapping)
 
-    nodes = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=tells)[0]
+    nodes = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=is_injected)[0]
     return [
         (
             next((str(key.key) for key in reversed(path) if hasattr(key, "key")), "all"),
@@ -267,5 +267,5 @@ def _injected(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
             },
         )
         for path, node in nodes
-        if tells(node)
+        if is_injected(node)
     ]

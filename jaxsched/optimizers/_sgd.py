@@ -1,6 +1,6 @@
 """torch.optim.SGD, ASGD and Rprop: no moments of the gradient.
 
-Their count is that of their updates; 0 is the first.
+They count updates; 0 is the first.
 """
 
 from typing import Any
@@ -35,19 +35,19 @@ def sgd(
 
     Args:
       learning_rate: γ.
-      momentum: μ. At an update where it is 0 the buffer is left as it is.
+      momentum: μ. An update with momentum 0 leaves the buffer unchanged.
       dampening: τ, not applied to the gradient that starts the buffer.
-      weight_decay: λ, coupled: it goes through the momentum.
+      weight_decay: λ, coupled: included in the momentum.
       nesterov: looks ahead by one step of the momentum.
 
-    ``started`` in the state's ``scalars`` says whether an update with a momentum other than 0 has been
-    made, and with it torch's buffer.
+    ``started`` in the state's ``scalars`` is true after the first update with a momentum other than
+    0, which creates torch's buffer.
 
     Raises:
       ValueError: Nesterov with a constant momentum of 0 or with dampening, as in torch.
 
-    Source: ``torch.optim.SGD``, torch 2.13. ``optax.sgd`` has no dampening, its
-    ``trace`` starts from zeros, and it does not decay.
+    Source: ``torch.optim.SGD``, torch 2.13. ``optax.sgd`` has no dampening and no weight decay, and
+    its ``trace`` starts from zeros.
 
     >>> tx, params = sgd(0.5, 0.9, nesterov=True), jnp.ones(2)
     >>> tx.update(params, tx.init(params), params)[0].round(6)
@@ -63,9 +63,9 @@ def sgd(
         _sgd_scalars,
         locals(),
         trees=[] if is_zero(momentum) else ["momentum_buffer"],
-        kept={"started": False},
+        initial_scalars={"started": False},
         switches={"nesterov": bool(nesterov)},
-        takes_again=True,
+        duplicate_grad=True,
         exact_scalars=is_number(dampening),
     )
 
@@ -77,8 +77,8 @@ def _sgd_scalars(
         # The buffer is 0 before the first update, which then copies the gradient into it.
         known = {"keep": momentum, "add": 1.0, "moves": 1.0, "started": True}
         return {"step": -learning_rate, "look_ahead": momentum, **known}
-    # torch has no buffer before the first update with momentum, which copies the
-    # gradient into it; and where momentum is 0 it leaves the buffer alone.
+    # torch has no buffer before the first update with momentum, which copies the gradient into it;
+    # an update with momentum 0 does not change the buffer.
     moves = jnp.asarray(momentum != 0)
     first = moves & ~started
     return {
@@ -92,7 +92,7 @@ def _sgd_scalars(
 
 
 def sgd_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves, *, nesterov: bool) -> Any:
-    """What SGD adds to a leaf, and its buffer after that."""
+    """Return SGD's update of a leaf and the leaf's new buffer."""
     if "momentum_buffer" not in old:
         return c["step"] * g, {}
     b, again = c["keep"] * old["momentum_buffer"] + c["add"] * g, old["again"]
@@ -110,7 +110,7 @@ def asgd(
     weight_decay: Hyperparameter | ScheduleLike = 0.0,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Averaged stochastic gradient descent, as torch computes it.
+    r"""ASGD: averaged stochastic gradient descent, as torch computes it.
 
     .. math::
         d_t &= g_t + \lambda p_{t-1}, \quad
@@ -119,16 +119,16 @@ def asgd(
         \eta_{t+1} &= \frac{\gamma_t}{(1 + \Lambda \gamma_t t)^\alpha}, \quad
         \mu_{t+1} = \frac{1}{\max(1, t - t_0)}, \quad \eta_1 = \gamma_1, \quad \mu_1 = 1
 
-    η is computed after it has been used: a moving rate acts one update late, and that of the first
-    update twice, as in torch. The average is ``ax`` in the state's ``trees``; ``eta`` and ``mu`` in its
-    ``scalars`` are what the next update uses, in the default dtype, as torch keeps them.
+    As in torch, η is computed after its use: a scheduled rate acts one update late, and the first
+    rate twice. The average is ``ax`` in the state's ``trees``; ``eta`` and ``mu`` in its ``scalars``
+    are those of the next update, in the default dtype, as in torch.
 
     Args:
       learning_rate: γ.
       lambd: Λ, by which the parameters shrink.
       alpha: α, the power by which the rate falls.
       t0: the update after which the average a begins.
-      weight_decay: λ, coupled: it goes into the gradient.
+      weight_decay: λ, coupled: added to the gradient.
 
     Source: ``torch.optim.ASGD``, torch 2.13. Optax has none.
 
@@ -136,9 +136,14 @@ def asgd(
     >>> tx.update(params, tx.init(params), params)[0].round(6)
     Array([-0.5, -0.5], dtype=float32)
     """
-    kept = {"eta": 0.0, "mu": 1.0}
+    initial_scalars = {"eta": 0.0, "mu": 1.0}
     return update_rule(
-        _asgd_leaf, _asgd_scalars, locals(), trees=["ax"], kept=kept, reads_params="asgd"
+        _asgd_leaf,
+        _asgd_scalars,
+        locals(),
+        trees=["ax"],
+        initial_scalars=initial_scalars,
+        reads_params="asgd",
     )
 
 
@@ -174,7 +179,7 @@ def rprop(
     step_size_max: Hyperparameter | ScheduleLike = 50.0,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Resilient backpropagation, as torch computes it.
+    r"""Rprop: resilient backpropagation, as torch computes it.
 
     .. math::
         s_t &= \operatorname{clip}(s_{t-1} f, s_{\min}, s_{\max}), \quad
@@ -183,16 +188,16 @@ def rprop(
         p_t &= p_{t-1} - \operatorname{sign}(h_t) s_t
 
     Args:
-      learning_rate: γ, the first step size. torch reads the rate at the first
-        update only, so a schedule of it has no say later.
+      learning_rate: γ, the first step size. torch reads it at the first update only, so later values
+        of a schedule have no effect.
       eta_minus: η₋, above 0 and below 1: torch's ``etas[0]``.
       eta_plus: η₊, above 1: torch's ``etas[1]``.
       step_size_min: the least step: torch's ``step_sizes[0]``.
       step_size_max: the largest step: torch's ``step_sizes[1]``.
 
-    Source: ``torch.optim.Rprop``, torch 2.13. ``optax.rprop`` keeps for h what it
-    was to add, at the last update, and returns that where the sign holds: its
-    steps come one update late; and it clips no step whose factor is 1.
+    Source: ``torch.optim.Rprop``, torch 2.13. ``optax.rprop`` returns the previous update if the sign
+    stays the same, so that its steps come one update late; and it does not clip a step whose factor
+    is 1.
 
     >>> tx, params = rprop(0.5), jnp.ones(2)
     >>> _, state = tx.update(params, tx.init(params))
@@ -215,6 +220,6 @@ def _rprop_leaf(c: Scalars, g: jax.Array, p: jax.Array, old: Leaves) -> Any:
     size = jnp.where(c["first"] > 0, c["learning_rate"], old["step_size"]) * grow
     size = jnp.clip(size, c["step_size_min"], c["step_size_max"])
     prev = jnp.where(agreement < 0, 0, g)
-    # torch's sign of NaN is 0: the entry stays, and moves again with the next gradient.
+    # torch's sign of NaN is 0: the entry stays, and moves with the next gradient.
     sign = jnp.where(jnp.isnan(prev), 0, jnp.sign(prev))
     return -sign * size, {"prev": prev, "step_size": size}

@@ -1,4 +1,4 @@
-"""Compare: where two runs differ, by how much, and why.
+"""Compare two runs: the quantities that differ, by how much, and the likely causes.
 
 Rows are iterations, counted from the start of the run, or updates.
 """

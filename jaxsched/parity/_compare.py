@@ -1,4 +1,4 @@
-"""Compare two runs, row by row. Rows are iterations, counted from the start of the run; or updates."""
+"""Compare two runs row by row. Rows are iterations from the start of the run, or updates."""
 
 import dataclasses
 import functools
@@ -23,35 +23,35 @@ MAX_GROUPS = 6  # groups of which every renaming is tried
 def compare(
     mine: Recipe | Trace, reference: Recipe | Trace, *, iterations: int | None = None
 ) -> Report:
-    """Compare two runs, iteration by iteration, with all that acts on parameters.
+    """Compare two runs, iteration by iteration, in everything that acts on parameters.
 
-    Numbers are equal where the nearest float32 are the same, for those are what acts on float32
-    parameters; where both sides are float64 they must also lie within ``FLOAT64_BOUND`` of the
-    reference's peak. NaN is equal to nothing. Compared too are the update rule and its switches, the
-    clip, the accumulation and the average, where both sides state them: a recipe and its trace state
-    everything, a recording what it saw.
+    Two numbers are equal if the nearest float32 are the same, since these act on float32 parameters;
+    if both sides are float64, the numbers must also be within ``FLOAT64_BOUND``, relative to the
+    reference's peak. NaN equals nothing. The update rule and its switches, the clip, the accumulation
+    and the average are compared if both sides state them: a recipe and its trace state everything, a
+    recording states what it observed.
 
-    Where they differ, the report's causes are the simplest changes of one side, of an argument, the
-    clock, the value or the groups, that give the other to the bit. They are searched for when they
-    are first read or printed, for some seconds; whether the runs are equal is known at once. What
-    only an update shows is for ``jaxsched.torch.assert_optimizer_matches``.
+    If the runs differ, the report's causes are the simplest changes of one side (of an argument, the
+    clock, the value or the groups) that reproduce the other to the bit. The search takes some
+    seconds, and runs when the causes are first read or printed. To compare updates, call
+    ``jaxsched.torch.assert_optimizer_matches``.
 
-    Iteration i of the one is compared with iteration i of the other, from the later ``start`` to
-    the end of the shorter trace; of two recipes, to the end of the reference's ``length``, or of
-    mine's. ``left_out`` of the report says what only one side has.
+    Iteration i of one run is compared with iteration i of the other, from the later ``start`` to the
+    end of the shorter trace; for two recipes, to the end of the reference's ``length``, or else of
+    mine's. The report's ``left_out`` lists rows that only one side has.
 
-    Where every iteration makes an update, a trace that counts updates counts iterations too. A
-    recipe with accumulation is compared with it at the iterations at which it makes an update.
+    If every iteration makes an update, a trace that counts updates also counts iterations. A recipe
+    with accumulation is compared with such a trace at the iterations that make an update.
 
     Args:
       mine: a recipe or a trace.
       reference: a recipe or a trace.
-      iterations: how many iterations to compare; if not given, to that end.
+      iterations: number of iterations to compare; if not given, to the end described above.
 
     Raises:
-      TypeError: neither recipes nor traces.
-      ValueError: runs that do not overlap, of other clocks or groups, or with nothing to compare;
-        an infinite float64, beside which no distance is far.
+      TypeError: not recipes or traces.
+      ValueError: runs that do not overlap, with different clocks or groups, or with nothing to
+        compare; an infinite float64, next to which every distance is small.
 
     >>> from jaxsched.recipes import yolov5_resnet18
     >>> recipe = yolov5_resnet18(epochs=2, steps_per_epoch=3, warmup_iterations=2)
@@ -86,22 +86,23 @@ def compare(
 
 
 def _causes(mine: Run, reference: Run, report: Report) -> Iterator[Cause]:
-    """The causes of the numbers that differ, and of the settings."""
+    """Yield the causes of the numbers that differ, then of the settings."""
     if any(q.first and not q.is_setting for q in report.quantities):
         yield from explain(mine, reference)
     yield from _setting_causes(mine.trace, reference.trace, report)
 
 
 def _side(run: Recipe | Trace, trace: Trace) -> Run:
-    """A side for the search of causes: with its recipe where the trace's rows are iterations of it."""
-    is_asked = isinstance(run, Recipe) and (run.accumulation is None or trace.clock == "iteration")
-    return Run(trace, run if isinstance(run, Recipe) and is_asked else None)
+    """Return a side for the search, with its recipe if the trace's rows are the recipe's iterations."""
+    if isinstance(run, Recipe) and (run.accumulation is None or trace.clock == "iteration"):
+        return Run(trace, run)
+    return Run(trace, None)
 
 
 def _traces(
     mine: Recipe | Trace, reference: Recipe | Trace, iterations: int | None
 ) -> tuple[Trace, Trace, tuple[str, ...], list[str]]:
-    """Both runs as traces of the same rows, what is left out, and names that only one states."""
+    """Return both runs as traces of the same rows, the rows left out, and names not compared."""
     for run in (mine, reference):
         if not isinstance(run, Recipe | Trace):
             raise TypeError(
@@ -132,44 +133,44 @@ def _traces(
     if sorted(a.groups) != sorted(b.groups):
         raise ValueError(
             f"traces must have the same groups, got {', '.join(sorted(a.groups))} against "
-            f"{', '.join(sorted(b.groups))}. {_renaming(a, b)}"
+            f"{', '.join(sorted(b.groups))}. {_suggest_renaming(a, b)}"
         )
     return a, b, left_out, unstated
 
 
 def _end(run: Recipe | Trace) -> int | None:
-    """The row after a run's last, where it is known."""
+    """Return the row after a run's last, or None if unknown."""
     return run.start + len(run) if isinstance(run, Trace) else run.length
 
 
 def _in_clock(run: Recipe | Trace, other: Recipe | Trace, iterations: int | None) -> Recipe | Trace:
-    """Return the updates of a recipe with accumulation, beside a run that counts updates."""
+    """Return a recipe with accumulation as a trace of its updates if ``other`` counts updates."""
     if not isinstance(run, Recipe) or run.accumulation is None or run.clock == other.clock:
         return run
     end = other.start + iterations if iterations else _end(other)
     if end is None:
         return run
-    # How many updates were made before a start in mid-run is not known.
+    # The number of updates before a start in mid-run is unknown.
     start = other.start if run.start else 0
     n = batches = max(end - start, 1)
     try:
-        while (made := run.bookkeeping(batches)["stepped"]).sum() < n:
+        while (stepped := run.bookkeeping(batches)["stepped"]).sum() < n:
             batches *= 2
-    except ValueError:  # a table of batches ends before
+    except ValueError:  # a table of batches ends earlier
         if run.iterations is None:
             raise
-        made = run.bookkeeping(run.iterations)["stepped"]
-        if made.sum() < n:
+        stepped = run.bookkeeping(run.iterations)["stepped"]
+        if stepped.sum() < n:
             raise
-    rows = np.flatnonzero(made)[:n]
+    rows = np.flatnonzero(stepped)[:n]
     return run.trace(int(rows[-1]) + 1).take(rows, run={}, start=start, clock="update")
 
 
 def _common_clock(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[str, list[str]]:
-    """The clock in which both count, and the names of what that takes for granted."""
+    """Return the clock of both runs, and the names of settings that this assumes."""
     if mine.clock == reference.clock:
         return mine.clock, []
-    # Where every iteration makes an update, the two clocks are one.
+    # If every iteration makes an update, the two clocks are one.
     run = mine if mine.clock == "iteration" else reference
     rows = run.run.get("stepped") if isinstance(run, Trace) else None
     is_one = bool(rows.all()) if rows is not None else run.accumulation in (None, UNSTATED)
@@ -185,7 +186,7 @@ def _common_clock(mine: Recipe | Trace, reference: Recipe | Trace) -> tuple[str,
 def _overlap(
     mine: Recipe | Trace, reference: Recipe | Trace, clock: str, iterations: int | None
 ) -> tuple[int, int]:
-    """The first row to compare, and the row after the last."""
+    """Return the first row to compare, and the row after the last."""
     first = max(mine.start, reference.start)
     ends = [run.start + len(run) for run in (mine, reference) if isinstance(run, Trace)]
     if not ends:  # recipes can be evaluated past their lengths
@@ -214,8 +215,8 @@ def _stretch(clock: str, start: int, end: int | None) -> str:
     return f"{clock} {start}" if end == start + 1 else f"{clock}s {start} to {end - 1}"
 
 
-def _renaming(mine: Trace, reference: Trace) -> str:
-    """How groups of other names are to be renamed: as makes all equal, where one way does."""
+def _suggest_renaming(mine: Trace, reference: Trace) -> str:
+    """Return advice on renaming groups: the renaming that makes all equal, if there is one."""
     equal_ways = []
     if len(mine.groups) == len(reference.groups) <= MAX_GROUPS:
         for names in itertools.permutations(reference.groups):
@@ -230,13 +231,13 @@ def _renaming(mine: Trace, reference: Trace) -> str:
 
 
 def _drop_defaults(recipe: Recipe, trace: Trace, other: Trace) -> tuple[Trace, list[str]]:
-    """The recipe's trace without defaults of its rule that ``other`` did not record; their names."""
+    """Drop default hyperparameters that ``other`` did not record; return the trace and their names."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     dropped: list[str] = []
     for label, group in trace.groups.items():
-        known = {*recipe.groups[label], *other.groups.get(label, group)}
-        groups[label] = {name: values for name, values in group.items() if name in known}
-        dropped += [name for name in group if name not in known]
+        names = {*recipe.groups[label], *other.groups.get(label, group)}
+        groups[label] = {name: values for name, values in group.items() if name in names}
+        dropped += [name for name in group if name not in names]
     return dataclasses.replace(trace, groups=groups), dropped
 
 
@@ -244,7 +245,7 @@ Column = tuple[str, str, np.ndarray, np.ndarray]
 
 
 def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
-    """The quantities to compare, label and name and both columns; names that only one side has."""
+    """Return label, name and both columns of each quantity, and names that only one side has."""
     missing = np.full(len(reference), np.nan)
     columns: list[Column] = [
         (label, name, mine.groups[label].get(name, missing), values)
@@ -268,21 +269,23 @@ def _columns(mine: Trace, reference: Trace) -> tuple[list[Column], list[str]]:
 
 
 def _run_column(trace: Trace, name: str) -> np.ndarray | None:
-    """A column of no group; of a run that states that it has none, what it would be."""
+    """Return a column of ``run``; if the trace states that it has none, the values that imply it."""
     if name in trace.run:
         return trace.run[name]
     if name.startswith("ema_"):
         return np.full(len(trace), np.nan) if trace.ema is None else None
-    # Who states that nothing is accumulated updates at every batch.
+    # A run that states that it does not accumulate updates at every batch.
     return np.ones(len(trace)) if trace.accumulation is None else None
 
 
 def _settings(
     a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
 ) -> tuple[list[Quantity], list[tuple[str, str]]]:
-    """The settings that both sides state, as quantities of one row; label and name of the others."""
+    """Return the settings that both sides state, as quantities of one row; and keys of the others."""
     rules = _rules(a, b, mine, reference)
-    ours, theirs = ({**rule, **_stated(run)} for rule, run in zip(rules, (a, b), strict=True))
+    ours, theirs = (
+        {**rule, **_stated_values(run)} for rule, run in zip(rules, (a, b), strict=True)
+    )
     quantities = []
     for key, value in theirs.items():
         if key in ours:
@@ -292,7 +295,7 @@ def _settings(
             quantities.append(Quantity(*key, 1, int(same), *distance, is_setting=True))
     both = ours.keys() & theirs.keys()
     names = {(k, name or "") for side in (a, b) for k, name in side.rule_by_label.items()}
-    nameless = [k for k, name in names if "<" in name]  # of a lambda, which names no rule
+    nameless = [k for k, name in names if "<" in name]  # such as <lambda>, which names no rule
     if any(not both & {("", "update_rule"), (label, "update_rule")} for label in nameless):
         ours.setdefault(("", "update_rule"), None)
     if UNSTATED in (a.accumulation, b.accumulation) and a.accumulation is not b.accumulation:
@@ -301,7 +304,7 @@ def _settings(
 
 
 def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[Cause]:
-    """A cause for each setting that differs, with the groups in which it does."""
+    """Yield a cause for each setting that differs, with the groups in which it differs."""
     differing = [q for q in report.quantities if q.first]
     if any(q.name == "stepped" for q in differing) and None in (a.accumulation, b.accumulation):
         sentence = (
@@ -317,7 +320,7 @@ def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[Cause]:
     for (name, ours, theirs), named in labels.items():
         reverse = labels.get((name, theirs, ours))
         if name == "update_rule" and reverse and named:
-            if ours < theirs:  # the two are one cause
+            if ours < theirs:  # both directions are one cause
                 where = " and ".join(sorted([*named, *reverse]))
                 sentence = f"update rules {ours} and {theirs} exchanged in {where}"
                 keys = tuple((label, name) for label in [*named, *reverse])
@@ -330,19 +333,19 @@ def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[Cause]:
         yield Cause(*kind, sentence, ours, theirs, keys)
 
 
-ADAMS = ("adam", "adamw")  # one rule with a switch, whose value is the name here
+ADAMS = ("adam", "adamw")  # one rule with a switch, indexed by its value
 
 
 def _rules(
     a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
 ) -> Iterator[dict[tuple[str, str], Any]]:
-    """Yield the update rules of each side, of all groups where each side has one, else by label."""
+    """Yield the update rules of each side: one for all groups if each side has one, else by label."""
     ours, theirs = _rule_names(a), _rule_names(b)
     if isinstance(mine, Recipe) and isinstance(reference, Recipe):
         x_by_label, y_by_label = mine.rule_by_label, reference.rule_by_label
         for label in y_by_label:
             rules = x_by_label[label], y_by_label[label]
-            if not all(map(is_own, rules)):  # by name they may not be distinguished
+            if not all(map(is_own, rules)):  # two functions may have the same name
                 x, y = map(show, rules)
                 same = content_key(rules[0]) == content_key(rules[1])
                 ours[label] = y if same else x + " (another function)" * (x == y)
@@ -355,7 +358,7 @@ def _rules(
 
 
 def _rule_names(trace: Trace) -> dict[str, str | None]:
-    """Return the name of each group's rule, None where none is stated or it names no rule."""
+    """Return the name of each group's rule; None if it is not stated, or names no rule."""
     names = {k: None if name and "<" in name else name for k, name in trace.rule_by_label.items()}
     for label, name in names.items():
         if name in ADAMS:
@@ -365,20 +368,20 @@ def _rule_names(trace: Trace) -> dict[str, str | None]:
     return names
 
 
-def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
-    """What a trace states beside its columns, by label and name, as it is shown."""
+def _stated_values(trace: Trace) -> dict[tuple[str, str], Any]:
+    """Return the settings that a trace states in its header, by label and name, as shown."""
     stated: dict[tuple[str, str], Any] = {}
     switches = {label: dict(group) for label, group in trace.switches.items()}
     for label, rule in trace.rule_by_label.items():
-        if rule in ADAMS:  # whose name says it
+        if rule in ADAMS:  # the name implies the switch
             switches.get(label, {}).pop("decoupled_weight_decay", None)
     for label, group in switches.items():
         stated |= {(label, name): value for name, value in group.items()}
     for name in ("clip_norm", "clip_value"):
         value = getattr(trace, name)
         if value is not UNSTATED:
-            # None is no clip: a limit that nothing reaches. Of others the shortest number with the
-            # nearest float32: what acts on float32 parameters.
+            # None is no clip. Of a limit, show the shortest number with the same float32, which is
+            # what acts on float32 parameters.
             with np.errstate(over="ignore"):
                 limit = None if value is None else float(str(np.float32(value)))
             stated["", name] = "none" if limit is None else f"{limit:.9g}"
@@ -397,14 +400,14 @@ def _stated(trace: Trace) -> dict[tuple[str, str], Any]:
 def _quantity(start: int, column: Column) -> Quantity:
     label, name, mine, reference = column
     same = equal(mine, reference)
-    # Rounded to the coarser of the two: a float64 next to a float32 is no distance.
+    # Round both to the coarser dtype: a float64 and its float32 have no distance.
     dtype = np.result_type(np.float32, min(mine.dtype, reference.dtype, key=lambda d: d.itemsize))
     x, y = mine.astype(dtype).astype(np.float64), reference.astype(dtype).astype(np.float64)
     peak = np.abs(y).max()
-    with np.errstate(invalid="ignore"):  # infinity less infinity
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
         distance = np.abs(x - y).max()
     at = None if same.all() else int(np.argmin(same))
-    # Beside an infinite peak every distance is nothing, and no number.
+    # Relative to an infinite peak every distance is 0 or NaN.
     relative = float(distance / peak) if peak and not np.isinf(peak) else float(distance and np.inf)
     first = None if at is None else Difference(start + at, mine[at].item(), reference[at].item())
     counts = len(same), int(same.sum()), int(ulps(mine, reference).max())

@@ -14,7 +14,7 @@ from jaxsched._trace import Trace
 from jaxsched.parity._explain._cause import Cause, list_quantities
 from jaxsched.parity._rows import equal
 
-# Spread of a ratio or an offset that counts as constant, relative to it: float32's rounding.
+# Relative spread up to which a ratio or an offset counts as constant: float32's rounding.
 CONSTANT = 1e-6
 
 
@@ -31,13 +31,13 @@ class Quantity:
     """One hyperparameter of one group over a run, or one setting of it.
 
     Attributes:
-      label: the group, ``""`` for what belongs to none.
-      name: the hyperparameter; or a setting, such as ``update_rule``, which has one row.
-      n: rows compared.
-      equal: how many of them are equal.
+      label: the group, ``""`` for a quantity of no group.
+      name: the hyperparameter, or a setting such as ``update_rule``, which has one row.
+      n: number of rows compared.
+      equal: number of equal rows.
       max_ulp: the largest distance in float32 steps.
       max_relative: the largest distance relative to the reference's peak.
-      first: the first row that differs, None where none does.
+      first: the first row that differs, or None.
       is_setting: whether it is a setting of the whole run.
     """
 
@@ -57,7 +57,7 @@ class Quantity:
 
     @property
     def is_one_sided(self) -> bool:
-        """Whether one side has no number of it at any row."""
+        """True if one side has no number in any row."""
         numbers = self.first[1:] if self.first and not self.is_setting else ()
         return not self.equal and any(map(np.isnan, numbers))
 
@@ -80,19 +80,19 @@ class Quantity:
 
 
 def column_of(quantity: Quantity, run: Trace) -> np.ndarray | None:
-    """Return a quantity's column in a run, None where it has none."""
+    """Return a quantity's column in a run, or None."""
     return (run.groups[quantity.label] if quantity.label else run.run).get(quantity.name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What ``compare`` found; truthy where the two are equal.
+    """The result of ``compare``; truthy if the runs are equal.
 
     Attributes:
       quantities: one for each hyperparameter and each setting that both have, and for each
         hyperparameter that only the reference has.
       not_compared: names that only one side states.
-      search: from a report to the changes of one side that give the other, the simplest first.
+      search: a function from a report to its explanations.
       mine: the trace that was compared.
       reference: the trace that it was compared with.
       left_out: rows that only one side has, ``"iterations 0 to 59 of mine"``.
@@ -121,7 +121,7 @@ class Report:
     def evidence(self) -> dict[str, Any]:
         """Return every figure, the versions, and a hash of each side, in JSON's types.
 
-        A number that is not finite, of a quantity that mine lacks, is its text: JSON has none.
+        JSON has no NaN or infinity: such numbers are returned as text.
         """
         names = ("jaxsched", "jax", "jaxlib", "optax", "numpy")
         versions = {name: metadata.version(name) for name in names}
@@ -138,9 +138,9 @@ class Report:
 
     @functools.cached_property
     def explanations(self) -> tuple[Cause, ...]:
-        """The changes of one side that give the other, searched for when first read.
+        """The changes of one side that reproduce the other, the simplest first.
 
-        None where the sides are equal, or none was found.
+        They are searched for when first read. Empty if the sides are equal or no cause is found.
         """
         return () if self else tuple(self.search(self))
 
@@ -151,7 +151,7 @@ class Report:
 
     @property
     def conclusions(self) -> list[str]:
-        """The likely causes, and what is known of the quantities that none explains; lines."""
+        """Lines with the likely causes, and with facts about quantities that no cause explains."""
         explained = {key for cause in self.explanations for key in cause.quantities}
         facts: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
         for q in self.quantities:
@@ -165,7 +165,7 @@ class Report:
         ]
 
     def _constant_distance(self, quantity: Quantity) -> str:
-        """The ratio or the offset of the rows that differ, in words, if it is constant."""
+        """Return the ratio or the offset of the differing rows as text, if it is constant."""
         mine, reference = (column_of(quantity, run) for run in (self.mine, self.reference))
         if mine is None or reference is None:
             return ""
@@ -188,7 +188,7 @@ class Report:
         return min(differing, key=lambda q: q.first.iteration if q.first else 0, default=None)
 
     def __str__(self) -> str:
-        """Write one line where all is equal; else what differs, and the causes; what is left out."""
+        """Return one line if all is equal, else the differences and the causes; and rows left out."""
         left_out = [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
         if self:
             rows = [q for q in self.quantities if not q.is_setting]
@@ -209,7 +209,7 @@ class Report:
 
 
 def _finite(value: Any) -> Any:
-    """What JSON can hold: a number that is not finite as its text."""
+    """Replace numbers that are not finite, which JSON cannot hold, by their text."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -218,7 +218,7 @@ def _finite(value: Any) -> Any:
 
 
 def _side(trace: Trace) -> dict[str, Any]:
-    """A trace by its hash, with what it says of itself."""
+    """Return the hash, the header and the notes of a trace."""
     digest = hashlib.sha256()
     for name, values in sorted(trace.columns().items()):
         digest.update(f"{name} {values.dtype} {len(values)}\n".encode())

@@ -46,22 +46,22 @@ def yolov5_resnet18(
       steps_per_epoch: iterations in an epoch.
       warmup_iterations: length of the warm-up, in iterations; 0 for none.
       lr0: base rate of every group.
-      lrf: the last rate, as a factor of ``lr0``.
+      lrf: the last rate, relative to ``lr0``.
       momentum: momentum after the warm-up.
       weight_decay: coupled decay of the group "weight".
       warmup_bias_lr: rate at which the biases' warm-up starts.
       warmup_momentum: momentum at which the warm-up starts.
       start_epoch: the epoch in which this process starts. After the warm-up its first epoch runs at
         the full ``lr0``.
-      resumed: whether it starts with its predecessor's optimizer state; then that epoch runs at the
-        rate where the predecessor stopped.
+      resumed: whether it starts with its predecessor's optimizer state; then its first epoch runs at
+        the predecessor's last rate.
 
     Returns:
       A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``.
 
     Raises:
-      ValueError: epochs or steps below 1, a negative or non-finite number, a
-        warm-up of no whole number, ``start_epoch`` at or past ``epochs``.
+      ValueError: epochs or steps below 1, a negative or non-finite number, a warm-up that is not an
+        integer, ``start_epoch`` at or past ``epochs``.
 
     Source: the article "Yolov5学习率调整策略:lr_scheduler.LambdaLR",
     https://blog.csdn.net/jhsignal/article/details/113375398, a loop around
@@ -77,7 +77,7 @@ def yolov5_resnet18(
         if callable(arguments[name]):
             raise TypeError(f"{name} must be a number, got a function. Put a schedule in a Recipe.")
     require_bool(resumed=resumed)
-    # Between two iterations it would end on neither: torch keeps the last value it wrote.
+    # A fraction would not end at an iteration: torch keeps the last value that it wrote.
     rule = "a whole number of at least 0"
     require("warmup_iterations", warmup_iterations, rule, lambda v: v >= 0 and v == int(v))
     require_nonnegative(**{name: arguments[name] for name in NUMBERS})
@@ -92,14 +92,14 @@ def yolov5_resnet18(
 
 
 def recorded(name: str) -> Trace:
-    """The trace of an original's own run.
+    """Return the trace of a run of an original.
 
     Args:
       name: ``"yolov5_resnet18"``, the article's script run with torch 2.13.0 on
         torchvision's ``resnet18(num_classes=10)``: 3,000 iterations in float64.
 
     Raises:
-      ValueError: there is no trace of that name.
+      ValueError: no trace has that name.
 
     >>> len(recorded("yolov5_resnet18"))
     3000

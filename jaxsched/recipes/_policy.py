@@ -1,4 +1,4 @@
-"""What YOLOv5's and Ultralytics' policies, and the article's simulation of one, have in common."""
+"""The policy that YOLOv5, Ultralytics and the article's simulation share."""
 
 import dataclasses
 import functools
@@ -24,11 +24,11 @@ UPDATE_RULES: Mapping[str, Callable[..., Any]] = {
     "RMSProp": optimizers.rmsprop,
     "MuSGD": optimizers.musgd,
 }
-WITH_MOMENTUM = ("SGD", "RMSProp", "MuSGD")  # whose groups have it in torch, so it is warmed up
+WITH_MOMENTUM = ("SGD", "RMSProp", "MuSGD")  # their groups have a momentum, which is warmed up
 
 LABELS = ("weight", "bias", "norm")
 MUON_LABELS = ("muon", "weight", "norm", "bias")
-HEAD_FACTOR = 3  # of the base rate, in MuSGD's groups of the head
+HEAD_FACTOR = 3  # the rate of MuSGD's groups of the head, relative to the base rate
 
 DEFAULTS = {
     "lr0": 0.01,
@@ -39,30 +39,30 @@ DEFAULTS = {
     "warmup_momentum": 0.8,
     "warmup_bias_lr": 0.1,
 }
-"""What ``hyp.scratch-low.yaml`` and Ultralytics' default settings have for the optimizer."""
+"""The optimizer's settings in ``hyp.scratch-low.yaml`` and in Ultralytics' defaults."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """Where the releases of the originals differ.
+    """The differences between releases of the originals.
 
     Attributes:
       lags: the scheduler steps at an epoch's end, so that rates lag by an epoch.
-      saves_first: where it lags, a checkpoint is saved before the scheduler steps, so that a
-        resumed process repeats the rate of its predecessor's last epoch.
+      saves_first: with a lag, a checkpoint is saved before the scheduler steps, so that a resumed
+        process repeats the rate of its predecessor's last epoch.
       drops: pending gradients are dropped at an epoch's start.
-      warmup_floor: iterations that a warm-up lasts at least.
-      short_warmup: the warm-up is no longer than the run without its last epoch.
+      warmup_floor: smallest number of iterations of a warm-up.
+      short_warmup: the warm-up is at most as long as the run without its last epoch.
       open_warmup: the warm-up writes its last values an iteration before its end, and these stay:
         the momentum, the batches of an update, and the rate to the end of the epoch.
-      caps_batches: after the ramp an update has no more batches than the run.
-      whole_ramp: the batches of an update ramp to that integer.
-      clip_norm: norm that all gradients together are clipped to.
-      bias_first: the warm-up takes the first group, weights in truth, for the biases.
-      auto: the optimizers that "auto" takes for up to 10,000 iterations, and for more.
+      caps_batches: after the ramp an update has at most as many batches as the run.
+      whole_ramp: the ramp of the batches of an update ends at an integer.
+      clip_norm: limit of the norm of all gradients together.
+      bias_first: the warm-up treats the first group, which holds the weights, as the biases.
+      auto: the optimizers that "auto" selects for up to 10,000 iterations, and for more.
       musgd: the ratios ``muon`` and ``sgd`` of MuSGD for up to 10,000 iterations, and for more;
-        None where there is no MuSGD.
-      has_rmsprop: "RMSProp" is torch's; else it is SGD without Nesterov momentum.
+        None if there is no MuSGD.
+      has_rmsprop: "RMSProp" is torch's; otherwise it is SGD without Nesterov momentum.
     """
 
     lags: bool = True
@@ -81,7 +81,7 @@ class Version:
 
 
 def require_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse what neither policy can take."""
+    """Refuse arguments that are invalid for both policies."""
     require_run(**{name: arguments[name] for name in ("epochs", "steps_per_epoch", "start_epoch")})
     require_count("batch_size", arguments["batch_size"], at_least=1)
     require_bool(**{name: arguments[name] for name in ("cos_lr", "resumed")})
@@ -98,10 +98,17 @@ def build(
     batches: int,
     ratios: tuple[float, float] = (0.5, 0.5),
 ) -> Recipe:
-    """Build the recipe of an original; ``origin`` are the policy and its arguments.
+    """Build the recipe of an original.
 
-    ``hyp`` are its hyperparameters, the decay scaled, ``nbs`` is the nominal batch size, to which it
-    accumulates, ``batches`` those of an update once the ramp is over, and ``ratios`` MuSGD's.
+    Args:
+      origin: the policy and its arguments.
+      release: the differences of the release.
+      hyp: the hyperparameters, with the scaled decay.
+      optimizer: the optimizer's name.
+      warmup: iterations of the warm-up.
+      nbs: the nominal batch size, to which the policy accumulates.
+      batches: batches of an update after the ramp.
+      ratios: ``muon`` and ``sgd`` of MuSGD.
     """
     run = origin[1]
     epochs, steps_per_epoch = run["epochs"], run["steps_per_epoch"]
@@ -129,11 +136,11 @@ def build(
     bias_label = "weight" if release.bias_first else "bias"
     if is_muon:
         heads = build_groups(rate(hyp["lr0"] * HEAD_FACTOR), bias_label=bias_label)
-        # Of the groups of the heads and of the others, the heads' come first.
+        # The original's first group is one of the head's.
         others = build_groups(rate(hyp["lr0"]), bias_label="" if release.bias_first else "bias")
-        made = {**others, **{f"{label}_head": group for label, group in heads.items()}}
+        by_label = {**others, **{f"{label}_head": group for label, group in heads.items()}}
     else:
-        made = build_groups(rate(hyp["lr0"]), bias_label=bias_label)
+        by_label = build_groups(rate(hyp["lr0"]), bias_label=bias_label)
 
     if release.caps_batches:
         batches = min(batches, steps_per_epoch * epochs)
@@ -142,8 +149,9 @@ def build(
     ramp = schedules.batch_ramp(warmup, end=ramp_end, then=batches)
     if release.open_warmup and warmup:
         if run["resumed"] or start <= last:
-            made = held(made, last, until=(last // steps_per_epoch + 1) * steps_per_epoch)
-        # What the process that ran the warm-up goes on with; a later one has the nominal number.
+            until = (last // steps_per_epoch + 1) * steps_per_epoch
+            by_label = hold_last(by_label, last, until=until)
+        # The process of the warm-up continues with this; a later one has the nominal number.
         stays = max(1.0, float(np.interp(last, [0, warmup], [1, ramp_end]).round()))
         before = schedules.batch_ramp(warmup, end=ramp_end, then=stays)
     else:
@@ -156,7 +164,7 @@ def build(
     if start > last:
         accumulation = optimizers.Accumulation(ramp, drop, last_update=-1)
     return Recipe(
-        made,
+        by_label,
         UPDATE_RULES[rule],
         clip_norm=release.clip_norm,
         accumulation=accumulation,
@@ -167,8 +175,8 @@ def build(
     )
 
 
-def held(groups: Groups, last: int, *, until: int) -> dict[str, dict[str, Any]]:
-    """Keep what the warm-up wrote at its ``last`` iteration: the rate to ``until``."""
+def hold_last(groups: Groups, last: int, *, until: int) -> dict[str, dict[str, Any]]:
+    """Hold rate and momentum at the warm-up's ``last`` iteration; the rate until ``until``."""
     ends = {"learning_rate": until, "momentum": None}
     return {
         label: {
@@ -187,20 +195,20 @@ def lagging_rate(
     *,
     saves_first: bool = False,
 ) -> Schedule:
-    """The rate of an iteration where the scheduler steps at each epoch's end, and so lags.
+    """Return the rate of a policy whose scheduler steps at each epoch's end, and so lags.
 
-    Until iteration ``warmup`` the warm-up writes the rate, toward the current epoch's; the lag shows
-    from the epoch after. ``run`` holds a policy's arguments: a process that starts in ``start_epoch``
-    is ``resumed`` where it has its predecessor's optimizer state; ``saves_first`` if that was saved
-    before the scheduler stepped.
+    Until iteration ``warmup`` the warm-up writes the rate, toward the current epoch's; the rate lags
+    from the next epoch on. ``run`` holds the policy's arguments: a process that starts in
+    ``start_epoch`` is ``resumed`` if it has its predecessor's optimizer state, ``saves_first`` if that
+    was saved before the scheduler's step.
     """
     steps_per_epoch, start_epoch = run["steps_per_epoch"], run["start_epoch"]
     rate = lambda_lr(lr0, factor)
     lagging = schedules.lagged(rate, after=warmup // steps_per_epoch)
     if not is_zero(start_epoch):
-        # After the warm-up nothing overwrites the rate that its optimizer came with.
+        # After the warm-up nothing overwrites the optimizer's first rate.
         late = start_epoch * steps_per_epoch > warmup
-        if not run["resumed"]:  # LambdaLR has set the rate of epoch 0 in a new optimizer
+        if not run["resumed"]:  # LambdaLR sets the rate of epoch 0 in a new optimizer
             first = schedules.shift(rate, start_epoch)
             lagging = schedules.override(lagging, first, at=start_epoch, when=late)
         elif saves_first:
@@ -220,11 +228,11 @@ def groups(
     nesterov: bool = True,
     ratios: tuple[float, float] = (0.5, 0.5),
 ) -> dict[str, dict[str, Any]]:
-    """The groups of an original, warmed up toward ``rate``, which moves, in ``warmup`` iterations.
+    """Return the groups of an original, with a warm-up of ``warmup`` iterations toward ``rate``.
 
     The rate's warm-up starts from ``warmup_bias_lr`` in the group ``bias_label`` and from 0 in the
-    others. ``momentum`` is that after the warm-up where the optimizer's groups have a momentum, and
-    Adam's b1 all along. Only "weight" and "muon" decay.
+    others. ``momentum`` is the momentum after the warm-up or, for Adam, a constant b1. Only "weight"
+    and "muon" decay.
     """
     moment: dict[str, Any] = {"b1": hyp["momentum"], "b2": 0.999}
     if optimizer in WITH_MOMENTUM:

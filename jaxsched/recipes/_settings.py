@@ -27,20 +27,20 @@ ALIASES = {
     "warmup_iterations": "warmup_epochs",
     "bias_lr": "warmup_bias_lr",
 }
-"""What others call the originals' keys."""
+"""``{another name: the originals' key}``."""
 
 
-def read(name: str, given: Settings) -> dict[str, Any]:
-    """Return a mapping as it is, or the content of a YAML or, by its suffix, JSON file."""
-    if given is None:
+def read(name: str, settings: Settings) -> dict[str, Any]:
+    """Return a mapping as a dictionary, or the content of a YAML or (by suffix) JSON file."""
+    if settings is None:
         return {}
-    if isinstance(given, Mapping):
-        return dict(given)
-    if not isinstance(given, str | os.PathLike) or not str(given):
+    if isinstance(settings, Mapping):
+        return dict(settings)
+    if not isinstance(settings, str | os.PathLike) or not str(settings):
         raise ValueError(
-            f"{name} must be a mapping or the path of a YAML file, got {describe(given)}."
+            f"{name} must be a mapping or the path of a YAML file, got {describe(settings)}."
         )
-    path = os.fspath(given)
+    path = os.fspath(settings)
     is_json = path.endswith(".json")
     try:
         content = (json.loads if is_json else load_yaml)(read_text(path, MAX_BYTES))
@@ -61,26 +61,28 @@ def read(name: str, given: Settings) -> dict[str, Any]:
     return dict(content)
 
 
-def numbers(name: str, given: Mapping[str, Any], defaults: Mapping[str, float]) -> dict[str, float]:
-    """Return the optimizer's numbers among ``given``, the argument ``name``, or their defaults.
+def numbers(
+    name: str, settings: Mapping[str, Any], defaults: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the optimizer's numbers in the mapping of argument ``name``, or their defaults.
 
-    Other keys are passed over, but for those a typo away from one that is used and missing.
+    Other keys are ignored, except those that may be typos of a missing key.
     """
-    refuse_typos(name, given, defaults)
-    values = {key: given.get(key, default) for key, default in defaults.items()}
+    refuse_typos(name, settings, defaults)
+    values = {key: settings.get(key, default) for key, default in defaults.items()}
     require_nonnegative(**{f"{name}[{key!r}]": value for key, value in values.items()})
     return values
 
 
 def refuse_typos(
-    name: str, given: Mapping[str, Any], known: Any, aliases: Mapping[str, str] = ALIASES
+    name: str, settings: Mapping[str, Any], keys: Any, aliases: Mapping[str, str] = ALIASES
 ) -> None:
-    """Refuse a key that is close to one of ``known`` which is not itself given."""
-    absent = [key for key in known if key not in given]
-    for key in given:
+    """Refuse a key that is close to a missing one of ``keys``."""
+    absent = [key for key in keys if key not in settings]
+    for key in settings:
         alias = [aliases[key]] if aliases.get(key) in absent else []
         close = alias or difflib.get_close_matches(str(key).lower(), absent, 1, cutoff=0.8)
-        if close and key not in known:
+        if close and key not in keys:
             raise ValueError(
                 f"{name} must use the original's keys, got {describe(key)}. Did you mean {close[0]!r}?"
             )

@@ -62,8 +62,8 @@ DEFAULTS: Mapping[str, Any] = {
     "model_ema_decay": 0.9998,
     "model_ema_warmup": False,
 }
-"""The keys that the recipe reads. Defaults are those of timm's ``scheduler_kwargs`` and, where timm's
-``optimizer_kwargs`` has none and for the loop, of the parser of ``train.py``."""
+"""The keys that the recipe reads. Defaults are those of timm's ``scheduler_kwargs`` and
+``optimizer_kwargs``; for keys without one there, and of the loop, those of the parser of ``train.py``."""
 
 PASSED_OVER = (
     "lr_base",
@@ -73,14 +73,14 @@ PASSED_OVER = (
     "lr_noise_std",
     "opt_foreach",
 )
-"""Keys near to others that have no part in the recipe."""
+"""Keys similar to others that do not affect the recipe."""
 
 UNSUPPORTED = {
     "lr_noise": "noise on the rate",
     "layer_decay_no_opt_scale": "a scale below which layers are frozen",
     "opt_args": "an older form of opt_kwargs",
 }
-"""Keys that change the recipe and are refused, with what they bring in."""
+"""Keys that would change the recipe and are refused, each with the feature it turns on."""
 
 ALIASES = {
     "learning_rate": "lr",
@@ -100,11 +100,11 @@ ALIASES = {
     "num_epochs": "epochs",
     "noise": "lr_noise",
 }
-"""What others call timm's keys."""
+"""``{another name: timm's key}``."""
 
 
 class Optimizer(NamedTuple):
-    """An optimizer that timm's factory builds from torch's class."""
+    """An optimizer that timm's factory builds from a class of torch."""
 
     rule: Callable[..., Any]
     defaults: Mapping[str, Any] = {}
@@ -129,7 +129,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     "adagrad": Optimizer(optimizers.adagrad, {"eps": 1e-8}),
     "rmsprop": Optimizer(optimizers.rmsprop, {"alpha": 0.9}, has_momentum=True),
 }
-"""The names of timm's registry whose class is torch's, with what timm gives it."""
+"""The names of timm's registry whose class is torch's, with timm's arguments."""
 
 HOW = ("foreach", "fused", "capturable", "differentiable")  # do not change what is computed
 CYCLIC = ("cosine", "tanh", "poly")
@@ -151,31 +151,31 @@ def timm(
         \gamma_i = \rho_l\, s(i // n) \text{ or, with sched\_on\_updates, } \rho_l\, s(u), \quad
         u = \lfloor i / n \rfloor \lceil n / k \rceil + \lfloor (i \bmod n) / k \rfloor
 
-    s is the schedule that ``sched`` names, one of ``schedules.timm_…``; what it starts with is timm's
-    too, ``warmup_lr`` or, without a warm-up, ``lr``. ρ is 1 or, in layer l of L with ``layer_decay``,
+    s is the schedule that ``sched`` names, one of ``schedules.timm_…``; as in timm it starts from
+    ``warmup_lr`` or, without a warm-up, ``lr``. ρ is 1 or, in layer l of L with ``layer_decay``,
     max(layer_decay^(L - 1 - l), layer_decay_min_scale). The groups ``no_decay`` do not decay.
     Gradients are clipped by ``clip_grad``: their norm together, or each entry. The average of
     ``model_ema`` is ``optimizers.EMA(power=2 / 3)`` with ``model_ema_warmup``, else
     ``EMA(power=math.inf)``.
 
-    **The loss that it expects** of each batch is its mean divided by
-    ``recipe.accumulation.batches(iteration)``: with accumulation, gradients are summed here, and an
+    **The loss that it expects** for each batch is the batch's mean divided by
+    ``recipe.accumulation.batches(iteration)``: with accumulation, gradients are summed, and an
     epoch's last update may have fewer batches.
 
     Args:
-      args: timm's arguments, ``args.yaml`` or a mapping. What is missing has the default of timm's
-        ``scheduler_kwargs`` and ``optimizer_kwargs``, which is not always that of its command line
-        (``epochs`` is 100, not 300); model, data and augmentation are passed over. ``lr`` is needed:
-        the file has null where ``train.py`` computes it from the global batch.
+      args: timm's arguments, ``args.yaml`` or a mapping. Missing keys have the defaults of timm's
+        ``scheduler_kwargs`` and ``optimizer_kwargs``, which sometimes differ from the command line's
+        (``epochs`` is 100, not 300); keys of model, data and augmentation are ignored. ``lr`` is
+        required: the file has null if ``train.py`` computes it from the global batch.
       steps_per_epoch: batches in an epoch, ``len(loader_train)``.
       layers: the number of layers, with ``layer_decay`` only;
         ``param_groups.by_layer(…).count(params)`` returns it.
 
     Returns:
       A recipe of the groups ``"decay"`` and ``"no_decay"``; label the parameters with
-      ``param_groups.by_dimension(no_weight_decay=names)``, names being what ``model.no_weight_decay()``
-      returns. With ``layer_decay`` of ``"layer_0_decay"``, ``"layer_0_no_decay"`` and so on; label
-      them with ``param_groups.by_layer``.
+      ``param_groups.by_dimension(no_weight_decay=names)``, with the names that
+      ``model.no_weight_decay()`` returns. With ``layer_decay``, a recipe of ``"layer_0_decay"``,
+      ``"layer_0_no_decay"`` and so on; label the parameters with ``param_groups.by_layer``.
 
     Raises:
       ValueError: a number out of range, a key close to one that is read, an optimizer whose class is
@@ -235,7 +235,7 @@ def timm(
 
 
 def _read(args: Any) -> dict[str, Any]:
-    """Return what the recipe reads of the arguments, checked as far as it is checked nowhere else."""
+    """Return the arguments that the recipe reads, and refuse those that are not supported."""
     if args is None:
         raise TypeError("args must be a mapping or the path of a YAML file, got None.")
     given = settings.read("args", args)
@@ -324,12 +324,12 @@ def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
     is_array = isinstance(decay, jax.Array) or isinstance(least, jax.Array)
     larger: Callable[..., Any] = jnp.maximum if is_array else max
     scales = {f"layer_{k}_": larger(least, decay ** (layers - 1 - k)) for k in range(layers)}
-    # Without a scheduler nobody multiplies by them.
+    # Without a scheduler timm does not apply the factors.
     return dict.fromkeys(scales, 1.0) if a["sched"] == "none" else scales
 
 
 def _schedule(a: Mapping[str, Any], updates: int) -> tuple[Any, int]:
-    """Return the rate by epoch, or by update, of which an epoch has ``updates``; and the epochs."""
+    """Return the rate by epoch, or by update (``updates`` an epoch), and the number of epochs."""
     sched, lr = a["sched"], a["lr"]
     if sched == "plateau":
         raise ValueError(
@@ -399,7 +399,7 @@ def _schedule(a: Mapping[str, Any], updates: int) -> tuple[Any, int]:
 
 
 def _decay_epochs(a: Mapping[str, Any], default: float) -> Any:
-    """Return ``decay_epochs``, or what timm takes for null."""
+    """Return ``decay_epochs``, or timm's default for null."""
     value = default if a["decay_epochs"] is None else a["decay_epochs"]
     rule = "a finite number above 0"
     require("args['decay_epochs']", value, rule, lambda v: v > 0 and math.isfinite(v))

@@ -54,7 +54,7 @@ UNSUPPORTED = {
     "learning_rate_mapping": "a rate for each module",
     "optim_target_modules": "a rule for some modules",
 }
-"""Keys that change the recipe and are refused, with what they bring in."""
+"""Keys that would change the recipe and are refused, each with the feature it turns on."""
 
 ALIASES = {
     "lr": "learning_rate",
@@ -78,10 +78,10 @@ ALIASES = {
     "accumulation_steps": "gradient_accumulation_steps",
     "grad_accum_steps": "gradient_accumulation_steps",
 }
-"""What others call transformers' keys."""
+"""``{another name: transformers' key}``."""
 
-# The optimizers that are torch's, with the entries of optim_args that each reads. Both groups
-# state their weight_decay, so that of optim_args has no effect; AdamW's are not read at all.
+# The optimizers of torch, with the entries of optim_args that each reads. Both groups set their
+# weight_decay, so that of optim_args has no effect; AdamW reads none of its entries.
 OPTIMIZERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "adamw_torch": (optimizers.adamw, ()),
     "adamw_torch_fused": (optimizers.adamw, ()),
@@ -107,31 +107,32 @@ def transformers(
               u = \lfloor i / n \rfloor \lceil n / k \rceil + \lfloor (i \bmod n) / k \rfloor
 
     k is ``gradient_accumulation_steps``, n ``steps_per_epoch``, and f the factor that
-    ``lr_scheduler_type`` names, one of those in ``schedules``. Where k is 1, u is i. The warm-up has
-    ``warmup_steps`` updates; below 1 that is a share of ``num_training_steps``, rounded up, and so is
-    ``warmup_ratio``, which counts where ``warmup_steps`` is 0. ``"decay"`` decays by
-    ``weight_decay``, ``"no_decay"`` does not. Gradients are clipped to ``max_grad_norm``, the norm of
-    all of them together; not where it is 0 or None.
+    ``lr_scheduler_type`` names, one of those in ``schedules``. If k is 1, u is i. The warm-up has
+    ``warmup_steps`` updates; a value below 1 is a share of ``num_training_steps``, rounded up, and so
+    is ``warmup_ratio``, which is read if ``warmup_steps`` is 0. ``"decay"`` decays by
+    ``weight_decay``, ``"no_decay"`` does not. The norm of all gradients together is clipped to
+    ``max_grad_norm``, unless that is 0 or None.
 
-    **The loss that it expects** of each batch is ``loss / recipe.accumulation.batches(iteration)``,
-    with ``loss`` the mean over the batch: gradients are summed over the batches of an update, of which
-    an epoch's last one may have fewer. Where the ``Trainer`` counts items, the tokens of a language
-    model, it is the sum over the batch's items, divided by the items in all batches of the update.
+    **The loss that it expects** for each batch is ``loss / recipe.accumulation.batches(iteration)``,
+    with ``loss`` the mean over the batch: gradients are summed over the batches of an update, and an
+    epoch's last update may have fewer. If the ``Trainer`` counts items, such as the tokens of a
+    language model, it is the sum over the batch's items, divided by the items in all batches of the
+    update.
 
     Args:
-      arguments: the ``TrainingArguments``: a JSON file, or ``to_dict()`` or ``to_json_string()`` of
-        them. What is missing has the default of transformers 5, what belongs to other parts is passed
-        over. Those of version 4 are read, ``warmup_ratio`` too, but the run is version 5's: in
-        version 4 SGD, Adagrad and RMSprop have no ``optim_args``, and before about 4.46 an epoch's
-        last batches make no update of their own where there are fewer than k.
-      num_training_steps: updates of the run, by which the schedule is laid out.
-      steps_per_epoch: batches in an epoch, ``len(trainer.get_train_dataloader())``. It is needed with
+      arguments: the ``TrainingArguments``: a JSON file, or their ``to_dict()`` or
+        ``to_json_string()``. Missing keys have the defaults of transformers 5, keys that do not
+        concern the recipe are ignored. Arguments of version 4 are read, ``warmup_ratio`` too, but the
+        run is version 5's: in version 4 SGD, Adagrad and RMSprop have no ``optim_args``, and before
+        about 4.46 an epoch's last batches make no update if there are fewer than k.
+      num_training_steps: updates of the run, for the schedule.
+      steps_per_epoch: batches in an epoch, ``len(trainer.get_train_dataloader())``. Required with
         accumulation; for data without a length it is ``num_training_steps`` · k.
 
     Returns:
       A recipe of the groups ``"decay"`` and ``"no_decay"``, in the ``Trainer``'s order; label the
-      parameters with ``jaxsched.flax.by_decay``, which goes by module as transformers does, or with
-      ``param_groups.by_decay``, which goes by name and dimension.
+      parameters with ``jaxsched.flax.by_decay``, which decides by module as transformers does, or
+      with ``param_groups.by_decay``, which decides by name and dimension.
 
     Raises:
       ValueError: a number out of range, a key close to one that is read, a schedule that follows a
@@ -248,7 +249,7 @@ def _read(arguments: Any) -> dict[str, Any]:
 
 
 def _require_numbers(a: Mapping[str, Any]) -> None:
-    """Refuse what is no number where a number is needed."""
+    """Refuse values of numeric keys that are not numbers."""
     for key, value in a.items():
         is_optional = key in OPTIONAL
         if not is_optional and not is_number(DEFAULTS[key]):
@@ -369,7 +370,7 @@ def _cosine_warmup_with_min_lr(
 
 
 def _lowest(lr: Any, min_lr: Any, min_lr_rate: Any) -> Any:
-    """Return the lowest factor, given as a rate or as a share of the rate."""
+    """Return the lowest factor, from a rate or from a share of the rate."""
     if (min_lr is None) == (min_lr_rate is None):
         raise ValueError(
             "one of min_lr and min_lr_rate must be in lr_scheduler_kwargs, got "
@@ -417,7 +418,7 @@ def _warmup_stable_decay(
 
 
 def _whole(value: Any) -> Any:
-    """Return a float such as 10.0, which transformers takes for a count, as an integer."""
+    """Convert a whole float such as 10.0, which transformers accepts as a count, to an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -15,7 +15,7 @@ from jaxsched.recipes._settings import Settings
 P = ParamSpec("P")
 
 ARGUMENTS = dict(epochs="epochs", batch_size="batch", optimizer="optimizer", cos_lr="cos_lr")
-"""Arguments of ``ultralytics`` that ``args`` may hold too, and their keys there."""
+"""Arguments of ``ultralytics`` that may also be in ``args``, and their keys there."""
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSProp", "auto")
 
@@ -28,7 +28,7 @@ CHANGES: dict[Release, dict[str, Any]] = {
     (8, 1, 42): {"lags": False, "saves_first": False},
     (8, 2, 8): {"drops": False},
     (8, 4, 0): {
-        # That release put the weights first and went on warming up group 0 as the biases.
+        # That release put the weights first, but still warmed up group 0 as the biases.
         "bias_first": True,
         "auto": ("MuSGD", "SGD"),
         "musgd": ((0.5, 0.5), (0.5, 0.5)),
@@ -48,18 +48,18 @@ CHANGES: dict[Release, dict[str, Any]] = {
 }
 """The first release of each change, and the fields of ``policy.Version`` that it changed.
 
-A release has the changes up to its own. Read off the released wheels and runs of them.
+A release has all changes up to its own. Taken from the released wheels and from runs of them.
 """
 
 UNSETTLED: tuple[tuple[Release, Release], ...] = (((8, 2, 6), (8, 2, 8)),)
-"""Releases between which a change was made, in none of them: 8.2.7 was never published."""
+"""Releases between which a change was made: 8.2.7 was never published."""
 
 LAST = {(8, 0): 239, (8, 1): 47, (8, 2): 103, (8, 3): 253, (8, 4): 190}
-"""The last release of each minor version that was looked at."""
+"""The last release of each minor version that was checked."""
 
 
 def _version(text: Any) -> policy.Version:
-    """Return the version of a release, ``"8.3.143"``; refuse one that is not settled."""
+    """Return the version of a release such as ``"8.3.143"``; refuse one whose rules are unknown."""
     if not isinstance(text, str):
         raise TypeError(f"version must be a release such as '8.4.190', got {describe(text)}.")
     parts = text.split(".")
@@ -69,13 +69,13 @@ def _version(text: Any) -> policy.Version:
     if release < min(CHANGES) or release[2] > last:
         ends = ", ".join(f"{a}.{b}.{c}" for (a, b), c in LAST.items())
         raise ValueError(
-            f"version must be a release from {_dotted(min(CHANGES))} on, the last of each minor "
+            f"version must be a release from {_format_release(min(CHANGES))} on, the last of each minor "
             f"version being {ends}, got {describe(text)}. Take the nearest of them."
         )
     for before, since in UNSETTLED:
         if before < release < since:
             raise ValueError(
-                f"version must be up to {_dotted(before)} or from {_dotted(since)} on, between "
+                f"version must be up to {_format_release(before)} or from {_format_release(since)} on, between "
                 f"which the rules changed, got {describe(text)}. Take the one that you compare with."
             )
     fields: dict[str, Any] = {}
@@ -85,12 +85,12 @@ def _version(text: Any) -> policy.Version:
     return policy.Version(**fields)
 
 
-def _dotted(release: Release) -> str:
+def _format_release(release: Release) -> str:
     return ".".join(map(str, release))
 
 
 def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
-    """Take from ``args`` what was not given; refuse what was and is contradicted there."""
+    """Decorate a factory to take missing arguments from ``args``; refuse contradictory ones."""
 
     @functools.wraps(factory)
     def ultralytics(*positional: P.args, **given: P.kwargs) -> Recipe:
@@ -110,7 +110,7 @@ def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
 
 
 def _agree(value: Any, other: Any) -> bool:
-    """Return whether two values of an argument are equal, names of optimizers in any case."""
+    """Return whether two values of an argument are equal; strings in any case."""
     if isinstance(value, str) and isinstance(other, str):
         return value.lower() == other.lower()
     return value == other
@@ -154,21 +154,21 @@ def ultralytics(
 
     **The loss that it expects** is the original's: the mean over the batch times ``batch_size``,
     the global one, on however many devices, for gradients are summed over the batches of an update.
-    For classification it is the plain mean, which the original does not multiply by ``batch_size``,
-    on several devices the sum of each one's.
+    For classification it is the plain mean, which the original does not multiply by ``batch_size``;
+    on several devices, the sum of the devices' means.
 
     Args:
       epochs: epochs of the run, E.
       steps_per_epoch: batches in an epoch.
       batch_size: images in a batch, on all devices together.
       args: the original's settings, a mapping or a YAML file such as a run's own ``args.yaml``;
-        what is missing has its default, what belongs to other parts is passed over; ``time``, by
-        which the original sets the epochs as it runs, is refused. ``epochs``,
-        ``batch``, ``optimizer`` and ``cos_lr`` in it stand for arguments that are not given here.
+        missing keys have their defaults, keys that do not concern the recipe are ignored; ``time``,
+        by which the original sets the epochs while it runs, is refused. ``epochs``, ``batch``,
+        ``optimizer`` and ``cos_lr`` in it are used for arguments that are not passed here.
       optimizer: "SGD" (with Nesterov), "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
-        "RMSProp", in any case, or "auto", which chooses by the run's iterations. "RMSProp" in 8.4.0
-        to 8.4.104 is SGD without Nesterov, for its name finds no class there.
-      cos_lr: decays along a cosine in place of a line.
+        "RMSProp", in any case, or "auto", which chooses by the run's iterations. In 8.4.0 to 8.4.104
+        "RMSProp" is SGD without Nesterov, since the original finds no class of this name.
+      cos_lr: whether the rate decays along a cosine instead of a line.
       classes: classes of the data set, for "auto".
       images: training images of the data set, for "auto", and for MuSGD in 8.4.3 to 8.4.7, whose
         ratios follow the run's iterations.
@@ -180,8 +180,8 @@ def ultralytics(
       A recipe of these groups.
 
     Raises:
-      ValueError: a number out of range, an unknown key or optimizer, a release that is not
-        settled, an argument that ``args`` contradicts, MuSGD where the release has none.
+      ValueError: a number out of range, an unknown key or optimizer, a release whose rules are
+        unknown, an argument that ``args`` contradicts, MuSGD in a release without it.
 
     Source: ``BaseTrainer`` of Ultralytics,
     https://github.com/ultralytics/ultralytics/blob/v8.4.190/ultralytics/engine/trainer.py
@@ -223,7 +223,7 @@ def ultralytics(
             )
         optimizer = release.auto[is_long]
         a["lr0"] = 0.01 if is_long else round(0.002 * 5 / (4 + classes), 6)
-        a["warmup_bias_lr"] = 0.0  # whichever optimizer was chosen
+        a["warmup_bias_lr"] = 0.0  # for any optimizer
         a["momentum"] = 0.9
     ratios = (0.5, 0.5)
     if optimizer == "MuSGD":
@@ -236,7 +236,7 @@ def ultralytics(
     last = warmup - 1 if release.open_warmup else warmup
     is_warmed = warmup > 0 and (resumed or start_epoch * steps_per_epoch <= last)
     if optimizer in policy.WITH_MOMENTUM and is_warmed:
-        # The warm-up leads to the given momentum, also where "auto" built with another.
+        # The warm-up ends at the configured momentum, even if "auto" chose another.
         a["momentum"] = arguments["args"]["momentum"]
     batches = max(round(a["nbs"] / batch_size), 1)
     a["weight_decay"] = a["weight_decay"] * batch_size * batches / a["nbs"]

@@ -50,13 +50,13 @@ def yolov5(
       steps_per_epoch: batches in an epoch.
       batch_size: images in a batch, on all devices together.
       hyp: the original's hyperparameters, a mapping or a YAML file such as
-        ``hyp.scratch-low.yaml``; what is missing has its default, and what belongs to
-        augmentation and loss is passed over.
+        ``hyp.scratch-low.yaml``; missing keys have their defaults, and keys of augmentation and loss
+        are ignored.
       optimizer: "SGD" (with Nesterov), "Adam", "AdamW" or, in 7.0, "RMSProp".
-      cos_lr: decays along a cosine in place of a line.
+      cos_lr: whether the rate decays along a cosine instead of a line.
       start_epoch: the epoch in which this process starts.
-      resumed: whether it starts with its predecessor's optimizer and average; give a state
-        that is restored to ``optimizers.restarted``, for the original drops what is pending.
+      resumed: whether it starts with its predecessor's optimizer and average; pass a restored state
+        through ``optimizers.restarted``, since the original drops pending gradients.
       version: "6.1" or "7.0".
 
     Returns:

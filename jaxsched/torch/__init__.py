@@ -1,7 +1,7 @@
-"""Live PyTorch objects: converted, recorded, their state carried over, updates side by side.
+"""Live PyTorch objects: convert and record them, carry their state over, and compare updates.
 
-Only here is torch imported. Recipes made here count iterations from the start of the run;
-recordings say what they count.
+Only this package imports torch. Its recipes count iterations from the start of the run; a recording's
+``clock`` is what it counts.
 """
 
 from jaxsched._extras import missing

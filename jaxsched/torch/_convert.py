@@ -1,4 +1,4 @@
-"""From live torch objects to a recipe."""
+"""Convert live torch objects to a recipe."""
 
 import inspect
 import itertools
@@ -21,12 +21,12 @@ from jaxsched._trace import by_column, map_groups
 from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
 from jaxsched.schedules import per_epoch, shift, table
-from jaxsched.torch._detached import Ended, detached, rows
+from jaxsched.torch._detached import Ended, detach, rows
 from jaxsched.torch._groups import (
     Optimizers,
     as_optimizers,
+    groups_by_label,
     has_made_updates,
-    labelled,
     reader,
     rule_of,
     split_labels,
@@ -54,15 +54,15 @@ def from_torch(
     batches_done: int = 0,
     iterations: int | None = None,
 ) -> Recipe:
-    """The recipe that a live optimizer and scheduler would go on with.
+    """Return the recipe with which a live optimizer and scheduler would continue.
 
-    A copy of the scheduler is stepped on a stand-in for the optimizer and what it sets is recorded:
-    a table, equal to the bit. Outside it concrete iterations are refused and traced ones give NaN,
-    unless the scheduler is one of torch.optim's and its ``jaxsched.lr_scheduler`` is within 1e-11
-    of the peak (and 1e-15 a step) of 1,000 steps past the next turn of its period, or past its last
-    change: that closed form then gives the iterations after the table, and those before it. What is
-    constant in the recording is a number of the recipe, but for the learning rate and a momentum
-    that the scheduler cycles. The live objects stay as they are.
+    A copy of the scheduler is stepped on a copy of the optimizer, and the values that it sets are
+    recorded in a table, equal to the bit. Outside it concrete iterations are refused and traced ones
+    give NaN, unless the scheduler is one of torch.optim's and its ``jaxsched.lr_scheduler`` is within
+    1e-11 of the peak (and 1e-15 a step) over 1,000 steps past the next turn of its period, or past its
+    last change: that closed form then gives the iterations before and after the table. Constant
+    columns become numbers, except the learning rate and a momentum that the scheduler cycles. The
+    live objects do not change.
 
     Args:
       optimizer: of any class of torch.optim that ``jaxsched.optimizers`` has, with
@@ -167,7 +167,7 @@ def _groups(
     batches_done: int,
     iterations: int | None,
 ) -> dict[str, dict[str, Any]]:
-    """Return the groups of the recipe that one optimizer would go on with."""
+    """Return the recipe's groups for one optimizer."""
     read = reader(optimizer, labels)
     groups = read(optimizer.param_groups)
 
@@ -178,13 +178,13 @@ def _groups(
     known: Any = None
     checked, ended, recorded = None, False, [values(optimizer.param_groups)]
     if scheduler is not None:
-        # A copy of its own: an lr_lambda that is traced may change what it closes over.
+        # A separate copy: an lr_lambda may change its closure when traced.
         if type(scheduler) in CLOSED and "get_lr" not in vars(scheduler):
-            known = detached(scheduler, optimizer)[0]
+            known = detach(scheduler, optimizer)[0]
             checked = _steps_to_check(known)
-        recorded, ended = _recorded(rows(scheduler, optimizer, values), steps, checked or 0)
+        recorded, ended = _record_rows(rows(scheduler, optimizer, values), steps, checked or 0)
     columns = dict(zip(by_column(groups), zip(*recorded, strict=True), strict=True))
-    first = max((start - batches_done) // every, 0)  # the step that the first row follows
+    first = max((start - batches_done) // every, 0)  # the scheduler's step before the first row
     late = start - batches_done - first * every
 
     def entry(label: str, name: str, _: Any) -> Any:
@@ -215,20 +215,19 @@ def _groups(
 def parameter_labels(
     model: torch.nn.Module, optimizer: Optimizers, labels: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """The label of each of a model's parameters, by torch's name.
+    """Return the label of each parameter of a model, by torch's name.
 
-    ``recipe.optimizer`` takes it as it stands where the Flax tree has torch's
-    names (``param_groups.torch_name``); where it has not, with the mapping of
-    ``match_names``: ``{path: labels[name] for path, name in mapping.items()}``.
+    Pass the result to ``recipe.optimizer`` if the Flax tree has torch's names
+    (``param_groups.torch_name``); else convert it with the mapping of ``match_names``:
+    ``{path: labels[name] for path, name in mapping.items()}``.
 
     Args:
-      model: whose ``named_parameters`` they are.
-      optimizer: whose groups they are in, or a list of optimizers.
+      model: a module with ``named_parameters``.
+      optimizer: the optimizer of the model, or a list of optimizers.
       labels: as in ``from_torch``.
 
     Returns:
-      ``{name: label}``, ``"frozen"`` for what is in no optimizer and for
-      what needs no gradient.
+      ``{name: label}``; parameters in no optimizer, or that need no gradient, are ``"frozen"``.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> parameter_labels(model, torch.optim.SGD([model.weight]), ["decay"])
@@ -236,7 +235,7 @@ def parameter_labels(
     """
     of = {
         id(parameter): label
-        for label, group in labelled(as_optimizers(optimizer), labels).items()
+        for label, group in groups_by_label(as_optimizers(optimizer), labels).items()
         for parameter in group["params"]
     }
     return {
@@ -246,7 +245,7 @@ def parameter_labels(
 
 
 def as_schedulers(scheduler: Any, optimizer: Any, optimizers: Sequence[Any]) -> list[Any]:
-    """Return the scheduler of each optimizer, without accelerate's wrappers, None where it has none."""
+    """Return the scheduler of each optimizer or None, without accelerate's wrappers."""
     is_list = isinstance(optimizer, list | tuple)
     if isinstance(scheduler, torch.optim.Optimizer):
         raise TypeError(
@@ -270,13 +269,13 @@ def as_schedulers(scheduler: Any, optimizer: Any, optimizers: Sequence[Any]) -> 
 
 
 def _class_names(instances: Sequence[Any]) -> Any:
-    """Return the name of each one's class, None for None; by itself where there is one."""
+    """Return the class names of objects, None for None; the name itself if there is one object."""
     names = [None if each is None else type(each).__name__ for each in instances]
     return names[0] if len(names) == 1 else names
 
 
 def _steps_of_run(schedulers: Sequence[Any]) -> int | None:
-    """Return the steps that the run has made, None where no scheduler counts them."""
+    """Return the steps that the run has made; None if no scheduler counts them."""
     steps = [(type(each).__name__, _steps_made(each)) for each in schedulers]
     counts = {made for _, made in steps if made is not None}
     if len(counts) > 1:
@@ -298,7 +297,7 @@ def _require_scheduler(
         )
     if not callable(getattr(scheduler, "step", None)):
         raise ValueError(f"scheduler must have a step(), got {type(scheduler).__name__}.")
-    # Of a wrapped optimizer the groups are the same list. Its rates would stay as they are, silently.
+    # A wrapper shares the optimizer's list of groups. The rates of another optimizer would not change.
     stepped = getattr(getattr(scheduler, "optimizer", optimizer), "param_groups", None)
     if stepped is not None and stepped is not optimizer.param_groups:
         raise ValueError(
@@ -308,44 +307,44 @@ def _require_scheduler(
 
 
 def _steps_made(scheduler: Any) -> int | None:
-    """The steps that the run has made, None where the scheduler does not count them."""
+    """Return the steps that the run has made; None if the scheduler does not count them."""
     try:
-        made = _own_steps(scheduler)
+        steps = _own_steps(scheduler)
     except AttributeError:
         return None
-    # SWALR is made in mid-run, and counts from there.
+    # SWALR is built in mid-run, and counts from there.
     counts = isinstance(scheduler, live.LRScheduler) and not isinstance(scheduler, SWALR)
-    return made if counts and made == scheduler.last_epoch else None
+    return steps if counts and steps == scheduler.last_epoch else None
 
 
 def _own_steps(scheduler: Any) -> int:
     if isinstance(scheduler, live.SequentialLR):
-        # At a milestone torch 2.13 sets the next member to 0, where 2.9 steps it.
+        # At a milestone torch 2.13 sets the next member to 0, while 2.9 steps it.
         entered = {mark for mark in scheduler._milestones if 0 < mark <= scheduler.last_epoch}
         left = scheduler.last_epoch - sum(map(_own_steps, scheduler._schedulers))
         return scheduler.last_epoch if left in (0, len(entered)) else -1
     if isinstance(scheduler, live.CosineAnnealingWarmRestarts):
-        # It counts no steps; a position that is no integer was set by a fraction of an epoch.
+        # It counts no steps; a fractional position was set by step(epoch) with a fraction.
         return max(scheduler.last_epoch, 0) if isinstance(scheduler.T_cur, int) else -1
     return scheduler._step_count - 1
 
 
 def _cycles(scheduler: Any) -> bool:
-    """Whether a scheduler, or one inside it, cycles the momentum."""
+    """Return whether a scheduler, or one inside it, cycles the momentum."""
     return bool(getattr(scheduler, "cycle_momentum", False)) or any(
         map(_cycles, getattr(scheduler, "_schedulers", ()))
     )
 
 
 def _steps_to_check(scheduler: Any) -> int | None:
-    """The steps that determine a closed form, None where there are too many."""
+    """Return the number of steps that determine a closed form; None if there are too many."""
     spans = [getattr(scheduler, name, 0) for name in SPANS]
     span = math.ceil(max(*spans, *getattr(scheduler, "milestones", ())))
     return span + MIN_CHECKED if span <= MAX_CHECKED else None
 
 
-def _recorded(run: Iterable[Any], steps: int | None, checked: int) -> tuple[list[Any], bool]:
-    """Return the rows to ``steps``, or ``HORIZON``, or ``checked``; and whether they end before."""
+def _record_rows(run: Iterable[Any], steps: int | None, checked: int) -> tuple[list[Any], bool]:
+    """Return rows up to ``steps`` (or ``HORIZON``) and ``checked``, and whether the run ended earlier."""
     taken: list[Any] = []
     try:
         with warnings.catch_warnings():
@@ -427,19 +426,19 @@ CLOSED: dict[type, Callable[[Any, int], Any]] = {
         s.base_lrs[k], s.optimizer.param_groups[k]["swa_lr"], s.anneal_epochs, s._anneal_strategy
     ),
 }
-"""The function of each class that has a closed form, of a live one and a group's number."""
+"""For each class with a closed form, a function from a live scheduler and a group's index to it."""
 
 
 def _closed_form(scheduler: Any, index: int, name: str, column: Sequence[Any]) -> Schedule | None:
-    """Return a hyperparameter as a function of the scheduler's steps, None where there is none.
+    """Return a hyperparameter's closed form as a function of the scheduler's steps, or None.
 
-    It is a guess, read off the attributes of a copy, and must be as near to ``column``, which goes
-    on from where the copy is, as torch's recursion is.
+    It is built from the attributes of a copy, and must agree with ``column``, the values from the
+    copy's step on, up to the drift of torch's recursion.
     """
     if name not in ("learning_rate", "momentum", "b1"):
         return None
     try:
-        scheduler.base_lrs = [float(rate) for rate in scheduler.base_lrs]  # of a tensor, too
+        scheduler.base_lrs = [float(rate) for rate in scheduler.base_lrs]  # they may be tensors
         curve = CLOSED[type(scheduler)](scheduler, index)
     except (ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError):
         return None
@@ -449,7 +448,7 @@ def _closed_form(scheduler: Any, index: int, name: str, column: Sequence[Any]) -
     values, counts = np.array(column), np.arange(len(column))
     try:
         ours = _evaluate(closed, scheduler.last_epoch + counts)
-    except Exception:  # an lr_lambda that cannot be traced raises what it will
+    except Exception:  # an lr_lambda that cannot be traced may raise any error
         return None
     bound = (BOUND + DRIFT * counts) * np.abs(values).max()
     return closed if (np.abs(ours - values) <= bound).all() else None

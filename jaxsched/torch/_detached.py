@@ -1,4 +1,4 @@
-"""A scheduler and its optimizer, copied to be run apart from the live ones."""
+"""Copy a scheduler and its optimizer, and run the copies without changing the live ones."""
 
 import collections
 import inspect
@@ -15,12 +15,12 @@ import torch
 Copies = tuple[Any, torch.optim.Optimizer]
 
 
-def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
-    """Copy both, so that nothing is shared with the live ones that a step could change.
+def detach(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
+    """Copy both, so that a step of the copies cannot change the live ones.
 
     The copied optimizer has the groups and no state; its parameters are on the meta device, which
-    takes no memory. Functions keep their globals, and get copies of what they close over, their
-    defaults and their attributes. What cannot be copied raises a ValueError.
+    takes no memory. Functions keep their globals, and get copies of their closures, defaults and
+    attributes. A scheduler that cannot be copied raises a ValueError.
     """
     stand_in = object.__new__(type(optimizer))
     replaced: dict[int, Any] = {id(optimizer): stand_in}
@@ -43,11 +43,11 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
     torch.optim.Optimizer.__setstate__(stand_in, state)
     file = io.BytesIO()
     copier = _Copier(file, protocol=5)
-    copier.kept = replaced
+    copier.shared = replaced
 
     class Loader(pickle.Unpickler):
         def persistent_load(self, pid: Any) -> Any:
-            return copier.kept[pid]
+            return copier.shared[pid]
 
     try:
         copier.dump(scheduler)
@@ -61,51 +61,51 @@ def detached(scheduler: Any, optimizer: torch.optim.Optimizer) -> Copies:
 
 
 class _Copier(pickle.Pickler):
-    """Writes a copy; what is replaced, and what needs no copy, by its identity.
+    """A pickler that writes replaced and shared objects by identity.
 
-    ``copy.deepcopy`` would take functions as they are, and a closure step the live optimizer.
+    ``copy.deepcopy`` does not copy functions, so that a closure would step the live optimizer.
     """
 
-    kept: dict[int, Any]
+    shared: dict[int, Any]
 
     def persistent_id(self, obj: Any) -> int | None:
         plain = isinstance(obj, types.FunctionType) and not (
             obj.__closure__ or obj.__defaults__ or obj.__kwdefaults__ or obj.__dict__
         )
         if plain or isinstance(obj, type | types.ModuleType | types.CodeType):
-            self.kept.setdefault(id(obj), obj)
-        return id(obj) if id(obj) in self.kept else None
+            self.shared.setdefault(id(obj), obj)
+        return id(obj) if id(obj) in self.shared else None
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, types.CellType):
             return types.CellType, (), (None, {"cell_contents": obj.cell_contents})
         if isinstance(obj, types.FunctionType):
-            self.kept[id(obj.__globals__)] = obj.__globals__
-            made = (obj.__code__, obj.__globals__, obj.__name__, obj.__defaults__, obj.__closure__)
-            return types.FunctionType, made, (obj.__dict__, {"__kwdefaults__": obj.__kwdefaults__})
+            self.shared[id(obj.__globals__)] = obj.__globals__
+            args = (obj.__code__, obj.__globals__, obj.__name__, obj.__defaults__, obj.__closure__)
+            return types.FunctionType, args, (obj.__dict__, {"__kwdefaults__": obj.__kwdefaults__})
         if isinstance(obj, types.MethodType):
-            # By itself it is copied by its name, which finds the class's beside an object's own.
+            # pickle would look it up by name, and may find the class's method instead.
             return types.MethodType, (obj.__func__, obj.__self__)
-        if type(obj) is weakref.ref and id(obj()) in self.kept:  # another's copy would not live
+        if type(obj) is weakref.ref and id(obj()) in self.shared:  # copies of others would die
             return weakref.ref, (obj(),)
         return NotImplemented
 
 
 class Ended(Exception):
-    """A scheduler that steps no further; its cause is what it raised."""
+    """Raised when a scheduler cannot step further; the scheduler's error is its cause."""
 
 
 def rows(
     scheduler: Any, optimizer: torch.optim.Optimizer, read: Callable[[Any], Any]
 ) -> Iterator[Any]:
-    """Yield what ``read`` finds in the optimizer's groups after 0, 1, 2, … further steps.
+    """Yield ``read(groups)`` of the optimizer after 0, 1, 2, … further steps.
 
-    Where the scheduler raises an error, ``Ended`` is raised from it.
+    If the scheduler raises an error, ``Ended`` is raised from it.
     """
-    copy, stand_in = detached(scheduler, optimizer)
+    copy, stand_in = detach(scheduler, optimizer)
     live = read(optimizer.param_groups)
     step, takes_count = _stepper(copy)
-    count = _find_count(detached(scheduler, optimizer), live, read) if takes_count else 0
+    count = _find_count(detach(scheduler, optimizer), live, read) if takes_count else 0
     before = [dict(group) for group in optimizer.param_groups]
     while True:
         yield read(stand_in.param_groups)
@@ -116,8 +116,8 @@ def rows(
         except Exception as error:  # a user's lr_lambda may raise anything past its end
             failure = error
         if read(optimizer.param_groups) != live:
-            for group, kept in zip(optimizer.param_groups, before, strict=True):
-                group.update(kept)
+            for group, values in zip(optimizer.param_groups, before, strict=True):
+                group.update(values)
             raise ValueError(
                 f"scheduler must reach its optimizer by its own attributes, got "
                 f"{type(scheduler).__name__}, whose copy moved the live one. "
@@ -127,8 +127,7 @@ def rows(
             raise Ended(f"{type(failure).__name__}: {failure}") from failure
 
 
-# Counts within which that of a scheduler whose step takes one is looked for.
-MAX_SOUGHT = 10_000
+MAX_COUNT = 10_000  # the search for the count of a scheduler whose step takes one ends there
 
 
 def _stepper(scheduler: Any) -> tuple[Callable[[int], Any], bool]:
@@ -144,28 +143,28 @@ def _stepper(scheduler: Any) -> tuple[Callable[[int], Any], bool]:
     return lambda count: step(), False
 
 
-def stepping(scheduler: Any) -> Callable[[], Any]:
-    """Return a function that steps a fresh scheduler, with the count where its ``step`` takes one."""
+def make_stepper(scheduler: Any) -> Callable[[], Any]:
+    """Return a function that steps a fresh scheduler, with the count if its ``step`` takes one."""
     (step, _), counts = _stepper(scheduler), itertools.count(1)
     return lambda: step(next(counts))
 
 
 def _find_count(copies: Copies, live: Any, read: Callable[[Any], Any]) -> int:
-    """Return the count at which a scheduler that does not keep its own has left the groups."""
+    """Infer the count of a scheduler that does not store it, from the groups' values."""
     copy, stand_in = copies
     (step, _), run = _stepper(copy), []
-    for count in range(MAX_SOUGHT):
+    for count in range(MAX_COUNT):
         try:
             step(count)
         except Exception:  # it may raise anything past its end
             break
         run.append(read(stand_in.param_groups))
-    found = [count for count, row in enumerate(run) if row == live]
-    futures = {str(run[count + 1 : count + len(run) - found[-1]]) for count in found}
+    matches = [count for count, row in enumerate(run) if row == live]
+    futures = {str(run[count + 1 : count + len(run) - matches[-1]]) for count in matches}
     if len(futures) != 1:
         raise ValueError(
-            "scheduler must stand where its rates tell its count, got "
-            f"{type(copy).__name__}, which has those of {len(found)} of its first {len(run)} counts. "
+            "scheduler must have rates that determine its count, got "
+            f"{type(copy).__name__}, with the rates of {len(matches)} of its first {len(run)} counts. "
             "Pass an object whose step() takes no count."
         )
-    return found[0]
+    return matches[0]

@@ -1,4 +1,4 @@
-"""A parameter group of torch's in the names of ``jaxsched.optimizers``."""
+"""Read torch's parameter groups under the names of ``jaxsched.optimizers``."""
 
 import inspect
 import itertools
@@ -18,9 +18,9 @@ RULES: dict[type, Callable[..., Any]] = {
 }
 
 MUSGD = "MuSGD"  # the optimizer itself holds RATIOS, for the groups with use_muon
-# What is looked for in the groups of an optimizer that is not known.
+# Arguments to read from the groups of an unknown optimizer.
 USUAL = ("learning_rate", "momentum", "b1", "b2", "weight_decay")
-NAMES = {  # torch's names that are others here; where there are two, torch has a pair
+NAMES = {  # torch's names that differ here; two names for a pair
     "lr": ("learning_rate",),
     "betas": ("b1", "b2"),
     "etas": ("eta_minus", "eta_plus"),
@@ -30,11 +30,11 @@ NAMES = {  # torch's names that are others here; where there are two, torch has 
 # Options that do not change what is computed; AdamW's decay is always decoupled.
 HOW = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
-Place = tuple[str, int | None]  # a key of a parameter group, and an index where a pair stands there
+Place = tuple[str, int | None]  # a key of a parameter group, and an index if its value is a pair
 
 
 def unwrap(wrapper: Any, name: str) -> Any:
-    """Return the ``optimizer`` or ``scheduler`` inside accelerate's wrapper of one."""
+    """Return the ``optimizer`` or ``scheduler`` inside accelerate's wrapper."""
     if type(wrapper).__module__.partition(".")[0] != "accelerate":
         return wrapper
     if name == "scheduler" and wrapper.step_with_optimizer and not wrapper.split_batches:
@@ -49,31 +49,31 @@ def unwrap(wrapper: Any, name: str) -> Any:
 
 
 def has_made_updates(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether the optimizer's state shows an update; plain SGD has none to show."""
-    # Adagrad's state is there before its first update.
+    """Return whether the optimizer's state shows an update; plain SGD has no state."""
+    # Adagrad has a state before its first update.
     return any(entry.get("step", 1) > 0 for entry in optimizer.state.values() if entry)
 
 
 def is_musgd(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether an optimizer is Ultralytics' MuSGD, by its name and what it has."""
+    """Return whether an optimizer is Ultralytics' MuSGD, by its name and attributes."""
     has = type(optimizer).__name__ == MUSGD and all(hasattr(optimizer, k) for k in RATIOS)
     return has and all("use_muon" in group for group in optimizer.param_groups)
 
 
 def find_rule(optimizer: torch.optim.Optimizer) -> Callable[..., Any] | None:
-    """Return the update rule of an optimizer, None where it is not known."""
+    """Return the update rule of an optimizer, or None if unknown."""
     return optimizers.musgd if is_musgd(optimizer) else RULES.get(type(optimizer))
 
 
 def complete(group: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Mapping[str, Any]:
-    """Return a group with the arguments that the optimizer itself holds for it."""
+    """Return a group with the arguments that are stored in the optimizer itself."""
     if not group.get("use_muon") or not is_musgd(optimizer):
         return group
     return {**group, **{name: getattr(optimizer, name) for name in RATIOS}}
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
-    """Return the update rule of an optimizer, refusing options that the rule does not have."""
+    """Return the update rule of an optimizer; refuse options that the rule does not have."""
     rule = find_rule(optimizer)
     if rule is None:
         raise ValueError(
@@ -82,8 +82,8 @@ def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
             "Record its run with jaxsched.torch.record."
         )
     for group in optimizer.param_groups:
-        known = {key for key, _ in places(group, rule).values()}
-        unknown = set(optimizer.defaults) - known - HOW
+        keys = {key for key, _ in places(group, rule).values()}
+        unknown = set(optimizer.defaults) - keys - HOW
         if unknown:
             raise ValueError(
                 f"options of {type(optimizer).__name__} must be known to "
@@ -93,20 +93,20 @@ def rule_of(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
 
 
 def places(group: Mapping[str, Any], rule: Callable[..., Any] | None) -> dict[str, Place]:
-    """Return where a group has each argument of its rule, ``{name: (key, index)}``."""
+    """Return the place of each argument of the rule in a group, ``{name: (key, index)}``."""
     wanted = USUAL if rule is None else inspect.signature(rule).parameters
-    found: dict[str, Place] = {}
+    by_name: dict[str, Place] = {}
     for key, value in group.items():
         names = NAMES.get(key, (key,))
         if len(names) == 2 and isinstance(value, tuple | list):
-            found |= {name: (key, index) for index, name in enumerate(names)}
-        else:  # everyone's eps but Adafactor's
-            found[names[0] if len(names) == 1 else key] = key, None
-    return {name: found[name] for name in wanted if name in found}
+            by_name |= {name: (key, index) for index, name in enumerate(names)}
+        else:  # such as eps of all rules but Adafactor
+            by_name[names[0] if len(names) == 1 else key] = key, None
+    return {name: by_name[name] for name in wanted if name in by_name}
 
 
 def read(group: Mapping[str, Any], place: Place) -> Any:
-    """What stands there; a tensor as a Python number."""
+    """Return the value at a place, a tensor as a Python number."""
     key, index = place
     value = group[key] if index is None else group[key][index]
     return value.item() if isinstance(value, torch.Tensor) else value
@@ -142,7 +142,7 @@ def as_optimizers(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
 def split_labels(
     optimizers: Sequence[torch.optim.Optimizer], labels: Sequence[str] | None
 ) -> list[list[str]]:
-    """Return the labels of each optimizer's groups: ``"0"``, ``"1"``, … through all unless given."""
+    """Return the labels of each optimizer's groups; by default ``"0"``, ``"1"``, … through all."""
     counts = [len(optimizer.param_groups) for optimizer in optimizers]
     names = [str(k) for k in range(sum(counts))] if labels is None else list(labels)
     if len(names) != sum(counts) or len(set(names)) < len(names) or isinstance(labels, str):
@@ -155,10 +155,10 @@ def split_labels(
     return [list(itertools.islice(rest, count)) for count in counts]
 
 
-def labelled(
+def groups_by_label(
     optimizers: Sequence[torch.optim.Optimizer], labels: Sequence[str] | None
 ) -> dict[str, dict[str, Any]]:
-    """The groups of all optimizers by label."""
+    """Return the groups of all optimizers by label."""
     pairs = zip(split_labels(optimizers, labels), optimizers, strict=True)
     return {k: g for own, each in pairs for k, g in zip(own, each.param_groups, strict=True)}
 

@@ -1,4 +1,4 @@
-"""The rows of one optimizer as they grow, and the traces of several joined to one."""
+"""Log the rows of one optimizer, and join the traces of several."""
 
 import array
 import dataclasses
@@ -18,20 +18,20 @@ Column = tuple[str, str]  # a label and a name
 
 
 class Log:
-    """What one optimizer was set to, a row an update or, once ``batch`` is called, a batch.
+    """The hyperparameters of one optimizer, a row an update or, once ``batch`` is called, a batch.
 
     Args:
       optimizer: any of torch's, without accelerate's wrapper.
       labels: a name for each of its groups.
-      taken: the names of the groups of all optimizers that are recorded together, to which that of a
-        group that is added later goes.
+      taken: the names of the groups of all optimizers recorded together; names of groups that are
+        added later are appended.
       start: the count of the first row; 0 if None.
 
     Attributes:
       kind: the name of the optimizer's class.
-      rows: how many there are.
-      updates: how many were made.
-      meta: the trace's.
+      rows: number of rows.
+      updates: number of updates.
+      meta: the notes of the trace.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Log:
     ) -> None:
         self._start = 0 if start is None else start
         self._labels, self._taken = list(labels), taken
-        # Weak, so that a script's optimizers and parameters can go while their traces stay.
+        # Weak, so that a script's optimizers can be freed while their traces stay.
         self._optimizer = weakref.ref(optimizer)
         self.kind = type(optimizer).__name__
         self.meta: dict[str, Any] = {"optimizer": self.kind}
@@ -62,7 +62,7 @@ class Log:
         self._trace: Trace | None = None
 
     def alive(self) -> torch.optim.Optimizer:
-        """Return the optimizer, refusing one that is deleted."""
+        """Return the optimizer; refuse one that is deleted."""
         optimizer = self._optimizer()
         if optimizer is None:
             raise ValueError("optimizer must be alive to be recorded, got one that is deleted.")
@@ -70,7 +70,7 @@ class Log:
 
     def note(self) -> None:
         """Record an update that is about to be made."""
-        # A fused optimizer is stepped by GradScaler where it skips, too, and told so.
+        # GradScaler steps a fused optimizer even for a skipped step, with found_inf set.
         if float(getattr(self.alive(), "found_inf", None) or 0.0):
             return
         self.updates += 1
@@ -80,13 +80,13 @@ class Log:
             self._append(self._last)
 
     def batch(self) -> None:
-        """End a batch, refusing one with more than one update."""
+        """End a batch; refuse one with more than one update."""
         if self._steps > 1:
             raise ValueError(
                 f"batch() must follow each batch, in which there is at most 1 update, got "
                 f"{self._steps} updates since the last. Leave it out: rows are updates then."
             )
-        if self._stepped is None:  # the row of this batch's update is made anew
+        if self._stepped is None:  # drop the row of this batch's update
             self._stepped, self._columns, self.rows = array.array("d"), {}, 0
         self._append(self._last if self._steps else self._in_force())
         self._stepped.append(self._steps)
@@ -95,25 +95,25 @@ class Log:
     def _in_force(self) -> dict[Column, float]:
         optimizer = self.alive()
         groups = optimizer.param_groups
-        # load_state_dict makes another list, add_param_group a longer one.
+        # load_state_dict makes a new list, add_param_group a longer one.
         if self._groups != (id(groups), len(groups)):
             self._groups = id(groups), len(groups)
             while len(self._labels) < len(groups):
                 self._labels.append(str(len(self._taken)))
                 self._taken.append(self._labels[-1])
-            found = []
-            # Groups may have been taken away.
+            sources = []
+            # Groups may have been removed.
             for k, (label, group) in enumerate(zip(self._labels, groups, strict=False)):
                 switches: dict[str, Any] = {}
                 group = complete(group, optimizer)
                 for name, place in places(group, self._rule).items():
                     value = read(group, place)
                     if is_number(value):
-                        found.append(((label, name), k, place))
+                        sources.append(((label, name), k, place))
                     elif value is None or isinstance(value, bool | str | tuple | list):
                         switches[name] = value
                 self._switches[label] = switches
-            self._places = found
+            self._places = sources
         groups = [complete(group, optimizer) for group in groups]
         return {column: float(read(groups[k], place)) for column, k, place in self._places}
 
@@ -126,12 +126,12 @@ class Log:
         self.rows += 1
 
     def trace(self, closed: bool = False) -> Trace:
-        """Return what has been recorded so far, as a trace that grows no more."""
+        """Return the rows recorded so far as a trace, which does not grow."""
         if self._trace is None or (len(self._trace), self._trace.closed) != (self.rows, closed):
             groups: dict[str, dict[str, np.ndarray]] = {}
             for label, name in dict.fromkeys([*self._columns, *(c for c, *_ in self._places)]):
                 values = self._columns.get((label, name), ())
-                # A signal may come while a row is appended.
+                # A signal handler may call this while a row is being appended.
                 groups.setdefault(label, {})[name] = np.array(values[: self.rows], np.float64)
             run = {} if self._stepped is None else {"stepped": np.array(self._stepped)}
             self._trace = Trace(
@@ -149,7 +149,7 @@ class Log:
 
 
 def join_meta(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the notes of several logs in one: a list of the optimizers, and the first note."""
+    """Merge the notes of several logs: a list of the optimizers, and the first note."""
     if len(metas) == 1:
         return dict(metas[0])
     merged: dict[str, Any] = {"optimizer": [meta["optimizer"] for meta in metas]}
@@ -160,9 +160,9 @@ def join_meta(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def join(traces: Sequence[Trace]) -> Trace:
-    """Return the groups of several traces in one, of as many rows as all of them have.
+    """Join the groups of several traces in one, with as many rows as the shortest.
 
-    They must have different labels, and one clock.
+    The traces must have different labels and the same clock.
     """
     rows = min(map(len, traces))
     cut = [trace.head(rows) for trace in traces]

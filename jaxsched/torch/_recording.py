@@ -1,4 +1,4 @@
-"""Record what a training loop sets its optimizers to, as it runs."""
+"""Record the hyperparameters that a running training loop sets."""
 
 import dataclasses
 import functools
@@ -18,28 +18,28 @@ def record(
     *,
     start: int | None = None,
 ) -> "Recording":
-    """Record what is in force at each ``optimizer.step()``, as a context manager.
+    """Record the hyperparameters in force at each ``optimizer.step()``, as a context manager.
 
-    ``with record(optimizer) as recording:`` around a training loop as it stands;
-    ``recording.trace`` is the trace, in the block and after it. Recorded are the numbers of each
-    group, in float64, as they are when the step begins: all that the rule of
-    ``jaxsched.optimizers`` takes; of an optimizer that is not known there, rate, momentum or betas,
-    and weight decay. A step that ``GradScaler`` skips is no update.
+    Put ``with record(optimizer) as recording:`` around an unchanged training loop; inside and after
+    the block, ``recording.trace`` is the trace. It holds the numbers of each group in float64, as they
+    are when a step begins: all arguments of the rule of ``jaxsched.optimizers``; for an optimizer
+    without one, rate, momentum or betas, and weight decay. A step that ``GradScaler`` skips is not an
+    update.
 
-    A row is an update, and the trace's ``clock`` says so; or, where the loop calls
-    ``recording.batch()`` at the end of each batch, a batch, with ``run["stepped"]``.
+    A row is an update, and the trace's ``clock`` is ``"update"``. If the loop calls
+    ``recording.batch()`` at the end of each batch, a row is a batch, with ``run["stepped"]``.
 
-    Of a list of optimizers a row is an update of each. A second step of one before the others have
+    For a list of optimizers, a row is an update of each. A second step of one before the others have
     made theirs is refused with a ValueError, and so is a block that ends between them.
 
     Args:
-      optimizer: any of torch's, in accelerate's wrapper too; it may accumulate, and have groups added or taken
-        away, whose numbers are NaN while they are not there. Or a list of optimizers.
+      optimizer: any of torch's, also in accelerate's wrapper, or a list of optimizers. It may
+        accumulate, and groups may be added or removed: their numbers are NaN in rows without them.
       labels: a name for each group, those of one optimizer after those of another; ``"0"``,
         ``"1"``, … if not given.
       start: the count of the first row, from the start of the run: of updates or, with
         ``recording.batch()``, of iterations. If not given 0, with a warning and a note in the
-        trace's ``meta`` where the optimizer has made updates.
+        trace's ``meta`` if the optimizer has made updates.
 
     Raises:
       ValueError: labels that do not fit, a start below 0, a parameter in two optimizers.
@@ -60,10 +60,10 @@ def record(
 
 
 class Recording:
-    """What ``record`` yields, made of its arguments: it grows with each step, and has the trace.
+    """The recording that ``record`` yields, which grows with each step.
 
     Attributes:
-      meta: the trace's.
+      meta: the notes of the trace.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Recording:
 
     @property
     def trace(self) -> Trace:
-        """What has been recorded so far, as a trace that grows no more."""
+        """The rows recorded so far, as a trace, which does not grow."""
         state = len(self), self.closed
         if self._trace is None or (len(self._trace), self._trace.closed) != state:
             trace = join([log.trace() for log in self._logs])

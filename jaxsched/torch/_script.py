@@ -23,9 +23,9 @@ from jaxsched._trace import Trace
 from jaxsched.torch._groups import split_labels
 from jaxsched.torch._log import Log, join
 
-# In the script's environment: the file to write, and a folder in which processes take names.
+# Variables of the script's environment: the file to write, and a folder for claims of names.
 VARIABLE, CLAIMS = "JAXSCHED_RECORD", "JAXSCHED_RECORD_CLAIMS"
-EVERY, SHARE = 1.0, 0.02  # least seconds between two flushes; the share of time that they may take
+EVERY, SHARE = 1.0, 0.02  # smallest interval of flushes, in seconds; their largest share of time
 
 
 def paths(out: Path, claims: Path) -> Iterator[Path]:
@@ -52,12 +52,12 @@ def _take(claim: Path) -> bool:
 
 
 def run(command: Sequence[str], out: Path) -> int:
-    """Run a command, record its optimizers, and return its exit status as shells have it."""
+    """Run a command, record its optimizers, and return its exit status as a shell does."""
     out = out.absolute()
     script = next((word for word in command[1:] if not word.startswith("-")), "")
     if shutil.which(command[0]) is None:
         raise ValueError(f"the command must be a program, got {command[0]}, which is not found.")
-    # Another program's words, such as a shell's -c, may end so and be no path from here.
+    # Arguments of other programs, such as a shell's -c, may end in .py without being a path.
     python = Path(command[0]).name.startswith("python")
     if python and script.endswith(".py") and not Path(script).exists():
         raise ValueError(f"the script must exist, got {script}, which is not found.")
@@ -67,7 +67,9 @@ def run(command: Sequence[str], out: Path) -> int:
         variables = {"PYTHONPATH": path, VARIABLE: str(out), CLAIMS: claims}
         child = subprocess.Popen(command, env={**os.environ, **variables})
         while (status := child.returncode) is None:
-            with contextlib.suppress(KeyboardInterrupt):  # the script has it, and ends as it will
+            with contextlib.suppress(
+                KeyboardInterrupt
+            ):  # the script gets the signal too: wait for it
                 child.wait()
         names = [file.name for file in Path(claims).iterdir() if file.stat().st_size]
     status = status if status >= 0 else 128 - status
@@ -81,8 +83,8 @@ def run(command: Sequence[str], out: Path) -> int:
     return status
 
 
-def numbered(traces: Sequence[Trace]) -> list[Trace]:
-    """Return traces whose groups ``"0"``, ``"1"``, … are numbered through all of them."""
+def number_groups(traces: Sequence[Trace]) -> list[Trace]:
+    """Renumber the groups ``"0"``, ``"1"``, … of traces, from 0 through all of them."""
     renamed, count = [], 0
     for trace in traces:
         renamed.append(trace.relabel({label: str(count + int(label)) for label in trace.groups}))
@@ -101,10 +103,9 @@ def parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]
 
 
 class Writer:
-    """The logs of a process and their files, of which ``claims`` lists those written.
+    """The logs of a process and their files; ``claims`` lists the files written.
 
-    Optimizers that make their updates together, an update of each at a time, go into the file of the
-    first; others have a file each.
+    Optimizers that step in turn, each once, share the file of the first; others have a file each.
     """
 
     def __init__(self, out: Path, claims: Path) -> None:
@@ -129,24 +130,24 @@ class Writer:
             if note := log.meta.get("note"):
                 print(f"jaxsched record: {note}", file=sys.stderr)
             self.due = 0.0
-            if shares:  # as one that wraps another does
-                self.part("no parameter may be in two optimizers of one file")
+            if shares:  # such as an optimizer that wraps another
+                self.split("no parameter may be in two optimizers of one file")
             elif is_late:
-                self.part(UNEQUAL)
+                self.split(UNEQUAL)
         log.note()
         updates = [log.updates for log, _ in self.logs]
         if max(updates) - min(updates) > 1:
-            self.part(UNEQUAL)
+            self.split(UNEQUAL)
         if time.monotonic() >= self.due:
             self.flush()
 
-    def part(self, rule: str) -> None:
-        """From now on write a file for each optimizer, since they break a rule."""
+    def split(self, rule: str) -> None:
+        """Write a file for each optimizer from now on, since they break a rule."""
         if self.are_together:
             self.are_together, self.due = False, 0.0
-            made = " and ".join(f"{log.updates} of {log.kind}" for log, _ in self.logs)
+            counts = " and ".join(f"{log.updates} of {log.kind}" for log, _ in self.logs)
             print(
-                f"jaxsched record: {rule}, got updates: {made}. Each has a file of its own.",
+                f"jaxsched record: {rule}, got updates: {counts}. Each has a file of its own.",
                 file=sys.stderr,
             )
 
@@ -157,11 +158,11 @@ class Writer:
         return [(path, [log]) for log, path in self.logs]
 
     def flush(self) -> None:
-        """Write every file anew, each whole at any time."""
+        """Rewrite every file atomically."""
         begin = time.monotonic()
         for path, logs in self.files():
             try:
-                trace = join(numbered([log.trace(self.closed) for log in logs]))
+                trace = join(number_groups([log.trace(self.closed) for log in logs]))
                 state = len(trace), self.closed, len(trace.groups)
                 if self.saved.get(path) != state:
                     trace.save(path)
@@ -176,15 +177,15 @@ class Writer:
         """Write every file a last time."""
         self.closed = True
         if len({log.updates for log, _ in self.logs}) > 1:
-            self.part(UNEQUAL)
+            self.split(UNEQUAL)
         self.flush()
 
     def flush_at_sigterm(self) -> None:
-        """Write every file before SIGTERM does what it would do otherwise."""
+        """Write every file at SIGTERM, before its usual action."""
         before = signal.getsignal(signal.SIGTERM)
 
         def terminate(number: int, frame: Any) -> None:
-            if self.process == os.getpid():  # a fork has the handlers of its parent
+            if self.process == os.getpid():  # a fork inherits its parent's handlers
                 self.flush()
             if callable(before):
                 before(number, frame)
@@ -201,14 +202,14 @@ _writer: Writer | None = None
 
 
 def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """The hook of every optimizer of a recorded process."""
+    """Record a step; the hook of every optimizer of a recorded process."""
     global _writer
-    if _writer is None or _writer.process != os.getpid():  # a fork writes files of its own
+    if _writer is None or _writer.process != os.getpid():  # a fork writes its own files
         out, claims = Path(os.environ[VARIABLE]), Path(os.environ[CLAIMS])
-        if not claims.is_dir():  # the command has ended, and its script goes on
+        if not claims.is_dir():  # the command has ended, but the script continues
             return
         _writer = Writer(out, claims)
         _writer.flush_at_sigterm()
-        # Not atexit, which a fork by multiprocessing passes over.
+        # Not atexit, which a fork by multiprocessing skips.
         multiprocessing.util.Finalize(None, _writer.close, exitpriority=0)
     _writer.note(optimizer)

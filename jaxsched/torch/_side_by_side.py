@@ -1,4 +1,4 @@
-"""An Optax transformation and a torch optimizer on the same gradients."""
+"""Compare an Optax transformation and a torch optimizer on the same gradients."""
 
 import contextlib
 import dataclasses
@@ -19,17 +19,25 @@ from jaxsched._validate import is_number, require_count, require_nonnegative
 from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare
 from jaxsched.torch._convert import as_schedulers, from_torch
-from jaxsched.torch._detached import Ended, rows, stepping
-from jaxsched.torch._groups import as_optimizers, find_rule, labelled, reader, rule_of, split_labels
+from jaxsched.torch._detached import Ended, make_stepper, rows
+from jaxsched.torch._groups import (
+    as_optimizers,
+    find_rule,
+    groups_by_label,
+    reader,
+    rule_of,
+    split_labels,
+)
 from jaxsched.torch._state import export_state, is_rule_state, join, leaves_by_path
 from jaxsched.torch._update_causes import DISTINCT, explain
 from jaxsched.torch._update_runs import SHAPED, Arrays, Case, entries, seen_of
 
 SHAPES = {"weight": (7, 5), "bias": (5,), "norm": (5,)}
-"""Of the parameters, unless given: one for each label of the usual recipes."""
+"""The default parameters' shapes: one parameter for each usual label."""
 
 RATE_BOUND = 1e-11
-"""Of the largest value so far: what a closed form may be from torch's recursion in float64."""
+"""The smallest bound of a rate, relative to its largest value so far: a closed form's distance from
+torch's recursion in float64."""
 
 NO_CAUSE = "no usual mistake explains it"
 
@@ -49,45 +57,41 @@ def assert_optimizer_matches(
     bound: float = 1e-14,
     seed: int = 0,
 ) -> None:
-    """Fail where the two differ, at the first update and leaf, with the likely causes.
+    """Fail if the two differ; the message names the first difference and the likely causes.
 
-    Both start from the same parameters and get the same random gradients, in
-    float64. After every update are compared: the rates, where ``tx``'s state has
-    them; the parameters, and with them what they moved by; the state, where
-    it is that of a rule of ``jaxsched.optimizers``.
+    Both start from the same parameters and get the same random gradients, in float64. After every
+    update the rates are compared, if ``tx``'s state holds them; the parameters; and the state, if it
+    is that of a rule of ``jaxsched.optimizers``.
 
-    Where they differ, the usual mistakes are tried on torch's recipe. The last lines of the
-    message, ``likely cause: …``, are those that lead where ``tx`` goes, after every update. Where
-    only rates differ, their causes are those of ``jaxsched.compare``. Where there is none, it says
+    If they differ, the usual mistakes are tried on torch's recipe. The last lines of the message,
+    ``likely cause: …``, are the mistakes that reproduce ``tx``'s parameters after every update. If
+    only rates differ, the causes are those of ``jaxsched.compare``. If there is no cause, a line says
     so.
 
     Args:
       tx: ``recipe.optimizer(labels)`` or any other transformation.
-      torch_optimizer_factory: from ``{path: parameter}``, the paths being those of
-        ``params``, ``"head/kernel"``, to an optimizer, or to it and its scheduler, or to a list of
-        optimizers, or to it and the list of their schedulers, None for one without.
-        It is called again for the causes. What it leaves out, or sets to need no
-        gradient, is frozen.
-      params: a tree of arrays; if not given, one each of ``weight``, ``bias`` and
-        ``norm``.
-      updates: how many.
+      torch_optimizer_factory: a function from ``{path: parameter}``, with the paths of ``params``
+        such as ``"head/kernel"``, to an optimizer, an optimizer and its scheduler, a list of
+        optimizers, or a list of optimizers and a list of their schedulers, None for an optimizer
+        without one. It is called again for the causes. Parameters that it leaves out, or that need no
+        gradient, are frozen.
+      params: a tree of arrays; if not given, one each of ``weight``, ``bias`` and ``norm``.
+      updates: number of updates.
       steps_per_epoch: batches from one step of the scheduler to the next.
-      accumulation: batches in an update, whose gradients torch sums; ``tx`` gets
-        each by itself, and is to let the parameters be until the last. An
-        ``optax.MultiSteps`` keeps their sum in float64 where it is told so and made
-        inside ``jax.enable_x64(True)``.
-      clip_norm: what torch clips the norm of all gradients together to before each
-        update, with ``clip_grad_norm_``; not clipped if None.
-      labels: that of each of torch's groups, those of one optimizer after those of another, if they
-        are not ``"0"``, ``"1"``, ….
-      bound: how far an entry may be off, relative to the largest that its leaf has had so far;
-        a rate, to the largest that it has had, and by ``RATE_BOUND`` at least.
-      seed: of the parameters and gradients.
+      accumulation: batches in an update, whose gradients torch sums. ``tx`` gets each by itself, and
+        must not change the parameters before the last. ``optax.MultiSteps`` accumulates in float64 if
+        built inside ``jax.enable_x64(True)`` with ``accumulator_dtype`` float64.
+      clip_norm: limit to which torch clips the norm of all gradients together before each update, with
+        ``clip_grad_norm_``; no clip if None.
+      labels: the labels of torch's groups, those of one optimizer after those of another, unless
+        they are ``"0"``, ``"1"``, ….
+      bound: the largest allowed difference of an entry, relative to the largest entry of its leaf so
+        far; for a rate, relative to its largest value so far, and at least ``RATE_BOUND``.
+      seed: seed of the parameters and gradients.
 
     Raises:
-      AssertionError: they differ; it says where, with both values, and why.
-      ValueError: the labels do not fit, a number is out of its range, the scheduler
-        needs a metric.
+      AssertionError: they differ; the message has the place, both values, and the causes.
+      ValueError: the labels do not fit, a number is out of its range, the scheduler needs a metric.
 
     >>> from jaxsched import optimizers
     >>> def adam(parameters):
@@ -137,13 +141,13 @@ def _run(
     """Yield, after each update, the first difference of a rate, and of a leaf; a row of ``Case``; rates."""
     updates, accumulation, steps_per_epoch = clocks
     structure = jax.tree.structure(params)
-    theirs, optimizers, schedulers = _made(factory, params)
+    theirs, optimizers, schedulers = _build(factory, params)
     order = [id(p) for each in optimizers for group in each.param_groups for p in group["params"]]
     trained = {path: p for path, p in theirs.items() if id(p) in order and p.requires_grad}
-    # Both have torch's layout here, kernels too.
+    # Both sides have torch's layout here, also kernels.
     mapping = {path: (order.index(id(p)), np.asarray) for path, p in trained.items()}
     state, update = tx.init(params), jax.jit(tx.update)
-    steps = [stepping(scheduler) for scheduler in schedulers if scheduler is not None]
+    steps = [make_stepper(scheduler) for scheduler in schedulers if scheduler is not None]
     pending, shaped = [], _is_shaped(optimizers)
     read = _reader(optimizers, labels)
     largest = {(p, "parameter"): _largest(leaf) for p, leaf in leaves_by_path(params).items()}
@@ -181,12 +185,12 @@ def _run(
             pending = []
         for step in steps if (batch + 1) % steps_per_epoch == 0 else ():
             with warnings.catch_warnings():
-                # Under accumulation the scheduler may well step before the optimizer does.
+                # With accumulation the scheduler may step before the optimizer does.
                 warnings.filterwarnings("ignore", "Detected call of", UserWarning)
                 step()
 
 
-def _made(
+def _build(
     factory: Factory, params: Any
 ) -> tuple[dict[str, torch.nn.Parameter], list[torch.optim.Optimizer], list[Any]]:
     """Return torch's parameters by path, the optimizers, and the scheduler of each, or None."""
@@ -194,8 +198,8 @@ def _made(
         path: torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
         for path, leaf in leaves_by_path(params).items()
     }
-    made = factory(dict(theirs))
-    optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
+    result = factory(dict(theirs))
+    optimizer, scheduler = result if isinstance(result, tuple) else (result, None)
     optimizers = as_optimizers(optimizer)
     schedulers = as_schedulers(scheduler, optimizer, optimizers)
     if any(isinstance(s, torch.optim.lr_scheduler.ReduceLROnPlateau) for s in schedulers):
@@ -207,7 +211,7 @@ def _made(
 
 
 def _is_shaped(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
-    """Return whether a rule takes a parameter as a whole, whose entries are then all compared."""
+    """Return whether a rule acts on whole parameters, so that all their entries are compared."""
     return any(find_rule(optimizer) in SHAPED for optimizer in optimizers)
 
 
@@ -231,13 +235,13 @@ def _why(
     labels: Sequence[str] | None,
     bound: float,
 ) -> list[str]:
-    """The lines that say why the two part."""
+    """Return the lines with the likely causes of a difference."""
     updates, accumulation, steps_per_epoch = clocks
-    theirs, optimizers, schedulers = _made(factory, params)
+    theirs, optimizers, schedulers = _build(factory, params)
     steps, shaped = 2 * (updates * accumulation + 1), _is_shaped(optimizers)
     of = {
         id(parameter): label
-        for label, group in labelled(optimizers, labels).items()
+        for label, group in groups_by_label(optimizers, labels).items()
         for parameter in group["params"]
         if parameter.requires_grad
     }
@@ -249,12 +253,12 @@ def _why(
     for k, (optimizer, scheduler, own) in enumerate(
         zip(optimizers, schedulers, named, strict=True)
     ):
-        # What no optimizer trains goes with the first.
+        # Parameters of no optimizer are compared with those of the first.
         leaves = [p for p in theirs if label_of.get(p, named[0][0] if k == 0 else "") in own]
         try:
             rule = rule_of(optimizer)
-            rows_of = _told(optimizer, scheduler, steps, own)
-        except ValueError as error:  # an optimizer or scheduler that no mistake is known of
+            rows_of = _scheduler_rows(optimizer, scheduler, steps, own)
+        except ValueError as error:  # an optimizer or scheduler without known mistakes
             return [f"no usual mistake was tried: {error}"]
         case = Case(
             start={p: start[p] if rule in SHAPED else entries(start[p], shaped) for p in leaves},
@@ -269,9 +273,9 @@ def _why(
             clip_norm=clip_norm,
             bound=bound,
         )
-        is_distinct |= bool(case.differing(DISTINCT))
-        if case.differing():
-            causes = explain(case) if case.differing(DISTINCT) else []
+        is_distinct |= bool(case.differing_leaves(DISTINCT))
+        if case.differing_leaves():
+            causes = explain(case) if case.differing_leaves(DISTINCT) else []
             where = "" if len(optimizers) == 1 else f" ({type(optimizer).__name__})"
             lines += [f"likely cause: {cause}{where}" for cause in causes] or [NO_CAUSE + where]
     if not is_distinct:
@@ -281,25 +285,25 @@ def _why(
     return lines
 
 
-def _told(
+def _scheduler_rows(
     optimizer: torch.optim.Optimizer, scheduler: Any, steps: int, labels: Sequence[str]
 ) -> list[Groups]:
-    """What the groups say after 0, 1, 2, … steps of the scheduler, as far as it goes."""
+    """Return the arguments of the groups after 0, 1, 2, … steps of the scheduler, until it ends."""
     of_groups = reader(optimizer, labels)
     if scheduler is None:
         return [of_groups(optimizer.param_groups)]
-    told = []
+    scheduler_rows = []
     with contextlib.suppress(Ended), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no optimizer steps between the scheduler's
         for values in itertools.islice(rows(scheduler, optimizer, of_groups), steps):
-            told.append(values)
-    return told
+            scheduler_rows.append(values)
+    return scheduler_rows
 
 
 def _both_rates(state: Any, theirs: Groups) -> tuple[Groups, Groups]:
-    """Return torch's numbers, with those that ``tx`` has in their place, and as they are."""
+    """Return the numbers of ``tx``, with torch's for those it does not hold, and torch's numbers."""
     mine: Groups = {}
-    with contextlib.suppress(ValueError):  # its state has none
+    with contextlib.suppress(ValueError):  # tx's state holds none
         mine = hyperparameters(state)
     mine = {label: mine["all"] for label in theirs} if set(mine) == {"all"} else mine
     if mine and set(mine) != set(theirs):
@@ -318,7 +322,7 @@ def _both_rates(state: Any, theirs: Groups) -> tuple[Groups, Groups]:
 def _rate_causes(
     rates: Sequence[tuple[Groups, Groups]], bound: float, recipe: Recipe | None
 ) -> list[str]:
-    """The causes that ``compare`` finds for rates; what is within the bound is no difference."""
+    """Return the causes that ``compare`` finds for rates that differ by more than the bound."""
     header = Trace({}, clock="update")
     mine, theirs = (Trace.stack(rows, header_of=header) for rows in zip(*rates, strict=True))
 
@@ -335,11 +339,11 @@ def _rate_causes(
 def _recipe(
     factory: Factory, params: Any, clocks: tuple[int, int, int], labels: Sequence[str] | None
 ) -> Recipe | None:
-    """Torch's recipe, whose arguments ``compare`` tries; None where it cannot be converted."""
+    """Return torch's recipe, for the search of ``compare``; None if it cannot be converted."""
     updates, accumulation, steps_per_epoch = clocks
     if accumulation > 1:
         return None
-    _, optimizers, schedulers = _made(factory, params)
+    _, optimizers, schedulers = _build(factory, params)
     every = steps_per_epoch if any(scheduler is not None for scheduler in schedulers) else None
     with contextlib.suppress(ValueError):
         return from_torch(
@@ -356,7 +360,7 @@ def _recipe(
 def _state_pairs(
     state: Any, params: Any, mapping: Mapping[str, Any], optimizers: Sequence[Any]
 ) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yield path, name and both values of what a rule's state holds."""
+    """Yield path, name and both values of each entry of a rule's state."""
     if not any(map(is_rule_state, jax.tree.leaves(state, is_leaf=is_rule_state))):
         return
     theirs = join([optimizer.state_dict() for optimizer in optimizers])
@@ -375,10 +379,10 @@ def _largest(values: Any) -> float:
 def _first_difference(
     largest: dict[Any, float], bound: float, count: int, pairs: Iterable[tuple[str, str, Any, Any]]
 ) -> str | None:
-    """Return what to say of the first entry that is off by more than ``bound`` of the largest."""
+    """Return the message about the first entry whose difference exceeds the bound, or None."""
     for where, name, *both in pairs:
         mine, theirs = (np.asarray(values, np.float64) for values in both)
-        # Not of the largest now: a parameter of one entry may pass through zero.
+        # Not relative to the current largest: a parameter of one entry may pass through zero.
         size = largest[where, name] = max(largest.get((where, name), 0.0), _largest(theirs))
         off, allowed = np.abs(mine - theirs), bound * size
         if (off <= allowed).all():
@@ -386,7 +390,7 @@ def _first_difference(
         at = np.unravel_index(int(np.nanargmax(np.where(np.isnan(off), np.inf, off))), off.shape)
         index = f"[{', '.join(map(str, at))}]" if at else ""
         return (
-            f"the two part at update {count}: {name} of {where}{index} is "
+            f"the two differ at update {count}: {name} of {where}{index} is "
             f"{np.broadcast_to(mine, off.shape)[at]} for torch's {theirs[at]}, "
             f"{off[at]:.3g} off where {allowed:.3g} is allowed."
         )

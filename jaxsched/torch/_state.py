@@ -1,4 +1,4 @@
-"""The optimizer's state, from torch and back."""
+"""Convert the optimizer's state from torch and back."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from jaxsched._validate import require_below_int32, require_count
 from jaxsched.optimizers import RuleState
 from jaxsched.optimizers._newton_schulz import torch_shape
 from jaxsched.optimizers._rule import UNCOUNTED
-from jaxsched.optimizers._scheduled import starting_at
+from jaxsched.optimizers._scheduled import start_at
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_paths, torch_names
 from jaxsched.torch._groups import Optimizers, as_optimizers
@@ -30,10 +30,10 @@ Names = Mapping[str, Mapped] | Mapping[LeafPath, Mapped]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """What ``torch.save`` wrote, on the CPU; nothing in it is run.
+    """Load a file of ``torch.save`` on the CPU, without running code in it.
 
     Raises:
-      ValueError: the file is none of torch's, or needs more than tensors and plain containers.
+      ValueError: the file is not torch's, or needs more than tensors and plain containers.
       FileNotFoundError: there is no such file.
 
     >>> import tempfile
@@ -51,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"{os.fspath(path)} must hold tensors and plain containers only, got a file that does "
             "not read with weights_only=True. Save optimizer.state_dict() alone."
         ) from error
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
+    except Exception as error:  # a damaged file may raise any error
         raise ValueError(
             f"{os.fspath(path)} must be a whole file of torch.save, got one that does not read as "
             f"such ({type(error).__name__}). Save it again."
@@ -59,18 +59,18 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 class Matches(NamedTuple):
-    """What ``match_names`` found."""
+    """The result of ``match_names``."""
 
     mapping: dict[str, str]  # {path: name}, for import_state and export_state
-    unplaced: list[str]  # the paths of the leaves that have no parameter
+    unplaced: list[str]  # the paths of leaves without a parameter
 
 
 def match_names(params: Any, tensors: Mapping[str, Any]) -> Matches:
-    """A mapping by names and shapes.
+    """Return a mapping from leaves to torch's parameters, by names and shapes.
 
-    A leaf goes to the parameter of its name (``param_groups.torch_names``) and shape; what is left
-    goes by shape alone, where one leaf and one parameter have it. ``kernel`` has torch's shape
-    transposed.
+    A leaf is mapped to the parameter of its name (``param_groups.torch_names``) and shape; remaining
+    ones are mapped by shape, if one leaf and one parameter have it. The shape of a ``kernel`` is
+    torch's transposed.
 
     Args:
       params: the Flax parameters.
@@ -103,11 +103,11 @@ def leaves_by_path(tree: Any) -> dict[str, Any]:
 
 
 def numbers(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, int]:
-    """The number of each parameter in the optimizer's ``state_dict``, by its name.
+    """Return the number of each parameter in the optimizer's ``state_dict``, by name.
 
-    For the mapping, where the optimizer was made of parameters without names:
-    ``{path: numbers[name] for path, name in mapping.items()}``. Of a list of optimizers those of
-    one count on from those of another, as ``import_state`` takes them.
+    Needed if the optimizer was built from parameters without names: the mapping is then
+    ``{path: numbers[name] for path, name in mapping.items()}``. For a list of optimizers, numbers
+    continue from one to the next, as in ``import_state``.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> numbers(model, torch.optim.SGD([model.bias, model.weight]))
@@ -126,26 +126,26 @@ def import_state(
     *,
     iteration: int | None = None,
 ) -> optax.OptState:
-    """Return the state of ``tx`` with which it continues torch's optimizer.
+    """Return the state with which ``tx`` continues torch's optimizer.
 
     Step counts, moments and buffers are those of torch; a momentum buffer that torch does not have
-    yet is not started here either. Torch saves no pending gradients: under accumulation the last
-    update was made right before, but for ``recipes.yolov5`` and ``ultralytics``, whose resumed
-    process updates at its first batch.
+    yet is not started here either. Torch saves no pending gradients: with accumulation the last
+    update counts as made right before, except for ``recipes.yolov5`` and ``ultralytics``, whose
+    resumed process updates at its first batch.
 
     Args:
-      state_dict: of the optimizer, or the path of a file that holds it; or a list of several
-        optimizers' ones, whose numbers of parameters then count on through all.
+      state_dict: the optimizer's, or the path of a file with it; or a list of those of several
+        optimizers, whose numbers of parameters continue from one to the next.
       tx: ``recipe.optimizer(labels)``, or a rule of ``jaxsched.optimizers``.
-      params: the parameters, as ``tx`` sees them.
+      params: the parameters, as passed to ``tx``.
       mapping: from the path of a leaf, ``"head/kernel"``, to torch's parameter: its name, where the
         optimizer was made of ``model.named_parameters()``, or its number; or a pair of that and a
         function of torch's array that gives it the leaf's layout. Without one a leaf called
         ``kernel`` is transposed from torch's; that of Flax's ConvTranspose needs one, unless
         ``transpose_kernel``: ``lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1]``. If not given,
         leaves go by ``param_groups.torch_names``.
-      iteration: that of the next batch, which the schedules count from the start of the run;
-        the recipe's ``start`` if not given.
+      iteration: the iteration of the next batch, counted from the start of the run; the recipe's
+        ``start`` if not given.
 
     Raises:
       ValueError: an iteration below 0, a leaf that has no parameter, a state of another optimizer or
@@ -166,7 +166,7 @@ def import_state(
         require_count("iteration", iteration)
         require_below_int32("iteration", iteration)
     state_dict = _state_dict(state_dict)
-    places, leaves = _placed(params, mapping, state_dict), leaves_by_path(params)
+    places, leaves = _place(params, mapping, state_dict), leaves_by_path(params)
 
     def rule(state: RuleState) -> RuleState:
         paths = _paths(state)
@@ -226,9 +226,9 @@ def import_state(
             trees[name] = jax.tree.unflatten(jax.tree.structure(tree), arrays)
         return RuleState(jnp.asarray(max(steps.values()), jnp.int32), scalars, trees)
 
-    with starting_at(iteration):
+    with start_at(iteration):
         fresh = tx.init(params)
-    # What the other rules of the recipe keep.
+    # The states of the recipe's other rules.
     claimed = {places[path][0] for state in _rules(fresh) for path in _paths(state)}
     nodes, structure = jax.tree.flatten(fresh, is_leaf=is_rule_state)
     return structure.unflatten(rule(node) if is_rule_state(node) else node for node in nodes)
@@ -257,16 +257,15 @@ def export_state(
     *,
     like: Any,
 ) -> Any:
-    """A ``state_dict`` for torch's optimizer to go on from; a list of them where ``like`` is one.
+    """Return the ``state_dict`` with which torch's optimizer continues; a list if ``like`` is one.
 
     Args:
-      opt_state: of a rule of ``jaxsched.optimizers``, in a recipe or not, or the ``nnx.Optimizer`` or
-        ``TrainState`` that has it.
+      opt_state: the state of a rule of ``jaxsched.optimizers``, in a recipe or not, or an
+        ``nnx.Optimizer`` or ``TrainState`` with it.
       params: the parameters.
-      mapping: as in ``import_state``. A transform must only rearrange.
+      mapping: as in ``import_state``. A transform may only rearrange.
       like: a ``state_dict`` of the optimizer, fresh or not, or a path: its groups, with their rates,
-        and the state of parameters that are not mapped are kept. Or a list of those of several
-        optimizers.
+        and the state of unmapped parameters are copied. Or a list of those of several optimizers.
 
     Raises:
       ValueError: a leaf that has no parameter, a transform that cannot be undone.
@@ -279,7 +278,7 @@ def export_state(
     {0: {'momentum_buffer': tensor([1., 1.])}}
     """
     given, like = like, _state_dict(like)
-    places, leaves = _placed(params, mapping, like), leaves_by_path(params)
+    places, leaves = _place(params, mapping, like), leaves_by_path(params)
     state = {key: dict(entry) for key, entry in like["state"].items()}
     for rule in _rules(opt_state):
         # SGD, Muon and MuSGD count nothing.
@@ -297,28 +296,28 @@ def export_state(
                     continue
                 number, transform = places[path]
                 shape = getattr(like["state"].get(number, {}).get(name), "shape", None)
-                tensor = None if unstarted else _undone(path, np.asarray(leaf), transform, shape)
+                tensor = None if unstarted else _undo(path, np.asarray(leaf), transform, shape)
                 state[number][name] = tensor
     if not isinstance(given, list | tuple):
         return {**like, "state": state}
     return _split(state, [_state_dict(each) for each in given])
 
 
-BUFFER, STARTED = "momentum_buffer", "started"  # what torch makes late, what a rule says of it
+BUFFER, STARTED = "momentum_buffer", "started"  # torch's buffer, created late; a rule's flag of it
 
 
 def from_kernel(array: np.ndarray) -> np.ndarray:
-    """Torch's weight as Flax's kernel: OIHW to HWIO, a matrix transposed."""
+    """Return torch's weight as Flax's kernel: OIHW to HWIO, a matrix transposed."""
     return array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
 
 
-def _undone(
+def _undo(
     path: str, array: np.ndarray, transform: Transform, shape: tuple[int, ...] | None
 ) -> torch.Tensor:
-    """Return the tensor of a shape that ``transform`` makes ``array`` of."""
+    """Return the tensor of ``shape`` that ``transform`` maps to ``array``."""
     if shape is None and transform in (from_kernel, np.asarray):
         shape = torch_shape(array.shape) if transform is from_kernel else array.shape
-    # Where each element goes; a transform that only rearranges can be undone by it.
+    # The source of each element; it inverts a transform that only rearranges.
     order = None if shape is None else transform(np.arange(math.prod(shape)).reshape(shape))
     if order is None or order.shape != array.shape or set(order.flat) != set(range(array.size)):
         raise ValueError(
@@ -332,7 +331,7 @@ def _undone(
 
 
 def _is_in_use(name: str, leaf: Any) -> bool:
-    """Return whether a parameter has a state of this name: Adafactor's of matrices is not that of vectors."""
+    """Return whether a parameter has a state of this name; Adafactor's depends on its dimensions."""
     is_vector = jnp.ndim(leaf) < 2
     return not is_vector if name in ("row_var", "col_var") else is_vector or name != "variance"
 
@@ -341,30 +340,36 @@ def _count(state_dict: Mapping[str, Any]) -> int:
     return sum(len(group["params"]) for group in state_dict["param_groups"])
 
 
-def _moved(key: Any, by: int) -> Any:
-    """A parameter's number moved; torch.distributed has its name there, which stays."""
+def _shift_number(key: Any, by: int) -> Any:
+    """Add ``by`` to a parameter's number; torch.distributed has names instead, which stay."""
     return key + by if isinstance(key, int) else key
 
 
 def join(state_dicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one ``state_dict`` of several, whose numbers count on from one to the next."""
+    """Join several ``state_dict``, with numbers that continue from one to the next."""
     state: dict[Any, Any] = {}
     groups: list[dict[str, Any]] = []
     first = 0
     for each in state_dicts:
-        state |= {_moved(key, first): entry for key, entry in each["state"].items()}
+        state |= {_shift_number(key, first): entry for key, entry in each["state"].items()}
         for group in each["param_groups"]:
-            groups.append({**group, "params": [_moved(key, first) for key in group["params"]]})
+            groups.append(
+                {**group, "params": [_shift_number(key, first) for key in group["params"]]}
+            )
         first += _count(each)
     return {"state": state, "param_groups": groups}
 
 
 def _split(state: Mapping[Any, Any], like: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what ``join`` joined, each with its part of the state."""
+    """Invert ``join``: return each ``state_dict`` of ``like`` with its entries of the state."""
     parts, first = [], 0
     for each in like:
         keys = [key for group in each["param_groups"] for key in group["params"]]
-        own = {key: state[_moved(key, first)] for key in keys if _moved(key, first) in state}
+        own = {
+            key: state[_shift_number(key, first)]
+            for key in keys
+            if _shift_number(key, first) in state
+        }
         parts.append({**each, "state": own})
         first += _count(each)
     return parts
@@ -404,9 +409,9 @@ class _Places(dict[str, tuple[Any, Transform]]):
         )
 
 
-def _placed(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) -> _Places:
+def _place(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) -> _Places:
     numbered: dict[Any, Any] = {}
-    for group in state_dict["param_groups"]:  # that of torch.distributed has the names for numbers
+    for group in state_dict["param_groups"]:  # torch.distributed has names in place of numbers
         names = group.get("param_names", group["params"])
         numbered |= zip(names, group["params"], strict=True)
     paths = {"/".join(path): path for path in leaf_paths(params)}
@@ -426,7 +431,7 @@ def _placed(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) -
             raise ValueError(
                 f"mapping must lead to parameters of state_dict, got {name!r}, which it does not "
                 "name. Make the optimizer of model.named_parameters(), or pass numbers, as "
-                "jaxsched.torch.numbers tells them."
+                "jaxsched.torch.numbers returns them."
             )
         transform = transform or (from_kernel if paths[path][-1] == "kernel" else np.asarray)
         places[path] = numbered.get(name, name), transform
@@ -434,7 +439,7 @@ def _placed(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) -
 
 
 def _paths(state: RuleState) -> list[str]:
-    """Return the parameters that a rule keeps something of."""
+    """Return the paths of the parameters in a rule's state."""
     return list(dict.fromkeys(p for tree in state.trees.values() for p in leaves_by_path(tree)))
 
 
@@ -447,14 +452,14 @@ def _rules(opt_state: Any) -> list[RuleState]:
     """Return the states of the rules in a state, however wrapped; refuse one without any."""
     opt_state = getattr(opt_state, "opt_state", opt_state)
     rules = filter(is_rule_state, jax.tree.leaves(opt_state, is_leaf=is_rule_state))
-    # Of an nnx.Optimizer the numbers are variables, which have no truth value.
-    found = [
+    # Numbers of an nnx.Optimizer are variables, which have no truth value.
+    states = [
         RuleState(jnp.asarray(step), {k: jnp.asarray(v) for k, v in scalars.items()}, trees)
         for step, scalars, trees in rules
     ]
-    if not found:
+    if not states:
         raise ValueError(
             f"opt_state must hold that of a rule of jaxsched.optimizers, got "
             f"{type(opt_state).__name__} without one. Pass recipe.optimizer(labels)."
         )
-    return found
+    return states

@@ -1,7 +1,7 @@
-"""The causes of a difference between an Optax transformation and a torch optimizer.
+"""Search for the causes of a difference between an Optax transformation and a torch optimizer.
 
-A cause is a change of torch's recipe, or two, with which its parameters go where the
-transformation's go, after every update. Numbers are solved for.
+A cause is one or two changes of torch's recipe that reproduce the transformation's parameters after
+every update. Numbers are solved for.
 """
 
 import dataclasses
@@ -19,41 +19,41 @@ from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solv
 from jaxsched.torch._update_runs import FORMS, OPTIONS, SHAPED, Case, largest, simulate
 
 MAX_SHIFT = 250  # batches by which a schedule may be early or late
-DISTINCT = 20  # bounds: how large a difference must be to distinguish one cause from another
-SOLVED = 3  # entries of a leaf for which numbers are solved
-FEW = 8  # candidates at a time of a rule that looks at a parameter as a whole
-ENCLOSED = 0.6  # share of the rows that two neighbours of a grid must enclose, to go on between
+DISTINCT = 20  # smallest difference, in bounds, that distinguishes causes
+SOLVED = 3  # entries of a leaf to solve for
+FEW = 8  # candidates at a time for a rule that acts on whole parameters
+ENCLOSED = 0.6  # share of the rows that neighbours of a grid must enclose to search between them
 MIN_KNOWN = 0.5  # the changed run must be known at a larger share of the updates
-MIN_SCALE = 1e-3  # unit of a number that torch has at 0, in a fit of two
-MAX_EVALUATIONS = 25  # of the run, in a fit of two numbers
-MAX_UNFITTED = 1e-6  # share of the difference that such a fit may leave
-MAX_ROUNDING = 1e-4  # how far its first number may be rounded, relative to it
+MIN_SCALE = 1e-3  # unit of a number that is 0 in torch, in a fit of two
+MAX_EVALUATIONS = 25  # evaluations of the run in a fit of two numbers
+MAX_UNFITTED = 1e-6  # largest share of the difference that such a fit may leave
+MAX_ROUNDING = 1e-4  # largest relative rounding of its first number
 FAR = 1e15  # error of a run that diverges
-# Options beside which two numbers are tried, as in optax.adagrad and optax.rmsprop.
+# Options with which two numbers are tried, as in optax.adagrad and optax.rmsprop.
 PLACES = (["epsilon"], ["inside", "epsilon"])
 
 Edit = Callable[[dict[str, Any], Any], dict[str, Any]]
-"""From a recipe and numbers (1, c, 1) to the entries that are others."""
+"""A function from a recipe and numbers (1, c, 1) to the recipe's changed entries."""
 
 
 class Change(NamedTuple):
     """A change of torch's recipe: of an argument, the clock, a value, the groups, the rule."""
 
-    kind: str  # of the cause, as its name
+    kind: str  # the cause's kind, and its name
     name: str
     sentence: str  # with {x} for the number and {y} for torch's
     edit: Edit
-    grid: np.ndarray = np.array([])  # numbers to begin with
-    words: Callable[[float], str] = format_value  # what is written for {x}
+    grid: np.ndarray = np.array([])  # the first candidates
+    words: Callable[[float], str] = format_value  # formats the number for {x}
 
 
 Steps = Sequence[tuple[Change, Any]]
-"""Changes, each with its number, 0 if it has none."""
+"""Changes, each with its number, or 0 if it has none."""
 
 
 def explain(case: Case) -> list[Cause]:
-    """Return the causes that together explain every leaf that differs; none if there are none."""
-    leaves, causes = case.differing(), []
+    """Return causes that together explain every differing leaf; an empty list if there are none."""
+    leaves, causes = case.differing_leaves(), []
 
     def is_explained(leaf: str) -> bool:
         return any((leaf, "parameter") in cause.quantities for cause in causes)
@@ -61,28 +61,28 @@ def explain(case: Case) -> list[Cause]:
     with np.errstate(all="ignore"):  # a candidate may diverge
         for leaf in leaves:
             off = largest(_path(case, (), leaf)[:, 0] - case.reference[leaf])
-            if not (off <= case.allowed[leaf]).all():
-                return []  # from what is not torch's path, such as Muon's in bfloat16
+            if not (off <= case.tolerance[leaf]).all():
+                return []  # torch's path is not reproduced, such as Muon's in bfloat16
         for attempts, leaf in product((_choices, _numbers, _pairs), leaves):
             for steps in () if is_explained(leaf) else attempts(case, leaf):
                 causes += _causes(case, steps, leaf, leaves)
             if attempts is _pairs and not is_explained(leaf):
                 return []
     causes = choose(causes, [(leaf, "parameter") for leaf in leaves])
-    if len(causes) == 1 and causes[0].curves:  # made everywhere, other leaves would differ too
+    if len(causes) == 1 and causes[0].curves:  # a change of all leaves would make others differ
         sentence = f"{causes[0].sentence}, in {list_quantities(causes[0].quantities)}"
         causes = [dataclasses.replace(causes[0], sentence=sentence)]
     return causes
 
 
 def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[Cause]:
-    """Yield the steps as a cause of all leaves that they explain, if this one is among them."""
-    if case.known(leaf, _path(case, steps, leaf)[:, 0]) <= MIN_KNOWN:
+    """Yield the steps as the cause of all leaves that they explain, if ``leaf`` is among them."""
+    if case.known_share(leaf, _path(case, steps, leaf)[:, 0]) <= MIN_KNOWN:
         return
-    shares = {k: case.known(k, _path(case, steps, k)[:, 0]) for k in leaves}
+    shares = {k: case.known_share(k, _path(case, steps, k)[:, 0]) for k in leaves}
     shares = {k: share for k, share in shares.items() if share > MIN_KNOWN}
     if len(shares) != len(leaves):
-        shares = {k: shares[k] for k in case.differing(DISTINCT) if k in shares}
+        shares = {k: shares[k] for k in case.differing_leaves(DISTINCT) if k in shares}
     (change, x), sentence = steps[-1], _sentence(case, steps, leaf)
     alike = [k for k in case.mine if k not in leaves and _sentence(case, steps, k) == sentence]
     moved = {k: path for k in alike if case.differs(k, path := _path(case, steps, k)[:, 0])}
@@ -110,7 +110,7 @@ def _sentence(case: Case, steps: Steps, leaf: str) -> str:
 
 
 def _path(case: Case, steps: Steps, leaf: str, at: Any = slice(None)) -> np.ndarray:
-    """Return where entries of a leaf go for each candidate, (updates, c, entries)."""
+    """Return the path of a leaf's entries for each candidate, (updates, c, entries)."""
     recipe, start = case.recipe(case.labels.get(leaf)), case.start[leaf]
     for change, x in steps:
         if (recipe["label"] is None) == (change.name == "trained"):
@@ -129,7 +129,7 @@ def _map(names: Sequence[str], value: Callable[[Any, Any], Any]) -> Edit:
 
 
 def _choices(case: Case, leaf: str) -> Iterator[Steps]:
-    """Changes without a free number."""
+    """Yield changes without a free number."""
     yield from _options(case)
     yield from ([(change, 0.0)] for change in (*_arguments(case)[:-1], *_groups(case)))
     used = [k for k in case.names if any(column[k].any() for column in case.columns.values())]
@@ -144,7 +144,7 @@ def _choices(case: Case, leaf: str) -> Iterator[Steps]:
 
 
 def _options(case: Case) -> Sequence[Steps]:
-    """Switches that are off for on, and other choices of an option, or of two."""
+    """Return changes of a switch, and other choices of one option or two."""
     torchs = case.recipe(next(iter(case.columns)))
     changes = [
         Change("argument", name, f"{name} {not value} for {value}", _put({name: not value}))
@@ -163,7 +163,7 @@ def _options(case: Case) -> Sequence[Steps]:
 
 
 def _groups(case: Case) -> Iterator[Change]:
-    """Arguments of another group, or of a group for a leaf that torch does not train."""
+    """Yield changes that take the arguments of another group, or train a leaf torch does not."""
     labels = [case.labels[leaf] for leaf in case.mine if leaf in case.labels]
     recipes = {label: case.recipe(label) for label in dict.fromkeys(labels)}
     rate = case.recipe(None)["learning_rate"]
@@ -183,7 +183,7 @@ def _groups(case: Case) -> Iterator[Change]:
 
 
 def _arguments(case: Case) -> list[Change]:
-    """Return the arguments, each with a number that is solved for."""
+    """Return changes of one argument, with a free number."""
 
     def change(name: str, value: float) -> Change:
         edit = _map([name], lambda v, x: np.broadcast_arrays(x, v)[0])
@@ -194,12 +194,12 @@ def _arguments(case: Case) -> list[Change]:
 
 
 def _grid(value: float | None) -> np.ndarray:
-    """Return ``float_grid`` with numbers just below 1, where averages have theirs."""
+    """Return ``float_grid`` with numbers just below 1, as decays of averages have."""
     return np.union1d(float_grid(value or 1.0), 1 - np.geomspace(1e-7, 0.5, 60))
 
 
 def _factors(case: Case) -> Iterator[Change]:
-    """Gradients, and arguments that vary, times a number."""
+    """Yield changes that multiply the gradients, or an argument that varies."""
     sizes = {k: {abs(x) for c in case.columns.values() for x in c[k] if x} for k in case.names}
     kinds = {name: "argument" for name, values in sizes.items() if len(values) > 1}
     for name, kind in {**kinds, "gradients": "value"}.items():
@@ -207,7 +207,7 @@ def _factors(case: Case) -> Iterator[Change]:
 
 
 def _clocks(case: Case) -> Iterator[Change]:
-    """The scheduler's rows at other counts of batches."""
+    """Yield changes of the scheduler's clock."""
     every, n, k = case.steps_per_epoch, case.accumulation, np.arange(1.0, MAX_SHIFT + 1)
 
     def shift(k: float) -> str:
@@ -233,18 +233,18 @@ def _clocks(case: Case) -> Iterator[Change]:
 
 
 def _numbers(case: Case, leaf: str) -> Iterator[Steps]:
-    """One change with a number."""
+    """Yield single changes with the numbers that fit."""
     for change in (*_clocks(case), *_arguments(case), *_factors(case)):
         yield from _solve(case, leaf, [], change)
 
 
 def _pairs(case: Case, leaf: str) -> Iterator[Steps]:
-    """A number beside options, or beside another number."""
+    """Yield a change with a number together with options, or with another number."""
     if case.rule not in FORMS:
         return
     numbers = _arguments(case)
     options = [*_options(case), *([(change, 0.0)] for change in numbers), []]
-    # Those of one effect once, by the fewest changes; without changes a number has been tried.
+    # Of steps with the same effect, keep the shortest; a number without options has been tried.
     effects = {
         _path(case, steps, leaf).tobytes(): steps for steps in sorted(options, key=len)[::-1]
     }
@@ -260,23 +260,23 @@ def _pairs(case: Case, leaf: str) -> Iterator[Steps]:
 
 
 def _sample(case: Case, leaf: str, steps: Steps, changes: Sequence[Change]) -> Any:
-    """Return a function from the changes' numbers to rows, (c, rows), and those of mine.
+    """Return a function from the changes' numbers to rows, (c, rows), and the rows of mine.
 
-    Rows are the entries that differ most at the first update that differs, from there on, in
-    units of ``allowed``.
+    Rows are the entries with the largest difference at the first differing update, from this update
+    on, in units of ``tolerance``.
     """
-    mine, allowed = case.mine[leaf], case.allowed[leaf][:, None]
-    off = np.abs(mine - case.reference[leaf]) / allowed
+    mine, tolerance = case.mine[leaf], case.tolerance[leaf][:, None]
+    off = np.abs(mine - case.reference[leaf]) / tolerance
     first = int(np.argmax((off > 1).any(1)))
     at = np.argsort(-off[first], kind="stable")[:SOLVED]
 
     def evaluate(*numbers: Any) -> np.ndarray:
         path = _path(case, [*steps, *zip(changes, numbers, strict=True)], leaf, at)
-        path = (path / allowed[:, None])[first:]
-        shape = len(path), np.size(numbers[0]), len(at)  # one candidate where none has an effect
+        path = (path / tolerance[:, None])[first:]
+        shape = len(path), np.size(numbers[0]), len(at)  # numbers without effect give one path
         return np.swapaxes(np.broadcast_to(path, shape), 0, 1).reshape(shape[1], -1)
 
-    return evaluate, (mine / allowed)[first:, at].ravel()
+    return evaluate, (mine / tolerance)[first:, at].ravel()
 
 
 def _is_equal(values: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -284,7 +284,7 @@ def _is_equal(values: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Steps]:
-    """Yield the steps and this change with the numbers that reproduce a sample of a leaf."""
+    """Yield the steps and this change with a number that reproduces a sample of a leaf."""
     evaluate, target = _sample(case, leaf, steps, [change])
     size = FEW if case.rule in SHAPED else CANDIDATES  # JAX compiles a rule once for one size
     grid = np.pad(change.grid, (0, -len(change.grid) % size), "edge")
@@ -293,7 +293,7 @@ def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Step
     side = np.where(same, 0, np.sign(values - target))
     if change.kind == "clock":
         numbers = grid[(same | ~known).all(1) & (known.mean(1) > MIN_KNOWN)].tolist()
-    # Most rows lie between the values of two neighbours, or no number between them will do.
+    # Unless most rows lie between the values of two neighbours, no number between them fits.
     elif (side[1:] * side[:-1] <= 0).mean(1).max() > ENCLOSED:
         numbers = solve(evaluate, target, grid, _is_equal, size=size)
     yield from ([*steps, (change, x)] for x in numbers[:1])

@@ -1,7 +1,7 @@
-"""The run of a torch optimizer, in NumPy over many candidates at once, and the one it differs from.
+"""Simulate a torch optimizer in NumPy for many candidates at once; and the two runs that differ.
 
 A recipe holds the arguments of a leaf's group, each an array (updates, candidates or 1, 1) or a
-switch, and a choice of each option. Updates count from 0, but the t of an equation from 1.
+switch, and a choice of each option. Updates count from 0, t in an equation from 1.
 """
 
 import dataclasses
@@ -19,63 +19,63 @@ from jaxsched import optimizers
 from jaxsched._validate import is_number
 
 Arrays = dict[str, np.ndarray]  # by leaf
-# Of the largest difference so far: what a cause may leave of it, where that is more than the bound.
+# The share of the largest difference so far that a cause may leave, if larger than the bound.
 MAX_UNEXPLAINED = 1e-10  # schedules in closed form are 1e-11 from torch's recursion
-SAMPLED = 64  # entries of a parameter that are compared, where the rule takes each by itself
-# Rules that look at a parameter's entries together; the others take each by itself.
+SAMPLED = 64  # entries of a parameter to compare if the rule acts on each separately
+# Rules that act on whole parameters; the others act on each entry separately.
 SHAPED = (optimizers.muon, optimizers.musgd, optimizers.adafactor)
 DECOUPLED = (
     optimizers.adamw,
     optimizers.muon,
     optimizers.adafactor,
-)  # their weight decay is never put into the gradient
+)  # their weight decay is never added to the gradient
 
 
-def _sgd(a: Any, t: int, g: Any, kept: Any) -> Any:
-    """In torch the buffer begins with the first gradient, and rests while momentum is 0."""
+def _sgd(a: Any, t: int, g: Any, state: Any) -> Any:
+    """SGD; as in torch the buffer starts from the first gradient, and is unused at momentum 0."""
     g = a.learning_rate * g if a.inside else g
     moves, dampening = a.momentum != 0, a.momentum if a.average else a.dampening
-    b = a.momentum * kept["b"] + (1 - dampening) * g
+    b = a.momentum * state["b"] + (1 - dampening) * g
     if not a.zeros:
-        b = np.where(moves, np.where(kept["started"], b, g), kept["b"])
-    kept["b"], kept["started"] = b, np.maximum(kept["started"], moves)
+        b = np.where(moves, np.where(state["started"], b, g), state["b"])
+    state["b"], state["started"] = b, np.maximum(state["started"], moves)
     added = g + a.momentum * b if a.nesterov else np.where(moves, b, g)
     return -added if a.inside else -a.learning_rate * added
 
 
-def _adam(a: Any, t: int, g: Any, kept: Any) -> Any:
-    m = kept["m"] = a.b1 * kept["m"] + (1 - a.b1) * g
-    v = kept["v"] = a.b2 * kept["v"] + (1 - a.b2) * g * g
+def _adam(a: Any, t: int, g: Any, state: Any) -> Any:
+    m = state["m"] = a.b1 * state["m"] + (1 - a.b1) * g
+    v = state["v"] = a.b2 * state["v"] + (1 - a.b2) * g * g
     one = 1 - a.b1**t if "first" in a.correction else 1.0
     two = 1 - a.b2**t if "second" in a.correction else 1.0
     if getattr(a, "amsgrad", False):
-        v = kept["largest"] = np.maximum(kept["largest"], v)
+        v = state["largest"] = np.maximum(state["largest"], v)
     ahead = m / one
     if a.ahead == "torch" and hasattr(a, "momentum_decay"):  # NAdam
         mu, after = (a.b1 * (1 - 0.5 * 0.96 ** (k * a.momentum_decay)) for k in (t, t + 1))
-        product = kept["product"] = mu * kept.get("product", 1.0)
+        product = state["product"] = mu * state.get("product", 1.0)
         ahead = (1 - mu) / (1 - product) * g + after / (1 - product * after) * m
     elif a.ahead == "optax" and hasattr(a, "momentum_decay"):
         ahead = a.b1 * m / (1 - a.b1 ** (t + 1)) + (1 - a.b1) * g / one
     return -a.learning_rate * ahead / _root(a, v, two)
 
 
-def _rmsprop(a: Any, t: int, g: Any, kept: Any) -> Any:
-    v = kept["v"] = a.alpha * kept["v"] + (1 - a.alpha) * g * g
-    mean = kept["mean"] = a.alpha * kept["mean"] + (1 - a.alpha) * g
+def _rmsprop(a: Any, t: int, g: Any, state: Any) -> Any:
+    v = state["v"] = a.alpha * state["v"] + (1 - a.alpha) * g * g
+    mean = state["mean"] = a.alpha * state["mean"] + (1 - a.alpha) * g
     move = g / _root(a, v - mean * mean if a.centered else v)
-    b = kept["b"] = a.momentum * kept["b"] + (a.learning_rate * move if a.inside else move)
+    b = state["b"] = a.momentum * state["b"] + (a.learning_rate * move if a.inside else move)
     return -b if a.inside else -a.learning_rate * b
 
 
-def _adagrad(a: Any, t: int, g: Any, kept: Any) -> Any:
-    s = kept["s"] = kept["s"] + g * g
+def _adagrad(a: Any, t: int, g: Any, state: Any) -> Any:
+    s = state["s"] = state["s"] + g * g
     rate = a.learning_rate / (1 + (t - 1) * a.lr_decay)
     return -rate * g / _root(a, a.initial_accumulator_value + s)
 
 
 def _root(a: Any, v: Any, correction: Any = 1.0) -> Any:
-    """Return √v of a corrected v, with ε in the places that ``a.epsilon`` names."""
+    """Return √v of a corrected v, with ε at the place that ``a.epsilon`` names."""
     scale = correction if "early" in a.epsilon else 1.0
     under = a.eps / scale * ("under" in a.epsilon)
     return np.sqrt(v / correction + under) + a.eps / np.sqrt(scale) * ("outside" in a.epsilon)
@@ -121,11 +121,11 @@ OPTIONS: Mapping[str, Mapping[Any, str]] = {
         "entry": "clip of each entry by itself, as in optax.clip",
         "frozen": "clip by a norm that counts what is frozen",
         "batch": "clip of each batch's gradients, not of their sum",
-        "optax": "clip by optax.clip_by_global_norm, which has not torch's 1e-6",
+        "optax": "clip by optax.clip_by_global_norm, which lacks torch's 1e-6",
     },
 }
-# Rules in NumPy, from the recipe of one update, t, g and the state to what is added. The state is a
-# dictionary that they change; its arrays start from 0.
+# Rules in NumPy: functions from the recipe of one update, t, g and the state to the update. They
+# change the state, a dictionary whose arrays start from 0.
 FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     optimizers.sgd: _sgd,
     optimizers.adam: _adam,
@@ -141,7 +141,8 @@ def simulate(
 ) -> np.ndarray:
     """Return a leaf after each update of a rule, (updates, candidates, entries).
 
-    Gradients are (updates, candidates or 1, entries). A rule of ``SHAPED`` needs the leaf's shape.
+    Gradients are (updates, candidates or 1, entries). For a rule of ``SHAPED``, ``start`` has the
+    leaf's shape.
     """
     numbers = {name: v for name, v in recipe.items() if isinstance(v, np.ndarray)}
     switches = {name: v for name, v in recipe.items() if not isinstance(v, np.ndarray)}
@@ -152,16 +153,16 @@ def simulate(
     n = max(v.shape[1] for v in (gradients, *numbers.values()))
     if numbers.pop("weight_decay", None) is not None:
         switches["weight_decay"] = 0.0
-    params, kept, path = np.tile(start.ravel(), (n, 1)), defaultdict(float), []
+    params, state, path = np.tile(start.ravel(), (n, 1)), defaultdict(float), []
     for t, g in enumerate(gradients):
         now, g = {name: v[t] for name, v in numbers.items()}, g + coupled[t] * params
         if rule in FORMS:
-            added = FORMS[rule](SimpleNamespace(**now, **switches), t + 1, g, kept)
+            added = FORMS[rule](SimpleNamespace(**now, **switches), t + 1, g, state)
         else:
             now = {name: np.tile(v[:, 0], n // len(v)) for name, v in now.items()}
             leaves = (np.reshape(x, (n, *start.shape)) for x in (g, params))
             options = tuple((k, v) for k, v in switches.items() if k not in OPTIONS)
-            added, kept["state"] = _update(rule, options, now, *leaves, kept.get("state"))
+            added, state["state"] = _update(rule, options, now, *leaves, state.get("state"))
         params = params + np.reshape(added, params.shape) - taken[t] * params
         path.append(params)
     return np.stack(path)
@@ -169,7 +170,7 @@ def simulate(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _update(rule: Any, switches: Any, numbers: Any, g: Any, params: Any, state: Any) -> Any:
-    """One update of a rule of ``jaxsched.optimizers``; the first where there is no state."""
+    """Return one update of a rule of ``jaxsched.optimizers``, and the state; None starts afresh."""
 
     def of_candidate(numbers: Any, g: Any, params: Any, state: Any) -> Any:
         layout = {"layout": "torch"} if "layout" in inspect.signature(rule).parameters else {}
@@ -182,26 +183,26 @@ def _update(rule: Any, switches: Any, numbers: Any, g: Any, params: Any, state: 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Two runs that differ, and what is known of torch's. Updates count from 0."""
+    """Two runs that differ, with torch's gradients and arguments. Updates count from 0."""
 
-    start: Arrays  # the parameters before the first update: their entries, or in their shape
+    start: Arrays  # the parameters before the first update: sampled entries, or the whole array
     batches: Arrays  # the gradients, (updates, accumulation, entries)
-    # The sums of their squares, all entries; last their sum's: accumulation + 1. Beside the leaves of
-    # one optimizer those of the others, which the clip sees too.
+    # Sums of squares of all entries: of each batch's gradients, and last of their sum. They include
+    # leaves of other optimizers, which the clip sees too.
     squares: Arrays
     mine: Arrays  # the transformation's parameters after each update, (updates, entries)
     reference: Arrays  # torch's
-    labels: Mapping[str, str]  # of each leaf that torch's optimizer trains
-    rule: Callable[..., Any]  # torch's
+    labels: Mapping[str, str]  # the label of each leaf that torch's optimizer trains
+    rule: Callable[..., Any]  # torch's update rule
     # The arguments of torch's groups after 0, 1, 2, … steps of the scheduler, by label and name.
     rows: Sequence[Mapping[str, Mapping[str, Any]]]
-    steps_per_epoch: int  # batches between two of those
-    clip_norm: float | None  # the most that the norm of all gradients may be
-    bound: float  # how far an entry may be off, relative to the largest of its leaf so far
+    steps_per_epoch: int  # batches between two steps of the scheduler
+    clip_norm: float | None  # limit of the norm of all gradients
+    bound: float  # largest difference of an entry, relative to the largest of its leaf so far
 
     @functools.cached_property
     def columns(self) -> dict[str, dict[str, Any]]:
-        """The arguments of each group after each step of the scheduler; switches as they are."""
+        """The arguments of each group: numbers as an array by scheduler step, switches unchanged."""
         parameters = inspect.signature(self.rule).parameters
 
         def column(label: str, name: str, value: Any) -> Any:
@@ -219,7 +220,7 @@ class Case:
         return [name for name in first if all(isinstance(c[name], np.ndarray) for c in groups)]
 
     def value(self, leaf: str, name: str) -> Any:
-        """Return torch's value of an argument; None where a leaf has none."""
+        """Return torch's value of an argument; None if a leaf has none."""
         group: dict[str, Any] = self.columns.get(self.labels.get(leaf, ""), {})
         column: Any = {"clip_norm": self.clip_norm, **group}.get(name)
         values = np.ravel(column).tolist()
@@ -231,9 +232,9 @@ class Case:
         return next(iter(self.batches.values())).shape[1]
 
     def recipe(self, label: str | None, times: Any = 1.0, shift: Any = 0.0) -> dict[str, Any]:
-        """Return a group's recipe, with ``times`` and ``shift``, (1, c), of the scheduler's clock.
+        """Return a group's recipe, with the scheduler's clock times ``times`` plus ``shift``, (1, c).
 
-        Numbers are NaN where the scheduler's run is over. Without a label nothing is trained.
+        Numbers are NaN after the end of the scheduler's run. Without a label the rate is 0.
         """
         updates, last = len(next(iter(self.batches.values()))), len(self.rows) - 1
         batches = (np.arange(updates)[:, None] + 1) * self.accumulation - 1
@@ -253,7 +254,7 @@ class Case:
         return {**torchs, **numbers, "label": label, **group}
 
     def gradients(self, leaf: str, recipe: dict[str, Any], at: Any = slice(None)) -> np.ndarray:
-        """Return what reaches the rule, (updates, c, entries), by what is taken from the recipe."""
+        """Return the rule's gradients, (updates, c, entries), and remove their options from ``recipe``."""
         names = ("label", "accumulation", "clip", "clip_norm", "gradients")
         _, how, clip, most, scale = (recipe.pop(name) for name in names)
         beside = [k for k in self.squares if clip == "frozen" or k in self.labels]
@@ -282,37 +283,37 @@ class Case:
         return {k: self.bound * np.maximum.accumulate(largest(v))[1:] for k, v in paths.items()}
 
     def differs(self, leaf: str, path: np.ndarray, bounds: float = 1.0) -> bool:
-        """Return whether a path of a leaf is not the reference's."""
+        """Return whether a path of a leaf differs from the reference's."""
         return not (largest(path - self.reference[leaf]) <= bounds * self.rounding[leaf]).all()
 
-    def differing(self, bounds: float = 1.0) -> list[str]:
-        """Return the leaves that differ by more than so many bounds."""
+    def differing_leaves(self, bounds: float = 1.0) -> list[str]:
+        """Return the leaves that differ by more than ``bounds`` times the bound."""
         return [leaf for leaf in self.mine if self.differs(leaf, self.mine[leaf], bounds)]
 
     @functools.cached_property
-    def allowed(self) -> Arrays:
-        """How far a changed run may be from mine after each update, (updates,)."""
-        allowed = {}
+    def tolerance(self) -> Arrays:
+        """The largest distance of a changed run from mine after each update, (updates,)."""
+        limits = {}
         for leaf, mine in self.mine.items():
             left = MAX_UNEXPLAINED * np.maximum.accumulate(largest(mine - self.reference[leaf]))
-            allowed[leaf] = np.maximum(left, self.rounding[leaf]) + np.finfo(np.float64).tiny
-        return allowed
+            limits[leaf] = np.maximum(left, self.rounding[leaf]) + np.finfo(np.float64).tiny
+        return limits
 
-    def known(self, leaf: str, path: np.ndarray) -> float:
-        """Return the share of updates at which a path is known, if it is mine's there; 0 if not."""
+    def known_share(self, leaf: str, path: np.ndarray) -> float:
+        """Return the share of updates at which a path is known; 0 if it is not mine's there."""
         off = largest(path - self.mine[leaf])
         is_known = ~np.isnan(off)
-        return float(is_known.mean()) if (off <= self.allowed[leaf])[is_known].all() else 0.0
+        return float(is_known.mean()) if (off <= self.tolerance[leaf])[is_known].all() else 0.0
 
 
 def entries(array: np.ndarray, shaped: bool) -> np.ndarray:
-    """Return the entries of a parameter that are compared, all of them if ``shaped``."""
+    """Return the entries of a parameter to compare, all of them if ``shaped``."""
     n = array.size if shaped else min(array.size, SAMPLED)
     return array.ravel()[np.linspace(0, array.size - 1, n).astype(int)]
 
 
 def seen_of(pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: bool) -> Any:
-    """Return the row of ``Case`` for one update, from its batches' gradients and what follows."""
+    """Return the row of ``Case`` for one update, from its batches' gradients and both results."""
     batches = {leaf: [gradients[leaf] for gradients in pending] for leaf in mine}
     squares = {k: [np.sum(g * g) for g in (*gs, np.sum(gs, 0))] for k, gs in batches.items()}
     return {
@@ -324,5 +325,5 @@ def seen_of(pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: 
 
 
 def largest(path: np.ndarray) -> np.ndarray:
-    """Return the largest entry after each update; NaN where there is one."""
+    """Return the largest absolute entry after each update; NaN if there is one."""
     return np.abs(path).max(1, initial=0.0)

@@ -127,7 +127,7 @@ def decay_multiplied_by_the_rate():
 
 
 @case("imagenet")
-def imagenet_as_torch_has_it():
+def imagenet_as_in_torch():
     group = {
         "learning_rate": schedules.per_epoch(lr_scheduler.multi_step_lr(0.1, [80, 30, 60]), 10),
         "momentum": 0.9,

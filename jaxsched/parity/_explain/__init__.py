@@ -1,7 +1,7 @@
-"""The cause of a difference: the simplest change of one run that gives the other.
+"""Search for the cause of a difference: the simplest change of one run that reproduces the other.
 
-A change is one of four kinds: an argument, the clock, the value, the groups. Numbers are solved
-for, and what does not reproduce every row that differs is no cause.
+A change is of one of four kinds: an argument, the clock, the value, the groups. Its number is solved
+for. Only a change that reproduces every differing row is a cause.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from jaxsched.parity._explain._runs import Case, Column, Path, Run, evaluate, ev
 from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
 from jaxsched.parity._rows import equal
 
-MAX_FITTED = 40  # numbers that are compared at all rows, of those that do at the sampled ones
-MAX_REACH = 10**6  # how far from the present integer another one is looked for
-EAGER, AT_ONCE = 24, 6  # numbers of a grid, and of an interval, where JAX cannot trace them
-MAX_PREFIXES = 5  # changes that explain the first rows, from which a second is looked for
-REFUSED = (ValueError, TypeError, KeyError)  # what a factory raises that refuses a value
+MAX_FITTED = 40  # numbers that fit the sampled rows and are then compared at all rows
+MAX_REACH = 10**6  # largest distance of an integer to try from the present one
+EAGER, AT_ONCE = 24, 6  # numbers of a grid, and of an interval, if JAX cannot trace them
+MAX_PREFIXES = 5  # changes that explain the first rows, to each of which a second one is added
+REFUSED = (ValueError, TypeError, KeyError)  # errors of a factory that refuses a value
 
 
 def explain(mine: Run, reference: Run) -> tuple[Cause, ...]:
-    """Return the causes of all that differs in runs with the same rows: the fewest and simplest."""
+    """Return the fewest and simplest causes of the differences between runs with the same rows."""
     forward, reverse = Case(reference, mine, True), Case(mine, reference, False)
-    differing, rounded = list(forward.differing), list(_rounded(forward))
-    causes = list(rounded)
+    differing, roundings = list(forward.differing_rows), list(_roundings(forward))
+    causes = list(roundings)
     with np.errstate(over="ignore", invalid="ignore"):
         for search in (_single, None, _inside, _double):
             whole = [c for c in merge(causes) if c.exact and c.is_throughout]
@@ -44,15 +44,15 @@ def explain(mine: Run, reference: Run) -> tuple[Cause, ...]:
                     causes += _each(case, left, search)
                 elif differing:  # one argument for all goes before one for each
                     causes += _of_factory(case, causes, not is_one)
-    return tuple(choose(causes, [*differing, *(key for c in rounded for key in c.quantities)]))
+    return tuple(choose(causes, [*differing, *(key for c in roundings for key in c.quantities)]))
 
 
-def _rounded(case: Case) -> Iterator[Cause]:
+def _roundings(case: Case) -> Iterator[Cause]:
     """Yield float64 quantities that differ by one side's rounding to float32 alone."""
     for key in case.keys:
         traces = (case.base.trace, case.target.trace)
         columns = [(run.groups[key[0]] if key[0] else run.run)[key[1]] for run in traces]
-        if key not in case.differing and not equal(*columns).all():
+        if key not in case.differing_rows and not equal(*columns).all():
             side = "mine" if case.target.column(key).dtype == np.float32 else "the reference"
             sentence = f"{side} rounded to float32"
             yield Cause("value", "float32", sentence, quantities=(key,), numbers=0)
@@ -61,7 +61,7 @@ def _rounded(case: Case) -> Iterator[Cause]:
 def _each(
     case: Case, keys: list[Key], search: Callable[[Case, Key], Iterator[Cause]]
 ) -> Iterator[Cause]:
-    """``search`` for each quantity, once for those that have the same curves."""
+    """Call ``search`` for each quantity, once for quantities with the same curves."""
     causes: dict[Hashable, list[Cause]] = {}
     for key in keys:
         entry, x, y = case.base.entry(key), case.target.column(key), case.base.column(key)
@@ -74,29 +74,31 @@ def _each(
 
 
 def _single(case: Case, key: Key) -> Iterator[Cause]:
-    """One argument, or one change of the clock, the value or the groups."""
+    """Yield causes with one change: of an argument, the clock, the value or the groups."""
     curves = changes.curves_of(case, key)
     yield from filter(None, (case.fit(key, curve, cause) for curve, cause in curves))
     entry, other = case.base.entry(key), case.target.entry(key)
     x, y = case.target.column(key), case.base.column(key)
     if np.diff(x).any() and np.diff(y).any():
-        yield from _edited(case, key, changes.clocks_and_values(case, case.base.known(key)))
+        yield from _solve_edits(
+            case, key, changes.clocks_and_values(case, case.base.column_function(key))
+        )
     if callable(entry):
-        yield from _edited(case, key, changes.arguments_of(case, entry))
-        yield from _edited(case, key, changes.combinators_of(case, entry))
+        yield from _solve_edits(case, key, changes.arguments_of(case, entry))
+        yield from _solve_edits(case, key, changes.combinators_of(case, entry))
     elif entry is not None and other is not None and not callable(other):
         cause = functools.partial(changes.argument, case, key[1], old=entry)
-        yield from _edited(case, key, [changes.Edit(entry, [()], entry, cause, [other])])
+        yield from _solve_edits(case, key, [changes.Edit(entry, [()], entry, cause, [other])])
 
 
 def _inside(case: Case, key: Key) -> Iterator[Cause]:
-    """A change of the clock or the value of a part of a schedule."""
+    """Yield causes that change the clock or the value of a schedule inside another."""
     if callable(entry := case.base.entry(key)):
-        yield from _edited(case, key, changes.clocks_and_values(case, entry))
+        yield from _solve_edits(case, key, changes.clocks_and_values(case, entry))
 
 
-def _edited(case: Case, key: Key, edits: Iterable[changes.Edit]) -> Iterator[Cause]:
-    """The edits that give the other run, for each its values up to one that does so throughout."""
+def _solve_edits(case: Case, key: Key, edits: Iterable[changes.Edit]) -> Iterator[Cause]:
+    """Yield the causes of edits that fit; for each edit, up to the first that fits all rows."""
     for edit in edits:
         for _, curve, change in _attempts(case, key, edit):
             if cause := case.fit(key, curve, change):
@@ -106,7 +108,7 @@ def _edited(case: Case, key: Key, edits: Iterable[changes.Edit]) -> Iterator[Cau
 
 
 def _attempts(case: Case, key: Key, edit: changes.Edit) -> Iterator[tuple[Any, np.ndarray, Cause]]:
-    """The schedules that an edit makes, with their curves and the changes in words."""
+    """Yield the schedules of an edit, with their curves and causes."""
     for value in _numbers(case, key, edit) if edit.choices is None else edit.choices:
         with contextlib.suppress(*REFUSED):
             entry = edit.build(value)
@@ -114,7 +116,7 @@ def _attempts(case: Case, key: Key, edit: changes.Edit) -> Iterator[tuple[Any, n
 
 
 def _numbers(case: Case, key: Key, edit: changes.Edit) -> Iterator[Any]:
-    """The numbers of an edit that give the most of the sampled rows, the best first."""
+    """Yield the numbers of an edit that fit the most sampled rows, the best first."""
 
     def together(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
         if isinstance(edit.entry, Column):
@@ -129,21 +131,21 @@ def _numbers(case: Case, key: Key, edit: changes.Edit) -> Iterator[Any]:
         return values
 
     try:
-        yield from _solved(case, key, edit, together)
+        yield from _solve_numbers(case, key, edit, together)
     except (jax.errors.JAXTypeError, TypeError, ValueError):  # JAX cannot trace the number
-        yield from _solved(case, key, edit, one_by_one, EAGER)
+        yield from _solve_numbers(case, key, edit, one_by_one, EAGER)
 
 
-def _solved(
+def _solve_numbers(
     case: Case, key: Key, edit: changes.Edit, values: Callable[..., np.ndarray], few: int = 0
 ) -> list[Any]:
-    """The numbers by elimination of integers, or of those read off a column, or by ``solve``."""
+    """Return the numbers of an edit: integers and a column's by elimination, others by ``solve``."""
     rows, x, y = case.sample(key), case.target.column(key), case.base.column(key)
     is_column, n = isinstance(edit.entry, Column), int(case.base.counts[-1]) + 1
     if isinstance(edit.present, int | np.integer):
         present = 0 if edit.present == changes.NEVER else int(edit.present)
         reach = max(2 * n, min(abs(present), MAX_REACH))
-        least = int(is_column) if edit.present > 0 else -reach  # what shifts goes both ways
+        least = int(is_column) if edit.present > 0 else -reach  # a shift may be negative
         k = np.arange(max(least, present - reach), present + reach)
         k = k[np.abs(k - present).argsort(kind="stable")][: 2 * few or None]  # the nearest first
     elif is_column:
@@ -160,8 +162,8 @@ def _solved(
         return solve(find, x[rows], grid, lambda v, _: case.is_same(key, v, rows), size)
     right = k[:0]
     for row in rows:
-        found = values(k, case.base.counts[[row]])[:, 0]
-        is_right = case.is_same(key, found, slice(row, row + 1)) | np.isnan(found)
+        values_there = values(k, case.base.counts[[row]])[:, 0]
+        is_right = case.is_same(key, values_there, slice(row, row + 1)) | np.isnan(values_there)
         if not is_right.any():
             break
         right = k = k[is_right]
@@ -169,7 +171,7 @@ def _solved(
 
 
 def _double(case: Case, key: Key) -> Iterator[Cause]:
-    """Two arguments, where the first explains the first rows and none explains all."""
+    """Yield causes with two arguments, the first of which explains the first rows."""
     firsts: dict[Path, tuple[int, Any, np.ndarray, Cause]] = {}
     entry = case.base.entry(key)
     for edit in changes.arguments_of(case, entry) if callable(entry) else ():
@@ -179,15 +181,17 @@ def _double(case: Case, key: Key) -> Iterator[Cause]:
                 firsts[edit.paths[0]] = rows, *attempt
     by_rows = sorted(firsts.items(), key=lambda item: -item[1][0])
     for path, (_, changed, curve, first) in by_rows[:MAX_PREFIXES]:
-        between = Case(case.base.changed(key, changed, curve), case.target, case.changes_reference)
+        between = Case(
+            case.base.replace_quantity(key, changed, curve), case.target, case.changes_reference
+        )
         edits = (e for e in changes.arguments_of(between, changed) if e.paths[0] != path)
-        for second in _edited(between, key, edits) if key in between.differing else ():
+        for second in _solve_edits(between, key, edits) if key in between.differing_rows else ():
             if second.is_throughout:
                 yield _together(case, first, second)
 
 
 def _together(case: Case, first: Cause, second: Cause) -> Cause:
-    """The cause that two changes are: of one list's entries, the list."""
+    """Return two changes as one cause; two entries of one list as a change of the list."""
     if first.name != second.name or not isinstance(second.mine, tuple):
         sentence, parts = f"{first.sentence}, and {second.sentence}", (first, second)
         return dataclasses.replace(second, sentence=sentence, numbers=2, parts=parts)
@@ -198,7 +202,7 @@ def _together(case: Case, first: Cause, second: Cause) -> Cause:
 
 
 def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Cause]:
-    """An argument of the factory that made the recipe, if it explains all groups at once."""
+    """Yield causes that change an argument of the recipe's factory, if they explain all groups."""
     if case.base.recipe is None or case.base.recipe.origin is None:
         return
     factory, arguments = case.base.recipe.origin
@@ -214,20 +218,20 @@ def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Caus
 
 
 def _in_all_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:
-    """A change's causes, if its groups reproduce all quantities of the other run."""
+    """Return a change's causes if its groups reproduce all quantities of the other run."""
 
     def curve(key: Key) -> np.ndarray:
         return evaluate(groups[key[0]][key[1]], case.base.counts)
 
-    fits = (case.fit(key, curve(key), change) for key in case.differing)
+    fits = (case.fit(key, curve(key), change) for key in case.differing_rows)
     causes = [cause for cause in itertools.takewhile(bool, fits) if cause]
-    alike = [key for key in case.keys if key[0] and key not in case.differing]
-    is_whole = len(causes) == len(case.differing)
+    alike = [key for key in case.keys if key[0] and key not in case.differing_rows]
+    is_whole = len(causes) == len(case.differing_rows)
     return causes if is_whole and all(case.is_same(k, curve(k)).all() for k in alike) else []
 
 
 def _others(case: Case, value: Any, causes: list[Cause], is_wide: bool) -> list[Any]:
-    """Other values of a factory's argument: what was solved for in a schedule, and neighbours."""
+    """Return other values of a factory's argument: those solved for in schedules, and neighbours."""
     if isinstance(value, bool):
         return [not value]
     others: list[Any] = []

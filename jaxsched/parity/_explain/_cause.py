@@ -1,4 +1,4 @@
-"""A cause: a change of one run that gives the other, and the choice among several."""
+"""Causes: changes of one run that reproduce the other, and the choice among several."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("argument", "rule", "clock", "groups", "value")  # the order of what else is equal
+KINDS = ("argument", "rule", "clock", "groups", "value")  # the order of equally simple causes
 
 Key = tuple[str, str]
-"""A group's label, ``""`` for what belongs to none, and the name of a quantity."""
+"""A group's label, ``""`` for a quantity of no group, and the name of a quantity."""
 
-MAX_ALTERNATIVES = 3  # causes that the data cannot tell apart, named in one sentence
-MOSTLY_KNOWN = 0.75  # share of the rows below which a change that is known at more goes first
-MAX_NAMED = 4  # groups that a sentence names
+MAX_ALTERNATIVES = 3  # causes with the same rows, named in one sentence
+MOSTLY_KNOWN = 0.75  # a change known at a smaller share of the rows comes after others
+MAX_NAMED = 4  # groups named in a sentence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Cause:
     name: str  # the argument, or the change, such as "shift"
     sentence: str  # the change in words, without its range
     mine: Any = None  # the number or choice on this side
-    reference: Any = None  # the same of the reference
-    quantities: tuple[Key, ...] = ()  # those that it reproduces
+    reference: Any = None  # the number or choice of the reference
+    quantities: tuple[Key, ...] = ()  # the quantities that it reproduces
     start: int | None = None  # the first iteration at which it acts; None: from the first row on
     stop: int | None = None  # the iteration from which it no longer acts; None: to the last row
-    numbers: int = 1  # free ones, without the ends of the range
+    numbers: int = 1  # free numbers, without the ends of the range
     known: float = 1.0  # share of the rows at which the changed run is known
     exact: bool = True  # whether the rows are reproduced to the bit, not within a bound
     parts: tuple["Cause", ...] = ()  # two changes that reproduce it together
@@ -36,30 +36,30 @@ class Cause:
     curves: Mapping[Key, np.ndarray] = dataclasses.field(  # the changed run, NaN where not known
         default_factory=dict, repr=False, compare=False
     )
-    changes_reference: bool = True  # to give mine, not the reverse
+    changes_reference: bool = True  # whether the reference is changed to reproduce mine
 
     @property
     def is_throughout(self) -> bool:
-        """Whether it acts from the first row to the last."""
+        """True if it acts from the first row to the last."""
         return self.start is None and self.stop is None
 
     @property
     def free_numbers(self) -> int:
-        """The numbers of the change, and the ends of its range."""
+        """The number of free numbers: those of the change and the ends of its range."""
         return self.numbers + (self.start is not None) + (self.stop is not None)
 
     @property
     def cost(self) -> tuple[Any, ...]:
-        """What orders causes: the data cannot tell those of one cost apart."""
+        """The key that orders causes; those of the same cost are equally likely."""
         return not self.exact, self.free_numbers, not self.is_throughout, self.known < MOSTLY_KNOWN
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """``cost``, then arguments before the rest, as in ``KINDS``, one before two, and the shorter sentence."""
+        """``cost``, then the order of ``KINDS``, the number of changes, and the sentence's length."""
         return *self.cost, KINDS.index(self.kind), len(self.parts), len(self.sentence)
 
     def __str__(self) -> str:
-        """Write the sentence, the range, and what the data cannot tell from it."""
+        """Return the sentence, the range, and the alternatives."""
         if self.start is not None and self.stop is not None:
             rows = f", from iteration {self.start} to {self.stop - 1}"
         elif self.stop is not None:
@@ -69,7 +69,7 @@ class Cause:
         return self.sentence + rows + "".join(f", or {cause}" for cause in self.alternatives)
 
     def evidence(self) -> dict[str, Any]:
-        """Return the fields by the names of a report's file."""
+        """Return the fields for a report's file."""
         names = ("kind", "name", "mine", "reference", "exact")
         return {
             "sentence": str(self),
@@ -83,7 +83,7 @@ class Cause:
 
 
 def format_value(value: Any) -> str:
-    """Return a number as one writes it, a sequence in brackets, a function's name.
+    """Return a number, a sequence in brackets, or a function's name as text.
 
     >>> format_value((0.1, np.float64(2.0), 3))
     '[0.1, 2.0, 3]'
@@ -96,7 +96,7 @@ def format_value(value: Any) -> str:
 
 
 def list_quantities(keys: Sequence[Key]) -> str:
-    """Return quantities in words, by name.
+    """Return quantities as text, by name.
 
     >>> list_quantities([("weight", "learning_rate"), ("bias", "learning_rate")])
     'learning_rate of weight and bias'
@@ -112,7 +112,7 @@ def list_quantities(keys: Sequence[Key]) -> str:
 
 
 def merge(causes: Iterable[Cause]) -> list[Cause]:
-    """Return one cause for each change, with all quantities in which it was found."""
+    """Merge causes of the same change; the result has all their quantities."""
     merged: dict[Any, Cause] = {}
     for cause in causes:
         change = cause.sentence, cause.start, cause.stop
@@ -127,12 +127,12 @@ def merge(causes: Iterable[Cause]) -> list[Cause]:
 
 
 def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
-    """Return the fewest and simplest causes that reproduce as many quantities as can be."""
+    """Choose the fewest and simplest causes that reproduce as many quantities as possible."""
     pool, left, chosen = merge(causes), set(differing), []
     while useful := [cause for cause in pool if left & set(cause.quantities)]:
         useful.sort(key=lambda c: (-len(left & set(c.quantities)), *c.rank))
         best = useful[0]
-        # Several that are simpler each go before one with more numbers.
+        # Prefer several simpler causes to one with more numbers.
         simple = [c for c in useful if c.cost[:2] < best.cost[:2]]
         if left & set(best.quantities) <= set().union(*(c.quantities for c in simple)):
             best = simple[0]
@@ -140,7 +140,7 @@ def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
         alike = [c for c in useful if c.cost == best.cost and here <= set(c.quantities)]
         others: dict[Any, Cause] = {}
         for cause in [best, *sorted(alike, key=lambda c: c.rank)]:
-            # One of each kind, and of arguments each with numbers of its own.
+            # One of each kind; of arguments, one for each pair of numbers.
             numbers = cause.mine, cause.reference
             others.setdefault(numbers if cause.kind == "argument" else cause.kind, cause)
         alternatives = tuple(others.values())[1:MAX_ALTERNATIVES]

@@ -1,4 +1,4 @@
-"""What can be changed: the clock, the value, the groups, and the arguments of a schedule."""
+"""The changes to try: of the clock, the value, the groups, and the arguments of a schedule."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -14,39 +14,39 @@ from jaxsched._validate import is_number
 from jaxsched.parity._explain._cause import Cause, Key, format_value
 from jaxsched.parity._explain._runs import Case, Column, Path, expression, nodes, rebuild
 
-ROUNDINGS = 8  # bound on arithmetic in another dtype, in roundings of the peak
+ROUNDINGS = 8  # bound on the error of arithmetic in another dtype, in roundings of the peak
 NEVER = np.iinfo(np.int32).max  # a count that no run reaches
 DTYPES = (np.float32, ml_dtypes.bfloat16)
-FIXED = ("steps", "then", "values")  # how a curve is computed, not which one it is
+FIXED = ("steps", "then", "values")  # arguments that do not change the curve
 CHOICES = (
     ("cos", "linear"),
     ("linear", "cosine", "1-sqrt"),
     ("triangular", "triangular2", "exp_range"),
     ("cycle", "iterations"),
 )
-ALIKE = (schedules.cosine, schedules.linear, schedules.one_cycle)  # the same arguments
+ALIKE = (schedules.cosine, schedules.linear, schedules.one_cycle)  # with the same arguments
 
 Curves = Iterator[tuple[np.ndarray, Cause]]
-"""The changed run of each change that is tried, NaN where it is not known, and its cause."""
+"""The changed run, NaN where unknown, and the cause of each change to try."""
 
 
 class Edit(NamedTuple):
-    """One thing that can be changed in a schedule, or in a column."""
+    """A change of a schedule or a column, with a free number or choice."""
 
     entry: Any  # the schedule
-    paths: Sequence[Path]  # of the parts that are changed, all at once
-    present: Any  # their number or choice
-    cause: Callable[[Any], Cause]  # from another to the change in words
-    choices: Sequence[Any] | None = None  # what to try; None where a number is solved for
-    change: Callable[[Any, Any], Any] = lambda part, value: value  # what replaces a part
+    paths: Sequence[Path]  # the places to change, all at once
+    present: Any  # the present number or choice
+    cause: Callable[[Any], Cause]  # from another number or choice to the cause
+    choices: Sequence[Any] | None = None  # the choices to try; None to solve for a number
+    change: Callable[[Any, Any], Any] = lambda old, value: value  # what replaces ``old``
 
     def build(self, value: Any) -> Any:
-        """Return the schedule with another value, which JAX may be tracing."""
+        """Return the schedule with another value, which may be traced by JAX."""
         return rebuild(self.entry, self.paths, self.change, value)
 
 
 def argument(case: Case, name: str, new: Any, old: Any, where: str = "", kind: str = "") -> Cause:
-    """Return another value of an argument as a cause: the new one is mine's in the reference."""
+    """Return the cause that an argument is ``new`` in place of ``old`` in the changed run."""
     mine, reference = (new, old) if case.changes_reference else (old, new)
     sentence = f"{name} {format_value(mine)} for {format_value(reference)}{where}".lstrip()
     return Cause(kind or "argument", name or mine.__name__, sentence, mine, reference)
@@ -78,7 +78,7 @@ def arguments_of(case: Case, entry: Any) -> Iterator[Edit]:
             change = lambda part, other: other(**expression(part)[1])  # noqa: E731
             yield Edit(entry, [path], factory, cause, others, change)
     for (name, value), paths in paths_by_number.items():
-        if len(paths) > 1:  # as each member of a composition has a base_lr
+        if len(paths) > 1:  # such as the base_lr of each member of a composition
             yield Edit(entry, paths, value, functools.partial(argument, case, name, old=value))
 
 
@@ -87,7 +87,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _choices(value: Any) -> list[Any] | None:
-    """Return what may be in the place of a switch, a choice or a list: of that fewer entries."""
+    """Return the alternatives to a switch, a choice or a list (without one of its entries)."""
     if isinstance(value, bool | np.bool_):
         return [not value]
     if isinstance(value, str):
@@ -98,7 +98,7 @@ def _choices(value: Any) -> list[Any] | None:
 
 
 def combinators_of(case: Case, entry: Any) -> Iterator[Edit]:
-    """Yield edits that leave out a warm-up or a lag, or count on within epochs."""
+    """Yield edits that remove a warm-up or a lag, or make an epoch's schedule continuous."""
     forward, unit = case.changes_reference, case.base.trace.clock
     left_out = "{} missing" if forward else "a {} where the reference has none"
     for path, node in nodes(entry):
@@ -123,7 +123,7 @@ def combinators_of(case: Case, entry: Any) -> Iterator[Edit]:
 
 
 def _continuous(schedule: Any, size: int, end: float) -> Callable[[Any], Any]:
-    """A schedule of epochs at fractions of them; one epoch late from iteration ``end`` on."""
+    """Return a schedule of epochs at fractions of epochs, one epoch late after iteration ``end``."""
     factory, arguments = expression(schedule)
     inner = arguments["schedule"] if factory is schedules.lagged else schedule
     return lambda i: inner(jnp.maximum(as_float64(i) / size - jnp.where(i > end, 1, 0), 0))
@@ -132,33 +132,33 @@ def _continuous(schedule: Any, size: int, end: float) -> Callable[[Any], Any]:
 class Change(NamedTuple):
     """A change of the clock or of the value, with one number ``k``."""
 
-    name: str  # of the cause
-    change: Callable[[Any, Any, Any], Any]  # of NumPy or jnp, counts or values, and k
-    phrase: str  # empty where the number decides on it
-    neutral: float  # the number that changes nothing, an integer or a float as those to try
-    inverse: Callable[[Any], Any] | None = None  # the number of the reverse, which is one of these
-    is_slower: bool = False  # whether a larger number holds the clock back
+    name: str  # the cause's name
+    change: Callable[[Any, Any, Any], Any]  # a function of NumPy or jnp, counts or values, and k
+    phrase: str  # empty if it depends on the number
+    neutral: float  # the number that changes nothing; its type is that of the numbers to try
+    inverse: Callable[[Any], Any] | None = None  # the number of the reverse change
+    is_slower: bool = False  # whether a larger number slows the clock down
     kind: str = "clock"
 
     def by_epoch(self, n: int) -> "Change":
-        """Return the change of a clock with its number counted in epochs of ``n``."""
+        """Return the change of a clock with its number in epochs of ``n``."""
         return self._replace(change=lambda xp, i, k: self.change(xp, i // n, k) * n + i % n)
 
     def wrap(self, schedule: Any, k: Any) -> Any:
-        """Return the schedule with its clock or value changed; one of JAX counts from 0."""
+        """Return the schedule with its clock or value changed."""
         xp: Any = np if isinstance(schedule, Column) else jnp
 
-        def changed(count: Any) -> Any:
+        def apply(count: Any) -> Any:
             if self.kind == "value":
                 return self.change(xp, xp.asarray(schedule(count), xp.float64), k)
             whole, number = (xp.asarray(v).astype(xp.int64) for v in (count, k))
             moved = self.change(xp, whole, number)
             return schedule(moved if xp is np else xp.maximum(moved, 0))
 
-        return Column(changed) if xp is np else changed
+        return Column(apply) if xp is np else apply
 
     def cause(self, k: Any, case: Case, unit: str, epoch: int | None, part: str = "") -> Cause:
-        """Return the change as a cause: its number is mine's, counts ahead or times as fast."""
+        """Return the change as a cause; the number is mine's: counts ahead, or times as fast."""
         number, name = k, self.name
         if self.inverse is not None and case.changes_reference == self.is_slower:
             number = self.inverse(k)
@@ -203,7 +203,7 @@ VALUES = (
 
 
 def clocks_and_values(case: Case, entry: Any) -> Iterator[Edit]:
-    """Yield edits of the clock or the value of a column, or of each part of a schedule."""
+    """Yield edits of the clock or the value of a column, or of each schedule in an entry."""
     epochs = [path for path, node in nodes(entry) if expression(node)[0] is schedules.per_epoch]
     for path, node in nodes(entry):
         is_within = any(path != outer == path[: len(outer)] for outer in epochs)
@@ -212,7 +212,7 @@ def clocks_and_values(case: Case, entry: Any) -> Iterator[Edit]:
         part = "" if isinstance(node, Column) else part
         values = [c for c in VALUES if part or case.changes_reference or c.inverse is None]
         changes = [*CLOCKS, *values] if path or not part else []
-        if epoch and not part:  # stepped more than once at an epoch's end
+        if epoch and not part:  # several steps at an epoch's end
             faster = [c for c in CLOCKS if c.name == "stretch" and not c.is_slower]
             changes += [change.by_epoch(epoch) for change in faster]
         for change in changes:
@@ -221,10 +221,17 @@ def clocks_and_values(case: Case, entry: Any) -> Iterator[Edit]:
 
 
 def curves_of(case: Case, key: Key) -> Curves:
-    """Yield the changes without a number to solve for: of the updates, the values, the groups."""
-    known, x, forward = case.base.known(key), case.target.column(key), case.changes_reference
-    yield from _updates(case, known)
-    y, side = known(case.base.counts).astype(np.float64), "mine" if forward else "the reference"
+    """Yield the changes without a free number: of the updates, the values, the groups."""
+    column_function, x, forward = (
+        case.base.column_function(key),
+        case.target.column(key),
+        case.changes_reference,
+    )
+    yield from _updates(case, column_function)
+    y, side = (
+        column_function(case.base.counts).astype(np.float64),
+        "mine" if forward else "the reference",
+    )
     is_constant = [not np.diff(column).any() for column in (x, y)]
     if forward and any(is_constant) and not all(is_constant):
         number = float(str((x if is_constant[0] else case.base.column(key)).max()))
@@ -245,24 +252,26 @@ def curves_of(case: Case, key: Key) -> Curves:
         yield from _groups(case, *key)
 
 
-def _updates(case: Case, known: Column) -> Curves:
-    """The column counted by updates, where a run says which iterations make one."""
+def _updates(case: Case, column_function: Column) -> Curves:
+    """Yield the column counted by updates, if a run states which iterations make one."""
     units = ("update", "iteration") if case.changes_reference else ("iteration", "update")
     cause = Cause("clock", f"per {units[0]}", "counts {}s for {}s".format(*units), numbers=0)
     stepped = [run.trace.run.get("stepped") for run in (case.base, case.target)]
-    for made in [made.astype(int) for made in stepped if made is not None and not made.all()][:1]:
-        for rows in (np.cumsum(made) - made, np.cumsum(made), np.cumsum(made) - 1):
-            yield known(case.base.trace.start + rows), cause
+    for steps in [steps.astype(int) for steps in stepped if steps is not None and not steps.all()][
+        :1
+    ]:
+        for rows in (np.cumsum(steps) - steps, np.cumsum(steps), np.cumsum(steps) - 1):
+            yield column_function(case.base.trace.start + rows), cause
 
 
 def _groups(case: Case, label: str, name: str) -> Curves:
-    """Other quantities in the place of this one, and products of two."""
+    """Yield other quantities in place of this one, and its product with the learning rate."""
     columns = {k: case.base.column(k).astype(np.float64) for k in case.keys}
     y, taken = columns[label, name], functools.partial(Cause, "groups", "taken from")
     for (other, quantity), values in columns.items():
         if quantity == name and other != label:
             cause, twin = taken(f"{label} has {other}'s"), (other, name)
-            if twin in case.differing and case.fit(twin, y, cause):
+            if twin in case.differing_rows and case.fit(twin, y, cause):
                 sentence = "groups {} and {} exchanged".format(*sorted((label, other)))
                 cause = Cause("groups", "exchanged", sentence)
             yield values, cause

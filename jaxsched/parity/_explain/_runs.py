@@ -1,4 +1,4 @@
-"""The two runs: their schedules, and how far a changed one reproduces the other."""
+"""The two runs of a search: their schedules, and how far a changed run reproduces the other."""
 
 import dataclasses
 import functools
@@ -18,21 +18,21 @@ from jaxsched._validate import is_number
 from jaxsched.parity._explain._cause import Cause, Key
 from jaxsched.parity._rows import FLOAT64_BOUND
 
-BLOCK = 8192  # values that are computed at a time: JAX compiles each operation for each length
-ZERO_TOLERANCE = 1e-15  # of the peak: what rounding leaves of a zero
-SAMPLED = 5  # rows around changes, and evenly spread, at which a change is tried first
-LEAST_KNOWN, MANY = 0.5, 8  # of the rows that differ: the share, or the values, to reproduce
-MARGIN = 2  # numbers to reproduce in a range, for each free number and each end
+BLOCK = 8192  # values computed at a time: JAX compiles each operation for each length
+ZERO_TOLERANCE = 1e-15  # values below this share of the peak count as zero
+SAMPLED = 5  # rows around changes, and rows evenly spread, at which a change is tried first
+LEAST_KNOWN, MANY = 0.5, 8  # share of the differing rows to reproduce, or distinct values in them
+MARGIN = 2  # values to reproduce in a range, for each free number and each end
 ROUNDED = ("float32", "bfloat16", "decimals")
 
 Path = tuple[str | int, ...]
-"""Names of arguments, and positions in sequences, from a schedule down to a part of it."""
+"""Names of arguments and positions in sequences, from a schedule down to one inside it."""
 
 
 def expression(node: Any) -> tuple[Callable[..., Any] | None, Mapping[Any, Any]]:
-    """Return factory and arguments, of a table those of the schedule that it goes on as.
+    """Return a schedule's factory and arguments; for a table, those of its ``then``.
 
-    Entries of a sequence are arguments by position.
+    The arguments of a sequence are its entries, by position.
     """
     if isinstance(node, tuple):
         return None, dict(enumerate(node))
@@ -45,28 +45,28 @@ def expression(node: Any) -> tuple[Callable[..., Any] | None, Mapping[Any, Any]]
 
 
 def nodes(entry: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield the schedules and functions within an entry, with their paths, its own first."""
+    """Yield the path of each schedule and function in an entry, from the outermost on."""
     if callable(entry):
         yield path, entry
-    for name, part in expression(entry)[1].items():
-        if callable(part) or isinstance(part, tuple):
-            yield from nodes(part, (*path, name))
+    for name, subtree in expression(entry)[1].items():
+        if callable(subtree) or isinstance(subtree, tuple):
+            yield from nodes(subtree, (*path, name))
 
 
 def rebuild(node: Any, paths: Sequence[Path], change: Callable[[Any, Any], Any], value: Any) -> Any:
-    """Return a copy of ``node`` where ``change(part, value)`` replaces each part at ``paths``."""
+    """Return a copy of ``node`` with ``change(old, value)`` in place of each ``old`` at ``paths``."""
     if () in paths:
         return change(node, value)
     rest: dict[str | int, list[Path]] = {}
     for first, *others in paths:
         rest.setdefault(first, []).append(tuple(others))
     factory, arguments = expression(node)
-    changed = {k: rebuild(arguments[k], inner, change, value) for k, inner in rest.items()}
+    new = {k: rebuild(arguments[k], inner, change, value) for k, inner in rest.items()}
     is_traced = isinstance(value, jax.Array)
-    if factory is not None:  # what JAX traces cannot be replayed: the closed forms take it
+    if factory is not None:  # a traced value cannot be replayed: use the closed form
         steps = {"steps": None} if is_traced and "steps" in arguments else {}
-        return factory(**{**arguments, **steps, **changed})
-    entries = tuple({**arguments, **changed}.values())
+        return factory(**{**arguments, **steps, **new})
+    entries = tuple({**arguments, **new}.values())
     if all(map(is_number, node)):
         if is_traced:
             return jnp.stack(entries)
@@ -77,17 +77,17 @@ def rebuild(node: Any, paths: Sequence[Path], change: Callable[[Any, Any], Any],
 
 @dataclasses.dataclass
 class Column:
-    """A function of NumPy counts, which JAX does not trace: a run's numbers, as they are known."""
+    """A function of NumPy counts, not traced by JAX, that returns a run's numbers."""
 
     function: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """Return the values at counts, NaN where they are not known."""
+        """Return the values at counts, NaN where unknown."""
         return self.function(counts)
 
 
 def evaluate(entry: Any, counts: np.ndarray) -> np.ndarray:
-    """Return a schedule's float64 values at counts, (n,); of a number the number."""
+    """Return the float64 values of a schedule, or of a number, at counts, (n,)."""
     if isinstance(entry, Column):
         return entry(counts)
     if not callable(entry):
@@ -98,7 +98,7 @@ def evaluate(entry: Any, counts: np.ndarray) -> np.ndarray:
 def evaluate_each(
     build: Callable[[Any], Any], numbers: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-    """Return the values of the schedules that numbers make, (c,), at counts, (n,): (c, n)."""
+    """Return the values of ``build(number)`` for numbers (c,) at counts (n,): (c, n)."""
     each, rows = np.broadcast_arrays(numbers[:, None], counts)
     pairs = [
         np.pad(x.ravel(), (0, -x.size % BLOCK), "edge").reshape(-1, BLOCK) for x in (each, rows)
@@ -113,7 +113,7 @@ def evaluate_each(
 
 
 class Run(NamedTuple):
-    """One side: its trace, and the recipe it is the trace of; None where it was recorded."""
+    """One side: its trace, and the recipe of the trace, or None for a recording."""
 
     trace: Trace
     recipe: Recipe | None
@@ -124,14 +124,14 @@ class Run(NamedTuple):
         return self.trace.start + np.arange(len(self.trace))
 
     def column(self, key: Key) -> np.ndarray:
-        """Return the numbers of a quantity, (n,): float32 where all of them are float32 numbers."""
+        """Return the numbers of a quantity, (n,), in float32 if that is exact."""
         column = (self.trace.groups[key[0]] if key[0] else self.trace.run)[key[1]]
         with np.errstate(over="ignore"):
             rounded = column.astype(np.float32)
         return rounded if (rounded == column).all() else column
 
     def entry(self, key: Key) -> Any:
-        """Return the recipe's schedule of a quantity, or its number where it is constant."""
+        """Return the recipe's schedule of a quantity, or the number of a constant one, or None."""
         groups = self.recipe.groups if self.recipe else {}
         entry: Any = groups.get(key[0], {}).get(key[1])
         factory, arguments = expression(entry)
@@ -143,27 +143,27 @@ class Run(NamedTuple):
             return float(entry) if is_number(entry) else float(str(column[0]))
         return None
 
-    def known(self, key: Key) -> Column:
-        """Return a quantity's numbers by count: a recipe's go on after the last row."""
+    def column_function(self, key: Key) -> Column:
+        """Return a quantity as a function of the count; a recipe's continues after the last row."""
         start, numbers = self.trace.start, self.column(key)
         if callable(entry := self.entry(key)):
             start, numbers = 0, evaluate(entry, np.arange(start + 2 * len(self.trace)))
         values = np.pad(numbers, 1, constant_values=np.nan)
         return Column(lambda i: values.take(i + 1 - start, mode="clip"))
 
-    def changed(self, key: Key, entry: Any, curve: np.ndarray) -> "Run":
-        """Return the run with another schedule of a quantity, and its curve."""
+    def replace_quantity(self, key: Key, entry: Any, curve: np.ndarray) -> "Run":
+        """Return the run with another schedule of a quantity, and the schedule's curve."""
 
-        def changed(run: Any, value: Any) -> Any:
+        def replace(run: Any, value: Any) -> Any:
             group = {**run.groups[key[0]], key[1]: value}
             return dataclasses.replace(run, groups={**run.groups, key[0]: group})
 
-        return Run(changed(self.trace, curve), changed(self.recipe, entry))
+        return Run(replace(self.trace, curve), replace(self.recipe, entry))
 
 
 @dataclasses.dataclass
 class Case:
-    """A run that is changed, the other that it is to give, and whether the reference is changed."""
+    """A run to change, the run to reproduce, and whether the first is the reference."""
 
     base: Run
     target: Run
@@ -171,40 +171,40 @@ class Case:
 
     @functools.cached_property
     def keys(self) -> list[Key]:
-        """The quantities that both have, without a number missing."""
+        """The quantities that both runs have in all rows."""
         sides = (self.base, self.target)
         first, second = ({**side.trace.groups, "": side.trace.run} for side in sides)
         both = [(k, n) for k, group in first.items() for n in group if n in second.get(k, {})]
         return [k for k in both if not any(np.isnan(side.column(k)).any() for side in sides)]
 
     @functools.cached_property
-    def differing(self) -> dict[Key, np.ndarray]:
-        """The rows at which each quantity differs, (n,), of those that differ."""
+    def differing_rows(self) -> dict[Key, np.ndarray]:
+        """``{key: mask of the differing rows, (n,)}`` of the quantities that differ."""
         wrong = {key: ~self.is_same(key, self.base.column(key)) for key in self.keys}
         return {key: rows for key, rows in wrong.items() if rows.any()}
 
     @functools.cached_property
     def epoch(self) -> int | None:
-        """Rows in an epoch, where a recipe states them or a curve changes at multiples only."""
+        """Rows in an epoch, stated by a recipe or inferred from a curve that changes at multiples."""
         stated, gaps = [], []
         for run, key in itertools.product((self.base, self.target), self.keys):
             parts = (expression(node) for _, node in nodes(run.entry(key)))
             stated += [a["steps_per_epoch"] for f, a in parts if f is schedules.per_epoch]
             rows = np.flatnonzero(np.diff(run.column(key))) + 1 + run.trace.start
-            alone = rows[1:][np.diff(rows) > 1]  # not in a warm-up, where each row changes
+            alone = rows[1:][np.diff(rows) > 1]  # outside a warm-up, in which each row changes
             gaps += [np.gcd.reduce(alone)] if len(alone) > 1 else []
         length = [*filter(is_number, stated), max(gaps, default=1)][0]
         return int(length) if length > 1 else None
 
     def sample(self, key: Key) -> np.ndarray:
         """Return rows that differ, around changes and evenly spread, ascending."""
-        rows = np.flatnonzero(self.differing[key])
+        rows = np.flatnonzero(self.differing_rows[key])
         before = np.flatnonzero(np.diff(self.target.column(key)))
         changes = np.intersect1d([before, before + 1], rows)
         return np.unique([*_spread(changes, SAMPLED), *_spread(rows, SAMPLED), *rows[:2]])
 
     def is_same(self, key: Key, values: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
-        """Return where values equal the other run's, as in ``equal``, or are 0 but for rounding."""
+        """Return where values equal the other run's, as in ``equal``, or are both 0 after rounding."""
         x = self.target.column(key)
         peak, is_exact = np.abs(x).max(), x.dtype == values.dtype == np.float64
         with np.errstate(invalid="ignore", over="ignore"):
@@ -215,8 +215,8 @@ class Case:
         return same | (distance <= ZERO_TOLERANCE * peak)
 
     def fit(self, key: Key, curve: np.ndarray, cause: Cause) -> Cause | None:
-        """Return the cause with the rows at which a curve acts; None if it fails at one of these."""
-        x, wrong, known = self.target.column(key), self.differing[key], ~np.isnan(curve)
+        """Return the cause with its range of rows and curve; None if the curve does not fit."""
+        x, wrong, known = self.target.column(key), self.differing_rows[key], ~np.isnan(curve)
         bad = known & ~self.is_same(key, curve)
         first, last = int(wrong.argmax()), len(wrong) - int(wrong[::-1].argmax())
         seen = known & wrong
@@ -225,7 +225,7 @@ class Case:
             return None
         start = self.base.trace.start + first if bad[:first].any() else None
         stop = self.base.trace.start + last if bad[last:].any() else None
-        found = dataclasses.replace(
+        fitted = dataclasses.replace(
             cause,
             quantities=(key,),
             start=start,
@@ -234,30 +234,30 @@ class Case:
             curves={key: curve},
             changes_reference=self.changes_reference,
         )
-        return found if self._is_determined(key, found, seen) else None
+        return fitted if self._is_determined(key, fitted, seen) else None
 
     def _is_determined(self, key: Key, cause: Cause, seen: np.ndarray) -> bool:
-        """Whether a change reproduces more values that differ than its free numbers could make up.
+        """Return whether a change reproduces more differing values than it has free numbers.
 
-        The ends of a range are free numbers too. A rounding does not begin in mid-run.
+        The ends of a range are free numbers too. A rounding must act from the first row to the last.
         """
         x, y = self.target.column(key), self.base.column(key)
         values = len(np.unique(x[seen]))
         if not cause.is_throughout:
             return cause.name not in ROUNDED and values > MARGIN * cause.free_numbers
-        if cause.numbers and cause.name in ("per epoch", "per iteration"):  # no stairs of stairs
+        if cause.numbers and cause.name in ("per epoch", "per iteration"):  # y must not be in steps
             return bool(np.count_nonzero(np.diff(y)) > 2 * np.count_nonzero(np.diff(x)))
         if cause.kind == "value" and cause.name not in ROUNDED:
             return max(values, len(np.unique(y[seen]))) > 1
         return cause.kind != "clock" or values > 1 or len(np.unique(x)) > 2
 
     def count_prefix(self, key: Key, curve: np.ndarray) -> int:
-        """Return how many rows a curve reproduces from the first that differs on, before it fails."""
-        rows, same = np.flatnonzero(self.differing[key]), self.is_same(key, curve)
+        """Return the number of rows that a curve reproduces from the first differing one on."""
+        rows, same = np.flatnonzero(self.differing_rows[key]), self.is_same(key, curve)
         failed = int((same | np.isnan(curve)).argmin())
         return max(failed - int(rows[0]), 0) if failed <= rows[-1] else 0
 
 
 def _spread(rows: np.ndarray, n: int) -> np.ndarray:
-    """At most ``n`` of the rows, the first and the last among them."""
+    """Return at most ``n`` of the rows, with the first and the last."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))] if len(rows) else rows

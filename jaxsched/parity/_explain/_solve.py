@@ -1,18 +1,18 @@
-"""Solve for the number with which a changed run gives the other."""
+"""Solve for the number with which a changed run reproduces the other."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-CANDIDATES = 512  # numbers tried at a time: one shape, which JAX compiles once
-DIGITS = range(1, 18)  # as many determine a float64
-MAX_CELLS = 2  # intervals that are searched, and numbers that are returned
+CANDIDATES = 512  # numbers to try at a time: one shape, which JAX compiles once
+DIGITS = range(1, 18)  # 17 digits determine a float64
+MAX_CELLS = 2  # intervals to search, and numbers to return
 
 Cells = list[tuple[float, float]]
 
 
 def float_grid(value: float) -> np.ndarray:
-    """Return numbers around ``value``, of every size up to 1e4 times it, and shares of 1."""
+    """Return numbers around ``value``, from 1e-4 to 1e4 times its size, and from 0 to 1."""
     size = abs(value) or 1.0
     near = size * np.geomspace(1e-6, 1, 40)
     sizes = size * np.geomspace(1e-4, 1e4, 241)
@@ -21,26 +21,26 @@ def float_grid(value: float) -> np.ndarray:
 
 def solve(
     evaluate: Callable[[np.ndarray], np.ndarray],  # from candidates (c,) to the changed run, (c, r)
-    target: np.ndarray,  # the other run at the sampled rows, (r,), the first that differs first
-    grid: np.ndarray,  # numbers to begin with, ascending
+    target: np.ndarray,  # the other run at the sampled rows, (r,), from the first differing one on
+    grid: np.ndarray,  # the first candidates, ascending
     is_equal: Callable[[np.ndarray, np.ndarray], np.ndarray],  # from values (c, r) and the target
-    size: int = CANDIDATES,  # how many to evaluate at a time
+    size: int = CANDIDATES,  # candidates to evaluate at a time
 ) -> list[float]:
     """Find numbers that reproduce ``target``, those with the most rows and the shortest first.
 
-    The grid's numbers are tried as they are. Between two of them whose values enclose those of the
-    first rows the search goes on, down to neighbouring float64; what is found is shortened.
+    The grid's numbers are tried first. Between two of them whose values enclose the target at the
+    first rows, the search continues down to neighbouring float64; results are shortened.
     """
-    rows, found = len(target), dict[float, int]()
+    rows, numbers = len(target), dict[float, int]()
 
     def score(candidates: np.ndarray) -> tuple[Cells, np.ndarray]:
-        """The intervals to search, and how many of the first rows each candidate reproduces."""
+        """Return the intervals to search, and the first rows that each candidate reproduces."""
         blocks = np.pad(candidates, (0, -len(candidates) % size), "edge").reshape(-1, size)
         values = np.concatenate([evaluate(block) for block in blocks])[: len(candidates)]
         same = is_equal(values, target)
         count = np.cumprod(same, 1).sum(1)
         scores = {number: int(n) for number, n in zip(candidates.tolist(), count, strict=True) if n}
-        found.update((number, scores[number]) for number in _best(scores))
+        numbers.update((number, scores[number]) for number in _best(scores))
         return _cells(candidates, values, target, same), count
 
     for cell in score(grid)[0]:
@@ -51,21 +51,21 @@ def solve(
         if count.max():
             best = candidates[count.argmax()]
             score(np.array([float(f"{best:.{digits}g}") for digits in DIGITS]))
-    return _best(found)
+    return _best(numbers)
 
 
 def _best(scores: dict[float, int]) -> list[float]:
-    """The numbers with the most rows, the shortest of them first."""
+    """Return the numbers with the most rows, the shortest first."""
     return sorted(scores, key=lambda number: (-scores[number], len(repr(number))))[:MAX_CELLS]
 
 
 def _cells(grid: np.ndarray, values: np.ndarray, target: np.ndarray, same: np.ndarray) -> Cells:
-    """Intervals of the grid that enclose the first rows' targets, most rows first."""
+    """Return the intervals of the grid that enclose the first rows' targets, most rows first."""
     with np.errstate(invalid="ignore"):
         above = values > target
     enclosed = (above[1:] != above[:-1]) | same[1:] | same[:-1]
     enclosed &= np.isfinite(values[1:]) & np.isfinite(values[:-1])
     rows = np.cumprod(enclosed, 1).sum(1)
-    moves = (values[1:] != values[:-1]).any(1)  # what no candidate moves encloses nothing
+    moves = (values[1:] != values[:-1]).any(1)  # two equal rows of values enclose nothing
     order = [at for at in np.argsort(-rows, kind="stable") if rows[at] and moves[at]]
     return [(grid[at].item(), grid[at + 1].item()) for at in order[:MAX_CELLS]]

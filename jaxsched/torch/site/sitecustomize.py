@@ -1,4 +1,4 @@
-"""On the path of a script that ``jaxsched record`` runs: hooks torch when it is imported."""
+"""Hook torch's optimizers; on the path of a script that ``jaxsched record`` runs."""
 
 import importlib.machinery
 import importlib.util
@@ -10,10 +10,10 @@ _MODULE = "torch.optim.optimizer"
 
 
 class _Finder:
-    """Finds torch's optimizers as they are found without it, and hooks them."""
+    """A finder that adds a hook to torch's optimizers when they are imported."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """The spec of ``_MODULE``, whose loader registers the hook; of others None."""
+        """Return the spec of ``_MODULE`` with a loader that registers the hook; None for others."""
         if name != _MODULE:
             return None
         sys.meta_path.remove(self)
@@ -31,7 +31,7 @@ class _Finder:
 
 
 def _note(optimizer: Any, *_: Any) -> None:
-    """The hook: torch is whole by now, and can be imported by what notes."""
+    """Record a step; torch is imported completely by now."""
     from jaxsched.torch import _script as script
 
     script.note(optimizer)
