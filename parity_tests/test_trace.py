@@ -373,6 +373,20 @@ def test_runs_are_compared_where_they_overlap_and_the_rest_is_named(name):
     assert report.evidence()["left_out"] == list(report.left_out)
 
 
+@pytest.mark.parametrize(
+    ("batches", "length", "left_out"),
+    [(2, 24, ("updates 8 to 11 of mine",)), (3, 24, ()), (3, 90, ("updates 8 to 29 of mine",))],
+)
+def test_updates_that_only_a_recipe_makes_are_named(batches, length, left_out):
+    """A recording of an update every 3 of 24 batches, of which another number makes more."""
+    recorded_updates = Trace({"a": {"learning_rate": np.full(8, 0.1)}}, clock="update")
+    accumulation = optimizers.Accumulation(schedules.constant(batches))
+    mine = Recipe({"a": {"learning_rate": 0.1}}, accumulation=accumulation, length=length)
+    report = jaxsched.compare(mine, recorded_updates)
+    assert report.quantities[0].n == 8
+    assert report.left_out == left_out
+
+
 def test_iterations_count_from_where_both_are():
     report = jaxsched.compare(WHOLE, FROM_60.trace(30), iterations=5)
     assert (report.quantities[0].n, report.reference.start) == (5, 60)

@@ -118,8 +118,8 @@ def _traces(
     first, end = _overlap(x, y, clock, iterations)
     left_out = tuple(
         f"{_stretch(clock, *rows)} of {name}"
-        for name, run in (("mine", x), ("the reference", y))
-        for rows in ((run.start, first), (end, end if iterations else _end(run) or end))
+        for name, whole, run in (("mine", mine, x), ("the reference", reference, y))
+        for rows in ((run.start, first), (end, end if iterations else _last(whole, run) or end))
         if rows[0] < rows[1]
     )
     traces = (
@@ -141,6 +141,13 @@ def _traces(
 def _end(run: Recipe | Trace) -> int | None:
     """Return the row after a run's last, or None if unknown."""
     return run.start + len(run) if isinstance(run, Trace) else run.length
+
+
+def _last(whole: Recipe | Trace, run: Recipe | Trace) -> int | None:
+    """The row after the last of a whole run, of which ``run`` may have no more updates than asked."""
+    if whole is run or not isinstance(whole, Recipe) or whole.length is None:
+        return _end(run)
+    return run.start + int(whole.bookkeeping(whole.length - whole.start)["stepped"].sum())
 
 
 def _in_clock(run: Recipe | Trace, other: Recipe | Trace, iterations: int | None) -> Recipe | Trace:
