@@ -1,4 +1,4 @@
-"""What README and docs say runs, prints what they show, and their pictures are drawn from the code.
+"""Documentation checks: blocks run and print as shown, and pictures are drawn from the code.
 
 A page's blocks run in order, in one namespace and one folder:
 
@@ -67,7 +67,7 @@ def same(want: str, got: str) -> bool:
 
 
 def python(block: Block, page: Path, names: dict) -> str:
-    """What a block of Python prints; a file is written."""
+    """Run a block of Python, or write its file, and return its output."""
     if file := re.match(r"# (\S+\.py)$", block.text.split("\n", 1)[0]):
         Path(file[1]).write_text(block.text)
         return ""
@@ -209,7 +209,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_is_taken(words):
-    """Those that are not run in a block: their words are read, nothing is done."""
+    """Commands outside of blocks: their options are parsed, and nothing is run."""
     assert _parser.parse(_parser.application(), words)
 
 
@@ -234,7 +234,7 @@ DRAWN = {
     "recipes/transformers.png": float(np.float32(2e-4)),
     "recipes/timm.png": float(np.float32(1e-5 + 499 * (1e-3 - 1e-5) / 500)),  # its last warm-up
 }
-"""What each picture shows, by its file."""
+"""The figure that each picture shows, by its file."""
 
 
 @pytest.mark.parametrize("name", DRAWN)
