@@ -208,8 +208,9 @@ def test_where_only_rates_differ_the_cause_is_that_of_compare(name):
     assert cause in causes[0]
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["rates alone", "parameters too"])
 @pytest.mark.parametrize("other", [{"T_max": 9}, {}], ids=str)
-def test_where_only_rates_differ_arguments_of_the_scheduler_are_tried(other):
+def test_where_rates_differ_arguments_of_the_scheduler_are_tried(other, alone):
     def rate(T_max=10):
         return schedules.per_epoch(lr_scheduler.cosine_annealing_lr(0.1, T_max), 5)
 
@@ -217,9 +218,9 @@ def test_where_only_rates_differ_arguments_of_the_scheduler_are_tried(other):
         optimizer = torch.optim.SGD(parameters.values(), 0.1, momentum=0.9)
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
 
-    tx = show_other_rates(
-        optax.inject_hyperparams(optax.sgd)(rate(**other)), optax.sgd(rate(), 0.9)
-    )
+    tx = optax.inject_hyperparams(optax.sgd)(rate(**other), momentum=0.9)
+    if alone:
+        tx = show_other_rates(tx, optax.sgd(rate(), 0.9))
     arguments = {"updates": 60, "steps_per_epoch": 5}
     if not other:
         assert_optimizer_matches(tx, factory, **arguments)

@@ -39,6 +39,7 @@ RATE_BOUND = 1e-11
 """The smallest bound of a rate, relative to its largest value so far: a closed form's distance from
 torch's recursion in float64."""
 
+LIKELY = "likely cause: "
 NO_CAUSE = "no usual mistake explains it"
 
 Factory = Callable[[dict[str, torch.nn.Parameter]], Any]
@@ -65,8 +66,8 @@ def assert_optimizer_matches(
 
     If they differ, the usual mistakes are tried on torch's recipe. The last lines of the message,
     ``likely cause: …``, are the mistakes that reproduce ``tx``'s parameters after every update. If
-    only rates differ, the causes are those of ``jaxsched.compare``. If there is no cause, a line says
-    so.
+    none does and rates differ, the causes are those of ``jaxsched.compare`` for the rates: an argument
+    of a schedule, or its clock. If there is no cause, a line says so.
 
     Args:
       tx: ``recipe.optimizer(labels)`` or any other transformation.
@@ -118,11 +119,12 @@ def assert_optimizer_matches(
             differences = filter(None, itertools.chain(*zip(of_rates, of_leaves, strict=True)))
             if (first := next(differences, None)) is None:
                 return
-            why = (
-                _why(factory, params, seen, clocks, clip_norm, labels, bound)
-                if any(of_leaves)
-                else _rate_causes(rates, bound, _recipe(factory, params, clocks, labels))
-            )
+            why = []
+            if any(of_leaves):
+                why = _why(factory, params, seen, clocks, clip_norm, labels, bound)
+            if any(of_rates) and not any(line.startswith(LIKELY) for line in why):
+                recipe = _recipe(factory, params, clocks, labels)
+                why = _rate_causes(rates, bound, recipe) or why or [NO_CAUSE]
         finally:
             torch.set_default_dtype(default)
     raise AssertionError("\n".join([first, *why]))
@@ -277,7 +279,7 @@ def _why(
         if case.differing_leaves():
             causes = explain(case) if case.differing_leaves(DISTINCT) else []
             where = "" if len(optimizers) == 1 else f" ({type(optimizer).__name__})"
-            lines += [f"likely cause: {cause}{where}" for cause in causes] or [NO_CAUSE + where]
+            lines += [f"{LIKELY}{cause}{where}" for cause in causes] or [NO_CAUSE + where]
     if not is_distinct:
         return [
             "the parameters are not so far apart that one cause can be distinguished from another"
@@ -333,7 +335,7 @@ def _rate_causes(
 
     mine = dataclasses.replace(mine, groups=map_groups(snap, mine.groups))
     report = compare(mine, recipe or theirs)
-    return [f"likely cause: {cause}" for cause in report.causes] or [NO_CAUSE]
+    return [f"{LIKELY}{cause}" for cause in report.causes]
 
 
 def _recipe(
