@@ -543,13 +543,14 @@ def fit(labels: Labels, params: Any, *, groups: Any = None) -> Any:
 
     Raises:
       ValueError: a leaf of ``params`` has no label, a label has no leaf, or a label is not allowed.
+      TypeError: ``labels`` is a rule that must be called first, such as ``by_dimension``.
 
     >>> fit({"head.weight": "decay", "head.bias": "no_decay"}, {"head": {"kernel": 0.0, "bias": 0.0}})
     {'head': {'bias': 'no_decay', 'kernel': 'decay'}}
     """
     # An Equinox module of labels is a tree, though it can be called.
     is_tree = any(isinstance(leaf, str) for leaf in jax.tree.leaves(labels))
-    tree = labels if is_tree or not callable(labels) else labels(params)
+    tree = labels if is_tree or not callable(labels) else _call(labels, params)
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     by_path = {leaf_path(keys): label for keys, label in flat}
 
@@ -575,6 +576,28 @@ def fit(labels: Labels, params: Any, *, groups: Any = None) -> Any:
             f'Give the recipe such a group, or use "{FROZEN}".'
         )
     return fitted
+
+
+_CALLS: Mapping[str, Any] = {
+    "by_rule(rule)": by_rule,
+    "by_pattern(patterns)": by_pattern,
+    "by_muon()": by_muon,
+    "by_dimension()": by_dimension,
+    "by_layer(layer_of, decay)": by_layer,
+    "freeze(labels, pattern)": freeze,
+}
+"""How to call what is not a rule itself but returns one."""
+
+
+def _call(labels: LabelFunction, params: Any) -> Any:
+    """Return ``labels(params)``; refuse what has to be called before it is passed."""
+    for call, function in _CALLS.items():
+        if labels is function:
+            raise TypeError(
+                "labels must be a tree of labels or a function of the parameters that returns one, "
+                f"got the function {function.__name__}. Call it first: {call}."
+            )
+    return labels(params)
 
 
 def _tree(params: Any, labels: Sequence[str | None]) -> Any:

@@ -215,6 +215,9 @@ def lagged(schedule: ScheduleLike, *, after: ArrayLike) -> Schedule:
 def shift(schedule: ScheduleLike, counts: ArrayLike) -> Schedule:
     """``s(count) = schedule(count - counts)``.
 
+    The schedule is evaluated at ``count - counts``, which must be a count that it has: in the first
+    ``counts`` counts a late one is evaluated at negative counts.
+
     Args:
       schedule: a schedule.
       counts: how many counts late; negative for early.

@@ -270,3 +270,10 @@ def test_labels_are_ordinary_optax_labels():
     params = {"kernel": jnp.ones(2)}
     tx.update(params, tx.init(params), params)
     assert jaxsched.param_groups.FROZEN == "frozen"
+
+
+@pytest.mark.parametrize("call", param_groups._CALLS)
+def test_a_function_that_returns_a_rule_is_refused_uncalled(call):
+    function = getattr(param_groups, call.partition("(")[0])
+    with pytest.raises(TypeError, match=re.escape(f"Call it first: {call}.")):
+        yolov5_resnet18().optimizer(function).init(TREE)
