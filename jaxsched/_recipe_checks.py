@@ -14,6 +14,8 @@ from jaxsched._validate import describe, is_number, is_real_array, require_count
 
 UpdateRule = Callable[..., optax.GradientTransformation]
 
+TORCH_NAMES = {"lr": "Write lr as learning_rate", "betas": "Write betas as b1 and b2"}
+
 EMPTY = inspect.Parameter.empty
 
 
@@ -141,6 +143,7 @@ def require_group(
         raise ValueError(
             f"arguments of {rule} must be among {', '.join(parameters)}, "
             f"got {', '.join(unknown)} in group {label}."
+            + "".join(f" {TORCH_NAMES[n]}." for n in unknown if n in TORCH_NAMES)
         )
     missing = [n for n, p in parameters.items() if p.default is EMPTY and n not in group]
     if missing:

@@ -1784,3 +1784,17 @@ def test_yaml_that_readers_disagree_on_is_refused(name, tmp_path):
         "format: jaxsched.Recipe 1\ngroups: {w: {learning_rate: 1e-2, momentum: +.5}}\n"
     )
     assert Recipe.load(path) == Recipe({"w": {"learning_rate": 0.01, "momentum": 0.5}})
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("lr", "learning_rate"), ("betas", "b1 and b2")])
+def test_a_torch_name_in_a_group_is_answered_with_ours(name, remedy):
+    with pytest.raises((TypeError, ValueError), match=f"Write {name} as {remedy}\\.$"):
+        Recipe({"all": {name: 0.1}})
+
+
+def test_assert_matches_reads_a_recipes_file(tmp_path):
+    from jaxsched import testing
+
+    recipe = Recipe({"all": {"learning_rate": 0.1}}, length=5)
+    recipe.save(tmp_path / "recipe.json")
+    testing.assert_matches(tmp_path / "recipe.json", recipe)
