@@ -236,6 +236,20 @@ def test_a_count_of_none_is_refused(name):
         assert_optimizer_matches(optimizers.sgd(0.1), lambda p: None, **{name: 0})
 
 
+def test_updates_past_the_end_of_a_scheduler_are_refused():
+    def factory(parameters):
+        optimizer = torch.optim.SGD(parameters.values(), 0.1, momentum=0.9)
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 0.1, total_steps=6, cycle_momentum=False
+        )
+
+    cycle = lr_scheduler.one_cycle_lr(0.1, total_steps=6)
+    tx = optimizers.sgd(cycle, 0.9)
+    with pytest.raises(ValueError, match=r"^updates must be at most 6, where .* got 100: Tried to"):
+        assert_optimizer_matches(tx, factory)
+    assert_optimizer_matches(tx, factory, updates=6)
+
+
 def test_a_scheduler_of_a_metric_is_refused():
     def factory(parameters):
         optimizer = torch.optim.SGD(parameters.values(), 0.1)

@@ -241,7 +241,8 @@ def one_cycle_lr(
     may be a fraction, and at ``total_steps - 1``. At count ``total_steps`` the last phase's curve
     continues (the cosine rises again); concrete counts past it are refused, as in torch, and traced
     ones keep that value. ``.momentum`` is the schedule of the momentum, which moves in the opposite
-    direction: a group is ``{"learning_rate": cycle, "momentum": cycle.momentum}``.
+    direction: a group is ``{"learning_rate": cycle, "momentum": cycle.momentum}``; under Adam and its
+    kin the momentum is ``b1``. ``schedules.one_cycle`` is another curve.
 
     Args:
       max_lr: the highest rate; the optimizer's rate is ignored.

@@ -189,7 +189,13 @@ def _run(
             with warnings.catch_warnings():
                 # With accumulation the scheduler may step before the optimizer does.
                 warnings.filterwarnings("ignore", "Detected call of", UserWarning)
-                step()
+                try:
+                    step()
+                except ValueError as error:  # such as OneCycleLR's after its last step
+                    raise ValueError(
+                        f"updates must be at most {batch // accumulation}, where the scheduler ends, "
+                        f"got {updates}: {error}"
+                    ) from error
 
 
 def _build(
