@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning"),
 ]
 
-FEW, MANY = range(2), range(2, 10)
+FEW, MANY = range(2), range(2, 8)
 
 
 def parameters(n=1):
