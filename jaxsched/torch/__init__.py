@@ -14,7 +14,8 @@ except ModuleNotFoundError as _error:
 from jaxsched.torch._convert import from_torch, parameter_labels
 from jaxsched.torch._recording import Recording, record
 from jaxsched.torch._side_by_side import assert_optimizer_matches
-from jaxsched.torch._state import export_state, import_state, load, match_names, numbers
+from jaxsched.torch._state import export_state, import_state, match_names, numbers
+from jaxsched.torch._state_dict import load
 
 __all__ = [
     "Recording",

@@ -1,26 +1,22 @@
 """Convert live torch objects to a recipe."""
 
-import inspect
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.optim import lr_scheduler as live
 from torch.optim.swa_utils import SWALR
 
-from jaxsched import lr_scheduler
 from jaxsched._recipe import Recipe
-from jaxsched._schedule import Schedule
 from jaxsched._trace import by_column, map_groups
 from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
 from jaxsched.schedules import per_epoch, shift, table
+from jaxsched.torch._closed_forms import CLOSED, closed_form, evaluate
 from jaxsched.torch._detached import Ended, detach, rows
 from jaxsched.torch._groups import (
     Optimizers,
@@ -38,9 +34,6 @@ HORIZON = 100_000  # steps of the scheduler that are recorded where iterations i
 MIN_CHECKED, MAX_CHECKED = 1_000, 1_000_000
 # Attributes of schedulers: the steps of a period, or to the last change.
 SPANS = ("total_iters", "step_size", "T_max", "T_i", "total_size", "total_steps", "anneal_epochs")
-# The most that a closed form may differ from torch's recursion, and what each step adds to it, as
-# shares of the peak. Measured: 4.5e-11 after 100,000 steps, of cosines of 10 to 30,000.
-BOUND, DRIFT = 1e-11, 1e-15
 
 
 def from_torch(
@@ -189,7 +182,7 @@ def _groups(
 
     def entry(label: str, name: str, _: Any) -> Any:
         column = columns[f"{label}/{name}"]
-        closed = _closed_form(known, [*groups].index(label), name, column) if checked else None
+        closed = closed_form(known, [*groups].index(label), name, column) if checked else None
         if steps is not None and not (closed and ended):
             column = column[: steps + 1]
         ends = name == "learning_rate" or (name in ("momentum", "b1") and _cycles(scheduler))
@@ -205,7 +198,7 @@ def _groups(
             ahead = first - known.last_epoch
             then = None if ended else shift(closed, ahead) if ahead else closed
             if ahead == late == 0:  # earlier iterations are known, too
-                column, begin = [*_evaluate(closed, np.arange(first)), *column], 0
+                column, begin = [*evaluate(closed, np.arange(first)), *column], 0
         schedule = per_epoch(table(np.array(column, np.float64), start=begin, then=then), every)
         return shift(schedule, late) if late else schedule
 
@@ -363,92 +356,3 @@ def _record_rows(run: Iterable[Any], steps: int | None, checked: int) -> tuple[l
             ) from end
         return taken, True
     return taken, False
-
-
-def _evaluate(schedule: Schedule, counts: np.ndarray) -> np.ndarray:
-    with jax.enable_x64(True):
-        return np.asarray(jax.vmap(schedule)(jnp.asarray(counts)))
-
-
-def _one_cycle(scheduler: Any, index: int) -> Any:
-    group, ends = scheduler.optimizer.param_groups[index], scheduler._schedule_phases
-    total = scheduler.total_steps
-    return lr_scheduler.one_cycle_lr(
-        group["max_lr"],
-        total,
-        pct_start=(ends[0]["end_step"] + 1) / total,
-        anneal_strategy=scheduler._anneal_func_type,
-        cycle_momentum=scheduler.cycle_momentum,
-        base_momentum=group.get("base_momentum", 0.85),
-        max_momentum=group.get("max_momentum", 0.95),
-        div_factor=group["max_lr"] / group["initial_lr"],
-        final_div_factor=group["initial_lr"] / group["min_lr"],
-        three_phase=len(ends) == 3,
-    )
-
-
-def _cyclic(scheduler: Any, index: int) -> Any:
-    up = scheduler.total_size * scheduler.step_ratio
-    names = ("base_momentum", "max_momentum") if scheduler.cycle_momentum else ()
-    momenta = {name: getattr(scheduler, f"{name}s")[index] for name in names}
-    same = ("mode", "gamma", "scale_mode", "cycle_momentum")
-    return lr_scheduler.cyclic_lr(
-        scheduler.base_lrs[index],
-        scheduler.max_lrs[index],
-        up,
-        scheduler.total_size - up,
-        scale_fn=scheduler._scale_fn_custom,
-        **{name: getattr(scheduler, name) for name in same},
-        **momenta,
-    )
-
-
-def _by_name(function: Callable[..., Any]) -> Callable[[Any, int], Any]:
-    names = [*inspect.signature(function).parameters][1:-1]  # between base_lr and steps
-    return lambda s, k: function(s.base_lrs[k], **{name: getattr(s, name) for name in names})
-
-
-CLOSED: dict[type, Callable[[Any, int], Any]] = {
-    live.LambdaLR: lambda s, k: lr_scheduler.lambda_lr(s.base_lrs[k], s.lr_lambdas[k]),
-    live.StepLR: _by_name(lr_scheduler.step_lr),
-    live.MultiStepLR: lambda s, k: lr_scheduler.multi_step_lr(
-        s.base_lrs[k], sorted(s.milestones.elements()), s.gamma
-    ),
-    live.ConstantLR: _by_name(lr_scheduler.constant_lr),
-    live.LinearLR: _by_name(lr_scheduler.linear_lr),
-    live.ExponentialLR: _by_name(lr_scheduler.exponential_lr),
-    live.PolynomialLR: _by_name(lr_scheduler.polynomial_lr),
-    live.CosineAnnealingLR: _by_name(lr_scheduler.cosine_annealing_lr),
-    live.CosineAnnealingWarmRestarts: _by_name(lr_scheduler.cosine_annealing_warm_restarts),
-    live.CyclicLR: _cyclic,
-    live.OneCycleLR: _one_cycle,
-    SWALR: lambda s, k: lr_scheduler.swa_lr(
-        s.base_lrs[k], s.optimizer.param_groups[k]["swa_lr"], s.anneal_epochs, s._anneal_strategy
-    ),
-}
-"""For each class with a closed form, a function from a live scheduler and a group's index to it."""
-
-
-def _closed_form(scheduler: Any, index: int, name: str, column: Sequence[Any]) -> Schedule | None:
-    """Return a hyperparameter's closed form as a function of the scheduler's steps, or None.
-
-    It is built from the attributes of a copy, and must agree with ``column``, the values from the
-    copy's step on, up to the drift of torch's recursion.
-    """
-    if name not in ("learning_rate", "momentum", "b1"):
-        return None
-    try:
-        scheduler.base_lrs = [float(rate) for rate in scheduler.base_lrs]  # they may be tensors
-        curve = CLOSED[type(scheduler)](scheduler, index)
-    except (ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError):
-        return None
-    closed = curve if name == "learning_rate" else curve.momentum
-    if closed is None:
-        return None
-    values, counts = np.array(column), np.arange(len(column))
-    try:
-        ours = _evaluate(closed, scheduler.last_epoch + counts)
-    except Exception:  # an lr_lambda that cannot be traced may raise any error
-        return None
-    bound = (BOUND + DRIFT * counts) * np.abs(values).max()
-    return closed if (np.abs(ours - values) <= bound).all() else None

@@ -28,7 +28,8 @@ from jaxsched.torch._groups import (
     rule_of,
     split_labels,
 )
-from jaxsched.torch._state import export_state, is_rule_state, join, leaves_by_path
+from jaxsched.torch._state import export_state, is_rule_state, leaves_by_path
+from jaxsched.torch._state_dict import join
 from jaxsched.torch._update_causes import DISTINCT, explain
 from jaxsched.torch._update_runs import SHAPED, Arrays, Case, entries, seen_of
 

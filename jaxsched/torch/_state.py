@@ -1,8 +1,6 @@
 """Convert the optimizer's state from torch and back."""
 
 import math
-import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -20,42 +18,13 @@ from jaxsched.optimizers._scheduled import start_at
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_paths, torch_names
 from jaxsched.torch._groups import Optimizers, as_optimizers
+from jaxsched.torch._state_dict import StateDict, as_state_dict, split
 
-StateDict = Mapping[str, Any] | str | os.PathLike[str]
 Transform = Callable[[np.ndarray], np.ndarray]
 Parameter = str | int  # torch's: its name, or its number in the state_dict
 Mapped = Parameter | tuple[Parameter, Transform]
 # From a leaf's path, "head/kernel", to torch's parameter, or to that and a transform.
 Names = Mapping[str, Mapped] | Mapping[LeafPath, Mapped]
-
-
-def load(path: str | os.PathLike[str]) -> Any:
-    """Load a file of ``torch.save`` on the CPU, without running code in it.
-
-    Raises:
-      ValueError: the file is not torch's, or needs more than tensors and plain containers.
-      FileNotFoundError: there is no such file.
-
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     torch.save({"step": torch.tensor(3.0)}, file.name)
-    ...     load(file.name)
-    {'step': tensor(3.)}
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{os.fspath(path)} must hold tensors and plain containers only, got a file that does "
-            "not read with weights_only=True. Save optimizer.state_dict() alone."
-        ) from error
-    except Exception as error:  # a damaged file may raise any error
-        raise ValueError(
-            f"{os.fspath(path)} must be a whole file of torch.save, got one that does not read as "
-            f"such ({type(error).__name__}). Save it again."
-        ) from error
 
 
 class Matches(NamedTuple):
@@ -165,7 +134,7 @@ def import_state(
     if iteration is not None:
         require_count("iteration", iteration)
         require_below_int32("iteration", iteration)
-    state_dict = _state_dict(state_dict)
+    state_dict = as_state_dict(state_dict)
     places, leaves = _place(params, mapping, state_dict), leaves_by_path(params)
 
     def rule(state: RuleState) -> RuleState:
@@ -277,7 +246,7 @@ def export_state(
     >>> export_state(state, params, like=optimizer.state_dict())["state"]
     {0: {'momentum_buffer': tensor([1., 1.])}}
     """
-    given, like = like, _state_dict(like)
+    given, like = like, as_state_dict(like)
     places, leaves = _place(params, mapping, like), leaves_by_path(params)
     state = {key: dict(entry) for key, entry in like["state"].items()}
     for rule in _rules(opt_state):
@@ -300,7 +269,7 @@ def export_state(
                 state[number][name] = tensor
     if not isinstance(given, list | tuple):
         return {**like, "state": state}
-    return _split(state, [_state_dict(each) for each in given])
+    return split(state, [as_state_dict(each) for each in given])
 
 
 BUFFER, STARTED = "momentum_buffer", "started"  # torch's buffer, created late; a rule's flag of it
@@ -334,69 +303,6 @@ def _is_in_use(name: str, leaf: Any) -> bool:
     """Return whether a parameter has a state of this name; Adafactor's depends on its dimensions."""
     is_vector = jnp.ndim(leaf) < 2
     return not is_vector if name in ("row_var", "col_var") else is_vector or name != "variance"
-
-
-def _count(state_dict: Mapping[str, Any]) -> int:
-    return sum(len(group["params"]) for group in state_dict["param_groups"])
-
-
-def _shift_number(key: Any, by: int) -> Any:
-    """Add ``by`` to a parameter's number; torch.distributed has names instead, which stay."""
-    return key + by if isinstance(key, int) else key
-
-
-def join(state_dicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join several ``state_dict``, with numbers that continue from one to the next."""
-    state: dict[Any, Any] = {}
-    groups: list[dict[str, Any]] = []
-    first = 0
-    for each in state_dicts:
-        state |= {_shift_number(key, first): entry for key, entry in each["state"].items()}
-        for group in each["param_groups"]:
-            groups.append(
-                {**group, "params": [_shift_number(key, first) for key in group["params"]]}
-            )
-        first += _count(each)
-    return {"state": state, "param_groups": groups}
-
-
-def _split(state: Mapping[Any, Any], like: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Invert ``join``: return each ``state_dict`` of ``like`` with its entries of the state."""
-    parts, first = [], 0
-    for each in like:
-        keys = [key for group in each["param_groups"] for key in group["params"]]
-        own = {
-            key: state[_shift_number(key, first)]
-            for key in keys
-            if _shift_number(key, first) in state
-        }
-        parts.append({**each, "state": own})
-        first += _count(each)
-    return parts
-
-
-def _state_dict(given: Any) -> Mapping[str, Any]:
-    if isinstance(given, list | tuple):
-        return join([_state_dict(each) for each in given])
-    loaded = load(given) if isinstance(given, str | os.PathLike) else given
-    keys = list(loaded) if isinstance(loaded, Mapping) else [type(loaded).__name__]
-    if not {"state", "param_groups"} <= set(keys):
-        raise ValueError(
-            "state_dict must hold state and param_groups, as an optimizer's does, got "
-            f"{', '.join(map(str, keys[:5]))}. Pass that part of the checkpoint."
-        )
-    state, groups = loaded["state"], loaded["param_groups"]
-    if (
-        not isinstance(state, Mapping)
-        or not all(isinstance(entry, Mapping) for entry in state.values())
-        or not isinstance(groups, list | tuple)
-        or not all(isinstance(group, Mapping) and "params" in group for group in groups)
-    ):
-        raise ValueError(
-            "state_dict must hold a mapping for each parameter and groups that have params, got "
-            "others in state and param_groups. Pass optimizer.state_dict()."
-        )
-    return loaded
 
 
 class _Places(dict[str, tuple[Any, Transform]]):
