@@ -19,7 +19,7 @@ LAYERS = [
     ["_float64"],
     ["_schedule"],
     ["_update_clock", "_warmup_factors", "_timm_warmup"],
-    ["_timm_cycles", "_timm_decays"],
+    ["_timm_cycles", "_timm_decays", "_table"],
     ["schedules"],
     ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],

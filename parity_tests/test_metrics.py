@@ -62,9 +62,7 @@ def test_rows_after_the_checkpoint_are_replaced(tmp_path):
 
 def events(folder):
     """Return the values that TensorBoard shows: a new start hides values from its step on."""
-    event_pb2 = pytest.importorskip(
-        "tensorboardX.proto.event_pb2", reason="tensorboardX is of the extra train"
-    )
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="of the extra train")
     shown = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
         data = path.read_bytes()
