@@ -262,7 +262,7 @@ def borders(path: Path) -> int:
     return len(falls)
 
 
-def parting(path: Path) -> int:
+def difference(path: Path) -> int:
     """What ``jaxsched verify`` draws of the straightforward port.
 
     Returns:
@@ -304,7 +304,7 @@ RECIPES = {
 
 PICTURES: dict[str, Callable[[Path], object]] = {
     f"{function.__name__}.png": function
-    for function in (article, cosine, annealing, interpolation, groups, borders, parting)
+    for function in (article, cosine, annealing, interpolation, groups, borders, difference)
 } | {name: functools.partial(run, recipe) for name, recipe in RECIPES.items()}
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ DRAWN = {
     "interpolation.png": 1.0,
     "groups.png": tuple(float(np.float32(rates.max())) for rates in ENDS),
     "borders.png": 24,
-    "parting.png": 1020,
+    "difference.png": 1020,
     "recipes/yolov5.png": float(np.float32(0.1)),  # of the biases, as the warm-up begins
     "recipes/ultralytics.png": float(np.float32(0.1)),
     "recipes/transformers.png": float(np.float32(2e-4)),
