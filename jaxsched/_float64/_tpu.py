@@ -62,7 +62,26 @@ def _bind(function: Callable[[], Sequence[Any]], *, low: bool = False) -> list[A
         program = partial_eval.lower_jaxpr2(program)  # pyright: ignore[reportAttributeAccessIssue]
     if program.effects:
         return jaxpr_as_fun(program)()
-    return _float64.bind(*program.consts, jaxpr=program.jaxpr)
+    return _float64.bind(*program.consts, jaxpr=_unroll_scans(program.jaxpr))
+
+
+def _unroll_scans(jaxpr: Jaxpr) -> Jaxpr:
+    """Return a program whose short scans, such as the search of ``jnp.interp``, are no loops.
+
+    A loop is a kernel for each of its steps, and prevents the fusion of what is around it.
+    """
+
+    def unroll(equation: Any) -> Any:
+        name, parameters = equation.primitive.name, dict(equation.params)
+        if name in ("jit", "pjit", "custom_jvp_call"):
+            key = "jaxpr" if "jaxpr" in parameters else "call_jaxpr"
+            inner = parameters[key]
+            parameters[key] = inner.replace(jaxpr=_unroll_scans(inner.jaxpr))
+        elif name == "scan" and 0 < parameters["length"] <= MAX_UNROLLED:
+            parameters["unroll"] = parameters["length"]
+        return equation.replace(params=parameters)
+
+    return jaxpr.replace(eqns=[unroll(equation) for equation in jaxpr.eqns])
 
 
 def _evaluate(*args: Any, jaxpr: Jaxpr, on_tpu: bool = False) -> list[Any]:

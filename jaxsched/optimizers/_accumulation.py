@@ -4,6 +4,8 @@ An update is due when enough batches have come since the last one. The schedules
 """
 
 import dataclasses
+import functools
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 import optax
 
 from jaxsched._float64 import in_float64
-from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, widen
+from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, sharing_key, widen
 from jaxsched._validate import describe, require_count
 from jaxsched.optimizers._rule import require_shapes
 
@@ -94,19 +96,40 @@ class Accumulation:
         for end in {start, start + n - 1} if n else ():
             self._wait(end)  # refuses an iteration outside a table, which is NaN under jit
         iterations = start + jnp.arange(n, dtype=jnp.int32)
-        waits = jax.jit(self._wait)(iterations)
-
-        def step(carry: Any, row: Any) -> Any:
-            iteration, wait = row
-            rule = dataclasses.replace(self, batches=lambda _: wait)  # as rounded in the column
-            _, due, batches = rule.tick(iteration, *carry)
-            after = jnp.where(due, iteration, carry[0]), jnp.where(due, 0, batches)
-            return after, (due, jnp.where(due, batches, 0))
-
-        carry = jnp.int32(self.update_before(start)), jnp.int32(0)
-        due, batches = jax.lax.scan(step, carry, (iterations, waits))[1]
+        waits = _waits(_Keyed(sharing_key(self.batches), self), iterations)
+        due, batches = _ticks(self.steps_per_epoch, iterations, waits, self.update_before(start))
         columns = {"accumulate": waits, "stepped": due, "micro_batches": batches}
         return {name: np.asarray(column, float) for name, column in columns.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keyed:
+    """An accumulation that equals those with equal schedules, which share a compiled program."""
+
+    key: Hashable
+    accumulation: Accumulation = dataclasses.field(compare=False)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _waits(keyed: _Keyed, iterations: jax.Array) -> jax.Array:
+    return keyed.accumulation._wait(iterations)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _ticks(
+    steps_per_epoch: int | None, iterations: jax.Array, waits: jax.Array, last_update: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Return whether each iteration has an update, and the number of batches in its gradient."""
+
+    def step(carry: Any, row: Any) -> Any:
+        iteration, wait = row
+        # The wait as it is rounded in the column.
+        due, batches = Accumulation(lambda _: wait, steps_per_epoch).tick(iteration, *carry)[1:]
+        after = jnp.where(due, iteration, carry[0]), jnp.where(due, 0, batches)
+        return after, (due, jnp.where(due, batches, 0))
+
+    carry = jnp.asarray(last_update, jnp.int32), jnp.int32(0)
+    return jax.lax.scan(step, carry, (iterations, waits))[1]
 
 
 class AccumulationState(NamedTuple):
