@@ -19,7 +19,7 @@ from jaxsched import Trace
 from jaxsched._schedule import Schedule, formula_of
 
 # Examples compile, which may be slow on a busy machine.
-for profile, examples in {"parity": 20, "long": 100}.items():
+for profile, examples in {"parity": 10, "long": 100}.items():
     settings.register_profile(
         profile,
         max_examples=examples,
@@ -37,6 +37,14 @@ DATA = Path(__file__).parent / "data"
 
 IMPORT_VARIABLES = ("PYTEST_", "CRC32C_", "KMP_", "TORCH", "TRITON_", "CUDA_")
 """Prefixes of variables that pytest sets for each test, and libraries when first imported."""
+
+
+def long_after(number, values):
+    """Return the values of a test's argument, those after the first ``number`` behind ``--long``."""
+    return [
+        value if k < number else pytest.param(value, marks=pytest.mark.long)
+        for k, value in enumerate(values)
+    ]
 
 
 def numbers(low, high):

@@ -63,6 +63,7 @@ def test_a_case_that_takes_too_much_memory_is_reported(tmp_path, monkeypatch):
     assert fuzz.outcome(fuzz.limit, 3, tmp_path).endswith("bytes were taken")
 
 
+@pytest.mark.long
 def test_soak():
     notes = soak.soak(200)
     assert soak.is_confirmed(notes)

@@ -24,6 +24,7 @@ def test_example_runs_unchanged(name):
     assert done.stdout.splitlines()[-1] == PARITY
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["plateau_linen", "plateau_nnx"])
 def test_the_plateau_is_stepped_outside_of_the_update(name):
     done = subprocess.run(

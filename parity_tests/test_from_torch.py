@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
+from conftest import long_after  # noqa: E402
 from flax import nnx  # noqa: E402
 from scheduler_settings import CASES, compose  # noqa: E402
 from torch.optim import lr_scheduler as reference  # noqa: E402
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning"),
 ]
 
-FEW, MANY = range(2), range(2, 8)
+DRAWS = [1, 0, *range(2, 8)]  # at 0 the scheduler is at its start
 
 
 def parameters(n=1):
@@ -87,7 +88,7 @@ def check(optimizer, scheduler, iterations, *, steps_per_epoch=1, done=0, advanc
     return recipe
 
 
-@pytest.mark.parametrize("draws", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("draws", long_after(1, [DRAWS[:1], DRAWS[1:]]))
 @pytest.mark.parametrize("name", CASES)
 def test_every_scheduler_is_converted_at_any_step(name, draws):
     case = CASES[name]
@@ -96,12 +97,12 @@ def test_every_scheduler_is_converted_at_any_step(name, draws):
         setting = case.sample(rng)
         optimizer = sgd(setting.arguments["base_lr"])
         scheduler = case.torch(optimizer, setting)
-        stands = int(rng.integers(0, setting.steps)) if draw else 0
-        for _ in range(stands):
+        position = int(rng.integers(0, setting.steps)) if draw else 0
+        for _ in range(position):
             scheduler.step()
         k = int(rng.integers(1, 4))
         done = int(rng.integers(0, k))
-        steps = setting.steps - stands
+        steps = setting.steps - position
         check(optimizer, scheduler, min(60, (steps + 1) * k - done), steps_per_epoch=k, done=done)
 
 
@@ -118,7 +119,7 @@ def test_known_schedulers_continue_past_the_table(name):
     assert (np.abs(ours - theirs) <= 1e-11 * peak).all()
 
 
-@pytest.mark.parametrize("seed", [*FEW, *(pytest.param(k, marks=pytest.mark.long) for k in MANY)])
+@pytest.mark.parametrize("seed", long_after(2, DRAWS))
 def test_nested(seed):
     rng = np.random.default_rng(seed)
     composition = compose(rng, 0.1)
@@ -276,8 +277,8 @@ def test_a_scheduler_that_takes_its_count_and_ends():
 
 
 @pytest.mark.parametrize("by_update", [False, True])
-@pytest.mark.parametrize("stands", [0, 3, 20, 55])
-def test_timm_cosine_with_warmup(stands, by_update):
+@pytest.mark.parametrize("position", [0, 3, 20, 55])
+def test_timm_cosine_with_warmup(position, by_update):
     import_models()
     scheduler = pytest.importorskip("timm.scheduler", reason="timm is of the extra peers")
     optimizer = sgd(0.5, n=2)
@@ -286,20 +287,20 @@ def test_timm_cosine_with_warmup(stands, by_update):
     )
     step = cosine.step_update if by_update else cosine.step
     counts = iter(range(1, 1000))
-    for _ in range(stands):
+    for _ in range(position):
         step(next(counts))
     k = 1 if by_update else 3
     check(optimizer, cosine, 90, steps_per_epoch=k, advance=lambda: step(next(counts)))
 
 
-@pytest.mark.parametrize("stands", [0, 7, 30])
-def test_transformers_cosine_with_warmup(stands):
+@pytest.mark.parametrize("position", [0, 7, 30])
+def test_transformers_cosine_with_warmup(position):
     transformers = pytest.importorskip("transformers.optimization", reason="of the extra peers")
     optimizer = torch.optim.AdamW(parameters(), lr=5e-5)
     scheduler = transformers.get_cosine_schedule_with_warmup(optimizer, 10, 100)
-    for _ in range(stands):
+    for _ in range(position):
         scheduler.step()
-    check(optimizer, scheduler, 100 - stands)
+    check(optimizer, scheduler, 100 - position)
 
 
 @pytest.fixture

@@ -104,22 +104,39 @@ def test_replay_equals_torch_to_the_bit(name: str) -> None:
         )
 
 
+def evaluate_together(curves: Any) -> list[np.ndarray]:
+    """Evaluate ``[(schedule, counts), ...]`` in one program."""
+    functions, counts = zip(*curves, strict=True)
+    return jax.tree.map(
+        np.asarray, jax.jit(lambda *c: [s(x) for s, x in zip(functions, c, strict=True)])(*counts)
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_replayed_table_equals_torch_to_the_bit(name: str) -> None:
     """Also the momenta, as a step gets them; there are fewer settings, since each is compiled."""
-    for setting in draws(name)[:6]:
-        schedule = CASES[name].replay(setting)
-        assert (schedule.momentum is not None) == (name in WITH_MOMENTUM)
-        counts = np.arange(setting.steps + 1)
-        for ours, theirs in zip(
-            rate_and_momentum(schedule), torch_values(name, setting), strict=False
-        ):
-            assert not first_difference(np.asarray(jax.jit(ours)(counts)), to_float32(theirs))
-            run = evaluate_float64(ours, counts)
-            assert not first_difference(run, theirs), setting
-            assert not has_changes(theirs) or first_difference(run[1:], theirs[:-1]), (
-                "a wrong run passes too"
-            )
+    settings = draws(name)[:6]
+    replays = [CASES[name].replay(setting) for setting in settings]
+    assert {replay.momentum is not None for replay in replays} == {name in WITH_MOMENTUM}
+    curves = [
+        (ours, np.arange(setting.steps + 1))
+        for replay, setting in zip(replays, settings, strict=True)
+        for ours in rate_and_momentum(replay)
+    ]
+    references = [
+        values
+        for setting in settings
+        for values in torch_values(name, setting)[: 1 + (name in WITH_MOMENTUM)]
+    ]
+    narrow = evaluate_together(curves)
+    with jax.enable_x64(True):
+        wide = evaluate_together(curves)
+    for rounded, run, theirs in zip(narrow, wide, references, strict=True):
+        assert not first_difference(rounded, to_float32(theirs))
+        assert not first_difference(run, theirs)
+        assert not has_changes(theirs) or first_difference(run[1:], theirs[:-1]), (
+            "a wrong run passes too"
+        )
 
 
 @pytest.mark.parametrize("name", CLOSED)
@@ -136,23 +153,27 @@ def test_closed_form_is_within_its_bounds(name: str) -> None:
 @pytest.mark.parametrize("name", CLOSED)
 def test_closed_form_of_plain_numbers(name: str) -> None:
     """XLA folds constants and divides by their reciprocals, which may change bits."""
-    for setting in draws(name)[:5]:
-        schedule = CASES[name].closed_form(setting)
+    cases = [
+        (ours, theirs, setting)
+        for setting in draws(name)[:5]
         for ours, theirs in zip(
-            rate_and_momentum(schedule), torch_values(name, setting), strict=False
-        ):
-            counts = np.arange(setting.steps + 1)
-            run = evaluate_float64(ours, counts)
-            assert not closed_difference(run, theirs), setting
-            rounded = to_float32(run)
-            np.testing.assert_array_equal(jax.jit(jax.vmap(ours))(counts), rounded)
-            for count in counts[:: max(1, len(counts) // 4)].tolist():
-                eager = np.asarray(ours(count), np.float64)
-                dust = DUST_BOUND * np.abs(theirs).max()
-                assert abs(eager - rounded[count]) <= dust or eager == rounded[count], (
-                    setting,
-                    count,
-                )
+            rate_and_momentum(CASES[name].closed_form(setting)),
+            torch_values(name, setting),
+            strict=False,
+        )
+    ]
+    curves = [(jax.vmap(ours), np.arange(setting.steps + 1)) for ours, _, setting in cases]
+    narrow = evaluate_together(curves)
+    with jax.enable_x64(True):
+        wide = evaluate_together(curves)
+    for (ours, theirs, setting), compiled, run in zip(cases, narrow, wide, strict=True):
+        assert not closed_difference(run, theirs), setting
+        rounded = to_float32(run)
+        np.testing.assert_array_equal(compiled, rounded)
+        dust = DUST_BOUND * np.abs(theirs).max()
+        for count in range(0, len(run), max(1, len(run) // 4)):
+            eager = np.asarray(ours(count), np.float64)
+            assert abs(eager - rounded[count]) <= dust or eager == rounded[count], (setting, count)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -230,7 +230,9 @@ def our_loop(recipe, batch_size, iterations, params, stats, call):
 
     opt_state, average = tx.init(params), recipe.ema.init((params, stats))
     for images, labels in batches(batch_size, iterations):
-        gradients, stats = gradients_of(call, params, stats, jnp.asarray(images), jnp.asarray(labels))
+        gradients, stats = gradients_of(
+            call, params, stats, jnp.asarray(images), jnp.asarray(labels)
+        )
         params, opt_state, average = step(params, stats, opt_state, average, gradients)
         yield (
             {**arrays_by_name(params), **arrays_by_name(stats)},

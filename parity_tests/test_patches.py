@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import long_after
 
 from jaxsched.examples import patches
 
@@ -52,7 +53,7 @@ def distance(mine, theirs, dtype):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", long_after(1, ["float32", "float64"]))
 @pytest.mark.parametrize("name", SHAPES)
 def test_values_and_gradients_equal_those_of_xla(name, dtype, x64):
     letters = "NHC HIO NHC" if name == "one axis" else "NHWC HWIO NHWC"

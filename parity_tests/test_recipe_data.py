@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import long_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -1022,7 +1023,7 @@ def test_batches_are_truncated_as_python_does():
         optimizers.Accumulation(4)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", long_after(1, SUFFIXES))
 @pytest.mark.parametrize("name", WITH_FUNCTIONS)
 def test_a_function_is_saved_as_a_table(name, suffix, tmp_path):
     recipe = WITH_FUNCTIONS[name]()

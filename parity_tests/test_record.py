@@ -420,10 +420,10 @@ if how != "end":
 @pytest.mark.parametrize(
     ("how", "status", "rows"),
     [
-        ("end", 0, 300),
         ("term", 128 + signal.SIGTERM, 300),
-        ("handler", 7, 300),
-        ("os._exit", 5, None),
+        pytest.param("end", 0, 300, marks=pytest.mark.long),
+        pytest.param("handler", 7, 300, marks=pytest.mark.long),
+        pytest.param("os._exit", 5, None, marks=pytest.mark.long),
     ],
 )
 def test_a_recording_says_whether_it_was_closed(how, status, rows, script, tmp_path, capfd):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import formula_schedule, recorded_article
+from conftest import formula_schedule, long_after, recorded_article
 
 import jaxsched
 from jaxsched import lr_scheduler, schedules
@@ -232,7 +232,9 @@ def test_bad_arguments_get_a_sentence(call, message):
         call()
 
 
-@pytest.mark.parametrize("mapped", [lambda f: f, jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))])
+@pytest.mark.parametrize(
+    "mapped", long_after(2, [lambda f: f, jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))])
+)
 def test_the_warmup_is_np_interp_to_the_bit(mapped):
     """In float64, because a value one rounding off may round to another float32 than torch's."""
     rng = np.random.default_rng(0)

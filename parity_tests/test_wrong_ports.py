@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import long_after
 
 import jaxsched
 from jaxsched import Recipe, lr_scheduler, schedules
@@ -141,13 +142,18 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("name", WRONG_RATES)
-def test_a_wrong_port_is_caught_and_its_mistake_named(name):
-    """The reference is a recording: a mistake that no change of a curve gives has no cause."""
+def test_a_wrong_port_is_caught(name):
     report = jaxsched.compare(WRONG_RATES[name](), reference_of(name))
     assert not report
-    iteration, mine, reference = report.first.first
+    _, mine, reference = report.first.first
     assert mine != reference
-    assert f"first at iteration {iteration}" in str(report)
+
+
+@pytest.mark.parametrize("name", long_after(4, WRONG_RATES))
+def test_the_mistake_of_a_wrong_port_is_named(name):
+    """The reference is a recording: a mistake that no change of a curve gives has no cause."""
+    report = jaxsched.compare(WRONG_RATES[name](), reference_of(name))
+    assert f"first at iteration {report.first.first[0]}" in str(report)
     causes = report.causes
     assert bool(causes) == (CAUSES[name] is not None), causes
     if causes:
