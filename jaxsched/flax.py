@@ -11,14 +11,9 @@ import jax
 import numpy as np
 
 from jaxsched._extras import missing
-from jaxsched.param_groups import (
-    Path,
-    by_rule,
-    in_others,
-    is_undecayed_name,
-    mismatch,
-    muon_labels,
-)
+from jaxsched.param_groups import Path, by_rule
+from jaxsched.param_groups._muon import in_others, mismatch, muon_labels
+from jaxsched.param_groups._rules import is_undecayed_name
 
 try:
     from flax import linen as nn

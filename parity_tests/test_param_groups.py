@@ -1,5 +1,6 @@
 """Labels: the article's and Flax's rules, patterns, frozen leaves, errors that name leaves."""
 
+import inspect
 import json
 import re
 
@@ -11,6 +12,8 @@ from conftest import DATA
 
 import jaxsched
 from jaxsched import param_groups
+from jaxsched.param_groups import LabelFunction, LayerLabels
+from jaxsched.param_groups._labels import CALLS
 from jaxsched.recipes import yolov5_resnet18
 
 PARTITION = json.loads((DATA / "partition.json").read_text())
@@ -272,8 +275,33 @@ def test_labels_are_ordinary_optax_labels():
     assert jaxsched.param_groups.FROZEN == "frozen"
 
 
-@pytest.mark.parametrize("call", param_groups._CALLS)
-def test_a_function_that_returns_a_rule_is_refused_uncalled(call):
-    function = getattr(param_groups, call.partition("(")[0])
-    with pytest.raises(TypeError, match=re.escape(f"Call it first: {call}.")):
+@pytest.mark.parametrize("name", CALLS)
+def test_a_function_that_returns_a_rule_is_refused_uncalled(name):
+    function = getattr(param_groups, name)
+    with pytest.raises(TypeError, match=re.escape(f"Call it first: {name}({CALLS[name]}).")):
         yolov5_resnet18().optimizer(function).init(TREE)
+
+
+def test_every_function_that_returns_a_rule_is_in_the_table_with_its_arguments():
+    functions = {
+        name: inspect.signature(function).parameters.values()
+        for name in param_groups.__all__
+        if inspect.isfunction(function := getattr(param_groups, name))
+        and function.__annotations__["return"] in (LabelFunction, LayerLabels)
+    }
+    needed = {
+        name: ", ".join(p.name for p in parameters if p.default is p.empty)
+        for name, parameters in functions.items()
+    }
+    assert needed == CALLS
+
+
+def test_a_users_function_may_have_the_name_of_one_of_them():
+    def by_muon(params):
+        return "weight"
+
+    assert param_groups.fit(by_muon, {"w": 1.0}) == {"w": "weight"}
+
+
+def test_without_groups_any_label_is_taken():
+    assert param_groups.fit({"w": "two\nlines", "b": 1}, {"w": 0.0, "b": 0.0})["b"] == 1
