@@ -18,8 +18,6 @@ LAYERS = [
     ["_validate", "_io", "_arithmetic", "_extras"],
     ["_float64"],
     ["_schedule"],
-    ["_update_clock", "_warmup_factors", "_timm_warmup"],
-    ["_timm_cycles", "_timm_decays", "_table"],
     ["schedules"],
     ["param_groups", "_trace", "_figure"],
     ["lr_scheduler", "optimizers"],

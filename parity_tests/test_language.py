@@ -58,8 +58,8 @@ EXCEPTIONS = {
     ("jaxsched/optimizers/_accumulation.py", "stepped"): "public, and the name of a trace's column",
     ("jaxsched/optimizers/_accumulation.py", "restarted"): "public",
     ("jaxsched/recipes/_article.py", "recorded"): "public",
-    ("jaxsched/schedules.py", "lagged"): "public, and saved in a recipe's file",
-    ("jaxsched/schedules.py", "scaled"): "public, and saved in a recipe's file",
+    ("jaxsched/schedules/_combinators.py", "lagged"): "public, and saved in a recipe's file",
+    ("jaxsched/schedules/_combinators.py", "scaled"): "public, and saved in a recipe's file",
     ("parity_tests/wrong_ports/record.py", "accumulated"): "the name of a recording",
     ("parity_tests/wrong_ports/record.py", "resumed"): "the name of a recording",
 }

@@ -17,8 +17,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsched._schedule import Formula, Schedule, as_float64, float64_formula, formula_of, freeze
-from jaxsched._table import table_formula
 from jaxsched._validate import require_base_lr, require_count, require_one_group
+from jaxsched.schedules._table import table_formula
 
 Group = dict[str, Any]
 """The entries of ``optimizer.param_groups[i]``: ``lr``, ``initial_lr``, …"""

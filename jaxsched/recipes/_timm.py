@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxsched import optimizers, schedules
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule
-from jaxsched._timm_decays import require_milestones
 from jaxsched._validate import (
     describe,
     is_number,
@@ -25,6 +24,7 @@ from jaxsched._validate import (
     require_run,
 )
 from jaxsched.recipes import _settings as settings
+from jaxsched.schedules._timm_decays import require_milestones
 
 DEFAULTS: Mapping[str, Any] = {
     "opt": "sgd",

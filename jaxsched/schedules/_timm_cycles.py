@@ -16,8 +16,8 @@ import numpy as np
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._timm_warmup import with_warmup
 from jaxsched._validate import INT32_LIMIT, require, require_count, require_nonnegative
+from jaxsched.schedules._timm_warmup import with_warmup
 
 MAX_CYCLES = 10_000  # in a table
 

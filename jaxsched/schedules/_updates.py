@@ -1,16 +1,14 @@
-"""Updates by iteration, with several batches an update, and fewer in an epoch's last update.
-
-Source: the training loop of transformers' ``Trainer``.
-"""
+"""Updates of several batches: schedules by update, and the batches of each iteration's update."""
 
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxsched._arithmetic import integer
 from jaxsched._schedule import Schedule, ScheduleLike, as_float64, float64_formula, freeze
-from jaxsched._validate import require_count
+from jaxsched._validate import require, require_count
 
 
 def per_update(schedule: ScheduleLike, batches: ArrayLike, steps_per_epoch: ArrayLike) -> Schedule:
@@ -26,6 +24,8 @@ def per_update(schedule: ScheduleLike, batches: ArrayLike, steps_per_epoch: Arra
 
     Returns:
       A schedule that counts iterations.
+
+    Source: the training loop of transformers' ``Trainer``.
 
     >>> [int(per_update(lambda update: update, 2, 5)(i)) for i in range(8)]
     [0, 0, 1, 1, 2, 3, 3, 4]
@@ -51,6 +51,8 @@ def update_batches(batches: ArrayLike, steps_per_epoch: ArrayLike) -> Schedule:
       batches: iterations of an update, k; an epoch's last update has the remaining ones.
       steps_per_epoch: iterations in an epoch, n.
 
+    Source: the training loop of transformers' ``Trainer``.
+
     >>> [int(update_batches(2, 5)(i)) for i in range(6)]
     [2, 2, 2, 2, 1, 2]
     """
@@ -63,3 +65,31 @@ def update_batches(batches: ArrayLike, steps_per_epoch: ArrayLike) -> Schedule:
         return as_float64(jnp.where(count % n >= n - n % k, n % k, k))
 
     return Schedule(update_batches, locals(), formula)
+
+
+def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
+    r"""Batches an update: a ramp from 1 over the warm-up, rounded half to even.
+
+    .. math:: s(i) = \max(1, \operatorname{round}(\operatorname{interp}(i, [0, n], [1, \mathrm{end}])))
+              \text{ if } i < n, \text{ else } \mathrm{then}
+
+    Args:
+      iterations: length n of the ramp, at most 1e8; 0 for no ramp.
+      end: where the ramp ends, before rounding.
+      then: batches from ``iterations`` on.
+
+    Source: ``accumulate`` in ``train.py`` of YOLOv5 7.0 and ``BaseTrainer`` of Ultralytics.
+
+    >>> [int(batch_ramp(4, end=4.0, then=4)(i)) for i in range(5)]
+    [1, 2, 2, 3, 4]
+    """
+    require_count("iterations", iterations)
+    require("iterations", iterations, "at most 1e8, the longest warm-up", lambda v: v <= 1e8)
+    # On the host: a device that rounds a half differently would move updates.
+    ramp = np.interp(np.arange(iterations), [0, max(iterations, 1)], [1, end])
+    counts = np.append(np.maximum(1, ramp.round()), then)
+
+    def formula(count: Any) -> Any:
+        return jnp.asarray(counts)[jnp.clip(integer(count), 0, len(counts) - 1)]
+
+    return Schedule(batch_ramp, locals(), formula)

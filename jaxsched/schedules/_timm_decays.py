@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._timm_warmup import with_warmup
 from jaxsched._validate import require, require_choice, require_count, require_nonnegative
+from jaxsched.schedules._timm_warmup import with_warmup
 
 DECAY_POWER, DECAY_RATIO = 0.5, 0.1  # timm's defaults, which its factory does not pass on
 
