@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxsched._extras import missing
-from jaxsched._trace import Trace, warmup_end
+from jaxsched._trace import Trace
 
 try:
     from matplotlib.figure import Figure
@@ -76,3 +76,31 @@ def figure_of(
     legend = {"loc": "outside upper center", "ncols": ncols, "handlelength": 4}
     figure.legend(handles, labels, frameon=False, **legend)
     return figure
+
+
+def warmup_end(trace: Trace) -> int | None:
+    """Return the first iteration of the rest of the run with one rate and with full momentum.
+
+    Groups whose last rate differs from the first group's, such as MuSGD's heads at three times the
+    rate, are ignored. None if nothing warms up, or if the warm-up lasts to the trace's end.
+
+    >>> rates = {"weight": [0.0, 0.5, 1.0, 1.0], "bias": [2.0, 1.5, 1.0, 1.0]}
+    >>> warmup_end(Trace({label: {"learning_rate": rate} for label, rate in rates.items()}))
+    2
+    """
+    rates = [g["learning_rate"] for g in trace.groups.values() if "learning_rate" in g]
+    warming = np.zeros(len(trace), bool)
+    ends_apart = False
+    for rate in rates[1:]:
+        if rate[-1] == rates[0][-1]:
+            warming |= rate != rates[0]
+        else:
+            ends_apart = True
+    for momentum in (g["momentum"] for g in trace.groups.values() if "momentum" in g):
+        # A momentum that also falls is cycled, not warmed up.
+        if (np.diff(momentum) >= 0).all():
+            warming |= momentum != momentum[-1]
+    rows = np.flatnonzero(warming)
+    # Rates also differ at the end if the trace ends within the warm-up; momentum then still rises.
+    last = len(trace) - 1 - ends_apart
+    return None if not rows.size or rows[-1] >= last else trace.start + int(rows[-1]) + 1

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jaxsched._groups import Groups, by_column, map_groups, rename
 from jaxsched._io import atomic_write
-from jaxsched._schedule import FrozenDict, content_key
 from jaxsched._validate import describe, is_number, require_count, shorten
 
 FORMAT = "jaxsched.Trace 3"
@@ -25,41 +25,6 @@ NOT_CLOSED = (
 )
 
 VERSIONS = ("torch", "torchvision", "numpy", "python")  # keys of an old meta that are versions
-
-Groups = Mapping[str, Mapping[str, Any]]
-"""``{label: {name: value}}``."""
-
-
-def map_groups(function: Callable[[str, str, Any], Any], groups: Groups) -> dict[str, dict]:
-    """Return ``{label: {name: function(label, name, value)}}`` in the order of ``groups``."""
-    return {
-        label: {name: function(label, name, value) for name, value in group.items()}
-        for label, group in groups.items()
-    }
-
-
-def by_column(groups: Groups) -> dict[str, Any]:
-    """Return the values of ``groups`` by ``label/name``."""
-    return {f"{label}/{name}": v for label, group in groups.items() for name, v in group.items()}
-
-
-def common_value(by_label: Mapping[str, Any]) -> Any:
-    """Return the value that all labels share, compared by ``content_key``; else ``by_label``.
-
-    >>> common_value({"a": "sgd", "b": "sgd"}), common_value({"a": "sgd", "b": "adam"})
-    ('sgd', {'a': 'sgd', 'b': 'adam'})
-    """
-    first, *others = by_label.values()
-    is_one = all(content_key(other) == content_key(first) for other in others)
-    return first if is_one else FrozenDict(by_label)
-
-
-def rename(by_label: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return a mapping with labels renamed, ``{old: new}``; refuse duplicate new labels."""
-    renamed = [names.get(label, label) for label in by_label]
-    if len(set(renamed)) < len(renamed):
-        raise ValueError(f"labels must stay unique, got {shorten(', '.join(renamed), 200)}.")
-    return dict(zip(renamed, by_label.values(), strict=True))
 
 
 class Unstated(enum.Enum):
@@ -399,34 +364,6 @@ def _plain(value: Any, otherwise: Callable[[Any], str] | None = None) -> Any:
     if otherwise is not None:
         return otherwise(value)
     raise TypeError(f"notes must be of JSON's types, got {type(value).__name__} among them.")
-
-
-def warmup_end(trace: Trace) -> int | None:
-    """Return the first iteration of the rest of the run with one rate and with full momentum.
-
-    Groups whose last rate differs from the first group's, such as MuSGD's heads at three times the
-    rate, are ignored. None if nothing warms up, or if the warm-up lasts to the trace's end.
-
-    >>> rates = {"weight": [0.0, 0.5, 1.0, 1.0], "bias": [2.0, 1.5, 1.0, 1.0]}
-    >>> warmup_end(Trace({label: {"learning_rate": rate} for label, rate in rates.items()}))
-    2
-    """
-    rates = [g["learning_rate"] for g in trace.groups.values() if "learning_rate" in g]
-    warming = np.zeros(len(trace), bool)
-    ends_apart = False
-    for rate in rates[1:]:
-        if rate[-1] == rates[0][-1]:
-            warming |= rate != rates[0]
-        else:
-            ends_apart = True
-    for momentum in (g["momentum"] for g in trace.groups.values() if "momentum" in g):
-        # A momentum that also falls is cycled, not warmed up.
-        if (np.diff(momentum) >= 0).all():
-            warming |= momentum != momentum[-1]
-    rows = np.flatnonzero(warming)
-    # Rates also differ at the end if the trace ends within the warm-up; momentum then still rises.
-    last = len(trace) - 1 - ends_apart
-    return None if not rows.size or rows[-1] >= last else trace.start + int(rows[-1]) + 1
 
 
 def _column(name: str, values: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from jaxsched._recipe import Recipe
-from jaxsched._recipe_file import SUFFIXES
+from jaxsched._recipe._file import SUFFIXES
 from jaxsched._trace import Trace
 from jaxsched.parity import compare
 

@@ -16,8 +16,7 @@ import pytest
 import jaxsched
 from jaxsched import Recipe, Trace, cli, recipes
 from jaxsched._extras import missing
-from jaxsched._figure import figure_of
-from jaxsched._trace import warmup_end
+from jaxsched._figure import figure_of, warmup_end
 from jaxsched.cli import _parser
 from jaxsched.examples import train_nnx
 from jaxsched.plot import plot

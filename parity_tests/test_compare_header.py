@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from jaxsched import Recipe, Trace, compare, lr_scheduler, optimizers, recipes, schedules
-from jaxsched._recipe_file import RULES
+from jaxsched._recipe._file import RULES
 from jaxsched._trace import UNSTATED
 from jaxsched.optimizers import EMA, Accumulation
 from jaxsched.schedules import constant

@@ -136,7 +136,7 @@ def test_a_long_recipe_gets_a_short_sentence(text, tmp_path):
 
 
 def test_a_recipe_that_could_not_be_read_is_not_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxsched._recipe_file.MAX_BYTES", 1000)
+    monkeypatch.setattr("jaxsched._recipe._file.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"at most 1,000 bytes, got .* Save recipe.trace\(n\)"):
         Recipe({"all": {"learning_rate": lambda i: 0.1 / (i + 1)}}).save(tmp_path / "a.yaml", 1000)
     assert not list(tmp_path.iterdir())

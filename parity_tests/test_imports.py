@@ -19,10 +19,11 @@ LAYERS = [
     ["_float64"],
     ["_schedule"],
     ["schedules"],
-    ["param_groups", "_trace", "_figure"],
+    ["param_groups", "_groups"],
+    ["_trace"],
+    ["_figure"],
     ["lr_scheduler", "optimizers"],
-    ["_recipe_checks", "_recipe_rules"],
-    ["_recipe", "_replay", "_recipe_text", "_recipe_file"],
+    ["_recipe"],
     ["recipes", "parity", "_rows"],
     ["testing", "torch", "flax", "plot"],
     ["examples"],
@@ -30,14 +31,6 @@ LAYERS = [
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# Inside a layer: parts of Recipe, which it imports when a method needs them, and the figure of
-# a trace. Each tuple is in the order of the imports.
-TOGETHER = {
-    ("_figure", "_trace"),
-    ("_recipe", "_replay"),
-    ("_recipe", "_recipe_file"),
-    ("_recipe", "_recipe_text"),
-}
 
 
 def modules_loaded_by(code):
@@ -95,11 +88,7 @@ def upward_imports(source, own):
         "hyperparameters": "optimizers",
     }
     imports = {names.get(name, name) for name in imported_modules(source)}
-    return {
-        name
-        for name in imports
-        if name != own and (own, name) not in TOGETHER and LEVEL.get(name, -1) >= LEVEL[own]
-    }
+    return {name for name in imports if name != own and LEVEL.get(name, -1) >= LEVEL[own]}
 
 
 FILES = [
@@ -123,7 +112,7 @@ def test_every_file_has_a_level():
 def test_an_upward_import_is_detected():
     assert upward_imports("from jaxsched import Recipe", "schedules") == {"_recipe"}
     assert upward_imports("from jaxsched.torch import record", "parity") == {"torch"}
-    assert upward_imports("from jaxsched._recipe import Recipe", "_replay") == {"_recipe"}
+    assert upward_imports("from jaxsched._trace import Trace", "_groups") == {"_trace"}
 
 
 def public_modules():

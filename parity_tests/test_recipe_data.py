@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import jaxsched
 from jaxsched import Recipe, Trace, lr_scheduler, optimizers, param_groups, recipes, schedules
-from jaxsched._recipe_file import RULES
+from jaxsched._recipe._file import RULES
 from jaxsched._trace import UNSTATED
 from jaxsched.schedules import Schedule
 

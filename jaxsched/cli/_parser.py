@@ -14,7 +14,7 @@ from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 import jaxsched
 from jaxsched import recipes
 from jaxsched._recipe import Recipe
-from jaxsched._recipe_file import SUFFIXES
+from jaxsched._recipe._file import SUFFIXES
 from jaxsched.cli._console import Console
 from jaxsched.cli._files import NO_SCRIPT, export, plot, record
 from jaxsched.cli._verify import verify

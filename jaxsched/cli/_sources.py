@@ -16,7 +16,7 @@ import numpy as np
 import jaxsched
 from jaxsched import optimizers
 from jaxsched._recipe import Recipe
-from jaxsched._recipe_file import SUFFIXES
+from jaxsched._recipe._file import SUFFIXES
 from jaxsched._schedule import traceable
 from jaxsched._trace import Trace
 from jaxsched.optimizers._scheduled import ScheduledState

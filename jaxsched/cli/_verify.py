@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from jaxsched._groups import rename
 from jaxsched._io import PICTURES, atomic_write, make_writable
 from jaxsched._recipe import Recipe
-from jaxsched._trace import NOT_CLOSED, Trace, rename
+from jaxsched._trace import NOT_CLOSED, Trace
 from jaxsched._validate import require_count
 from jaxsched.cli import _sources as sources
 from jaxsched.cli._console import Console

@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from jaxsched._recipe import Recipe
-from jaxsched._recipe_file import encode
+from jaxsched._recipe._file import encode
 from jaxsched.examples import meshes
 from jaxsched.examples.checkpoints import Checkpoints
 from jaxsched.examples.metrics import Metrics

@@ -17,8 +17,8 @@ import numpy as np
 import optax
 
 from jaxsched._float64 import in_float64
+from jaxsched._groups import map_groups
 from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, traceable, widen
-from jaxsched._trace import map_groups
 from jaxsched._validate import dtype_name, is_number, require_bool
 from jaxsched.optimizers._rule import own_kernel
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsched._recipe import Recipe
-from jaxsched._recipe_checks import is_own
+from jaxsched._recipe._checks import is_own
 from jaxsched._schedule import content_key, show
 from jaxsched._trace import UNSTATED, Trace
 from jaxsched._validate import require_count

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxsched import optimizers, schedules
+from jaxsched._groups import Groups
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._trace import Groups
 from jaxsched._validate import is_zero, require_bool, require_count, require_run
 from jaxsched.lr_scheduler import lambda_lr
 

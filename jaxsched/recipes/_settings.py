@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsched._io import read_text
-from jaxsched._recipe_file import REFUSED, load_yaml
+from jaxsched._recipe._file import REFUSED, load_yaml
 from jaxsched._validate import describe, require_nonnegative, shorten
 
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None

@@ -11,8 +11,8 @@ import torch
 from torch.optim import lr_scheduler as live
 from torch.optim.swa_utils import SWALR
 
+from jaxsched._groups import by_column, map_groups
 from jaxsched._recipe import Recipe
-from jaxsched._trace import by_column, map_groups
 from jaxsched._validate import is_number, require_count
 from jaxsched.param_groups import FROZEN
 from jaxsched.schedules import per_epoch, shift, table

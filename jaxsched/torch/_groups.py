@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from jaxsched import _recipe_file, optimizers
+from jaxsched import optimizers
+from jaxsched._recipe._file import RULES as RULES_BY_NAME
 from jaxsched._validate import describe
 from jaxsched.optimizers._musgd import RATIOS
 
 RULES: dict[type, Callable[..., Any]] = {
-    kind: _recipe_file.RULES[name.lower()]
+    kind: RULES_BY_NAME[name.lower()]
     for name in dir(torch.optim)
-    if isinstance(kind := getattr(torch.optim, name), type) and name.lower() in _recipe_file.RULES
+    if isinstance(kind := getattr(torch.optim, name), type) and name.lower() in RULES_BY_NAME
 }
 
 MUSGD = "MuSGD"  # the optimizer itself holds RATIOS, for the groups with use_muon

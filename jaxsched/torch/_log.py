@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from jaxsched._trace import Trace, common_value
+from jaxsched._groups import common_value
+from jaxsched._trace import Trace
 from jaxsched._validate import is_number
 from jaxsched.torch._groups import complete, find_rule, has_made_updates, places, read
 

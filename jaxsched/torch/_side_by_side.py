@@ -13,8 +13,9 @@ import numpy as np
 import optax
 import torch
 
+from jaxsched._groups import Groups, map_groups
 from jaxsched._recipe import Recipe
-from jaxsched._trace import Groups, Trace, map_groups
+from jaxsched._trace import Trace
 from jaxsched._validate import is_number, require_count, require_nonnegative
 from jaxsched.optimizers import hyperparameters
 from jaxsched.parity import compare

@@ -14,9 +14,9 @@ import numpy as np
 
 from jaxsched import lr_scheduler, optimizers, schedules
 from jaxsched._extras import missing
+from jaxsched._groups import common_value, map_groups
 from jaxsched._io import atomic_write, read_text, require_suffix
 from jaxsched._schedule import Schedule, momentum_of, show, traceable
-from jaxsched._trace import common_value, map_groups
 from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1

@@ -95,8 +95,8 @@ def _picture(recipe: Any) -> str:
 
         groups = dict([*recipe.groups.items()][:MAX_ROWS])
         fields = {"groups": groups, "update_rule": {k: recipe.rule_by_label[k] for k in groups}}
-        shown = dataclasses.replace(recipe, **fields, accumulation=None, ema=None)
-        trace = shown.trace(recipe.iterations or HTML_ROWS)
+        part = dataclasses.replace(recipe, **fields, accumulation=None, ema=None)
+        trace = part.trace(recipe.iterations or HTML_ROWS)
     except (ModuleNotFoundError, TypeError, ValueError):  # e.g. a table that ends earlier
         return ""
     file = io.StringIO()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxsched import optimizers
-from jaxsched._trace import Trace, Unstated, by_column, map_groups
+from jaxsched._groups import by_column, map_groups
+from jaxsched._trace import Trace, Unstated
 from jaxsched.schedules import table
 
 
@@ -26,24 +27,24 @@ def replay_fields(
         return name in parameters and type(parameters[name].default) is int
 
     def entry(label: str, name: str, values: np.ndarray) -> Any:
-        first, stated = values.flat[0], trace.constants.get(label, {})
+        first, constants = values.flat[0], trace.constants.get(label, {})
         # A rate that is constant in the trace may have changed later in the run.
-        if (values != first).any() or (name == "learning_rate" and name not in stated):
+        if (values != first).any() or (name == "learning_rate" and name not in constants):
             return table(values, start=trace.start)
         # The trace's float64 constant if there is one: 1 - b2 of a float32 0.999 is 1.3e-5 off.
-        value = stated.get(name, float(first))
+        value = constants.get(name, float(first))
         return int(value) if is_count(label, name) else value
 
     groups = map_groups(entry, trace.groups)
     groups = {label: {**group, **trace.switches.get(label, {})} for label, group in groups.items()}
-    stated: dict[str, Any] = {
+    settings: dict[str, Any] = {
         name: None if isinstance(value, Unstated) else value
         for name in ("clip_norm", "clip_value", "ema")
         if (value := getattr(trace, name)) is not None
     }
-    if stated.get("ema"):
+    if settings.get("ema"):
         before = trace.run["ema_updates"][0] - trace.run["stepped"][0]
-        stated["ema"] = optimizers.EMA(**{**stated["ema"], "updates": int(before)})
+        settings["ema"] = optimizers.EMA(**{**settings["ema"], "updates": int(before)})
     return {
         "groups": groups,
         "update_rule": update_rule,
@@ -51,7 +52,7 @@ def replay_fields(
         "start": trace.start,
         "clock": trace.clock,
         "length": trace.start + len(trace),
-        **stated,
+        **settings,
     }
 
 
@@ -78,9 +79,8 @@ def _require_replayable(trace: Trace) -> None:
             f"trace must count iterations or updates, got one that counts {trace.clock}s. "
             "Record it with its batches."
         )
-    needed = {"accumulate": trace.accumulation, "ema_updates": trace.ema}
-    for name, stated in needed.items():
-        if isinstance(stated, Mapping) and not {name, "stepped"} <= set(trace.run):
+    for name, arguments in {"accumulate": trace.accumulation, "ema_updates": trace.ema}.items():
+        if isinstance(arguments, Mapping) and not {name, "stepped"} <= set(trace.run):
             raise ValueError(
                 f"trace.run must hold {name} and stepped where the trace states "
                 f"{'an average' if name == 'ema_updates' else 'accumulation'}, got "

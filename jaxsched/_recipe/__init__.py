@@ -1,4 +1,4 @@
-"""Recipe: each parameter group's hyperparameters by iteration; 0 is the first of epoch 0."""
+"""Recipe: the hyperparameters of each parameter group by iteration, and its update rule."""
 
 import dataclasses
 import functools
@@ -15,7 +15,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsched import _validate, optimizers, param_groups
-from jaxsched._recipe_checks import (
+from jaxsched._groups import Groups, common_value, map_groups
+from jaxsched._recipe import _file, _text
+from jaxsched._recipe._checks import (
     EMPTY,
     Origin,
     UpdateRule,
@@ -26,9 +28,10 @@ from jaxsched._recipe_checks import (
     rule_name,
     without_partial,
 )
-from jaxsched._recipe_rules import LabelledRules
+from jaxsched._recipe._replay import replay_fields
+from jaxsched._recipe._rules import LabelledRules
 from jaxsched._schedule import FrozenDict, Schedule, content_key, freeze, show
-from jaxsched._trace import Groups, Trace, common_value, map_groups
+from jaxsched._trace import Trace
 from jaxsched._validate import describe, dtype_name, is_number, is_real_array, require_count
 from jaxsched.optimizers import _scheduled
 from jaxsched.optimizers._musgd import RATIOS
@@ -157,26 +160,21 @@ class Recipe:
         return self  # immutable
 
     def __repr__(self) -> str:
-        from jaxsched._recipe_text import text
-
-        return text(self)
+        return _text.text(self)
 
     def _repr_html_(self) -> str:
-        from jaxsched._recipe_text import html
-
-        return html(self)
+        return _text.html(self)
 
     def complete_groups(self) -> dict[str, dict[str, Any]]:
         """Return the groups, with missing arguments filled in from the update rules' defaults.
 
         MuSGD's ratios are left out of groups without ``use_muon``, in which they have no effect.
         """
+        rules = self.rule_by_label
 
         def defaults(label: str) -> dict[str, Any]:
-            plain = dtype_name if is_own(self.rule_by_label[label]) else lambda value: value
+            plain = dtype_name if is_own(rules[label]) else lambda value: value
             return {name: plain(p.default) for name, p in self._parameters[label].items()}
-
-        rules = self.rule_by_label
 
         def has_effect(label: str, name: str, group: Mapping[str, Any]) -> bool:
             return rules[label] is not optimizers.musgd or name not in RATIOS or group["use_muon"]
@@ -209,25 +207,19 @@ class Recipe:
     @functools.cached_property
     def _takes_float64(self) -> dict[str, bool]:
         """``{label: True}`` if the group's rule is this package's, which takes float64 numbers."""
-        values = _round_arrays(self._values(self.start))
-        return {
-            label: isinstance(self._rule(label, group), Rule) for label, group in values.items()
-        }
+        values = {k: _round_arrays(group) for k, group in self._values(self.start).items()}
+        return {label: isinstance(rule, Rule) for label, rule in self._call_rules(values).items()}
 
     def rules(self, values: Groups) -> dict[str, Any]:
         """Return the transformation of each group, at an iteration's values."""
         is_wide = self._takes_float64
-        return {
-            label: self._rule(
-                label, group if is_wide[label] else _round_arrays({label: group})[label]
-            )
-            for label, group in values.items()
-        }
+        return self._call_rules(
+            {k: group if is_wide[k] else _round_arrays(group) for k, group in values.items()}
+        )
 
-    def _rule(self, label: str, group: Mapping[str, Any]) -> Any:
-        arguments = {k: v.value if isinstance(v, Fixed) else v for k, v in group.items()}
-        rule = self.update_rule
-        return (rule[label] if isinstance(rule, Mapping) else rule)(**arguments)
+    def _call_rules(self, values: Groups) -> dict[str, Any]:
+        values = map_groups(lambda _, k, v: v.value if isinstance(v, Fixed) else v, values)
+        return {label: rule(**values[label]) for label, rule in self.rule_by_label.items()}
 
     def at(self, iteration: ArrayLike) -> dict[str, dict[str, jax.Array]]:
         """Evaluate the hyperparameters of an iteration.
@@ -245,9 +237,9 @@ class Recipe:
         is_traced = isinstance(iteration, Tracer)
         if not is_traced:
             counts = np.asarray(iteration)
-            if counts.dtype.kind not in "biuc":  # a schedule refuses a complex one
+            if counts.dtype.kind not in "biu":
                 raise TypeError(f"iteration must be an integer, got {describe(iteration)}.")
-            if counts.dtype.kind != "c" and (counts < 0).any():
+            if (counts < 0).any():
                 raise ValueError(f"iteration must be at least 0, got {iteration}.")
         values = _scheduled.numeric_hyperparameters(self._values(iteration))
         if not is_traced:
@@ -372,8 +364,6 @@ class Recipe:
           ValueError: the trace is empty, has rows without a number, counts neither iterations nor
             updates, or names no rule of ``jaxsched.optimizers``.
         """
-        from jaxsched._replay import replay_fields
-
         origin = (cls.from_trace, {"trace": repr(trace), "update_rule": update_rule})
         return cls(**replay_fields(trace, update_rule), origin=origin)
 
@@ -390,9 +380,7 @@ class Recipe:
             rule that is not in ``jaxsched.optimizers``.
           OSError: the file cannot be written; an existing file stays as it was.
         """
-        from jaxsched._recipe_file import write
-
-        write(self, path, iterations)
+        _file.write(self, path, iterations)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recipe":
@@ -403,15 +391,12 @@ class Recipe:
             is not in this package.
           FileNotFoundError: there is no such file.
         """
-        from jaxsched._recipe_file import read
-
-        return read(path, cls)
+        return _file.read(path, cls)
 
 
-def _round_arrays(values: Groups) -> dict[str, dict[str, Any]]:
-    """Round the arrays among ``values`` to the default float dtype, for rules of other packages."""
-
-    def round_array(label: str, name: str, value: Any) -> Any:
-        return _scheduled.to_default_float(value) if isinstance(value, jax.Array) else value
-
-    return map_groups(round_array, values)
+def _round_arrays(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Round the arrays of a group to the default float dtype, for rules of other packages."""
+    return {
+        name: _scheduled.to_default_float(value) if isinstance(value, jax.Array) else value
+        for name, value in group.items()
+    }

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jaxsched import optimizers, param_groups
-from jaxsched._trace import Groups
+from jaxsched._groups import Groups
 from jaxsched.optimizers._accumulation import accumulate
 
 
