@@ -101,6 +101,11 @@ def require_nonnegative(**values: Any) -> None:
         require(name, value, "a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
 
 
+def require_positive(name: str, value: Any) -> None:
+    """Refuse a concrete value that is 0, negative, infinite or NaN."""
+    require(name, value, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
+
+
 def require_base_lr(base_lr: Any) -> None:
     """Refuse negative rates and NaN, as torch's optimizers do."""
     require("base_lr", base_lr, "at least 0", lambda v: np.all(v >= 0))

@@ -1,13 +1,12 @@
 """Layer-wise decay: labels by layer, and each layer's share of the rate."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from jaxsched._validate import require, require_count
+from jaxsched._validate import require_count, require_positive
 from jaxsched.param_groups._labels import FROZEN, Labels, fit, label_leaves
 from jaxsched.param_groups._paths import Path, leaf_paths
 
@@ -96,5 +95,5 @@ def by_layer(
     >>> rule.scales(params)
     {'layer_0_decay': 0.75, 'layer_1_decay': 1.0, 'layer_1_no_decay': 1.0}
     """
-    require("decay", decay, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
+    require_positive("decay", decay)
     return LayerLabels(layer_of, decay, labels)

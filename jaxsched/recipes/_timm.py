@@ -1,4 +1,4 @@
-"""The recipe of timm's ``train.py``, from its ``args.yaml``. Counts iterations, one a batch."""
+"""The recipe of timm's ``train.py``, from its ``args.yaml``."""
 
 import inspect
 import math
@@ -21,6 +21,7 @@ from jaxsched._validate import (
     require_choice,
     require_count,
     require_nonnegative,
+    require_positive,
     require_run,
 )
 from jaxsched.recipes import _settings as settings
@@ -65,7 +66,7 @@ DEFAULTS: Mapping[str, Any] = {
 """The keys that the recipe reads. Defaults are those of timm's ``scheduler_kwargs`` and
 ``optimizer_kwargs``; for keys without one there, and of the loop, those of the parser of ``train.py``."""
 
-PASSED_OVER = (
+IGNORED = (
     "lr_base",
     "lr_base_size",
     "lr_base_scale",
@@ -131,7 +132,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 }
 """The names of timm's registry whose class is torch's, with timm's arguments."""
 
-HOW = ("foreach", "fused", "capturable", "differentiable")  # do not change what is computed
+NO_EFFECT = ("foreach", "fused", "capturable", "differentiable")  # do not change what is computed
 CYCLIC = ("cosine", "tanh", "poly")
 WSD = {"wsd": ("constant", "1-sqrt"), "rsqrt": ("rsqrt", "linear")}  # stable_fn, decay_fn
 SCHEDULES = (*CYCLIC, "step", "multistep", "constant", *WSD, "none")
@@ -238,16 +239,16 @@ def _read(args: Any) -> dict[str, Any]:
     """Return the arguments that the recipe reads, and refuse those that are not supported."""
     if args is None:
         raise TypeError("args must be a mapping or the path of a YAML file, got None.")
-    given = settings.read("args", args)
+    values = settings.read("args", args)
     for key, what in UNSUPPORTED.items():
         # Noise of 0 is noise from the first step on.
-        if given.get(key) or (key == "lr_noise" and given.get(key) is not None):
+        if values.get(key) or (key == "lr_noise" and values.get(key) is not None):
             raise ValueError(
-                f"args[{key!r}] must be null, got {describe(given[key])}: {what} is not supported. "
+                f"args[{key!r}] must be null, got {describe(values[key])}: {what} is not supported. "
                 "Record the run with jaxsched.torch.record."
             )
-    settings.refuse_typos("args", given, (*DEFAULTS, *UNSUPPORTED, *PASSED_OVER), ALIASES)
-    a = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    settings.refuse_typos("args", values, (*DEFAULTS, *UNSUPPORTED, *IGNORED), ALIASES)
+    a = {key: values.get(key, default) for key, default in DEFAULTS.items()}
     if a["lr"] is None or is_zero(a["lr"]):
         raise ValueError(
             f"args['lr'] must be a number above 0, got {describe(a['lr'])}: train.py computes it then, "
@@ -289,7 +290,7 @@ def _optimizer(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]
     allowed -= {"momentum", "b1", "b2"} | ({"eps"} if a["opt_eps"] is not None else set())
     if betas is None and optimizer.has_betas:
         betas, allowed = options.get("betas"), {*allowed, "betas"}
-    if unknown := sorted(set(map(str, options)) - allowed - {*HOW}):
+    if unknown := sorted(set(map(str, options)) - allowed - {*NO_EFFECT}):
         raise ValueError(
             f"args['opt_kwargs'] of {name} must be among {', '.join(sorted(allowed))}, got "
             f"{', '.join(unknown)}."
@@ -312,7 +313,7 @@ def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
                 "args['layer_decay']."
             )
         return {"": 1.0}
-    require("args['layer_decay']", decay, "a finite number above 0", lambda v: 0 < v < math.inf)
+    require_positive("args['layer_decay']", decay)
     least = 0.0 if a["layer_decay_min_scale"] is None else a["layer_decay_min_scale"]
     require_nonnegative(**{"args['layer_decay_min_scale']": least})
     if layers is None:
@@ -401,6 +402,5 @@ def _schedule(a: Mapping[str, Any], updates: int) -> tuple[Any, int]:
 def _decay_epochs(a: Mapping[str, Any], default: float) -> Any:
     """Return ``decay_epochs``, or timm's default for null."""
     value = default if a["decay_epochs"] is None else a["decay_epochs"]
-    rule = "a finite number above 0"
-    require("args['decay_epochs']", value, rule, lambda v: v > 0 and math.isfinite(v))
+    require_positive("args['decay_epochs']", value)
     return value

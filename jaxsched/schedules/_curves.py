@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule, as_float64, formula_of, freeze
-from jaxsched._validate import require
+from jaxsched._validate import require_positive
 
 
 def constant(value: Hyperparameter) -> Schedule:
@@ -93,5 +93,5 @@ def one_cycle(epochs: Hyperparameter, *, lrf: Hyperparameter) -> Schedule:
 def _factor(
     factory: Callable[..., Schedule], formula: Any, epochs: Hyperparameter, lrf: Hyperparameter
 ) -> Schedule:
-    require("epochs", epochs, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
+    require_positive("epochs", epochs)
     return Schedule(factory, locals(), formula_of(formula, epochs, lrf))

@@ -1,9 +1,6 @@
 """timm's schedulers with cycles as schedules: cosine, tanh and polynomial.
 
-Each counts epochs or updates, as timm's does. Names, arguments and defaults are timm's, with
-``base_lr``, the group's rate before any schedule, in place of the optimizer. As in timm, the value at
-0 is the one that the constructor sets: the rate at which the warm-up starts or, without a warm-up,
-``base_lr``, from which the formula of ``timm_tanh`` differs by 1e-6.
+Names, arguments and defaults are timm's, with ``base_lr`` in place of the optimizer.
 """
 
 import math
@@ -16,7 +13,13 @@ import numpy as np
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._validate import INT32_LIMIT, require, require_count, require_nonnegative
+from jaxsched._validate import (
+    INT32_LIMIT,
+    require,
+    require_count,
+    require_nonnegative,
+    require_positive,
+)
 from jaxsched.schedules._timm_warmup import with_warmup
 
 MAX_CYCLES = 10_000  # in a table
@@ -44,7 +47,9 @@ def timm_cosine(
     in the cycle i, with t the counts since its start, m ``cycle_mul`` and d ``cycle_decay``; after
     ``cycle_limit`` cycles the rate is ``lr_min``. While c < ``warmup_t`` the rate rises linearly
     from ``warmup_lr_init`` toward ``base_lr``, whatever the curve's value at ``warmup_t``; the
-    cycles begin at 0, or at ``warmup_t`` with ``warmup_prefix``.
+    cycles begin at 0, or at ``warmup_t`` with ``warmup_prefix``. Counts are epochs or updates, as in
+    timm. At 0 the rate is the one that timm's constructor sets: ``warmup_lr_init`` or, without a
+    warm-up, ``base_lr``.
 
     Args:
       base_lr: the group's rate before any schedule.
@@ -73,7 +78,7 @@ def timm_cosine(
         rate = lr_min + 0.5 * (peak - lr_min) * (1 + jnp.cos(progress(math.pi)))
         return jnp.where(is_over, lr_min, rate)
 
-    return with_warmup(timm_cosine, locals(), curve, ("lr_min", "k_decay"))
+    return with_warmup(timm_cosine, locals(), curve, (lr_min, k_decay))
 
 
 def timm_tanh(
@@ -97,7 +102,8 @@ def timm_tanh(
                \left(1 - \tanh(\mathrm{lb} (1 - t / T_i) + \mathrm{ub}\, t / T_i)\right)
 
     Cycles and arguments are those of ``timm_cosine``, except that a warm-up without
-    ``warmup_prefix`` rises toward the curve's value at ``warmup_t``.
+    ``warmup_prefix`` rises toward the curve's value at ``warmup_t``. Without a warm-up the rate at 0
+    is ``base_lr``, from which the formula differs by 1e-6.
 
     Args:
       base_lr: the group's rate before any schedule.
@@ -133,8 +139,8 @@ def timm_tanh(
         factor = 1 / (1 + jnp.exp(2 * (lb * (1.0 - done) + ub * done)))
         return jnp.where(is_over, lr_min, lr_min + (peak - lr_min) * factor)
 
-    numbers = ("lr_min", "lb", "ub")
-    return with_warmup(timm_tanh, locals(), curve, numbers, toward_curve=not warmup_prefix)
+    values = (lr_min, lb, ub)
+    return with_warmup(timm_tanh, locals(), curve, values, toward_curve=not warmup_prefix)
 
 
 def timm_poly(
@@ -188,7 +194,7 @@ def timm_poly(
         left = jnp.maximum(1 - progress(1.0), 0.0)
         return jnp.where(is_over, lr_min, lr_min + (peak - lr_min) * left**power)
 
-    return with_warmup(timm_poly, locals(), curve, ("lr_min", "k_decay", "power"))
+    return with_warmup(timm_poly, locals(), curve, (lr_min, k_decay, power))
 
 
 class _Cycles:
@@ -201,10 +207,8 @@ class _Cycles:
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         require_count("t_initial", arguments["t_initial"], at_least=1)
-        rule = "a finite number above 0"
         for name in ("cycle_mul", "k_decay"):
-            value = arguments.get(name, 1.0)
-            require(name, value, rule, lambda v: v > 0 and math.isfinite(v))
+            require_positive(name, arguments.get(name, 1.0))
         require_nonnegative(lr_min=arguments["lr_min"], cycle_decay=arguments["cycle_decay"])
         require_count("cycle_limit", arguments["cycle_limit"])
         limit, mul = int(arguments["cycle_limit"]), float(arguments["cycle_mul"])

@@ -1,6 +1,6 @@
 """timm's schedulers without cycles as schedules: steps, milestones, warm-up-stable-decay.
 
-Counts, names and the value at 0 are as in ``_timm_cycles``.
+Names, arguments and defaults are timm's, with ``base_lr`` in place of the optimizer.
 """
 
 import math
@@ -13,7 +13,13 @@ import numpy as np
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule
-from jaxsched._validate import require, require_choice, require_count, require_nonnegative
+from jaxsched._validate import (
+    require,
+    require_choice,
+    require_count,
+    require_nonnegative,
+    require_positive,
+)
 from jaxsched.schedules._timm_warmup import with_warmup
 
 DECAY_POWER, DECAY_RATIO = 0.5, 0.1  # timm's defaults, which its factory does not pass on
@@ -50,13 +56,13 @@ def timm_step(
     >>> [float(timm_step(1.0, 2, 0.5, warmup_t=1)(c)) for c in range(5)]
     [0.0, 1.0, 1.0, 0.5, 0.5]
     """
-    require("decay_t", decay_t, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
+    require_positive("decay_t", decay_t)
     require_nonnegative(decay_rate=decay_rate)
 
     def curve(t: Any, base_lr: Any, decay_t: Any, decay_rate: Any) -> Any:
         return base_lr * decay_rate ** (jnp.maximum(t, 0.0) // decay_t)
 
-    return with_warmup(timm_step, locals(), curve, ("decay_t", "decay_rate"))
+    return with_warmup(timm_step, locals(), curve, (decay_t, decay_rate))
 
 
 def timm_multistep(
@@ -99,7 +105,7 @@ def timm_multistep(
         reached = jnp.sum(t[..., None] + 1 >= jnp.asarray(milestones), axis=-1, dtype=float)
         return base_lr * decay_rate**reached
 
-    return with_warmup(timm_multistep, locals(), curve, ("decay_rate",))
+    return with_warmup(timm_multistep, locals(), curve, (decay_rate,))
 
 
 def require_milestones(name: str, value: Any) -> None:

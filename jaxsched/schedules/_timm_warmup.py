@@ -19,7 +19,7 @@ def with_warmup(
     factory: Callable[..., Schedule],
     arguments: Mapping[str, Any],
     curve: Callable[..., Any],
-    numbers: Sequence[Any],
+    values: Sequence[Any],
     *,
     toward_curve: bool = False,
 ) -> Schedule:
@@ -29,8 +29,8 @@ def with_warmup(
       factory: the public function.
       arguments: its ``locals()``.
       curve: the rate as a function of the count since the schedule's start, ``base_lr`` and
-        ``numbers``.
-      numbers: further arguments of ``curve``, or the names of the factory's arguments to pass.
+        ``values``.
+      values: further arguments of ``curve``.
       toward_curve: whether the warm-up rises toward the curve instead of ``base_lr``.
     """
     base_lr, warmup_t, start = (
@@ -42,7 +42,6 @@ def with_warmup(
     require_bool(warmup_prefix=arguments["warmup_prefix"])
     length = int(warmup_t)
     shift = length if arguments["warmup_prefix"] else 0
-    values = [arguments[number] if isinstance(number, str) else number for number in numbers]
 
     def formula(count: Any, base_lr: Any, start: Any, *values: Any) -> Any:
         rate = jnp.where(count == 0, base_lr, curve(count - shift, base_lr, *values))

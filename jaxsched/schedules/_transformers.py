@@ -14,7 +14,13 @@ import jax.numpy as jnp
 
 from jaxsched._arithmetic import quotient
 from jaxsched._schedule import Hyperparameter, Schedule, as_float64, formula_of
-from jaxsched._validate import require, require_choice, require_count, require_nonnegative
+from jaxsched._validate import (
+    require,
+    require_choice,
+    require_count,
+    require_nonnegative,
+    require_positive,
+)
 
 Count = int | jax.Array
 
@@ -225,7 +231,7 @@ def inverse_sqrt(num_warmup_steps: Count, timescale: Hyperparameter | None = Non
 
     Args:
       num_warmup_steps: updates of the warm-up, w.
-      timescale: τ, above 0; w if None, or 10,000 where w is 0.
+      timescale: τ, above 0; w if None, or 10,000 if w is 0.
 
     Source: ``get_inverse_sqrt_schedule`` of transformers 5.24.
 
@@ -234,8 +240,7 @@ def inverse_sqrt(num_warmup_steps: Count, timescale: Hyperparameter | None = Non
     """
     require_count("num_warmup_steps", num_warmup_steps)
     if timescale is not None:
-        rule = "a finite number above 0"
-        require("timescale", timescale, rule, lambda v: v > 0 and math.isfinite(v))
+        require_positive("timescale", timescale)
 
     def formula(count: Any, warmup: Any, *optional: Any) -> Any:
         scale = optional[0] if optional else jnp.where(as_float64(warmup) > 0, warmup, 10_000.0)
