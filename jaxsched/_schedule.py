@@ -223,7 +223,7 @@ def float64_formula(schedule: Callable[..., Any]) -> Formula:
 
 
 @contextlib.contextmanager
-def traceable(what: str) -> Iterator[None]:
+def require_traceable(what: str) -> Iterator[None]:
     """Raise a TypeError about ``what`` if JAX cannot trace the function called inside."""
     try:
         yield

@@ -16,7 +16,7 @@ from jaxsched import lr_scheduler, optimizers, schedules
 from jaxsched._extras import missing
 from jaxsched._groups import common_value, map_groups
 from jaxsched._io import atomic_write, read_text, require_suffix
-from jaxsched._schedule import Schedule, momentum_of, show, traceable
+from jaxsched._schedule import Schedule, momentum_of, require_traceable, show
 from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
@@ -68,7 +68,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
                 f"iterations must be given to save {name}, which has a Python function inside, got "
                 f"None for {show(value)}. Pass how many to tabulate."
             )
-        with traceable(name), jax.enable_x64(True):
+        with require_traceable(name), jax.enable_x64(True):
             counts = jnp.arange(recipe.start, recipe.start + n)
             for end in (counts[0], counts[-1]):
                 value(end)  # refuses a count outside a table, which is NaN under jit
@@ -142,7 +142,7 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
         is_json = Path(path).suffix == ".json"
         content = json.loads(text, object_pairs_hook=_unique) if is_json else load_yaml(text)
         return make(**decode(content))
-    except REFUSED as error:
+    except CONTENT_ERRORS as error:
         reason = f"must be the file of a recipe: {str(error) or type(error).__name__}"
         raise ValueError(shorten(f"{os.fspath(path)} {reason}")) from error
 
@@ -164,7 +164,7 @@ def _rule(name: Any) -> Callable[..., Any]:
 
 
 # Errors that invalid content of a file may raise.
-REFUSED = TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError
+CONTENT_ERRORS = TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError
 
 
 def _has_function(value: Any) -> bool:

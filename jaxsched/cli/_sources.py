@@ -17,7 +17,7 @@ import jaxsched
 from jaxsched import optimizers
 from jaxsched._recipe import Recipe
 from jaxsched._recipe._file import SUFFIXES
-from jaxsched._schedule import traceable
+from jaxsched._schedule import require_traceable
 from jaxsched._trace import Trace
 from jaxsched.optimizers._scheduled import ScheduledState
 
@@ -164,6 +164,6 @@ def evaluate(text: str, value: Any, end: int, at_least: int) -> Recipe | Trace:
     ours = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ScheduledState))
     start = next((int(s.iteration) for s in ours if isinstance(s, ScheduledState)), 0)
     scan = jax.jit(lambda state: jax.lax.scan(step, state, length=max(end - start, at_least)))
-    with traceable(f"each schedule of {text}"):
+    with require_traceable(f"each schedule of {text}"):
         rows, stepped = jax.tree.map(np.asarray, scan(state)[1])
     return Trace(rows, {} if stepped.all() else {"stepped": stepped}, start)

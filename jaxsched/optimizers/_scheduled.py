@@ -18,7 +18,14 @@ import optax
 
 from jaxsched._float64 import in_float64
 from jaxsched._groups import map_groups
-from jaxsched._schedule import Formula, as_float64, float64_formula, sharing_key, traceable, widen
+from jaxsched._schedule import (
+    Formula,
+    as_float64,
+    float64_formula,
+    require_traceable,
+    sharing_key,
+    widen,
+)
 from jaxsched._validate import dtype_name, is_number, require_bool
 from jaxsched.optimizers._rule import own_kernel
 
@@ -104,7 +111,7 @@ def evaluate_groups(
     def values() -> list[Any]:
         counted, arrays = widen(count), []
         for owner, formula in formulas.values():
-            with traceable(owner):
+            with require_traceable(owner):
                 value = formula(counted)
             arrays.append(value if is_number(value) else jnp.asarray(value).astype(jnp.float64))
         return arrays

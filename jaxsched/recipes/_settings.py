@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsched._io import read_text
-from jaxsched._recipe._file import REFUSED, load_yaml
+from jaxsched._recipe._file import CONTENT_ERRORS, load_yaml
 from jaxsched._validate import describe, require_nonnegative, shorten
 
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
@@ -49,7 +49,7 @@ def read(name: str, settings: Settings) -> dict[str, Any]:
         raise type(error)(
             f"{name} must be a file that one can read, got {path} ({reason})"
         ) from error
-    except REFUSED as error:
+    except CONTENT_ERRORS as error:
         reason = shorten(str(error).partition("\n")[0], 200)
         kind = "JSON" if is_json else "YAML"
         raise ValueError(f"{name} must be a {kind} file, got {path} ({reason}).") from error
@@ -59,6 +59,14 @@ def read(name: str, settings: Settings) -> dict[str, Any]:
         kind = type(content).__name__
         raise ValueError(f"{name} must hold key: value lines, got a {kind} in {path}.")
     return dict(content)
+
+
+def parse_json(name: str, text: str) -> Any:
+    """Return the content of a JSON text, the argument ``name``."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} must be JSON, got {describe(text)} ({error}).") from error
 
 
 def numbers(

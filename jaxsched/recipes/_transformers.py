@@ -1,7 +1,5 @@
-"""The recipe of transformers' ``Trainer``, from its arguments. Counts iterations, one a batch."""
+"""The recipe of transformers' ``Trainer``, from its ``TrainingArguments``."""
 
-import inspect
-import json
 import math
 import os
 import warnings
@@ -13,19 +11,18 @@ from jax.core import Tracer
 
 from jaxsched import optimizers, schedules
 from jaxsched._recipe import Recipe
-from jaxsched._schedule import Hyperparameter, Schedule
+from jaxsched._schedule import Schedule
 from jaxsched._validate import (
     describe,
     is_number,
     is_real_array,
-    require,
     require_below_int32,
     require_choice,
     require_count,
     require_nonnegative,
 )
-from jaxsched.lr_scheduler import lambda_lr
 from jaxsched.recipes import _settings as settings
+from jaxsched.recipes._transformers_rate import update_rate
 
 DEFAULTS: Mapping[str, Any] = {
     "learning_rate": 5e-5,
@@ -149,11 +146,11 @@ def transformers(
     >>> [round(float(recipe.at(i)["decay"]["learning_rate"]), 8) for i in (0, 5, 10, 55)]
     [0.0, 2.5e-05, 5e-05, 2.5e-05]
     """
-    given = _read(arguments)
+    values = _read(arguments)
     require_count("num_training_steps", num_training_steps, at_least=1)
     if steps_per_epoch is not None:
         require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    a = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    a = {key: values.get(key, default) for key, default in DEFAULTS.items()}
     a = {key: getattr(value, "value", value) for key, value in a.items()}  # of an Enum
     _require_numbers(a)
     if (limit := a["max_steps"]) and limit > 0 and limit != num_training_steps:
@@ -161,10 +158,10 @@ def transformers(
             f"num_training_steps must agree with max_steps of arguments, got {num_training_steps} "
             f"against {limit}. Both count updates."
         )
-    rate = _rate(a, num_training_steps)
+    rate = update_rate(a, num_training_steps)
     batches, accumulation = a["gradient_accumulation_steps"], None
     require_count("arguments['gradient_accumulation_steps']", batches, at_least=1)
-    epochs: Any = given.get("num_train_epochs")
+    epochs: Any = values.get("num_train_epochs")
     if batches > 1 and steps_per_epoch and is_number(epochs) and not (limit and limit > 0):
         updates = math.ceil(epochs * -(-steps_per_epoch // batches))
         if num_training_steps == math.ceil(epochs * steps_per_epoch) != updates:
@@ -222,20 +219,20 @@ def _read(arguments: Any) -> dict[str, Any]:
             f"{type(arguments).__name__}. Pass arguments.to_dict()."
         )
     if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
-        arguments = _json("arguments", arguments)
+        arguments = settings.parse_json("arguments", arguments)
     elif not isinstance(arguments, Mapping) and not str(arguments).endswith(SUFFIXES):
         raise ValueError(
             f"arguments must be a mapping, JSON or the path of a JSON file, got {describe(arguments)}. "
             "Write training_args.to_json_string() to a file that ends in .json."
         )
-    given = settings.read("arguments", arguments)
+    values = settings.read("arguments", arguments)
     for key, what in UNSUPPORTED.items():
-        if given.get(key):
+        if values.get(key):
             raise ValueError(
-                f"arguments[{key!r}] must be absent, got {describe(given[key])}: {what} is not "
+                f"arguments[{key!r}] must be absent, got {describe(values[key])}: {what} is not "
                 "supported. Build that recipe by hand, or convert it with from_torch."
             )
-    accelerator = given.get("accelerator_config")
+    accelerator = values.get("accelerator_config")
     plugin = isinstance(accelerator, Mapping) and accelerator.get("gradient_accumulation_kwargs")
     if isinstance(plugin, Mapping) and plugin.get("num_steps"):
         raise ValueError(
@@ -243,9 +240,9 @@ def _read(arguments: Any) -> dict[str, Any]:
             f"{describe(plugin['num_steps'])}. Pass it as gradient_accumulation_steps."
         )
     # "eval_accumulation_steps" is a setting of the evaluation, not a typo.
-    known = [*DEFAULTS, "num_train_epochs", "eval_accumulation_steps"]
-    settings.refuse_typos("arguments", given, known, ALIASES)
-    return given
+    keys = [*DEFAULTS, "num_train_epochs", "eval_accumulation_steps"]
+    settings.refuse_typos("arguments", values, keys, ALIASES)
+    return values
 
 
 def _require_numbers(a: Mapping[str, Any]) -> None:
@@ -254,17 +251,9 @@ def _require_numbers(a: Mapping[str, Any]) -> None:
         is_optional = key in OPTIONAL
         if not is_optional and not is_number(DEFAULTS[key]):
             continue
-        known = is_number(value) or is_real_array(value) or (value is None and is_optional)
-        if not known:
+        if not (is_number(value) or is_real_array(value) or (value is None and is_optional)):
             rule = "a number or None" if is_optional else "a number"
             raise TypeError(f"arguments[{key!r}] must be {rule}, got {describe(value)}.")
-
-
-def _json(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{name} must be JSON, got {describe(text)} ({error}).") from error
 
 
 def _group(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -293,150 +282,3 @@ def _group(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
                 value = describe(options[name])
                 raise ValueError(f"{name} of optim_args must be a number, got {value}.") from error
     return update_rule, group
-
-
-def _rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
-    """Return the rate of an update."""
-    lr, kind, kwargs = (a[k] for k in ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"))
-    require_nonnegative(**{"arguments['learning_rate']": lr})
-    if kind in ("reduce_lr_on_plateau", "greedy"):
-        raise ValueError(
-            "arguments['lr_scheduler_type'] must name a function of the update, got "
-            f"{kind}, which follows a metric. See lr_scheduler.reduce_lr_on_plateau."
-        )
-    require_choice("arguments['lr_scheduler_type']", kind, ["constant", *SCHEDULES])
-    if isinstance(kwargs, str):
-        kwargs = _json("arguments['lr_scheduler_kwargs']", kwargs) if kwargs else None
-    kwargs = {} if kwargs is None else kwargs
-    if not isinstance(kwargs, Mapping):
-        raise TypeError(
-            f"arguments['lr_scheduler_kwargs'] must be a mapping or None, got {describe(kwargs)}."
-        )
-    if kind == "constant":
-        return lr
-    schedule = SCHEDULES[kind]
-    names = list(inspect.signature(schedule).parameters)[3:]
-    if kind == "constant_with_warmup":  # where transformers does not pass them on
-        kwargs = {}
-    elif unknown := sorted(set(map(str, kwargs)) - set(names)):
-        rule = f"be among {', '.join(names)}" if names else "be empty"
-        raise ValueError(
-            f"arguments['lr_scheduler_kwargs'] of {kind} must {rule}, got {', '.join(unknown)}."
-        )
-    return lambda_lr(lr, schedule(lr, _warmup(a, steps), steps, **kwargs))
-
-
-def _warmup(a: Mapping[str, Any], steps: int) -> int:
-    """Return the updates of the warm-up."""
-    for key in ("warmup_steps", "warmup_ratio"):
-        if isinstance(a[key], Tracer):
-            raise TypeError(
-                f"arguments[{key!r}] must be a number, for it sets a count of updates, got a traced "
-                "value. Pass it from outside of jit and vmap."
-            )
-    given, ratio = a["warmup_steps"] or 0, a["warmup_ratio"] or 0
-    require_nonnegative(warmup_steps=given)
-    require("warmup_ratio", ratio, "from 0 to 1", lambda v: 0 <= v <= 1)
-    if given >= 1:
-        return int(given)
-    return math.ceil(steps * (given or ratio))
-
-
-def _cosine_with_min_lr(
-    lr: Any,
-    warmup: int,
-    steps: int,
-    num_cycles: float = 0.5,
-    min_lr: float | None = None,
-    min_lr_rate: float | None = None,
-) -> Schedule:
-    rate = _lowest(lr, min_lr, min_lr_rate)
-    return schedules.cosine_with_warmup(warmup, steps, num_cycles, min_lr_rate=rate)
-
-
-def _cosine_warmup_with_min_lr(
-    lr: Any,
-    warmup: int,
-    steps: int,
-    num_cycles: float = 0.5,
-    min_lr: float | None = None,
-    min_lr_rate: float | None = None,
-    warmup_lr_rate: float | None = None,
-) -> Schedule:
-    rate = _lowest(lr, min_lr, min_lr_rate)
-    return schedules.cosine_warmup_with_min_lr(
-        warmup, steps, num_cycles, min_lr_rate=rate, warmup_lr_rate=warmup_lr_rate
-    )
-
-
-def _lowest(lr: Any, min_lr: Any, min_lr_rate: Any) -> Any:
-    """Return the lowest factor, from a rate or from a share of the rate."""
-    if (min_lr is None) == (min_lr_rate is None):
-        raise ValueError(
-            "one of min_lr and min_lr_rate must be in lr_scheduler_kwargs, got "
-            f"{min_lr} and {min_lr_rate}. Leave the other out."
-        )
-    if min_lr is None:
-        return min_lr_rate
-    require_nonnegative(min_lr=min_lr)
-    require("arguments['learning_rate']", lr, "above 0, to divide min_lr by", lambda v: v > 0)
-    return min_lr / lr
-
-
-def _polynomial(
-    lr: Any, warmup: int, steps: int, lr_end: float = 1e-7, power: float = 1.0
-) -> Schedule:
-    return schedules.polynomial_with_warmup(warmup, steps, lr_end, power, lr_init=lr)
-
-
-def _warmup_stable_decay(
-    lr: Any,
-    warmup: int,
-    steps: int,
-    num_decay_steps: int | None = None,
-    num_stable_steps: int | None = None,
-    warmup_type: str = "linear",
-    decay_type: str = "cosine",
-    min_lr_ratio: float = 0,
-    num_cycles: float = 0.5,
-) -> Schedule:
-    if num_decay_steps is None:
-        raise ValueError(
-            "num_decay_steps must be in lr_scheduler_kwargs of warmup_stable_decay, got none. "
-            "Add it."
-        )
-    return schedules.warmup_stable_decay(
-        warmup,
-        _whole(num_decay_steps),
-        steps if num_stable_steps is None else None,
-        _whole(num_stable_steps),
-        warmup_type,
-        decay_type,
-        min_lr_ratio,
-        num_cycles,
-    )
-
-
-def _whole(value: Any) -> Any:
-    """Convert a whole float such as 10.0, which transformers accepts as a count, to an integer."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# From (learning rate, updates of the warm-up, of the run, **lr_scheduler_kwargs) to a factor.
-SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
-    "linear": lambda lr, warmup, steps: schedules.linear_with_warmup(warmup, steps),
-    "cosine": lambda lr, warmup, steps, num_cycles=0.5: schedules.cosine_with_warmup(
-        warmup, steps, num_cycles
-    ),
-    "cosine_with_restarts": lambda lr, warmup, steps, num_cycles=1: schedules.cosine_with_restarts(
-        warmup, steps, num_cycles
-    ),
-    "polynomial": _polynomial,
-    "constant_with_warmup": lambda lr, warmup, steps: schedules.constant_with_warmup(warmup),
-    "inverse_sqrt": lambda lr, warmup, steps, timescale=None: schedules.inverse_sqrt(
-        warmup, timescale
-    ),
-    "cosine_with_min_lr": _cosine_with_min_lr,
-    "cosine_warmup_with_min_lr": _cosine_warmup_with_min_lr,
-    "warmup_stable_decay": _warmup_stable_decay,
-}
