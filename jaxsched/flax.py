@@ -78,8 +78,8 @@ def by_decay(module: nnx.Module | nn.Module, *args: Any, **kwargs: Any) -> Any:
 
     Args:
       module: an ``nnx.Module``, or a Linen module.
-      *args: sample inputs of a Linen module, as of ``by_module``.
-      **kwargs: what else a Linen module's call needs.
+      *args: sample inputs of a Linen module, as in ``by_module``.
+      **kwargs: further arguments of a Linen module's call.
 
     Returns:
       A tree of labels, as ``by_module`` does.
@@ -128,7 +128,7 @@ def by_muon(
       head: which parameters train at three times the rate, as in ``param_groups.by_muon``.
       dimensions: as there.
       others: as there.
-      **kwargs: what else a Linen module's call needs.
+      **kwargs: further arguments of a Linen module's call.
 
     Returns:
       A tree of labels for ``recipe.optimizer``.
@@ -195,15 +195,15 @@ def _modules_and_params(
         raise ValueError(
             f"module must be an nnx.Module or a Linen module, got {type(module).__name__}."
         )
-    seen: list[tuple[Path, Any]] = []
+    modules: list[tuple[Path, Any]] = []
 
     def note(call: Callable, call_args: Any, call_kwargs: Any, context: Any) -> Any:
-        seen.append((context.module.path, context.module))
+        modules.append((context.module.path, context.module))
         return call(*call_args, **call_kwargs)
 
     with nn.intercept_methods(note):
         shapes = jax.eval_shape(lambda *xs: module.init(jax.random.key(0), *xs, **kwargs), *args)
-    return seen, shapes["params"]
+    return modules, shapes["params"]
 
 
 def _paths(modules: Iterable[tuple[Any, Any]], kinds: tuple[type, ...]) -> set[Path]:

@@ -1,4 +1,4 @@
-"""The picture of a run: learning rates and momentum by iteration; 0 is the first."""
+"""Pictures of a run's learning rates and momentum, and of the difference of two runs."""
 
 import os
 from collections.abc import Mapping
@@ -98,19 +98,19 @@ def _draw_difference(axes: np.ndarray, report: Report, quantity: Quantity) -> No
     mine, reference = (np.full(quantity.n, np.nan) if c is None else c for c in columns)
     at = quantity.first.iteration if quantity.first else 0
     counts = report.reference.start + np.arange(quantity.n)
-    seen = counts >= at - max(10, quantity.n // 50)
+    rows = counts >= at - max(10, quantity.n // 50)
     peak = np.abs(reference).max() or 1.0
-    axes[0].plot(counts[seen], reference[seen], color="#E69F00", linewidth=4, label="reference")
-    axes[0].plot(counts[seen], mine[seen], color="#0072B2", linewidth=1.4, label="mine")
+    axes[0].plot(counts[rows], reference[rows], color="#E69F00", linewidth=4, label="reference")
+    axes[0].plot(counts[rows], mine[rows], color="#0072B2", linewidth=1.4, label="mine")
     for cause in report.explanations:
         if (changed := cause.curves.get(quantity.key)) is not None:
             side = "the reference" if cause.changes_reference else "mine"
             style = {"color": "black", "linewidth": 1.2, "linestyle": (0, (1, 3))}
             style["label"] = f"{side}, changed by the cause"
-            axes[0].plot(counts[seen], changed[seen], **style)
+            axes[0].plot(counts[rows], changed[rows], **style)
             break
     away = 100 * (mine.astype(np.float64) - reference) / peak
-    axes[1].plot(counts[seen], away[seen], color="#0072B2", linewidth=1.4)
+    axes[1].plot(counts[rows], away[rows], color="#0072B2", linewidth=1.4)
     name = quantity.name.replace("_", " ")
     where = f"{quantity.label}: " if quantity.label else ""
     axes[0].set_title(

@@ -1,4 +1,4 @@
-"""Assertions for a user's tests, without torch. Rows are iterations, or updates.
+"""Assertions for a user's tests, without torch.
 
 ``jaxsched.torch.assert_optimizer_matches`` compares the updates themselves.
 """

@@ -732,7 +732,7 @@ def test_saw_teeth_of_fractional_sizes_are_replayed() -> None:
         lambda: lr_scheduler.cyclic_lr(0.1, 1.0, 1.1, 0.0, mode="exp_range"),
     ):
         with pytest.raises(
-            ValueError, match=r"step_size_up must be an integer where step_size_down is 0, .* 1.1"
+            ValueError, match=r"step_size_up must be an integer if step_size_down is 0, .* 1.1"
         ):
             call()
     theirs, momenta = run_torch(lambda o: reference.CyclicLR(o, 0.1, 1.0, 1.1, 0), 0.1, 50)

@@ -548,7 +548,7 @@ def test_a_stretch_from_the_middle_is_replayed():
 def test_rows_that_were_stacked_lack_the_updates(lacking):
     trace = yolov5(epochs=2, steps_per_epoch=10, batch_size=10).trace(20)
     run = {name: values for name, values in trace.run.items() if name != lacking}
-    with pytest.raises(ValueError, match=r"^trace\.run must hold \w+ and stepped where the trace"):
+    with pytest.raises(ValueError, match=r"^trace\.run must hold \w+ and stepped if the trace"):
         Recipe.from_trace(dataclasses.replace(trace, run=run))
 
 

@@ -292,7 +292,7 @@ ERRORS = {
     ),
     "two-clips": (
         lambda: Recipe({"all": {"learning_rate": 0.1}}, clip_norm=1.0, clip_value=2.0),
-        "clip_norm must be None where clip_value is given, got 1.0 and 2.0. Pass one.",
+        "clip_norm must be None if clip_value is given, got 1.0 and 2.0. Pass one.",
     ),
     "clock": (
         lambda: Recipe({"all": {"learning_rate": 0.1}}, clock="epoch"),

@@ -1274,7 +1274,7 @@ REFUSED = {
     "fraction": (GOOD + "start: 1.5", "start must be an integer of at least 0, got 1.5"),
     "length": (GOOD + "length: -1", "length must be an integer of at least 0, got -1"),
     "clip": (GOOD + "clip_norm: [1]", "clip_norm must be a finite number of at least 0"),
-    "two clips": (GOOD + "clip_norm: 1\nclip_value: 1", "clip_norm must be None where clip_value"),
+    "two clips": (GOOD + "clip_norm: 1\nclip_value: 1", "clip_norm must be None if clip_value"),
     "clock": (GOOD + "clock: epoch", "clock must be one of iteration, update, got 'epoch'"),
     "accumulation": (GOOD + "accumulation: 4", "accumulation must be a mapping, got 4"),
     "empty accumulation": (GOOD + "accumulation: {}", "batches"),

@@ -107,11 +107,11 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Jaxpr) -> An
     """Differentiate; only the values keep their precision, tangents use XLA's float64."""
     moving = [k for k, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
 
-    def of(*moved: Any) -> list[Any]:
-        args = dict(enumerate(primals)) | dict(zip(moving, moved, strict=True))
+    def evaluate(*values: Any) -> list[Any]:
+        args = dict(enumerate(primals)) | dict(zip(moving, values, strict=True))
         return _evaluate(*args.values(), jaxpr=jaxpr)
 
-    _, results = jax.jvp(of, [primals[k] for k in moving], [tangents[k] for k in moving])
+    _, results = jax.jvp(evaluate, [primals[k] for k in moving], [tangents[k] for k in moving])
     return _float64.bind(*primals, jaxpr=jaxpr), results
 
 

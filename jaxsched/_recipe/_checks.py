@@ -52,7 +52,7 @@ def require_fields(recipe: Any) -> None:
             _validate.require_nonnegative(**{name: getattr(recipe, name)})
     if recipe.clip_norm is not None and recipe.clip_value is not None:
         raise ValueError(
-            f"clip_norm must be None where clip_value is given, got {describe(recipe.clip_norm)} and "
+            f"clip_norm must be None if clip_value is given, got {describe(recipe.clip_norm)} and "
             f"{describe(recipe.clip_value)}. Pass one."
         )
     for name, kind, rule in (

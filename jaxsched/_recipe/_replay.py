@@ -38,11 +38,10 @@ def replay_fields(
     groups = map_groups(entry, trace.groups)
     groups = {label: {**group, **trace.switches.get(label, {})} for label, group in groups.items()}
     settings: dict[str, Any] = {
-        name: None if isinstance(value, Unstated) else value
+        name: None if isinstance(value := getattr(trace, name), Unstated) else value
         for name in ("clip_norm", "clip_value", "ema")
-        if (value := getattr(trace, name)) is not None
     }
-    if settings.get("ema"):
+    if settings["ema"]:
         before = trace.run["ema_updates"][0] - trace.run["stepped"][0]
         settings["ema"] = optimizers.EMA(**{**settings["ema"], "updates": int(before)})
     return {
@@ -82,7 +81,7 @@ def _require_replayable(trace: Trace) -> None:
     for name, arguments in {"accumulate": trace.accumulation, "ema_updates": trace.ema}.items():
         if isinstance(arguments, Mapping) and not {name, "stepped"} <= set(trace.run):
             raise ValueError(
-                f"trace.run must hold {name} and stepped where the trace states "
+                f"trace.run must hold {name} and stepped if the trace states "
                 f"{'an average' if name == 'ema_updates' else 'accumulation'}, got "
                 f"{', '.join(trace.run) or 'none'}. Add recipe.bookkeeping(n) to it."
             )

@@ -20,6 +20,7 @@ class LabelledRules:
     labels: Any
 
     def fit(self, params: optax.Params) -> Any:
+        """Return the labels as a tree like ``params``; warn of groups that no parameter is in."""
         for leaf in jax.tree.leaves(params):
             if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
                 raise TypeError(
@@ -61,9 +62,11 @@ class LabelledRules:
             )
 
     def is_trained(self, params: optax.Params) -> Any:
+        """Return a tree of bool, False for frozen parameters."""
         return jax.tree.map(lambda label: label != param_groups.FROZEN, self.fit(params))
 
     def build(self, iteration: Any, values: Groups) -> optax.GradientTransformation:
+        """Return the transformation of an iteration: clip, update rules, accumulation."""
         recipe = self.recipe
         rules = optax.multi_transform(
             {**recipe.rules(values), param_groups.FROZEN: optax.set_to_zero()}, self.fit

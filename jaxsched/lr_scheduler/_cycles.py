@@ -75,13 +75,11 @@ def cosine_annealing_warm_restarts(
 
         return formula_of(formula, base_lr, eta_min, check=refuse_negative)
 
-    of_calls, of_epochs = (
-        closed_form(starts[1:]),
-        closed_form(_borders_by_logarithm(T_0, T_mult, starts)),
-    )
+    by_call = closed_form(starts[1:])
+    by_epoch = closed_form(_borders_by_logarithm(T_0, T_mult, starts))
 
     def formula(count: Any) -> Any:
-        return (of_epochs if jnp.issubdtype(count.dtype, jnp.floating) else of_calls)(count)
+        return (by_epoch if jnp.issubdtype(count.dtype, jnp.floating) else by_call)(count)
 
     def rule(now, eta_min):
         position, period = max(now.epoch, 0), T_0
@@ -167,7 +165,7 @@ def cyclic_lr(
     require("step_size_down", down, "at least 0", lambda v: v >= 0)
     if steps is None and is_number(down) and down == 0:
         # A fall of length 0 is a jump, whose count depends on the rounding of a quotient.
-        rule = "an integer where step_size_down is 0, unless steps=n replays it"
+        rule = "an integer if step_size_down is 0, unless steps=n replays it"
         require("step_size_up", step_size_up, rule, lambda v: int(v) == v)
     modes = ("triangular", "triangular2", "exp_range")
     if scale_fn is None and mode not in modes:
@@ -284,11 +282,12 @@ def one_cycle_lr(
         require(name, value, "other than 0, to be divided by", lambda v: v != 0)
     require_choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
 
-    def of_phases(*values):
-        return values if three_phase else (*values[:-2], values[-1])  # without the middle phase
+    def select_phases(*values):
+        """Leave out the middle phase, unless there are three."""
+        return values if three_phase else (*values[:-2], values[-1])
 
     def phase_ends(pct, total):
-        return of_phases(pct * total - 1, 2 * pct * total - 2, total - 1)
+        return select_phases(pct * total - 1, 2 * pct * total - 2, total - 1)
 
     is_concrete = not any(isinstance(value, jax.Array) for value in (pct_start, total))
     last = total
@@ -333,7 +332,7 @@ def one_cycle_lr(
 
     def closed_form(count, max_lr, div, final_div, pct, total):
         initial = max_lr / div
-        levels = of_phases(initial, max_lr, initial, initial / final_div)
+        levels = select_phases(initial, max_lr, initial, initial / final_div)
         return anneal(jnp, jnp.minimum(count, last), pct, total, *levels)
 
     def prepare(group, max_lr, div, final_div, *_):
@@ -342,7 +341,9 @@ def one_cycle_lr(
 
     def rule(now, _, div, final_div, pct, total):
         refuse_past(now.epoch)
-        levels = of_phases(*map(now.group.get, ("initial_lr", "max_lr", "initial_lr", "min_lr")))
+        levels = select_phases(
+            *map(now.group.get, ("initial_lr", "max_lr", "initial_lr", "min_lr"))
+        )
         return anneal(HOST, now.epoch, pct, total, *levels)
 
     def momentum(xp, count, *values):
@@ -350,7 +351,7 @@ def one_cycle_lr(
 
     if steps is not None and is_concrete:
         refuse_past(min(steps, last + 1))
-    levels = of_phases(max_momentum, base_momentum, max_momentum, max_momentum)
+    levels = select_phases(max_momentum, base_momentum, max_momentum, max_momentum)
     return torch_schedule(
         one_cycle_lr,
         locals(),

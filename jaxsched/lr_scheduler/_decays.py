@@ -74,18 +74,18 @@ def multi_step_lr(
     )
     if not isinstance(milestones, jax.Array):
         milestones = [int(m) for m in milestones]
-    known = functools.cache(lambda: sorted(on_host(milestones)))
+    sorted_milestones = functools.cache(lambda: sorted(on_host(milestones)))
 
     def closed_form(count, base_lr, gamma):
         reached = count[..., None] >= as_float64(milestones)
         return base_lr * gamma ** jnp.sum(reached, axis=-1, dtype=float)
 
     def rule(now, gamma):
-        drops = known().count(now.epoch)
+        drops = sorted_milestones().count(now.epoch)
         return now.lr * gamma**drops if drops else now.lr
 
     def restart(base_lr, gamma):
-        return base_lr * gamma ** bisect_right(known(), 0)
+        return base_lr * gamma ** bisect_right(sorted_milestones(), 0)
 
     return torch_schedule(multi_step_lr, locals(), (gamma,), closed_form, rule, restart=restart)
 
@@ -325,7 +325,7 @@ def swa_lr(
     [1.0, 0.75, 0.5, 0.5]
     """
     require_choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
-    require_count("anneal_epochs", anneal_epochs, at_least=0)
+    require_count("anneal_epochs", anneal_epochs)
 
     def alpha(xp, t):
         return t if anneal_strategy == "linear" else (1 - xp.cos(math.pi * t)) / 2

@@ -32,7 +32,7 @@ def _each_group(factory: Callable[..., Schedule]) -> _EachGroup:
     """Call ``factory`` for each group if the rate or the factor is a list."""
 
     @functools.wraps(factory)
-    def of_groups(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
+    def call_each(base_lr: Any, lr_lambda: Any, *, steps: int | None = None) -> Any:
         rates, factors = (v if isinstance(v, list | tuple) else None for v in (base_lr, lr_lambda))
         for factor in [lr_lambda] if factors is None else factors:
             if not callable(factor):
@@ -49,7 +49,7 @@ def _each_group(factory: Callable[..., Schedule]) -> _EachGroup:
             )
         return [factory(*group, steps=steps) for group in zip(rates, factors, strict=True)]
 
-    return of_groups
+    return call_each
 
 
 @_each_group

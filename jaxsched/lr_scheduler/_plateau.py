@@ -61,7 +61,7 @@ def reduce_lr_on_plateau(
     r"""Multiply the rate by ``factor`` after more than ``patience`` bad metrics.
 
     .. math:: \mathrm{lr} \leftarrow \max(\mathrm{lr} \cdot \mathrm{factor}, \mathrm{min\_lr})
-              \text{ where that takes off more than } \mathrm{eps}
+              \text{ if that lowers it by more than } \mathrm{eps}
 
     Metrics are rounded to float32 and compared, or compared in float64 with x64. NaN is bad.
 
@@ -144,18 +144,18 @@ def reduce_lr_on_plateau(
             )
 
     def step_each(state: Any, metric: ArrayLike) -> Any:
-        found = []
+        plateaus = []
 
         def visit(node: Any) -> Any:
             if not isinstance(node, PlateauState):
                 return node
-            found.append(node)
+            plateaus.append(node)
             # nnx.Optimizer wraps each array; flattening keeps its wrapper.
             leaves, structure = jax.tree.flatten(node)
             return structure.unflatten(step(PlateauState(*leaves), metric))
 
         stepped = jax.tree.map(visit, state, is_leaf=lambda node: isinstance(node, PlateauState))
-        if not found:
+        if not plateaus:
             raise ValueError(
                 f"state must hold a PlateauState, got {type(state).__name__} without one. Chain "
                 "scale_on_plateau(plateau) into the optimizer, or begin with plateau.init()."

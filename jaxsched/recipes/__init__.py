@@ -1,4 +1,4 @@
-"""Training policies as recipes, one file each. They count iterations; 0 is the first."""
+"""Recipes of the article, YOLOv5, Ultralytics, timm and transformers."""
 
 from jaxsched.recipes._article import recorded, yolov5_resnet18
 from jaxsched.recipes._timm import timm

@@ -1,4 +1,4 @@
-"""YOLOv5's policy as the article simulates it on ResNet-18. Counts iterations; 0 is the first."""
+"""YOLOv5's policy as the article simulates it on ResNet-18, and the trace of its script."""
 
 from importlib import resources
 
@@ -105,8 +105,8 @@ def recorded(name: str) -> Trace:
     3000
     """
     folder = resources.files("jaxsched.recipes") / "traces"
-    known = sorted(path.name.removesuffix(".npz") for path in folder.iterdir())
-    if name not in known:
-        raise ValueError(f"name must be one of {', '.join(known)}, got {describe(name)}.")
+    names = sorted(path.name.removesuffix(".npz") for path in folder.iterdir())
+    if name not in names:
+        raise ValueError(f"name must be one of {', '.join(names)}, got {describe(name)}.")
     with resources.as_file(folder / f"{name}.npz") as path:
         return Trace.load(path)

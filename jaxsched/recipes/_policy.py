@@ -243,16 +243,18 @@ def groups(
         moment["nesterov"] = nesterov
     rising = schedules.warmup(rate, warmup, start=0.0)
     falling = schedules.warmup(rate, warmup, start=hyp["warmup_bias_lr"])
-    of_muon: dict[bool, dict[str, Any]] = {
-        True: {"use_muon": True, "muon": ratios[0], "sgd": ratios[1]},
-        False: {"use_muon": False},
-    }
+
+    def muon_arguments(label: str) -> dict[str, Any]:
+        if label == "muon":
+            return {"use_muon": True, "muon": ratios[0], "sgd": ratios[1]}
+        return {"use_muon": False} if optimizer == "MuSGD" else {}
+
     return {
         label: {
             "learning_rate": falling if label == bias_label else rising,
             "weight_decay": hyp["weight_decay"] if label in ("weight", "muon") else 0.0,
             **moment,
-            **(of_muon[label == "muon"] if optimizer == "MuSGD" else {}),
+            **muon_arguments(label),
         }
         for label in labels
     }

@@ -1,4 +1,4 @@
-"""Ultralytics' own training policy. Counts iterations, one a batch; 0 is the first."""
+"""Ultralytics' own training policy as a recipe."""
 
 import functools
 import math
@@ -93,18 +93,18 @@ def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
     """Decorate a factory to take missing arguments from ``args``; refuse contradictory ones."""
 
     @functools.wraps(factory)
-    def ultralytics(*positional: P.args, **given: P.kwargs) -> Recipe:
-        args: dict[str, Any] = settings.read("args", cast(Settings, given.get("args")))
+    def ultralytics(*positional: P.args, **keywords: P.kwargs) -> Recipe:
+        args: dict[str, Any] = settings.read("args", cast(Settings, keywords.get("args")))
         for name, key in ARGUMENTS.items():
             if key not in args or args[key] is None:
                 continue
-            if name in given and not _agree(given[name], args[key]):
+            if name in keywords and not _agree(keywords[name], args[key]):
                 raise ValueError(
-                    f"{name} must agree with args, got {describe(given[name])} against {key}: {describe(args[key])}. "
+                    f"{name} must agree with args, got {describe(keywords[name])} against {key}: {describe(args[key])}. "
                     "Leave one of the two out."
                 )
-            given[name] = args[key]
-        return factory(*positional, **given)
+            keywords[name] = args[key]
+        return factory(*positional, **keywords)
 
     return ultralytics
 
@@ -209,7 +209,7 @@ def ultralytics(
         if value is not None:
             require_count(name, value, at_least=1)
     name = optimizer.lower() if isinstance(optimizer, str) else optimizer
-    optimizer = {known.lower(): known for known in OPTIMIZERS}.get(name, optimizer)
+    optimizer = {each.lower(): each for each in OPTIMIZERS}.get(name, optimizer)
     require_choice("optimizer", optimizer, OPTIMIZERS)
 
     is_long: Any = None

@@ -1,4 +1,4 @@
-"""YOLOv5's own training policy. Counts iterations, one a batch; 0 is the first."""
+"""YOLOv5's own training policy as a recipe."""
 
 from jaxsched._recipe import Recipe
 from jaxsched._validate import require_choice
@@ -36,14 +36,14 @@ def yolov5(
 
     f is ``schedules.linear`` or, with ``cos_lr``, ``schedules.one_cycle``. γ starts from
     ``warmup_bias_lr`` in ``"bias"`` and from 0 in the others. SGD and RMSProp have the momentum,
-    which is warmed up; Adam's b1 is ``momentum`` and is not. ``"weight"`` decays by weight_decay · batch_size · a / 64 with a = max(round(64 /
-    batch_size), 1), and updates come every a batches, ramped up from 1 over the warm-up. What is
-    pending at an epoch's end is dropped.
+    which is warmed up; Adam's b1 is ``momentum`` and is not. ``"weight"`` decays by
+    weight_decay · batch_size · a / 64 with a = max(round(64 / batch_size), 1). An update has a
+    batches, after a ramp from 1 over the warm-up; batches pending at an epoch's end are dropped.
 
-    **The loss that it expects.** Gradients are summed over the batches of an update,
-    and the original multiplies a batch's mean loss by the number of images in it, so
-    ``loss = mean over the batch * batch_size`` with the global batch, on however many
-    devices: the original averages gradients over processes and scales by their number.
+    **The loss that it expects** is the mean over the batch times ``batch_size``, the global one, on
+    however many devices: gradients are summed over the batches of an update, and the original
+    multiplies a batch's mean loss by its number of images, averages gradients over processes and
+    scales by their number.
 
     Args:
       epochs: epochs of the run, E.
@@ -60,8 +60,8 @@ def yolov5(
       version: "6.1" or "7.0".
 
     Returns:
-      A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``; label the
-      parameters with ``jaxsched.flax.by_module`` or ``param_groups.by_leaf_name``.
+      A recipe of the groups ``"weight"``, ``"bias"`` and ``"norm"``; label the parameters with
+      ``jaxsched.flax.by_module`` or ``param_groups.by_leaf_name``.
 
     Raises:
       ValueError: a number out of range, an unknown key, optimizer or version.
