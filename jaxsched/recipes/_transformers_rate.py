@@ -13,6 +13,28 @@ from jaxsched._validate import describe, require, require_choice, require_nonneg
 from jaxsched.lr_scheduler import lambda_lr
 from jaxsched.recipes._settings import parse_json
 
+SCHEDULES: Mapping[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
+    "linear": (schedules.linear_with_warmup, ()),
+    "cosine": (schedules.cosine_with_warmup, ("num_cycles",)),
+    "cosine_with_restarts": (schedules.cosine_with_restarts, ("num_cycles",)),
+    "polynomial": (schedules.polynomial_with_warmup, ("lr_end", "power")),
+    "constant_with_warmup": (schedules.constant_with_warmup, ()),
+    "inverse_sqrt": (schedules.inverse_sqrt, ("timescale",)),
+    "cosine_with_min_lr": (schedules.cosine_with_warmup, ("num_cycles", "min_lr", "min_lr_rate")),
+    "cosine_warmup_with_min_lr": (
+        schedules.cosine_warmup_with_min_lr,
+        ("num_cycles", "min_lr", "min_lr_rate", "warmup_lr_rate"),
+    ),
+    "warmup_stable_decay": (
+        schedules.warmup_stable_decay,
+        (
+            *("num_decay_steps", "num_stable_steps", "warmup_type", "decay_type"),
+            *("min_lr_ratio", "num_cycles"),
+        ),
+    ),
+}
+"""The factor that ``lr_scheduler_type`` names, and what ``lr_scheduler_kwargs`` may hold."""
+
 
 def update_rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
     """Return the rate of an update."""
@@ -33,8 +55,7 @@ def update_rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
         )
     if kind == "constant":
         return lr
-    schedule = SCHEDULES[kind]
-    names = list(inspect.signature(schedule).parameters)[3:]
+    factor, names = SCHEDULES[kind]
     if kind == "constant_with_warmup":  # transformers does not pass them on
         kwargs = {}
     elif unknown := sorted(set(map(str, kwargs)) - set(names)):
@@ -42,7 +63,26 @@ def update_rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
         raise ValueError(
             f"arguments['lr_scheduler_kwargs'] of {kind} must {rule}, got {', '.join(unknown)}."
         )
-    return lambda_lr(lr, schedule(lr, _warmup(a, steps), steps, **kwargs))
+    options = {
+        "num_warmup_steps": _warmup(a, steps),
+        "num_training_steps": steps,
+        "lr_init": lr,
+        **kwargs,
+    }
+    if "min_lr" in names:
+        options["min_lr_rate"] = _lowest_factor(lr, kwargs.get("min_lr"), kwargs.get("min_lr_rate"))
+    if kind == "warmup_stable_decay":
+        if kwargs.get("num_decay_steps") is None:
+            raise ValueError(
+                "num_decay_steps must be in lr_scheduler_kwargs of warmup_stable_decay, got none. "
+                "Add it."
+            )
+        if kwargs.get("num_stable_steps") is not None:
+            options["num_training_steps"] = None
+        for name in ("num_decay_steps", "num_stable_steps"):
+            options[name] = _as_integer(kwargs.get(name))
+    parameters = inspect.signature(factor).parameters
+    return lambda_lr(lr, factor(**{k: v for k, v in options.items() if k in parameters}))
 
 
 def _warmup(a: Mapping[str, Any], steps: int) -> int:
@@ -59,34 +99,7 @@ def _warmup(a: Mapping[str, Any], steps: int) -> int:
     return int(updates) if updates >= 1 else math.ceil(steps * (updates or ratio))
 
 
-def _cosine_with_min_lr(
-    lr: Any,
-    warmup: int,
-    steps: int,
-    num_cycles: float = 0.5,
-    min_lr: float | None = None,
-    min_lr_rate: float | None = None,
-) -> Schedule:
-    rate = _lowest(lr, min_lr, min_lr_rate)
-    return schedules.cosine_with_warmup(warmup, steps, num_cycles, min_lr_rate=rate)
-
-
-def _cosine_warmup_with_min_lr(
-    lr: Any,
-    warmup: int,
-    steps: int,
-    num_cycles: float = 0.5,
-    min_lr: float | None = None,
-    min_lr_rate: float | None = None,
-    warmup_lr_rate: float | None = None,
-) -> Schedule:
-    rate = _lowest(lr, min_lr, min_lr_rate)
-    return schedules.cosine_warmup_with_min_lr(
-        warmup, steps, num_cycles, min_lr_rate=rate, warmup_lr_rate=warmup_lr_rate
-    )
-
-
-def _lowest(lr: Any, min_lr: Any, min_lr_rate: Any) -> Any:
+def _lowest_factor(lr: Any, min_lr: Any, min_lr_rate: Any) -> Any:
     """Return the lowest factor, from a rate or from a share of the rate."""
     if (min_lr is None) == (min_lr_rate is None):
         raise ValueError(
@@ -100,60 +113,6 @@ def _lowest(lr: Any, min_lr: Any, min_lr_rate: Any) -> Any:
     return min_lr / lr
 
 
-def _polynomial(
-    lr: Any, warmup: int, steps: int, lr_end: float = 1e-7, power: float = 1.0
-) -> Schedule:
-    return schedules.polynomial_with_warmup(warmup, steps, lr_end, power, lr_init=lr)
-
-
-def _warmup_stable_decay(
-    lr: Any,
-    warmup: int,
-    steps: int,
-    num_decay_steps: int | None = None,
-    num_stable_steps: int | None = None,
-    warmup_type: str = "linear",
-    decay_type: str = "cosine",
-    min_lr_ratio: float = 0,
-    num_cycles: float = 0.5,
-) -> Schedule:
-    if num_decay_steps is None:
-        raise ValueError(
-            "num_decay_steps must be in lr_scheduler_kwargs of warmup_stable_decay, got none. "
-            "Add it."
-        )
-    return schedules.warmup_stable_decay(
-        warmup,
-        _whole(num_decay_steps),
-        steps if num_stable_steps is None else None,
-        _whole(num_stable_steps),
-        warmup_type,
-        decay_type,
-        min_lr_ratio,
-        num_cycles,
-    )
-
-
-def _whole(value: Any) -> Any:
+def _as_integer(value: Any) -> Any:
     """Convert a whole float such as 10.0, which transformers accepts as a count, to an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# From (learning rate, updates of the warm-up, of the run, **lr_scheduler_kwargs) to a factor.
-SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
-    "linear": lambda lr, warmup, steps: schedules.linear_with_warmup(warmup, steps),
-    "cosine": lambda lr, warmup, steps, num_cycles=0.5: schedules.cosine_with_warmup(
-        warmup, steps, num_cycles
-    ),
-    "cosine_with_restarts": lambda lr, warmup, steps, num_cycles=1: schedules.cosine_with_restarts(
-        warmup, steps, num_cycles
-    ),
-    "polynomial": _polynomial,
-    "constant_with_warmup": lambda lr, warmup, steps: schedules.constant_with_warmup(warmup),
-    "inverse_sqrt": lambda lr, warmup, steps, timescale=None: schedules.inverse_sqrt(
-        warmup, timescale
-    ),
-    "cosine_with_min_lr": _cosine_with_min_lr,
-    "cosine_warmup_with_min_lr": _cosine_warmup_with_min_lr,
-    "warmup_stable_decay": _warmup_stable_decay,
-}
