@@ -112,8 +112,12 @@ class Trace:
                 raise ValueError(
                     f"{name} of a trace must have {', '.join(sorted(keys))}, got {describe(value)}."
                 )
-        if isinstance(self.update_rule, Mapping):
-            _require_rule_names(self.update_rule)
+        rules = self.update_rule if isinstance(self.update_rule, Mapping) else {}
+        for label, name in rules.items():
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"update_rule of group {label} in a trace must be a string, got {describe(name)}."
+                )
         for label, group in self.constants.items():
             if not isinstance(group, Mapping) or not all(map(is_number, group.values())):
                 raise TypeError(
@@ -327,15 +331,6 @@ TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (bool | Unstated, "True, False or UNSTATED", ("closed",)),
 )
 """The types of the fields of a trace, their names in messages, and the fields."""
-
-
-def _require_rule_names(rules: Mapping[Any, Any]) -> None:
-    """Refuse rules by label that are not strings."""
-    if others := [label for label, name in rules.items() if not isinstance(name, str)]:
-        raise TypeError(
-            f"update_rule of group {others[0]} in a trace must be a string, got "
-            f"{describe(rules[others[0]])}."
-        )
 
 
 def _old_header(meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

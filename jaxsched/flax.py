@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsched._extras import missing
 from jaxsched.param_groups import Path, by_rule
-from jaxsched.param_groups._muon import in_others, mismatch, muon_labels
+from jaxsched.param_groups._muon import mismatch, muon_labels, others_hint
 from jaxsched.param_groups._rules import is_undecayed_name
 
 try:
@@ -161,14 +161,14 @@ def by_muon(
         elif is_kernel and isinstance(owner, MATRICES):
             expected = 2
         elif is_kernel and isinstance(owner, nn.ConvLocal):
-            return f"of ConvLocal, which torch does not have. Label it {in_others(path, label)}."
+            return f"of ConvLocal, which torch does not have. Label it {others_hint(path, label)}."
         else:
             return mismatch(path, ndim)
         if ndim > expected:
             without_muon = ", which trains it without Muon, unlike the original"
             return (
                 f"of {ndim} dimensions, where torch's has {expected}. Label it "
-                f"{in_others(path, label)}{without_muon if expected in dimensions else ''}."
+                f"{others_hint(path, label)}{without_muon if expected in dimensions else ''}."
             )
         if isinstance(owner, TRANSPOSED) and not owner.transpose_kernel:
             return (

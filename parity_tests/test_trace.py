@@ -127,9 +127,11 @@ def test_a_file_whose_notes_are_a_list_is_refused(tmp_path):
 
 def test_a_complex_count_is_refused():
     for count in (1j, np.complex64(1), jnp.asarray(1j), jnp.ones(2, jnp.complex64)):
-        for call in (schedules.cosine(100, lrf=0.2), WHOLE.at, jax.jit(WHOLE.at)):
+        for call in (schedules.cosine(100, lrf=0.2), jax.jit(WHOLE.at)):
             with pytest.raises(TypeError, match=r"^count must be a real number, got complex"):
                 call(count)
+        with pytest.raises(TypeError, match=r"^iteration must be an integer, got "):
+            WHOLE.at(count)
 
 
 def test_a_missing_file_is_missing(tmp_path):

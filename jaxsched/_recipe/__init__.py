@@ -26,7 +26,7 @@ from jaxsched._recipe._checks import (
     require_fields,
     require_group,
     rule_name,
-    without_partial,
+    unwrap_partial,
 )
 from jaxsched._recipe._replay import replay_fields
 from jaxsched._recipe._rules import LabelledRules
@@ -96,7 +96,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_fields(self)
-        rules = {label: without_partial(rule) for label, rule in self.rule_by_label.items()}
+        rules = {label: unwrap_partial(rule) for label, rule in self.rule_by_label.items()}
 
         def entry(label: str, name: str, value: Any) -> Any:
             # Convert switches to Python's own types, which a trace holds.

@@ -109,7 +109,7 @@ def rule_name(rule: UpdateRule) -> str:
     return f"{rule.__module__}.{name}" if hasattr(optimizers, name) else name
 
 
-def without_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
+def unwrap_partial(rule: UpdateRule) -> tuple[UpdateRule, dict[str, Any]]:
     """Unwrap ``functools.partial`` from a rule of this package; return the rule and the arguments."""
     arguments: dict[str, Any] = {}
     inner: Any = rule

@@ -101,7 +101,7 @@ def decode(content: Any) -> dict[str, Any]:
     rules = (
         {k: _rule(name) for k, name in rule.items()} if isinstance(rule, Mapping) else _rule(rule)
     )
-    groups = _mapping("groups", fields.pop("groups", {}))
+    groups = _require_mapping("groups", fields.pop("groups", {}))
     arguments: dict[str, Any] = {
         "update_rule": rules,
         "groups": {label: _decode_arguments(label, group) for label, group in groups.items()},
@@ -140,7 +140,9 @@ def read(path: str | os.PathLike[str], make: Callable[..., Any]) -> Any:
     try:
         text = read_text(path, MAX_BYTES)
         is_json = Path(path).suffix == ".json"
-        content = json.loads(text, object_pairs_hook=_unique) if is_json else load_yaml(text)
+        content = (
+            json.loads(text, object_pairs_hook=_unique_entries) if is_json else load_yaml(text)
+        )
         return make(**decode(content))
     except CONTENT_ERRORS as error:
         reason = f"must be the file of a recipe: {str(error) or type(error).__name__}"
@@ -217,7 +219,7 @@ def _decode(value: Any) -> Any:
         )
     ((name, arguments),) = value.items()
     if name in ("number", "array"):
-        arguments = _mapping(name, arguments)
+        arguments = _require_mapping(name, arguments)
         dtype = arguments.get("dtype")
         if dtype not in DTYPES or set(arguments) != {"dtype", "value"}:
             raise ValueError(f"a {name} must have a dtype of {', '.join(DTYPES)} and a value.")
@@ -243,16 +245,16 @@ def _call(name: str, function: Callable[..., Any], arguments: Any) -> Any:
 
 
 def _decode_arguments(name: Any, value: Any) -> dict[str, Any]:
-    return {key: _decode(entry) for key, entry in _mapping(name, value).items()}
+    return {key: _decode(entry) for key, entry in _require_mapping(name, value).items()}
 
 
-def _mapping(name: Any, value: Any) -> Mapping[str, Any]:
+def _require_mapping(name: Any, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} must be a mapping, got {value!r}.")
     return value
 
 
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+def _unique_entries(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """Return the entries of a mapping; refuse a duplicate key."""
     entries: dict[Any, Any] = {}
     for key, value in pairs:
@@ -285,7 +287,7 @@ def _yaml() -> tuple[Any, Any, Any]:
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             construct = self.construct_object
-            return _unique(
+            return _unique_entries(
                 [(construct(k, deep=True), construct(v, deep=True)) for k, v in node.value]
             )
 

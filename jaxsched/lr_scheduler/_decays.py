@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxsched._schedule import Hyperparameter, Schedule, as_float64
 from jaxsched._validate import require, require_choice, require_count
-from jaxsched.lr_scheduler._recursion import HOST, on_host, torch_schedule
+from jaxsched.lr_scheduler._recursion import HOST, to_host, torch_schedule
 
 
 def step_lr(
@@ -74,7 +74,7 @@ def multi_step_lr(
     )
     if not isinstance(milestones, jax.Array):
         milestones = [int(m) for m in milestones]
-    sorted_milestones = functools.cache(lambda: sorted(on_host(milestones)))
+    sorted_milestones = functools.cache(lambda: sorted(to_host(milestones)))
 
     def closed_form(count, base_lr, gamma):
         reached = count[..., None] >= as_float64(milestones)

@@ -28,7 +28,7 @@ class _EachGroup(Protocol):
     ) -> list[Schedule]: ...
 
 
-def _each_group(factory: Callable[..., Schedule]) -> _EachGroup:
+def _for_each_group(factory: Callable[..., Schedule]) -> _EachGroup:
     """Call ``factory`` for each group if the rate or the factor is a list."""
 
     @functools.wraps(factory)
@@ -52,7 +52,7 @@ def _each_group(factory: Callable[..., Schedule]) -> _EachGroup:
     return call_each
 
 
-@_each_group
+@_for_each_group
 def lambda_lr(base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None) -> Schedule:
     r"""The base rate times a function of the count.
 
@@ -82,7 +82,7 @@ def lambda_lr(base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None =
     )
 
 
-@_each_group
+@_for_each_group
 def multiplicative_lr(
     base_lr: Hyperparameter, lr_lambda: Factor, *, steps: int | None = None
 ) -> Schedule:

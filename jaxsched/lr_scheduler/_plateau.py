@@ -95,8 +95,8 @@ def reduce_lr_on_plateau(
     require("factor", factor, "below 1", lambda v: v < 1)
     for rate_ in base_lr if isinstance(base_lr, list | tuple) else [base_lr]:
         require_base_lr(rate_)
-    if _groups(min_lr) not in ((), _groups(base_lr)):
-        groups = f"each of {_groups(base_lr)[0]} groups" if _groups(base_lr) else "one group"
+    if _shape(min_lr) not in ((), _shape(base_lr)):
+        groups = f"each of {_shape(base_lr)[0]} groups" if _shape(base_lr) else "one group"
         raise ValueError(
             f"min_lr must be one rate for {groups}, got {describe(min_lr)}. Pass one number, or a list as "
             "long as base_lr."
@@ -110,7 +110,7 @@ def reduce_lr_on_plateau(
         first, _ = jnp.broadcast_arrays(as_float64(base_lr), as_float64(min_lr))
         return jax.lax.fori_loop(0, reductions, lambda _, rate: reduce(rate), first)
 
-    def better(metric: jax.Array, best: jax.Array) -> jax.Array:
+    def is_better(metric: jax.Array, best: jax.Array) -> jax.Array:
         margin = as_float64(threshold)
         if mode == "min":
             return metric < (best * (1.0 - margin) if threshold_mode == "rel" else best - margin)
@@ -128,7 +128,7 @@ def reduce_lr_on_plateau(
         dtype = state.best.dtype
         metric = jnp.asarray(metric, dtype)
         with jax.enable_x64(True):
-            improved = better(as_float64(metric), as_float64(state.best))
+            improved = is_better(as_float64(metric), as_float64(state.best))
             cooling = state.cooldown_counter > 0
             bad = jnp.where(improved | cooling, 0, state.num_bad_epochs + 1)
             due = bad > patience
@@ -165,7 +165,7 @@ def reduce_lr_on_plateau(
     return Plateau(init, step_each)
 
 
-def _groups(rates: Any) -> tuple[int, ...]:
+def _shape(rates: Any) -> tuple[int, ...]:
     """Return the shape of a rate, or of a list of rates."""
     return (len(rates),) if isinstance(rates, list | tuple) else np.shape(rates)
 

@@ -122,7 +122,7 @@ def torch_schedule(
         require_base_lr(base_lr)
 
     def recursion(group: Group) -> Recursion:
-        host = [on_host(value) for value in hyperparameters]
+        host = [to_host(value) for value in hyperparameters]
         if prepare is not None:
             prepare(group, *host)
         leaf = Recursion(group, rule, restart, host)
@@ -141,7 +141,7 @@ def torch_schedule(
         if arguments["steps"] is None:
             momentum_formula = formula_of(functools.partial(function, jnp), *values, check=check)
         else:
-            host = [on_host(value) for value in values]
+            host = [to_host(value) for value in values]
             counts = range(arguments["steps"] + 1)
             momentum_formula = replay_formula(
                 name, [function(HOST, count, *host) for count in counts]
@@ -171,7 +171,7 @@ def torch_rates(schedule: Schedule, steps: int) -> list[float]:
     require_count("steps", steps)
     if schedule.recursion is None:
         raise TypeError(f"schedule must be one of jaxsched.lr_scheduler, got {schedule!r}.")
-    group: Group = {"lr": on_host(schedule.base_lr)}
+    group: Group = {"lr": to_host(schedule.base_lr)}
     running = schedule.recursion(group)
     values = [group["lr"]]
     for _ in range(steps):
@@ -199,7 +199,7 @@ def replay_formula(name: str, values: Sequence[float]) -> Formula:
     return formula
 
 
-def on_host(value: Any) -> Any:
+def to_host(value: Any) -> Any:
     """Return arrays as Python numbers, and other values unchanged.
 
     A NumPy scalar stays one: in torch's step a product with an ``np.float32`` is a float32, too.
@@ -215,7 +215,7 @@ def on_host(value: Any) -> Any:
 def factor_on_host(function: Callable[[Any], Any], count: int) -> float:
     """Call ``function`` as torch does: with an int, for a Python float."""
     with jax.enable_x64(True):  # without x64 a schedule would round to float32
-        return on_host(function(count))
+        return to_host(function(count))
 
 
 def factor_formula(function: Callable[[Any], Any], name: str) -> Formula:

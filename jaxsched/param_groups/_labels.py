@@ -8,7 +8,8 @@ import jax
 
 from jaxsched.param_groups._paths import Path, leaf_path, torch_names
 
-FROZEN = "frozen"  # the label of parameters that get no update and no decay
+FROZEN = "frozen"
+"""The label of parameters that get no update and no decay, ``"frozen"``."""
 
 
 class _Dataclass(Protocol):

@@ -137,21 +137,21 @@ def mismatch(path: Path, ndim: int) -> str | None:
         label = "muon" if ndim == 4 else "weight"
         return (
             "a transposed convolution's, whose first dimension is the input in torch. Build it with "
-            f"transpose_kernel=True, and then label it {in_others(path, label)}."
+            f"transpose_kernel=True, and then label it {others_hint(path, label)}."
         )
     if leaf == "kernel" and ndim == 3:
         return (
             "a kernel of 3 dimensions, as attention has where torch has 2. "
-            f"Label it {in_others(path, 'weight')}, as the original does with a 1-D convolution's, "
+            f"Label it {others_hint(path, 'weight')}, as the original does with a 1-D convolution's, "
             "but not with attention's."
         )
     if leaf == "bias" and ndim > 1:
         return (
-            f"a bias of {ndim} dimensions, where torch has 1. Label it {in_others(path, 'bias')}."
+            f"a bias of {ndim} dimensions, where torch has 1. Label it {others_hint(path, 'bias')}."
         )
     return None
 
 
-def in_others(path: Path, label: str) -> str:
+def others_hint(path: Path, label: str) -> str:
     """Return text that shows how to label a leaf in ``by_muon``'s ``others``."""
     return f"in others: {{{'/'.join(path)!r}: {label!r}}}"

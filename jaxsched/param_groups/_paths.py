@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 Path = tuple[str, ...]
+"""The names along the way to a leaf, outermost first: ``("head", "kernel")``."""
 
 
 def leaf_path(keys: tuple[Any, ...]) -> Path:

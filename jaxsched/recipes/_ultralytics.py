@@ -89,7 +89,7 @@ def _format_release(release: Release) -> str:
     return ".".join(map(str, release))
 
 
-def _args_first(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
+def _fill_from_args(factory: Callable[P, Recipe]) -> Callable[P, Recipe]:
     """Decorate a factory to take missing arguments from ``args``; refuse contradictory ones."""
 
     @functools.wraps(factory)
@@ -116,7 +116,7 @@ def _agree(value: Any, other: Any) -> bool:
     return value == other
 
 
-@_args_first
+@_fill_from_args
 def ultralytics(
     *,
     epochs: int,
