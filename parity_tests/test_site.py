@@ -124,7 +124,7 @@ def test_links_lead_somewhere(page):
 
 def test_a_dead_link_is_detected(tmp_path):
     (tmp_path / "other.md").write_text("# Other\n\n## The *second*, a heading\n")
-    dead = ["none.md", "other.md#none", "#none", f"{ROOT}/jaxsched/_recipe.py"]
+    dead = ["none.md", "other.md#none", "#none", f"{ROOT}/jaxsched/_trace.py"]
     alive = ["other.md", "other.md#the-second-a-heading", "#page", "https://numpy.org"]
     alive.append(f"{ROOT}/jaxsched/flax.py")
     page = tmp_path / "page.md"

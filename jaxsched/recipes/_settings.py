@@ -1,4 +1,4 @@
-"""Hyperparameters in the originals' own files."""
+"""Read and check the settings of an original, from a mapping or its file."""
 
 import difflib
 import json

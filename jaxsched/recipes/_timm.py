@@ -189,30 +189,30 @@ def timm(
     >>> [round(float(recipe.at(i)["decay"]["learning_rate"]), 6) for i in (0, 100, 500, 999)]
     [1e-05, 0.100008, 0.25, 0.012236]
     """
-    a = _read(args)
+    args = _read(args)
     require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    k = max(a["grad_accum_steps"], 1)
+    k = max(args["grad_accum_steps"], 1)
     updates = -(-steps_per_epoch // k)  # of an epoch
-    schedule, epochs = _schedule(a, updates)
-    start = a["start_epoch"] or 0
-    if a["stop_epoch"] is not None:
+    schedule, epochs = _schedule(args, updates)
+    start = args["start_epoch"] or 0
+    if args["stop_epoch"] is not None:
         rule = f"from 1 to the {epochs} epochs of the schedule"
-        require("args['stop_epoch']", a["stop_epoch"], rule, lambda v: 1 <= v <= epochs)
-        epochs = a["stop_epoch"]
+        require("args['stop_epoch']", args["stop_epoch"], rule, lambda v: 1 <= v <= epochs)
+        epochs = args["stop_epoch"]
     require_run(epochs=epochs, steps_per_epoch=steps_per_epoch, start_epoch=start)
     rate = schedule
     if isinstance(schedule, Schedule):
-        if not a["sched_on_updates"]:
+        if not args["sched_on_updates"]:
             rate = schedules.per_epoch(schedule, steps_per_epoch)
         elif k > 1:
             rate = schedules.per_update(schedule, k, steps_per_epoch)
     accumulation = ema = None
     if k > 1:
         accumulation = optimizers.Accumulation(schedules.update_batches(k, steps_per_epoch))
-    if a["model_ema"]:
-        power = 2 / 3 if a["model_ema_warmup"] else math.inf
-        ema = optimizers.EMA(a["model_ema_decay"], updates=start * updates, power=power)
-    rule, group = _optimizer(a)
+    if args["model_ema"]:
+        power = 2 / 3 if args["model_ema_warmup"] else math.inf
+        ema = optimizers.EMA(args["model_ema_decay"], updates=start * updates, power=power)
+    rule, group = _optimizer(args)
     return Recipe(
         {
             f"{prefix}{label}": {
@@ -222,16 +222,16 @@ def timm(
                 "weight_decay": decay,
                 **group,
             }
-            for prefix, scale in _scales(a, layers).items()
-            for label, decay in (("decay", a["weight_decay"]), ("no_decay", 0.0))
+            for prefix, scale in _scales(args, layers).items()
+            for label, decay in (("decay", args["weight_decay"]), ("no_decay", 0.0))
         },
         rule,
-        **{f"clip_{a['clip_mode']}": a["clip_grad"]},
+        **{f"clip_{args['clip_mode']}": args["clip_grad"]},
         accumulation=accumulation,
         ema=ema,
         start=start * steps_per_epoch,
         length=epochs * steps_per_epoch,
-        origin=(timm, {"args": a, "steps_per_epoch": steps_per_epoch, "layers": layers}),
+        origin=(timm, {"args": args, "steps_per_epoch": steps_per_epoch, "layers": layers}),
     )
 
 
@@ -248,46 +248,46 @@ def _read(args: Any) -> dict[str, Any]:
                 "Record the run with jaxsched.torch.record."
             )
     settings.refuse_typos("args", values, (*DEFAULTS, *UNSUPPORTED, *IGNORED), ALIASES)
-    a = {key: values.get(key, default) for key, default in DEFAULTS.items()}
-    if a["lr"] is None or is_zero(a["lr"]):
+    args = {key: values.get(key, default) for key, default in DEFAULTS.items()}
+    if args["lr"] is None or is_zero(args["lr"]):
         raise ValueError(
-            f"args['lr'] must be a number above 0, got {describe(a['lr'])}: train.py computes it then, "
+            f"args['lr'] must be a number above 0, got {describe(args['lr'])}: train.py computes it then, "
             "as lr_base times the ratio of the global batch to lr_base_size, or its root. Set it."
         )
     numbers = ("lr", "weight_decay", "momentum", "warmup_lr", "min_lr", "model_ema_decay")
-    require_nonnegative(**{f"args[{key!r}]": a[key] for key in numbers})
+    require_nonnegative(**{f"args[{key!r}]": args[key] for key in numbers})
     switches = ("sched_on_updates", "warmup_prefix", "model_ema", "model_ema_warmup")
-    require_bool(**{f"args[{key!r}]": a[key] for key in switches})
+    require_bool(**{f"args[{key!r}]": args[key] for key in switches})
     for key in ("epochs", "warmup_epochs", "cooldown_epochs", "grad_accum_steps"):
-        require_count(f"args[{key!r}]", a[key], at_least=int(key == "epochs"))
-    if a["start_epoch"] is not None:
-        require_count("args['start_epoch']", a["start_epoch"])
-    if a["clip_grad"] is None:
-        a["clip_mode"] = "norm"
-    elif a["clip_mode"] == "agc":
+        require_count(f"args[{key!r}]", args[key], at_least=int(key == "epochs"))
+    if args["start_epoch"] is not None:
+        require_count("args['start_epoch']", args["start_epoch"])
+    if args["clip_grad"] is None:
+        args["clip_mode"] = "norm"
+    elif args["clip_mode"] == "agc":
         raise ValueError(
             "args['clip_mode'] must be norm or value, got 'agc': adaptive clipping is not supported. "
             "Set clip_grad to null, and put a transformation of your own before the optimizer."
         )
-    require_choice("args['clip_mode']", a["clip_mode"], ("norm", "value"))
-    return a
+    require_choice("args['clip_mode']", args["clip_mode"], ("norm", "value"))
+    return args
 
 
-def _optimizer(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _optimizer(args: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return the update rule that ``opt`` names, and its arguments in every group."""
-    name = a["opt"].lower() if isinstance(a["opt"], str) else a["opt"]
+    name = args["opt"].lower() if isinstance(args["opt"], str) else args["opt"]
     require_choice("args['opt']", name, OPTIMIZERS)
-    optimizer, options = OPTIMIZERS[name], a["opt_kwargs"] or {}
+    optimizer, options = OPTIMIZERS[name], args["opt_kwargs"] or {}
     if not isinstance(options, Mapping):
         raise TypeError(f"args['opt_kwargs'] must be a mapping, got {describe(options)}.")
     group = dict(optimizer.defaults)
     if optimizer.has_momentum:
-        group["momentum"] = a["momentum"]
-    if optimizer.has_eps and a["opt_eps"] is not None:
-        group["eps"] = a["opt_eps"]
-    betas = a["opt_betas"]
+        group["momentum"] = args["momentum"]
+    if optimizer.has_eps and args["opt_eps"] is not None:
+        group["eps"] = args["opt_eps"]
+    betas = args["opt_betas"]
     allowed = set(inspect.signature(optimizer.rule).parameters) - {"learning_rate", "weight_decay"}
-    allowed -= {"momentum", "b1", "b2"} | ({"eps"} if a["opt_eps"] is not None else set())
+    allowed -= {"momentum", "b1", "b2"} | ({"eps"} if args["opt_eps"] is not None else set())
     if betas is None and optimizer.has_betas:
         betas, allowed = options.get("betas"), {*allowed, "betas"}
     if unknown := sorted(set(map(str, options)) - allowed - {*NO_EFFECT}):
@@ -303,9 +303,9 @@ def _optimizer(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]
     return optimizer.rule, group
 
 
-def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
+def _scales(args: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
     """Return the factor of the rate in each layer, by the beginning of its label."""
-    decay = a["layer_decay"]
+    decay = args["layer_decay"]
     if decay is None:
         if layers is not None:
             raise ValueError(
@@ -314,7 +314,7 @@ def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
             )
         return {"": 1.0}
     require_positive("args['layer_decay']", decay)
-    least = 0.0 if a["layer_decay_min_scale"] is None else a["layer_decay_min_scale"]
+    least = 0.0 if args["layer_decay_min_scale"] is None else args["layer_decay_min_scale"]
     require_nonnegative(**{"args['layer_decay_min_scale']": least})
     if layers is None:
         raise ValueError(
@@ -326,81 +326,81 @@ def _scales(a: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
     larger: Callable[..., Any] = jnp.maximum if is_array else max
     scales = {f"layer_{k}_": larger(least, decay ** (layers - 1 - k)) for k in range(layers)}
     # Without a scheduler timm does not apply the factors.
-    return dict.fromkeys(scales, 1.0) if a["sched"] == "none" else scales
+    return dict.fromkeys(scales, 1.0) if args["sched"] == "none" else scales
 
 
-def _schedule(a: Mapping[str, Any], updates: int) -> tuple[Any, int]:
+def _schedule(args: Mapping[str, Any], updates: int) -> tuple[Any, int]:
     """Return the rate by epoch, or by update (``updates`` an epoch), and the number of epochs."""
-    sched, lr = a["sched"], a["lr"]
+    sched, lr = args["sched"], args["lr"]
     if sched == "plateau":
         raise ValueError(
             "args['sched'] must name a function of the step, got 'plateau', which follows a metric. "
             "See lr_scheduler.reduce_lr_on_plateau."
         )
     require_choice("args['sched']", sched, SCHEDULES)
-    unit = updates if a["sched_on_updates"] else 1
-    length, cooldown = a["epochs"] * unit, a["cooldown_epochs"] * unit
+    unit = updates if args["sched_on_updates"] else 1
+    length, cooldown = args["epochs"] * unit, args["cooldown_epochs"] * unit
     warmup: dict[str, Any] = {
-        "warmup_t": a["warmup_epochs"] * unit,
-        "warmup_lr_init": a["warmup_lr"],
-        "warmup_prefix": a["warmup_prefix"],
+        "warmup_t": args["warmup_epochs"] * unit,
+        "warmup_lr_init": args["warmup_lr"],
+        "warmup_prefix": args["warmup_prefix"],
     }
-    prefix = warmup["warmup_t"] if a["warmup_prefix"] else 0
+    prefix = warmup["warmup_t"] if args["warmup_prefix"] else 0
     if sched in CYCLIC:
-        cycles = {name: a[f"lr_{name}"] for name in ("cycle_mul", "cycle_decay", "cycle_limit")}
-        options = {"lr_min": a["min_lr"], **cycles, **warmup}
+        cycles = {name: args[f"lr_{name}"] for name in ("cycle_mul", "cycle_decay", "cycle_limit")}
+        options = {"lr_min": args["min_lr"], **cycles, **warmup}
         if sched != "tanh":
-            options["k_decay"] = a["lr_k_decay"]
+            options["k_decay"] = args["lr_k_decay"]
         if sched == "poly":
-            options["power"] = a["decay_rate"]
+            options["power"] = args["decay_rate"]
         schedule = getattr(schedules, f"timm_{sched}")(lr, length, **options)
         limit, mul = max(cycles["cycle_limit"], 1), cycles["cycle_mul"]
         whole = length * limit if mul == 1 else math.floor(-length * (mul**limit - 1) / (1 - mul))
         return schedule, (whole + prefix + cooldown) // unit
     if sched in WSD:
         stable_fn, decay_fn = WSD[sched]
-        timescale = a["lr_stable_timescale"]
-        stable = length if a["warmup_prefix"] else length - warmup["warmup_t"]
-        decay_t = _decay_epochs(a, 0.2)
+        timescale = args["lr_stable_timescale"]
+        stable = length if args["warmup_prefix"] else length - warmup["warmup_t"]
+        decay_t = _decay_epochs(args, 0.2)
         decay_t = round(decay_t * (stable if decay_t < 1 else unit))
         if not 0 < decay_t <= stable:
-            counts = "updates" if a["sched_on_updates"] else "epochs"
+            counts = "updates" if args["sched_on_updates"] else "epochs"
             raise ValueError(
                 f"args['decay_epochs'] must give a decay of 1 to {stable} {counts}, which the warm-up "
-                f"leaves, got {describe(a['decay_epochs'])}, which gives {decay_t}. Change it or "
+                f"leaves, got {describe(args['decay_epochs'])}, which gives {decay_t}. Change it or "
                 "warmup_epochs."
             )
         schedule = schedules.timm_wsd(
             lr,
             stable,
             decay_t,
-            a["min_lr"],
+            args["min_lr"],
             stable_fn=stable_fn,
             stable_timescale=None if timescale is None else timescale * unit,
-            decay_fn=a["lr_decay_fn"] or decay_fn,
+            decay_fn=args["lr_decay_fn"] or decay_fn,
             warmup_t=warmup["warmup_t"],
-            warmup_lr_init=a["warmup_lr"],
+            warmup_lr_init=args["warmup_lr"],
         )
         return schedule, (warmup["warmup_t"] + stable + cooldown) // unit
-    epochs = a["epochs"] + prefix // unit
+    epochs = args["epochs"] + prefix // unit
     if sched == "step":
         return schedules.timm_step(
-            lr, _decay_epochs(a, 90) * unit, a["decay_rate"], **warmup
+            lr, _decay_epochs(args, 90) * unit, args["decay_rate"], **warmup
         ), epochs
     if sched == "multistep":
-        milestones = a["decay_milestones"]
+        milestones = args["decay_milestones"]
         if not isinstance(milestones, list | tuple):
             raise TypeError(
                 f"args['decay_milestones'] must be a list of epochs, got {describe(milestones)}."
             )
         require_milestones("args['decay_milestones']", milestones)
         drops = [epoch * unit for epoch in milestones]
-        return schedules.timm_multistep(lr, drops, a["decay_rate"], **warmup), epochs
+        return schedules.timm_multistep(lr, drops, args["decay_rate"], **warmup), epochs
     return (lr if sched == "none" else schedules.timm_step(lr, 1, 1.0, **warmup)), epochs
 
 
-def _decay_epochs(a: Mapping[str, Any], default: float) -> Any:
+def _decay_epochs(args: Mapping[str, Any], default: float) -> Any:
     """Return ``decay_epochs``, or timm's default for null."""
-    value = default if a["decay_epochs"] is None else a["decay_epochs"]
+    value = default if args["decay_epochs"] is None else args["decay_epochs"]
     require_positive("args['decay_epochs']", value)
     return value

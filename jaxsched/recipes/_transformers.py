@@ -150,16 +150,16 @@ def transformers(
     require_count("num_training_steps", num_training_steps, at_least=1)
     if steps_per_epoch is not None:
         require_count("steps_per_epoch", steps_per_epoch, at_least=1)
-    a = {key: values.get(key, default) for key, default in DEFAULTS.items()}
-    a = {key: getattr(value, "value", value) for key, value in a.items()}  # of an Enum
-    _require_numbers(a)
-    if (limit := a["max_steps"]) and limit > 0 and limit != num_training_steps:
+    args = {key: values.get(key, default) for key, default in DEFAULTS.items()}
+    args = {key: getattr(value, "value", value) for key, value in args.items()}  # of an Enum
+    _require_numbers(args)
+    if (limit := args["max_steps"]) and limit > 0 and limit != num_training_steps:
         raise ValueError(
             f"num_training_steps must agree with max_steps of arguments, got {num_training_steps} "
             f"against {limit}. Both count updates."
         )
-    rate = update_rate(a, num_training_steps)
-    batches, accumulation = a["gradient_accumulation_steps"], None
+    rate = update_rate(args, num_training_steps)
+    batches, accumulation = args["gradient_accumulation_steps"], None
     require_count("arguments['gradient_accumulation_steps']", batches, at_least=1)
     epochs: Any = values.get("num_train_epochs")
     if batches > 1 and steps_per_epoch and is_number(epochs) and not (limit and limit > 0):
@@ -184,17 +184,17 @@ def transformers(
         epochs, rest = divmod(num_training_steps, -(-steps_per_epoch // batches))
         length = epochs * steps_per_epoch + rest * batches
     require_below_int32("iterations of the run", length)
-    clip_norm = a["max_grad_norm"]
+    clip_norm = args["max_grad_norm"]
     if isinstance(clip_norm, Tracer):
         clip_norm = jnp.where(clip_norm > 0, clip_norm, jnp.inf)
     elif clip_norm is not None and clip_norm <= 0:
         clip_norm = None
-    update_rule, group = _group(a)
-    require_nonnegative(weight_decay=a["weight_decay"])
+    update_rule, group = _group(args)
+    require_nonnegative(weight_decay=args["weight_decay"])
     return Recipe(
         {
             label: {"learning_rate": rate, "weight_decay": decay, **group}
-            for label, decay in (("decay", a["weight_decay"]), ("no_decay", 0.0))
+            for label, decay in (("decay", args["weight_decay"]), ("no_decay", 0.0))
         },
         update_rule,
         clip_norm=clip_norm,
@@ -203,7 +203,7 @@ def transformers(
         origin=(
             transformers,
             {
-                "arguments": a,
+                "arguments": args,
                 "num_training_steps": num_training_steps,
                 "steps_per_epoch": steps_per_epoch,
             },
@@ -245,9 +245,9 @@ def _read(arguments: Any) -> dict[str, Any]:
     return values
 
 
-def _require_numbers(a: Mapping[str, Any]) -> None:
+def _require_numbers(args: Mapping[str, Any]) -> None:
     """Refuse values of numeric keys that are not numbers."""
-    for key, value in a.items():
+    for key, value in args.items():
         is_optional = key in OPTIONAL
         if not is_optional and not is_number(DEFAULTS[key]):
             continue
@@ -256,12 +256,12 @@ def _require_numbers(a: Mapping[str, Any]) -> None:
             raise TypeError(f"arguments[{key!r}] must be {rule}, got {describe(value)}.")
 
 
-def _group(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _group(args: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return the update rule that ``optim`` names, and its arguments in both groups."""
-    require_choice("arguments['optim']", a["optim"], OPTIMIZERS)
-    update_rule, names = OPTIMIZERS[a["optim"]]
+    require_choice("arguments['optim']", args["optim"], OPTIMIZERS)
+    update_rule, names = OPTIMIZERS[args["optim"]]
     options: dict[str, str] = {}
-    for word in str(a["optim_args"] or "").replace(" ", "").split(","):
+    for word in str(args["optim_args"] or "").replace(" ", "").split(","):
         key, equals, value = word.partition("=")
         if word and not (key and equals and "=" not in value):
             raise ValueError(
@@ -269,7 +269,7 @@ def _group(a: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
             )
         options[key] = value
     if update_rule is optimizers.adamw:
-        beta1, beta2, eps = (a[key] for key in ("adam_beta1", "adam_beta2", "adam_epsilon"))
+        beta1, beta2, eps = (args[key] for key in ("adam_beta1", "adam_beta2", "adam_epsilon"))
         return update_rule, {"b1": beta1, "b2": beta2, "eps": eps}
     group: dict[str, Any] = {}
     for name in names:

@@ -36,9 +36,11 @@ SCHEDULES: Mapping[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
 """The factor that ``lr_scheduler_type`` names, and what ``lr_scheduler_kwargs`` may hold."""
 
 
-def update_rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
+def update_rate(args: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
     """Return the rate of an update."""
-    lr, kind, kwargs = (a[k] for k in ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"))
+    lr, kind, kwargs = (
+        args[k] for k in ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs")
+    )
     require_nonnegative(**{"arguments['learning_rate']": lr})
     if kind in ("reduce_lr_on_plateau", "greedy"):
         raise ValueError(
@@ -64,7 +66,7 @@ def update_rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
             f"arguments['lr_scheduler_kwargs'] of {kind} must {rule}, got {', '.join(unknown)}."
         )
     options = {
-        "num_warmup_steps": _warmup(a, steps),
+        "num_warmup_steps": _warmup(args, steps),
         "num_training_steps": steps,
         "lr_init": lr,
         **kwargs,
@@ -85,15 +87,15 @@ def update_rate(a: Mapping[str, Any], steps: int) -> Hyperparameter | Schedule:
     return lambda_lr(lr, factor(**{k: v for k, v in options.items() if k in parameters}))
 
 
-def _warmup(a: Mapping[str, Any], steps: int) -> int:
+def _warmup(args: Mapping[str, Any], steps: int) -> int:
     """Return the updates of the warm-up."""
     for key in ("warmup_steps", "warmup_ratio"):
-        if isinstance(a[key], Tracer):
+        if isinstance(args[key], Tracer):
             raise TypeError(
                 f"arguments[{key!r}] must be a number, for it sets a count of updates, got a traced "
                 "value. Pass it from outside of jit and vmap."
             )
-    updates, ratio = a["warmup_steps"] or 0, a["warmup_ratio"] or 0
+    updates, ratio = args["warmup_steps"] or 0, args["warmup_ratio"] or 0
     require_nonnegative(warmup_steps=updates)
     require("warmup_ratio", ratio, "from 0 to 1", lambda v: 0 <= v <= 1)
     return int(updates) if updates >= 1 else math.ceil(steps * (updates or ratio))

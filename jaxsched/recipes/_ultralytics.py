@@ -201,10 +201,10 @@ def ultralytics(
             "args['time'] must be null, for with it the original sets the epochs by the clock as it "
             f"runs, got {describe(read['time'])}. Pass the epochs that the run came to, and time: null."
         )
-    a = settings.numbers("args", read, {**policy.DEFAULTS, "nbs": 64})
-    arguments["args"] = dict(a)
+    args = settings.numbers("args", read, {**policy.DEFAULTS, "nbs": 64})
+    arguments["args"] = dict(args)
     rule = "a whole number of at least 1"
-    require("args['nbs']", a["nbs"], rule, lambda v: v >= 1 and v % 1 == 0)
+    require("args['nbs']", args["nbs"], rule, lambda v: v >= 1 and v % 1 == 0)
     for name, value in (("classes", classes), ("images", images)):
         if value is not None:
             require_count(name, value, at_least=1)
@@ -214,7 +214,7 @@ def ultralytics(
 
     is_long: Any = None
     if images is not None:
-        is_long = math.ceil(images / max(batch_size, a["nbs"])) * epochs > LONG_RUN
+        is_long = math.ceil(images / max(batch_size, args["nbs"])) * epochs > LONG_RUN
     if optimizer == "auto":
         if classes is None or images is None:
             raise ValueError(
@@ -222,31 +222,35 @@ def ultralytics(
                 f"classes={classes!r}, images={images!r}. Pass both, or name the optimizer."
             )
         optimizer = release.auto[is_long]
-        a["lr0"] = 0.01 if is_long else round(0.002 * 5 / (4 + classes), 6)
-        a["warmup_bias_lr"] = 0.0  # for any optimizer
-        a["momentum"] = 0.9
+        args["lr0"] = 0.01 if is_long else round(0.002 * 5 / (4 + classes), 6)
+        args["warmup_bias_lr"] = 0.0  # for any optimizer
+        args["momentum"] = 0.9
     ratios = (0.5, 0.5)
     if optimizer == "MuSGD":
         ratios = _ratios(release, version, is_long)
 
     warmup = 0
-    if a["warmup_epochs"] > 0:
-        length = min(a["warmup_epochs"], epochs - 1) if release.short_warmup else a["warmup_epochs"]
+    if args["warmup_epochs"] > 0:
+        length = (
+            min(args["warmup_epochs"], epochs - 1)
+            if release.short_warmup
+            else args["warmup_epochs"]
+        )
         warmup = max(round(length * steps_per_epoch), release.warmup_floor)
     last = warmup - 1 if release.open_warmup else warmup
     is_warmed = warmup > 0 and (resumed or start_epoch * steps_per_epoch <= last)
     if optimizer in policy.WITH_MOMENTUM and is_warmed:
         # The warm-up ends at the configured momentum, even if "auto" chose another.
-        a["momentum"] = arguments["args"]["momentum"]
-    batches = max(round(a["nbs"] / batch_size), 1)
-    a["weight_decay"] = a["weight_decay"] * batch_size * batches / a["nbs"]
+        args["momentum"] = arguments["args"]["momentum"]
+    batches = max(round(args["nbs"] / batch_size), 1)
+    args["weight_decay"] = args["weight_decay"] * batch_size * batches / args["nbs"]
     return policy.build(
         (ultralytics, arguments),
         release,
-        a,
+        args,
         optimizer=optimizer,
         warmup=warmup,
-        nbs=a["nbs"],
+        nbs=args["nbs"],
         batches=batches,
         ratios=ratios,
     )

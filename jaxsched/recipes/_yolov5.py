@@ -80,15 +80,15 @@ def yolov5(
     require_choice("optimizer", optimizer, OPTIMIZERS)
     if optimizer == "RMSProp" and version == "6.1":
         raise ValueError("RMSProp must go with version 7.0, got '6.1'. Pass version=\"7.0\".")
-    h = settings.numbers("hyp", settings.read("hyp", hyp), policy.DEFAULTS)
+    hyp = settings.numbers("hyp", settings.read("hyp", hyp), policy.DEFAULTS)
     nbs = 64
     batches = max(round(nbs / batch_size), 1)
     return policy.build(
-        (yolov5, {**arguments, "hyp": h}),
+        (yolov5, {**arguments, "hyp": hyp}),
         release,
-        {**h, "weight_decay": h["weight_decay"] * (batch_size * batches / nbs)},
+        {**hyp, "weight_decay": hyp["weight_decay"] * (batch_size * batches / nbs)},
         optimizer=optimizer,
-        warmup=max(round(h["warmup_epochs"] * steps_per_epoch), release.warmup_floor),
+        warmup=max(round(hyp["warmup_epochs"] * steps_per_epoch), release.warmup_floor),
         nbs=nbs,
         batches=batches,
     )
