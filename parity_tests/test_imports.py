@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,14 @@ def test_every_file_has_a_level():
         path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")
     }
     assert first - {"__init__"} <= set(LEVEL)
+
+
+def test_the_documentation_lists_the_modules_in_this_order():
+    page = (PACKAGE.parent / "docs" / "developing.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \|", page, re.M)
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(names) == sorted(set(LEVEL) - {"__main__"})
+    assert names == sorted(names, key=LEVEL.get)
 
 
 def test_an_upward_import_is_detected():
