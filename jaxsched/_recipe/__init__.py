@@ -195,9 +195,9 @@ class Recipe:
         def entry(label: str, name: str, value: Any) -> Any:
             if isinstance(value, Schedule) and value.factory is constant:
                 value = value.arguments["value"]  # a constant of the graph
-            plain = isinstance(value, bool | int | float | str | tuple | np.generic | Schedule)
-            plain = plain or value is None or is_real_array(value)
-            return value if plain or is_numeric(self._parameters[label][name]) else Fixed(value)
+            kinds = bool | int | float | str | tuple | np.generic | Schedule | None
+            is_value = isinstance(value, kinds) or is_real_array(value)
+            return value if is_value or is_numeric(self._parameters[label][name]) else Fixed(value)
 
         return map_groups(entry, self.complete_groups())
 
