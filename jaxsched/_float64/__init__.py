@@ -27,7 +27,7 @@ def in_float64(fn: Callable[[], T]) -> T:
         # Within jit, vmap, scan or grad an operation on a constant returns a tracer.
         if jax.default_backend() != "tpu" and not isinstance(jnp.zeros(()) + 0.0, Tracer):
             return fn()
-        from jaxsched._float64._tpu import bind_float64  # jax.extend takes long to import
+        from jaxsched._float64._primitive import bind_float64  # jax.extend takes long to import
 
         return bind_float64(fn)
 
