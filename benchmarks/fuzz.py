@@ -35,11 +35,11 @@ import optax
 import yaml
 
 import jaxsched
+from benchmarks.timing import environment, write
 from jaxsched import Recipe, Trace, cli, optimizers, param_groups, recipes, schedules
 from jaxsched.examples.checkpoints import Checkpoints
 
 PACKAGE = Path(jaxsched.__file__).parent
-RESULT = Path(__file__).parent / "results" / "fuzz.json"
 LONGEST, LARGEST = 500, 32e6
 """Most characters of an error's sentence, and most bytes of memory that a refusal may take."""
 
@@ -484,7 +484,7 @@ def main(cases: str = "10000", kind: str = "", seed: str = "") -> int:
         return 0
     result = run(int(cases))
     if int(cases) >= 10_000:
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        write("fuzz", {**environment(), **result})
     print(json.dumps({**result, "neither right nor refused": None}, indent=1))
     print("\n".join(result["neither right nor refused"]))
     holds = not result["neither right nor refused"]
