@@ -320,6 +320,7 @@ QUOTES: list[tuple[str, str, Callable[[], Iterable[float]]]] = [
     (BENCHMARKS, "an iteration of `jaxsched train`, ResNet-18 | torch | {}", partial(claims, "training_step", "iteration / torch")),
     (BENCHMARKS, "with XLA's convolutions | {}", partial(claims, "training_step", "iteration / with XLA's convolutions")),
     (BENCHMARKS, "take {} to {} of the time of XLA's convolutions if the result has at most 2 × 2 positions, and {} if", patches),
+    ("jaxsched/examples/patches.py", "take {} to {} times as long at 2 × 2 and 1 × 1", lambda: [1 / t for t in patches()[1::-1]]),
     (BENCHMARKS, "a note of `record` | a training step | {}", partial(claims, "recording_cost", "a note / step")),
     (BENCHMARKS, "share of the memory bandwidth | not measured | 0.8 | {}, {}, {} |", partial(updates, 62, ": share of the memory bandwidth")),
     (BENCHMARKS, "share of the memory bandwidth | not measured | 0.8 | {} each |", lambda: updates(1000, ": share of the memory bandwidth")[:1]),
