@@ -112,9 +112,9 @@ def environment(*more: str) -> dict[str, Any]:
 
 
 def write(name: str, figures: Mapping[str, Any]) -> None:
-    """Write figures to ``benchmarks/results/NAME.json``, each list of numbers on one line."""
+    """Write figures to ``benchmarks/results/NAME.json``, each innermost list or object on one line."""
     text = json.dumps(figures, indent=1)
-    text = re.sub(r"\[[\d\s.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda inner: " ".join(inner[0].split()), text)
     (RESULTS / f"{name}.json").write_text(text + "\n")
 
 
