@@ -1,8 +1,8 @@
-"""All claims: ``python -m benchmarks`` runs each script by itself and prints one table.
+"""The claims on speed: ``python -m benchmarks`` runs each script by itself and prints one table.
 
-``conformance`` is not among them: it has a page of its own, docs/conformance.md. Nor are
-``diagnosis``, ``update_diagnosis`` and ``device_parity``, which take many minutes, and ``elsewhere``,
-which needs XLA's compilers for other devices.
+``conformance`` has a page of its own, docs/conformance.md. ``elsewhere`` needs XLA's compilers for other
+devices. The scripts of "Long-running checks" in README.md, and ``device_parity`` and ``wrong_ports``, take
+minutes and are run by name.
 """
 
 import json

@@ -7,14 +7,10 @@ if a figure of ours exceeds its bound. ``--recipes`` runs only the recipes again
 """
 
 import argparse
-import datetime
 import json
-import platform
-import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "parity_tests"))
 
+import bounds  # noqa: E402
 import musgd_recordings as recordings  # noqa: E402
 import optimizer_settings as rules  # noqa: E402
 import plateau_settings as plateaus  # noqa: E402
@@ -32,6 +29,8 @@ import scheduler_settings as schedulers  # noqa: E402
 import ultralytics_runs as originals  # noqa: E402
 
 from benchmarks import conformance_recipes as recipes  # noqa: E402
+from benchmarks.conformance_table import markdown  # noqa: E402
+from benchmarks.timing import environment  # noqa: E402
 from jaxsched.lr_scheduler._recursion import torch_rates  # noqa: E402
 from jaxsched.optimizers._muon import adjustment  # noqa: E402
 from jaxsched.parity import ulps  # noqa: E402
@@ -40,7 +39,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "conformance.json"
 TABLE = ROOT / "docs" / "conformance.md"
 SETTINGS, NESTINGS, NESTED_STEPS = 500, 200, 200
 DUST = 1e-12, 1e-15  # of the peak: values below the one count as equal within the other
-CLOSED_BOUND = 1e-11
 DRIFT_BOUND, DRIFT_ULP = 1e-10, 1  # over 100,000 steps
 NESTED, PLATEAU = "SequentialLR, ChainedScheduler, nested", "ReduceLROnPlateau"
 
@@ -214,13 +212,8 @@ class torch_default:
 
 def run(n: int, nested: int, show: Callable[[Iterable[str], str], Iterable[str]]) -> dict[str, Any]:
     """Return all raw figures, with versions."""
-    names = ("jax", "jaxlib", "optax", "numpy", "torch")
     return {
-        "date": datetime.date.today().isoformat(),
-        "versions": {
-            "python": platform.python_version(),
-            **{k: metadata.version(k) for k in names},
-        },
+        **environment(),
         "schedulers": {
             **{name: scheduler(name, n) for name in show(schedulers.CASES, "schedulers")},
             NESTED: nestings(nested),
@@ -239,175 +232,6 @@ def run(n: int, nested: int, show: Callable[[Iterable[str], str], Iterable[str]]
     }
 
 
-OPTAX = {
-    "StepLR": "exponential_decay, staircase",
-    "MultiStepLR": "piecewise_constant_schedule",
-    "ConstantLR": "piecewise_constant_schedule",
-    "LinearLR": "linear_schedule",
-    "ExponentialLR": "exponential_decay",
-    "PolynomialLR": "polynomial_schedule",
-    "CosineAnnealingLR": "cosine_decay_schedule",
-    "CosineAnnealingWarmRestarts": "sgdr_schedule",
-    "OneCycleLR": "cosine_onecycle_schedule, linear_onecycle_schedule",
-    "SWALR": "cosine_decay_schedule, linear_schedule",
-    "ReduceLROnPlateau": "contrib.reduce_on_plateau",
-}
-"""The closest functions of plain Optax, which ``scheduler_settings`` calls."""
-
-
-def summarize(rows: list[dict[str, Any]]) -> str:
-    """Format the settings equal at every step, the share of steps, ULP and float64 distance."""
-    if not rows:
-        return "none | | | |"
-    whole = sum(row["equal"] == row["steps"] for row in rows)
-    share = sum(row["equal"] for row in rows) / sum(row["steps"] for row in rows)
-    gap = max(row["gap"] for row in rows)
-    return f"{whole} of {len(rows)} | {percent(share)} | {ulp(max(r['ulp'] for r in rows))} | {gap:.1g}"
-
-
-def percent(share: float) -> str:
-    """Format a share; 100 % only if it is 1."""
-    return "100 %" if share == 1 else f"{np.floor(share * 1e4) / 1e2:.2f} %"
-
-
-def ulp(distance: float) -> str:
-    """Format a distance in float32 steps, rounded if it is large."""
-    return f"{distance:.0f}" if distance < 1000 else f"{distance:.0e}"
-
-
-def float32_figures(rows: list[dict[str, Any]]) -> list[str]:
-    """Format a rule's float32 figures: share of equal entries, median and worst ULP."""
-    return [
-        percent(statistics.fmean(row["equal"] for row in rows)),
-        f"{statistics.median(row['median'] for row in rows):.3g}",
-        ulp(max(row["worst"] for row in rows)),
-    ]
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """Return the text of docs/conformance.md."""
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    steps = sum(
-        row["steps"]
-        for rows in results["schedulers"].values()
-        for kind in rows.values()
-        for row in kind
-    )
-    lines = [
-        "# Conformance",
-        "",
-        "Written by `python -m benchmarks.conformance --write`, which runs torch, jaxsched and the",
-        "closest function of plain Optax side by side. Tests run a part of it again and compare.",
-        "",
-        f"{results['date']}; {versions}; on a CPU.",
-        "",
-        "## torch.optim.lr_scheduler",
-        "",
-        "Each setting is drawn at random, with rates from 1e-5 to 10, and run past its end. *Equal* is a",
-        "setting whose every step gives the same float32 as torch; then the share of steps, the largest",
-        "distance in float32 steps (ULP), and the largest in float64, relative to the curve's peak.",
-        "Values below 1e-12 of the peak, where torch's recursion leaves a remainder of 0, are equal within",
-        f"1e-15 of it. {steps:,} values in all.",
-        "",
-        "| class | form | equal | steps | ULP | float64 |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, rows in results["schedulers"].items():
-        forms = [("closed form", rows["closed"]), ("replayed", rows["replayed"])]
-        if name == "ReduceLROnPlateau":
-            forms = [("`step(state, metric)`", rows["closed"])]
-        forms = [(form, results_of_form) for form, results_of_form in forms if results_of_form]
-        if name in schedulers.CASES or rows["optax"]:
-            forms.append((f"Optax: {OPTAX.get(name, 'none')}", rows["optax"]))
-        for form, results_of_form in forms:
-            lines.append(
-                f"| {name} | {form} | {summarize(results_of_form)} |".replace("| |  |", "| |")
-            )
-    lines += [
-        "",
-        "In longer runs closed forms differ from torch's recursion at some steps; over 100,000 steps of one",
-        "setting each:",
-        "",
-        "| class | values that are not equal | ULP | float64 |",
-        "| --- | --- | --- | --- |",
-    ]
-    for name, row in results["drift"].items():
-        if row:
-            apart = row["steps"] - row["equal"]
-            lines.append(
-                f"| {name} | {apart:,} of {row['steps']:,} | {ulp(row['ulp'])} | {row['gap']:.1g} |"
-            )
-    lines += [
-        "",
-        "`steps=n` replays torch's recursion and is equal to the bit there too.",
-        "",
-        "## torch.optim",
-        "",
-        f"{rules.UPDATES} updates under a moving rate, on the same gradients, for each crossing of the",
-        "options; the largest distance after any of them, relative to the largest entry, with torch's",
-        "default dtype set to float64; in float32 the share of entries that are equal after an update, over",
-        "all of them, the median entry (median over settings), in ULP, and the worst, in ULP of the largest",
-        "entry. For Optax, over the settings whose arguments it has, largest and smallest distance of the",
-        "parameters.",
-        "",
-        "| rule | settings | parameters | state | float32 equal | median | worst "
-        "| Optax settings | parameters | at best | float32 equal | median | worst |",
-        "|" + " --- |" * 13,
-    ]
-    for name, rows in results["optimizers"].items():
-        ours, optaxs = rows["ours"], rows["optax"]
-        cells = [
-            name,
-            len(ours),
-            f"{max(r['params'] for r in ours):.1g}",
-            f"{max(r['state'] for r in ours):.1g}",
-            *float32_figures(ours),
-            *(
-                [
-                    len(optaxs),
-                    f"{max(r['params'] for r in optaxs):.1g}",
-                    f"{min(r['params'] for r in optaxs):.1g}",
-                    *float32_figures(optaxs),
-                ]
-                if optaxs
-                else ["none", *[""] * 5]
-            ),
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += [
-        "",
-        "Muon iterates in bfloat16, and another rounding moves an entry by some hundredths: its figures",
-        "have a bound in place of equality. LBFGS and SparseAdam are left out: the one calls the loss again",
-        "within a step, the other is for sparse gradients, which JAX does not have. musgd is Ultralytics':",
-        "here it is without Muon, beside a class of the tests that equals recordings of Ultralytics' own.",
-        "",
-        *musgd_table(results["musgd"]),
-        *ultralytics_table(results["ultralytics"]),
-        *recipes.markdown(results["recipes"], summarize),
-    ]
-    return "\n".join(lines)
-
-
-def musgd_table(rows: dict[str, dict[str, float]]) -> list[str]:
-    """Return the lines on MuSGD: distances from its recordings."""
-    lines = [
-        "## MuSGD",
-        "",
-        "12 updates on the gradients of recordings of Ultralytics' class, with the iteration in bfloat16, as",
-        "it is there, and in float32, with the class's cast to bfloat16 switched off. Parameters of groups",
-        "without Muon, and Muon's buffer, by the largest entry, in ULP; parameters of groups with Muon, in all",
-        "and as a share of Muon's rates summed up.",
-        "",
-        "| version, iteration | without Muon | buffer | with Muon | share |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    spacing = np.spacing(np.float32(1))
-    for name, row in rows.items():
-        exact = " | ".join(f"{row[key] / spacing:.1f}" for key in ("others", "buffer"))
-        lines.append(f"| {name} | {exact} | {row['parameters']:.1g} | {row['share']:.1g} |")
-    return [*lines, ""]
-
-
 def ultralytics() -> dict[str, dict[str, int]]:
     """Count each release's recorded runs, those that equal the recipe, and their iterations."""
     return {
@@ -421,25 +245,6 @@ def ultralytics() -> dict[str, dict[str, int]]:
         }
         for version, runs in originals.RUNS.items()
     }
-
-
-def ultralytics_table(rows: dict[str, dict[str, int]]) -> list[str]:
-    """Return the lines on ``recipes.ultralytics``."""
-    return [
-        "## Ultralytics",
-        "",
-        "Runs of the releases' own trainer on a small model, with each of their optimizers, short and long, at",
-        'several batch sizes, resumed, and with "auto". *Equal* is a run all of whose rates, momenta, decays,',
-        "updates and averages are those of `recipes.ultralytics` in float32.",
-        "",
-        "| release | runs | equal | iterations |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {version} | {row['runs']} | {row['equal']} | {row['iterations']} |"
-            for version, row in rows.items()
-        ),
-        "",
-    ]
 
 
 def expected_rows(n: int, nested: int) -> dict[str, dict[str, int]]:
@@ -487,7 +292,7 @@ def muon_bound(setting: dict[str, Any]) -> float:
         / np.abs(start[leaf]).max()
         for leaf, shape in shapes.items()
     )
-    return rules.MUON_BOUND * min(1.0, float(longest))
+    return bounds.MUON_BOUND * min(1.0, float(longest))
 
 
 def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
@@ -497,11 +302,11 @@ def rule_bounds(name: str, setting: dict[str, Any]) -> dict[str, float]:
         bound = muon_bound(setting)
         return {
             "params": bound,
-            "state": rules.BOUND,
+            "state": bounds.BOUND,
             "worst": bound / float(np.spacing(np.float32(1))),
         }
-    exact = dict.fromkeys(("params", "state"), rules.BOUND)
-    return exact | dict.fromkeys(("median", "worst"), rules.FLOAT32_BOUND)
+    exact = dict.fromkeys(("params", "state"), bounds.BOUND)
+    return exact | dict.fromkeys(("median", "worst"), bounds.FLOAT32_BOUND)
 
 
 def list_exceeded(name: str, rows: list[dict[str, Any]]) -> list[int]:
@@ -524,7 +329,7 @@ def find_failures(results: dict[str, Any], n: int = SETTINGS, nested: int = NEST
                 failures.append(f"{part}, {name}: {count} rows, not {wanted}")
     for name, rows in results["schedulers"].items():
         for kind in ("replayed", "closed"):
-            bound = 0.0 if kind == "replayed" else CLOSED_BOUND
+            bound = 0.0 if kind == "replayed" else bounds.CLOSED_BOUND
             for k, row in enumerate(rows[kind]):
                 if not (row["equal"] == row["steps"] and row["gap"] <= bound):
                     failures.append(f"{name}, {kind}, setting {k}: {row}")

@@ -70,9 +70,9 @@ def markdown(
     return [
         "## Recipes of other libraries",
         "",
-        "Random settings, from which the library's own factories make optimizer and scheduler, stepped as",
-        "its training loop does: the rate of each group at each batch, compared as above; and settings of",
-        "which 50 updates on the same gradients are within 1e-14 of the largest entry, in float64.",
+        "The library's own factories make optimizer and scheduler from random settings, and these are stepped as",
+        "its training loop does. The rate of each group at each batch is compared as above. The last column counts",
+        "the settings in which 50 updates on the same gradients are within 1e-14 of the largest entry, in float64.",
         "",
         "| recipe | of | equal | values | ULP | float64 | updates within |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -35,65 +35,14 @@ import optax
 import yaml
 
 import jaxsched
+from benchmarks.fuzz_values import ODD, draw_tree, is_json, mutate, nest, replace_value
+from benchmarks.timing import environment, write
 from jaxsched import Recipe, Trace, cli, optimizers, param_groups, recipes, schedules
 from jaxsched.examples.checkpoints import Checkpoints
 
 PACKAGE = Path(jaxsched.__file__).parent
-RESULT = Path(__file__).parent / "results" / "fuzz.json"
 LONGEST, LARGEST = 500, 32e6
 """Most characters of an error's sentence, and most bytes of memory that a refusal may take."""
-
-
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Cut the data, or change, insert, delete or repeat bytes."""
-    data, where = bytearray(data), rng.randrange(len(data) or 1)
-    for _ in range(rng.choice((1, 1, 1, 3, 20))):
-        where = rng.randrange(len(data) or 1)
-        match rng.randrange(6):
-            case 0:
-                data = data[:where]
-            case 1:
-                data[where : where + 1] = bytes([rng.randrange(256)])
-            case 2:
-                data[where:where] = rng.randbytes(rng.randrange(1, 9))
-            case 3:
-                del data[where : where + rng.randrange(1, 99)]
-            case 4:
-                data[where:where] = data[where : where + rng.randrange(1, 99)]
-            case _:
-                data[where : where + 4] = bytes(4)
-    return bytes(data)
-
-
-def nest(value: Any, depth: int) -> Any:
-    """Nest ``value`` in lists that each hold the inner list nine times."""
-    for _ in range(depth):
-        value = [value] * 9
-    return value
-
-
-ODD = [
-    -1,
-    0,
-    1,
-    2,
-    7,
-    0.5,
-    -0.5,
-    1e-30,
-    1e30,
-    math.nan,
-    math.inf,
-    True,
-    None,
-    "3",
-    "",
-    [],
-    {},
-    10**400,
-]
-ODD += ["x" * 3000, [0.5] * 3000, {str(k): k for k in range(999)}, nest("word", 5)]
-ODD += [np.float32(0.1), np.int64(3), np.array([1.0, 2.0]), 2**31, 1j, b"1", lambda i: i, object()]
 
 
 def trace(rng: random.Random, folder: Path) -> None:
@@ -135,15 +84,6 @@ def recipe_file(rng: random.Random, folder: Path) -> None:
             else:
                 assert read.groups[label][name] is value, "a switch differs"
     assert read.clip_norm == content.get("clip_norm"), "another clip was read"
-
-
-def replace_value(content: dict[str, Any], rng: random.Random, suffix: str) -> str:
-    """Return the file's text with one value, at any depth, replaced by an odd one."""
-    inner = content
-    while isinstance(inner[name := rng.choice([*inner])], dict) and rng.random() < 0.9:
-        inner = inner[name]
-    inner[name] = rng.choice([v for v in ODD if _dumps(v)])
-    return json.dumps(content) if suffix == ".json" else yaml.safe_dump(content)
 
 
 def checkpoint(rng: random.Random, folder: Path) -> None:
@@ -232,7 +172,7 @@ HYP |= {"warmup_momentum": 0.8, "warmup_bias_lr": 0.1, "box": 0.05}
 def settings(rng: random.Random, folder: Path) -> None:
     values = {**HYP}
     if rng.random() < 0.7:
-        values[rng.choice([*HYP, "lr", "", 3])] = rng.choice([v for v in ODD if _dumps(v)])
+        values[rng.choice([*HYP, "lr", "", 3])] = rng.choice([v for v in ODD if is_json(v)])
     text = yaml.safe_dump(values).encode()
     file = folder / "hyp.yaml"
     file.write_bytes(text if rng.random() < 0.5 else mutate(text, rng))
@@ -249,10 +189,6 @@ def settings(rng: random.Random, folder: Path) -> None:
         assert_near(first["bias"]["momentum"], written["warmup_momentum"])
     else:
         assert_near(first["bias"]["learning_rate"], written["lr0"])
-
-
-def _dumps(value: Any) -> bool:
-    return isinstance(value, int | float | str | list | dict | None) and value != 10**400
 
 
 def assert_near(found: Any, value: Any) -> None:
@@ -297,27 +233,6 @@ def article_rate(i: int, first: float, **run: Any) -> float:
     if i >= warm:
         return rate_at(epoch if epoch == warm // n or i == warm else epoch - 1)
     return (rate_at(epoch) - first) / warm * i + first
-
-
-def draw_tree(rng: random.Random, depth: int = 0) -> Any:
-    dtypes = (
-        jnp.float32,
-        jnp.float32,
-        jnp.bfloat16,
-        jnp.float16,
-        jnp.int32,
-        jnp.bool_,
-        jnp.complex64,
-    )
-    kind = rng.randrange(4 if depth < 3 else 1)
-    if kind == 0 or rng.random() < 0.1:
-        shape = rng.choice(((), (1,), (3,), (2, 3), (0,), (2, 0, 1)))
-        odd = (None, 1.0, 2, "text", object(), np.ones(2, np.float64))
-        return rng.choice(odd) if rng.random() < 0.1 else jnp.ones(shape, rng.choice(dtypes))
-    if kind == 1:
-        return [draw_tree(rng, depth + 1) for _ in range(rng.randrange(3))]
-    names = ("kernel", "bias", "scale", "bn1", "conv", "0", "a/b", "a.b", "", "frozen")
-    return {name: draw_tree(rng, depth + 1) for name in rng.sample(names, rng.randrange(1, 4))}
 
 
 def labels(rng: random.Random, folder: Path) -> None:
@@ -484,7 +399,7 @@ def main(cases: str = "10000", kind: str = "", seed: str = "") -> int:
         return 0
     result = run(int(cases))
     if int(cases) >= 10_000:
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        write("fuzz", {**environment(), **result})
     print(json.dumps({**result, "neither right nor refused": None}, indent=1))
     print("\n".join(result["neither right nor refused"]))
     holds = not result["neither right nor refused"]

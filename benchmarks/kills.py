@@ -9,26 +9,24 @@ compared with those of an uninterrupted run. Both take their compiled step from 
 cache, which is faster.
 """
 
-import json
 import os
-import platform
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from benchmarks.timing import environment, write
+
 KILLS, EPOCHS, STEPS_PER_EPOCH = 25, 30, 40
 END = EPOCHS * STEPS_PER_EPOCH
 SCRIPT = Path(__file__).parents[1] / "parity_tests" / "small_train.py"
-RESULT = Path(__file__).parent / "results" / "kills.json"
 
 
 def command(out: Path) -> list[str]:
@@ -49,12 +47,12 @@ def modified_time(path: Path) -> float:
         return 0.0
 
 
-def run_and_kill(out: Path, environment: dict[str, str], inside: bool, rng: random.Random) -> dict:
+def run_and_kill(out: Path, variables: dict[str, str], inside: bool, rng: random.Random) -> dict:
     """Run until the process is killed; return how long it ran and its checkpoints."""
     before, begin, started = last_checkpoint(out), time.monotonic(), time.time()
     epochs = rng.randrange(2)
     late = rng.uniform(0, 1 if epochs else 8)
-    with subprocess.Popen(command(out), env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command(out), env=variables, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             time.sleep(0.001)
             partial = (out / "checkpoints").glob("*.orbax-checkpoint-tmp*")
@@ -90,31 +88,24 @@ def arrays_of(out: Path) -> list[np.ndarray]:
 def main() -> int:
     rng = random.Random(0)
     folder = Path(tempfile.mkdtemp())
-    environment = os.environ | {
+    variables = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     alone, often = folder / "alone", folder / "often"
-    subprocess.run(command(alone), env=environment, check=True)
+    subprocess.run(command(alone), env=variables, check=True)
     lives = []
     while len(lives) < KILLS:
-        lives.append(run_and_kill(often, environment, len(lives) % 2 == 1, rng))
+        lives.append(run_and_kill(often, variables, len(lives) % 2 == 1, rng))
         print(len(lives), lives[-1], flush=True)
         if lives[-1]["status"] == 0:
             sys.exit("the run ended before it was killed often enough; take more epochs")
-    subprocess.run(command(often), env=environment, check=True)
+    subprocess.run(command(often), env=variables, check=True)
     mine, theirs = arrays_of(often), arrays_of(alone)
     equal = sum(a.tobytes() == b.tobytes() for a, b in zip(mine, theirs, strict=True))
     traces = [(out / "trace.npz").read_bytes() for out in (often, alone)]
     result = {
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                name: metadata.version(name)
-                for name in ("jax", "jaxlib", "flax", "orbax-checkpoint")
-            },
-        },
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        **environment("flax", "orbax-checkpoint"),
         "iterations": END,
         "kills": len(lives),
         "kills inside a save": sum(life["inside a save"] for life in lives),
@@ -123,7 +114,7 @@ def main() -> int:
         "trace equal to the byte": traces[0] == traces[1],
         "lives": lives,
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write("kills", result)
     holds = equal == len(theirs) and traces[0] == traces[1]
     print(f"{'holds' if holds else 'FAILS'}: {equal} of {len(theirs)} arrays equal to the bit")
     return not holds

@@ -6,11 +6,8 @@ arrays, the process's memory and the compilations are noted. ``python -m benchma
 """
 
 import gc
-import json
-import platform
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -18,9 +15,9 @@ import jax.numpy as jnp
 import optax
 
 import jaxsched
+from benchmarks.timing import environment, write
 from jaxsched import optimizers, param_groups, recipes
 
-RESULT = Path(__file__).parent / "results" / "soak.json"
 MOST_MIB = 16
 """Allowed growth of resident memory after the first tenth; a leaked leaf per update would be 20 MiB."""
 
@@ -78,16 +75,9 @@ def is_confirmed(notes: list[dict[str, float]]) -> bool:
 def main(iterations: str = "20000") -> int:
     begin = time.monotonic()
     notes = soak(int(iterations))
-    result = {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("jax", "jaxlib", "optax")},
-        },
-        "seconds": round(time.monotonic() - begin, 1),
-        "notes": notes,
-    }
+    seconds = round(time.monotonic() - begin, 1)
     if int(iterations) >= 20_000:
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        write("soak", {**environment(), "seconds": seconds, "notes": notes})
     for note in notes:
         print(note)
     print("holds" if is_confirmed(notes) else "FAILS")

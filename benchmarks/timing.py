@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -91,6 +92,32 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def environment(*more: str) -> dict[str, Any]:
+    """Return the date, the versions of the packages, ``more`` among them, and the machine."""
+    packages = ["jax", "jaxlib", "optax", "numpy", *more]
+    packages += [package for module, package in OTHERS.items() if module in sys.modules]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in packages},
+        },
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "device": jax.devices()[0].device_kind,
+            "load": round(os.getloadavg()[0], 1),
+        },
+    }
+
+
+def write(name: str, figures: Mapping[str, Any]) -> None:
+    """Write figures to ``benchmarks/results/NAME.json``, each innermost list or object on one line."""
+    text = json.dumps(figures, indent=1)
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda inner: " ".join(inner[0].split()), text)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
 def report(
     name: str,
     seconds: Mapping[str, list[float]],
@@ -106,17 +133,8 @@ def report(
       claims: from a sentence to (the measured value, its upper bound); None if it is
         reported for information.
     """
-    packages = ["jax", "jaxlib", "optax", "numpy"]
-    packages += [package for module, package in OTHERS.items() if module in sys.modules]
-    versions = {"python": platform.python_version()}
-    versions |= {package: metadata.version(package) for package in packages}
-    machine = {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "load": round(os.getloadavg()[0], 1),
-    }
-    print(", ".join(f"{k} {v}" for k, v in {**versions, **machine}.items()))
+    where = environment()
+    print(", ".join(f"{k} {v}" for k, v in {**where["versions"], **where["machine"]}.items()))
     if seconds:
         print("| what | min ms | median ms | max ms | runs |\n| --- | --- | --- | --- | --- |")
     for what, times in seconds.items():
@@ -134,15 +152,8 @@ def report(
     }
     for sentence, result in results.items():
         print(f"{verdict(result)}: {sentence}: {result['measured']:g}{limit(result)}")
-    RESULTS.mkdir(exist_ok=True)
-    figures = {
-        "date": datetime.date.today().isoformat(),
-        "versions": versions,
-        "machine": machine,
-        "claims": results,
-        "seconds": {k: [float(f"{t:.4g}") for t in times] for k, times in seconds.items()},
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    rounded = {k: [float(f"{t:.4g}") for t in times] for k, times in seconds.items()}
+    write(name, {**where, "claims": results, "seconds": rounded})
     sys.exit(any(result["holds"] is False for result in results.values()))
 
 

@@ -71,10 +71,10 @@ OF_SITE = {"../benchmarks/README.md": "benchmarks.md", "../CHANGELOG.md": "chang
 """Files outside ``docs``, and the pages that include them."""
 
 PREFIXES = ("", "jaxsched.", "jaxsched.torch.")
-"""What a name between backticks may lack to be that of an entry."""
+"""The prefixes that a name between backticks may lack."""
 
 NO_ENTRIES = ("load", "numbers", "param_groups", "plot", "testing", "torch")
-"""Words between backticks that mean something else as a rule, such as torch's ``param_groups``."""
+"""Words between backticks that usually mean something else, such as torch's ``param_groups``."""
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def resolve_source(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
 
 
 def module_of_alias(app: Sphinx, module: str, name: str) -> str | None:
-    """The source of ``Path = tuple[str, ...]`` is in its module, not in that of ``tuple``."""
+    """Return the module of an alias: that of ``Path = tuple[str, ...]``, not that of ``tuple``."""
     value = getattr(importlib.import_module(module), name.partition(".")[0], None)
     return module if getattr(value, "__module__", None) == "builtins" else None
 
@@ -168,7 +168,7 @@ class LinksToOriginals(SphinxPostTransform):
 
 
 class Entries(SphinxDirective):
-    """A table of a module's names and the entry of each; all public names if none is listed."""
+    """Table of a module's names, and the entry of each; all public names if none is listed."""
 
     required_arguments = 1
     has_content = True
@@ -188,7 +188,7 @@ class Entries(SphinxDirective):
 
 
 class Help(SphinxDirective):
-    """What ``jaxsched COMMAND --help`` prints."""
+    """The help of a command, as ``jaxsched COMMAND --help`` prints it."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -201,7 +201,7 @@ class Help(SphinxDirective):
 
 
 def entry_of(module: Any, name: str) -> list[str]:
-    """The directive of a name's entry."""
+    """Return the directive of a name's entry."""
     value = getattr(module, name)
     if inspect.isclass(value):
         # "Attributes:" describes fields, and a field's default is no method.
@@ -210,18 +210,21 @@ def entry_of(module: Any, name: str) -> list[str]:
         return [f".. autoclass:: {name}", "   :members:", *exclude]
     if inspect.isroutine(inspect.unwrap(value)):
         return [f".. autofunction:: {name}"]
-    comment = [f"   {line}" for line in comment_of(module, name)]
-    shown = [] if any(comment) else [f"   :value: {repr(value)[:60]}"]
-    return [f".. py:data:: {name}", *shown, "", *comment]
+    comment, value = assignment_of(module, name)
+    shown = [] if any(comment) else [f"   :value: {value}"]
+    return [f".. py:data:: {name}", *shown, "", *(f"   {line}" for line in comment)]
 
 
-def comment_of(module: Any, name: str) -> list[str]:
-    """The docstring below an assignment, in the module or where the module imports it from."""
-    tree = ast.parse(inspect.getsource(module))
-    for node in tree.body:
+def assignment_of(module: Any, name: str) -> tuple[list[str], str]:
+    """Return the docstring below an assignment and its value as written, where the name is defined."""
+    for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
-            return comment_of(importlib.import_module(str(node.module)), name)
-    return ModuleAnalyzer.for_module(module.__name__).find_attr_docs().get(("", name), [])
+            return assignment_of(importlib.import_module(str(node.module)), name)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if name in {target.id for target in targets if isinstance(target, ast.Name)}:
+            comments = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
+            return comments.get(("", name), []), ast.unparse(node.value)
+    raise ValueError(f"{module.__name__} must assign {name}, or import it")
 
 
 def signature_of_source(
@@ -233,18 +236,23 @@ def signature_of_source(
     except (TypeError, OSError):
         return None
     if isinstance(tree, ast.ClassDef):
-        return (f"({', '.join(fields_of(tree))})", None) if signature else None
+        return (f"({unquote(', '.join(fields_of(tree)))})", None) if signature else None
     if not isinstance(tree, ast.FunctionDef):
         return None
     if what == "method":
-        tree.args.args = tree.args.args[1:]  # without self
+        del (tree.args.posonlyargs or tree.args.args)[0]  # self
     quoted = isinstance(tree.returns, ast.Constant) and isinstance(tree.returns.value, str)
     result = tree.returns and (tree.returns.value if quoted else ast.unparse(tree.returns))
-    return f"({ast.unparse(tree.args)})", result
+    return f"({unquote(ast.unparse(tree.args))})", result
+
+
+def unquote(annotated: str) -> str:
+    """Remove the quotes of annotations."""
+    return re.sub(r": '([^']+)'", r": \1", annotated)
 
 
 def fields_of(tree: ast.ClassDef) -> Iterator[str]:
-    """The arguments of a class: those of ``__init__``, or its fields."""
+    """Yield the arguments of a class: those of ``__init__``, or its fields."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             node.args.args = node.args.args[1:]
@@ -255,11 +263,13 @@ def fields_of(tree: ast.ClassDef) -> Iterator[str]:
             if "KW_ONLY" in ast.unparse(node.annotation):
                 yield "*"
             elif not node.target.id.startswith("_"):
+                if isinstance(node.value, ast.Call):  # dataclasses.field
+                    node.value = ast.Constant(...)
                 yield ast.unparse(node)
 
 
 def setup(app: Sphinx) -> None:
-    """Register what is above."""
+    """Register the events, transforms and directives above."""
     app.connect("source-read", source_of_page)
     app.connect("missing-reference", resolve_source)
     app.connect("viewcode-follow-imported", module_of_alias)

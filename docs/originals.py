@@ -1,4 +1,4 @@
-"""Where the originals are: the files, at their releases, that the ``Source:`` lines of docstrings name."""
+"""The files of the originals, at their releases, that the ``Source:`` lines of docstrings name."""
 
 import re
 from collections.abc import Iterator
@@ -30,19 +30,19 @@ FILES = {
     r"ultralytics\.optim\.MuSGD": f"{ULTRALYTICS}/optim/muon.py",
     r"the article": ARTICLE,
 }
-"""What a docstring has between double backticks, and where it is; ``{0}`` is a group in small letters."""
+"""Links by the text between double backticks in a docstring; ``{0}`` is a group in small letters."""
 
 
 def link_of(name: str) -> str | None:
-    """The file of an original, by what a docstring calls it."""
+    """Return the link to an original, by its name in a docstring."""
     for pattern, link in FILES.items():
-        if found := re.fullmatch(pattern, name):
-            return link.format(*(str(group).lower() for group in found.groups()))
+        if match := re.fullmatch(pattern, name):
+            return link.format(*(str(group).lower() for group in match.groups()))
     return None
 
 
-def linked(paragraph: str) -> Iterator[tuple[str, str]]:
-    """The names in a ``Source:`` paragraph that have a link, each with it."""
+def list_links(paragraph: str) -> Iterator[tuple[str, str]]:
+    """Yield the names in a ``Source:`` paragraph that have a link, each with it."""
     for name in re.findall(r"``([^`]+)``|(the article)\b", paragraph):
         text = name[0] or name[1]
         if link := link_of(text):

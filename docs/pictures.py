@@ -1,4 +1,4 @@
-"""Draws the pictures of README and docs from the code: ``python docs/pictures.py``."""
+"""Draw the pictures of README and docs from the code: ``python docs/pictures.py``."""
 
 import functools
 import math
@@ -21,13 +21,13 @@ MINE, OTHER, MARK, NOTE = "#0072B2", "#CC79A7", "#D55E00", "#333333"
 WARMUP, EPOCH = 1000, 30
 
 
-def drawn(size: tuple[float, float]) -> Figure:
-    """An empty picture; its white ground is its own, whatever the page's is."""
+def new_figure(size: tuple[float, float]) -> Figure:
+    """Return an empty picture, white on dark pages too."""
     return Figure(size, dpi=150, layout="constrained", facecolor="white")
 
 
 def finish(axes: Axes, title: str, x: str, y: str) -> None:
-    """Titles, units and a grid."""
+    """Add titles, units and a grid."""
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -35,7 +35,7 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def straightforward_port() -> Recipe:
-    """The recipe with the cosine of the current epoch: no lag."""
+    """Return the article's recipe with the cosine of the current epoch: no lag."""
     cosine = lr_scheduler.lambda_lr(0.01, schedules.cosine(100, lrf=0.2))
     epochs = schedules.per_epoch(cosine, EPOCH)
     right = yolov5_resnet18()
@@ -54,14 +54,14 @@ def straightforward_port() -> Recipe:
 
 
 def article(path: Path) -> int:
-    """The run of torch and ours, and how far they and a straightforward port are apart.
+    """Draw torch's run and ours, and the distance of a straightforward port.
 
     Returns:
-      At how many of the 3,000 iterations that port is wrong.
+      The number of iterations, of 3,000, at which that port is wrong.
     """
     torchs, ours = recorded("yolov5_resnet18"), yolov5_resnet18().trace(3000)
     iterations = np.arange(3000)
-    figure = drawn((9, 6.4))
+    figure = new_figure((9, 6.4))
     rates, distances = figure.subplots(2, height_ratios=(3, 2), sharex=True)
     for k, (label, (color, marker)) in enumerate(STYLES.items()):
         every = slice(20 * k, None, 60)
@@ -100,7 +100,7 @@ def article(path: Path) -> int:
     distance = 100 * (ours.groups["weight"]["learning_rate"] - reference) / reference.max()
     distances.plot(
         iterations, distance, color="black", linewidth=1.6,
-        label=f"jaxsched: {worst} ULP at all",
+        label=f"jaxsched: {worst} ULP at all iterations",
     )  # fmt: skip
     distances.set_ylabel("distance from torch\n(% of the peak rate)")
     distances.set_xlabel("iteration")
@@ -113,10 +113,10 @@ def article(path: Path) -> int:
 
 
 def cosine(path: Path) -> float:
-    """The cosine taken apart: five curves from cos to the factor that ends at 0.2.
+    """Draw the cosine's steps: five curves from cos to the factor that ends at 0.2.
 
     Returns:
-      How far the fifth is from ``schedules.cosine``, at most.
+      The largest distance of the fifth from ``schedules.cosine``.
     """
     epochs = np.arange(101)
     first = np.cos(epochs * math.pi / 100)
@@ -127,7 +127,7 @@ def cosine(path: Path) -> float:
         "4. scaled\n(1 − 0.2)(1 + c)/2": (1 + first) / 2 * 0.8,
         "5. shifted\n0.2 + (1 − 0.2)(1 + c)/2": (1 + first) / 2 * 0.8 + 0.2,
     }
-    figure = drawn((12, 3))
+    figure = new_figure((12, 3))
     panels = figure.subplots(1, 5, sharey=True)
     for axes, (title, values) in zip(panels, steps.items(), strict=True):
         finish(axes, title, "epoch e of E = 100", "factor" if axes is panels[0] else "")
@@ -146,7 +146,7 @@ def cosine(path: Path) -> float:
 
 
 def annealing(path: Path) -> tuple[float, float, float]:
-    """The annealing curve for initial_lr 0.01, eta_min 0.002 and T_max 200.
+    """Draw the annealing curve for initial_lr 0.01, eta_min 0.002 and T_max 200.
 
     Returns:
       Its values at epochs 0, 100 and 200.
@@ -154,7 +154,7 @@ def annealing(path: Path) -> tuple[float, float, float]:
     epochs = np.arange(201)
     rate = lr_scheduler.cosine_annealing_lr(0.01, T_max=200, eta_min=0.002)
     values = np.asarray(rate(epochs), np.float64)
-    figure = drawn((7, 3.6))
+    figure = new_figure((7, 3.6))
     axes = figure.subplots()
     axes.plot(epochs, values, color=MINE, linewidth=2)
     for at, where in ((0, (6, 6)), (100, (8, 3)), (200, (4, -16))):
@@ -172,12 +172,12 @@ def annealing(path: Path) -> tuple[float, float, float]:
 
 
 def interpolation(path: Path) -> float:
-    """Linear interpolation: one value among three points, fifty among ten of a sine.
+    """Draw linear interpolation: one value among three points, fifty among ten of a sine.
 
     Returns:
       The value at 2.5 among (1, 3), (2, 2) and (3, 0).
     """
-    figure = drawn((9, 3.4))
+    figure = new_figure((9, 3.4))
     one, many = figure.subplots(1, 2)
     x, y = [1, 2, 3], [3, 2, 0]
     value = float(np.interp(2.5, x, y))
@@ -199,17 +199,17 @@ def interpolation(path: Path) -> float:
 
 
 def groups(path: Path) -> tuple[float, float, float]:
-    """The three groups' rates at the end of each of 100 epochs, as the article draws them.
+    """Draw the three groups' rates at the end of each of 100 epochs, as the article does.
 
     Returns:
-      Each group's highest: weight, bias, norm.
+      The highest rate of each group: weight, bias, norm.
     """
     trace = yolov5_resnet18().trace(3000)
     ends = {
         label: trace.groups[label]["learning_rate"][EPOCH - 1 :: EPOCH]
         for label in ("weight", "bias", "norm")
     }
-    figure = drawn((11, 3.4))
+    figure = new_figure((11, 3.4))
     for axes, (label, values) in zip(figure.subplots(1, 3), ends.items(), strict=True):
         color, _ = STYLES[label]
         axes.plot(np.arange(100), values, color=color, linewidth=2)
@@ -225,15 +225,15 @@ def groups(path: Path) -> tuple[float, float, float]:
 
 
 def borders(path: Path) -> int:
-    """What the article's own picture, a point an epoch, cannot show: the drops and the lag.
+    """Draw the drops and the lag, which the article's own picture, a point an epoch, cannot show.
 
     Returns:
-      At how many iterations of the warm-up the rate of the weights falls.
+      The number of iterations of the warm-up at which the rate of the weights falls.
     """
     rate = yolov5_resnet18().trace(3000).groups["weight"]["learning_rate"]
     port = straightforward_port().trace(3000).groups["weight"]["learning_rate"]
     falls = np.flatnonzero(np.diff(rate[: WARMUP + 1]) < 0) + 1
-    figure = drawn((11, 3.8))
+    figure = new_figure((11, 3.8))
     drops, lag = figure.subplots(1, 2)
     shown = np.arange(840, 1081)
     drops.plot(shown, rate[shown], color=MINE, linewidth=1.6)
@@ -263,7 +263,7 @@ def borders(path: Path) -> int:
 
 
 def difference(path: Path) -> int:
-    """What ``jaxsched verify`` draws of the straightforward port.
+    """Draw the straightforward port as ``jaxsched verify`` does.
 
     Returns:
       The first iteration at which it is wrong.

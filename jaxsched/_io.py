@@ -1,6 +1,8 @@
 """Read files of a limited size; write files whole or not at all."""
 
 import contextlib
+import functools
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,7 +16,9 @@ PICTURES = (".png", ".svg")
 def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
     """Return a file's text; refuse a file of more than ``max_bytes``, or that is not UTF-8."""
     with open(path, "rb") as file:  # a device has no size and may be endless
-        data = file.read(max_bytes + 1)
+        # By MiB, for a read takes as much memory as it asks for.
+        chunks = iter(functools.partial(file.read, 2**20), b"")
+        data = b"".join(itertools.islice(chunks, max_bytes // 2**20 + 1))
     if len(data) > max_bytes:
         raise ValueError(f"it must have at most {max_bytes:,} bytes, got more")
     return data.decode()

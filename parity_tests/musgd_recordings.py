@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from bounds import FLOAT32_BOUND, MUON_BOUND, MUSGD_FLOAT32_BOUND
 
 from jaxsched import Recipe, optimizers
 from jaxsched.schedules import table
@@ -24,15 +25,11 @@ DATA = Path(__file__).parent / "data"
 VERSIONS = ("8.4.190", "8.4.0")
 RECORDINGS = [(version, dtype) for version in VERSIONS for dtype in ("bfloat16", "float32")]
 
-FLOAT32_BOUND = 8 * 2**-23  # of the largest entry, as for all rules
-ITERATION_BOUND = 1e-5  # with the iteration in float32: sums in two orders, over 12 updates
-BFLOAT16_BOUND = 0.15  # of the sum of Muon's rates, as for Muon
-
-_EXACT = {"others": FLOAT32_BOUND, "buffer": FLOAT32_BOUND}
+_EXACT = dict.fromkeys(("others", "buffer"), FLOAT32_BOUND * 2**-23)
 BOUNDS = {
     # λ times a parameter's distance goes into SGD's buffer.
-    "bfloat16": {**_EXACT, "share": BFLOAT16_BOUND, "sgd share": BFLOAT16_BOUND},
-    "float32": {**_EXACT, "parameters": ITERATION_BOUND, "sgd buffer": ITERATION_BOUND},
+    "bfloat16": {**_EXACT, "share": MUON_BOUND, "sgd share": MUON_BOUND},
+    "float32": {**_EXACT, **dict.fromkeys(("parameters", "sgd buffer"), MUSGD_FLOAT32_BOUND)},
 }
 """Bounds of ``distances``, by the dtype of the iteration."""
 

@@ -21,8 +21,6 @@ from jaxsched import optimizers
 from jaxsched.schedules import table
 
 UPDATES = 200
-BOUND = 1e-14
-"""Relative to the largest entry: some tens of float64's roundings, over 200 updates."""
 
 ANY = {"matrix": (7, 5), "vector": (5,), "tensor": (3, 3, 4)}
 MATRICES = {"tall": (7, 5), "wide": (4, 6), "square": (5, 5)}
@@ -34,20 +32,6 @@ PAIRS = {
     "eps": ("eps1", "eps2"),
 }
 """torch's arguments that hold two numbers."""
-
-
-FLOAT32_BOUND = 8
-"""Spacings of float32 at the largest entry, of the parameters: XLA fuses products and sums
-that torch rounds one by one, and the other way round."""
-
-SCALAR_BOUND = 1e-6
-"""Relative to the largest entry, where torch keeps scalars in float32 for float64 parameters: NAdam's
-``mu_product`` and ASGD's ``eta`` and ``mu`` are 6e-8 off."""
-
-MUON_BOUND = 0.15
-"""Relative to the sum of the rates up to an update, each times its adjustment: after five iterations
-in bfloat16 an entry of torch's orthogonal matrix is some hundredths from that of float64, and so
-is ours, which rounds some values in the other direction."""
 
 
 def half_cosine(first: float, last: float, *zeros: int) -> np.ndarray:

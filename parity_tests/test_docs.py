@@ -29,7 +29,6 @@ import numpy as np
 import pytest
 from conftest import long_after
 
-from jaxsched import optimizers
 from jaxsched.cli import _parser
 from jaxsched.recipes import recorded
 
@@ -54,12 +53,12 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text()
-    for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.S | re.M):
-        kind, *rest = found[1].split() or [""]
+    for match in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.S | re.M):
+        kind, *rest = match[1].split() or [""]
         if kind.startswith("{"):
             continue
-        assert kind in ("python", "console", "text"), f"{page.name} has a block of {found[1]!r}"
-        yield Block(kind, rest == ["torch"], found[2], text[: found.start()].count("\n") + 1)
+        assert kind in ("python", "console", "text"), f"{page.name} has a block of {match[1]!r}"
+        yield Block(kind, rest == ["torch"], match[2], text[: match.start()].count("\n") + 1)
 
 
 def same(want: str, got: str) -> bool:
@@ -79,15 +78,15 @@ def python(block: Block, page: Path, names: dict) -> str:
 
 
 def console(block: Block, page: Path) -> None:
-    """Runs the commands of a block, and holds what they print against what follows each."""
+    """Run the commands of a block, and compare what they print with the lines after each."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    for found in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.M):
+    for match in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.M):
         done = subprocess.run(
-            ["bash", "-c", JAXSCHED + found[1]], capture_output=True, text=True, env=environment
+            ["bash", "-c", JAXSCHED + match[1]], capture_output=True, text=True, env=environment
         )
         printed = done.stdout + done.stderr
-        assert same(found[2], printed), f"{page.name}: {found[1]} prints\n{printed}"
+        assert same(match[2], printed), f"{page.name}: {match[1]} prints\n{printed}"
 
 
 def run(page: Path, *, torch: bool) -> None:
@@ -103,17 +102,17 @@ def run(page: Path, *, torch: bool) -> None:
             console(block, page)
             printed = None
         elif printed is not None:
-            assert same(block.text, printed), f"{page.name}:{block.line} is to print\n{printed}"
+            assert same(block.text, printed), f"{page.name}:{block.line} prints\n{printed}"
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder of the page's own, whose files can be imported."""
+    """Change to a folder of the page's own, whose files can be imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    known = set(sys.modules)
+    before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - known:
+    for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
 
@@ -174,31 +173,6 @@ def test_readme_has_the_two_commands():
 
 def test_readme_is_one_page():
     assert len(README.read_text()) <= 5000
-
-
-def test_what_readme_covers_is_in_the_conformance_table():
-    readme = " ".join(README.read_text().split())
-    table = (ROOT / "docs" / "conformance.md").read_text()
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    equal = [row for row in rows if len(row) == 6 and " of " in row[2] and "Optax" not in row[1]]
-    assert "sixteen classes" in readme
-    assert len({name for row in equal for name in row[0].split(", ") if name != "nested"}) == 16
-    assert "500 random settings a class, 200 of compositions: all equal" in readme
-    assert {row[2] for row in equal} == {"500 of 500", "200 of 200"}
-    far = {row[0]: float(row[2]) for row in rows if row[0] in optimizers.__all__}
-    assert "Muon, which iterates in bfloat16, within 0.03" in readme
-    assert far.pop("muon") <= 0.03
-    assert "and Ultralytics' MuSGD" in readme
-    assert far.pop("musgd") <= 2e-15
-    assert "within 2e-15 after each of 200 updates" in readme
-    assert max(far.values()) <= 2e-15
-    assert "13 rules of torch.optim" in readme
-    assert len({*far, "muon"}) == 13
-    assert "200 random settings each of transformers and timm" in readme
-    assert [row[2] for row in rows if row[0] in ("recipes.timm", "recipes.transformers")] == [
-        "200 of 200",
-        "200 of 200",
-    ]
 
 
 COMMANDS = [

@@ -676,6 +676,17 @@ def test_one_change_in_several_quantities_is_one_cause():
     assert merged[0].curves == {x: 1, y: 2}
 
 
+def test_merged_causes_keep_the_curves_of_the_side_that_the_first_changes():
+    forward, reverse = (
+        cause("times 2", changes_reference=side, curves={("all", "x"): side})
+        for side in (True, False)
+    )
+    for first, second in ((forward, reverse), (reverse, forward)):
+        (merged,) = merge([first, second])
+        assert merged.curves == {("all", "x"): merged.changes_reference}
+        assert merged.changes_reference is first.changes_reference
+
+
 def choose_sentences(causes, *names):
     return [str(c) for c in choose(causes, [("all", name) for name in names])]
 

@@ -10,16 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from musgd_recordings import ITERATION_BOUND, VERSIONS, leaves, max_difference, recording  # noqa: E402
+from bounds import FLOAT32_BOUND, MUSGD_FLOAT32_BOUND  # noqa: E402
+from musgd_recordings import VERSIONS, leaves, max_difference, recording  # noqa: E402
 from musgd_torch import MuSGD  # noqa: E402
-from optimizer_settings import (  # noqa: E402
-    DECAY,
-    FLOAT32_BOUND,
-    MOMENTUM,
-    our_run,
-    problem,
-    relative_distances,
-)
+from optimizer_settings import DECAY, MOMENTUM, our_run, problem, relative_distances  # noqa: E402
 
 from jaxsched import Recipe, compare, optimizers, recipes  # noqa: E402
 from jaxsched.schedules import table  # noqa: E402
@@ -152,7 +146,7 @@ def test_muon_with_the_iteration_in_float32(setting, unrounded_muon):
     theirs = torchs_path(torch.optim.Muon, start, gradients, {"lr": RATES, **arguments})
     how = {"learning_rate": RATES, "iteration_dtype": jnp.float32}
     mine = ours_path(optimizers.muon, start, gradients, **how, **arguments)
-    assert max(max_difference(mine[leaf], theirs[leaf]) for leaf in theirs) <= ITERATION_BOUND
+    assert max(max_difference(mine[leaf], theirs[leaf]) for leaf in theirs) <= MUSGD_FLOAT32_BOUND
 
 
 def test_muon_in_float64_and_its_mistakes(unrounded_muon):
@@ -165,7 +159,7 @@ def test_muon_in_float64_and_its_mistakes(unrounded_muon):
         for mistake, (changed, seen_in) in WRONG_MUON.items():
             wrong = ours_path(optimizers.muon, start, gradients, **how, **changed)
             for leaf in seen_in:
-                assert max_difference(wrong[leaf], theirs[leaf]) > 100 * ITERATION_BOUND, (
+                assert max_difference(wrong[leaf], theirs[leaf]) > 100 * MUSGD_FLOAT32_BOUND, (
                     f"{mistake}, {leaf}"
                 )
 

@@ -16,14 +16,11 @@ from conftest import long_after
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
+from bounds import BOUND, FLOAT32_BOUND, MUON_BOUND, SCALAR_BOUND  # noqa: E402
 from optimizer_settings import (  # noqa: E402
     ANY,
-    BOUND,
-    FLOAT32_BOUND,
-    MUON_BOUND,
     RATES,
     RULES,
-    SCALAR_BOUND,
     UPDATES,
     max_distances,
     our_arguments,

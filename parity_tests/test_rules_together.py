@@ -10,8 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
+from bounds import BOUND, MUON_BOUND  # noqa: E402
 from muon_adamw import EPOCH, LABEL_OF, LABELS, RULES, SHAPES, recipe_by_hand, torch_optimizers  # noqa: E402
-from optimizer_settings import BOUND, MUON_BOUND, UPDATES, problem, relative_distances  # noqa: E402
+from optimizer_settings import UPDATES, problem, relative_distances  # noqa: E402
 
 import jaxsched  # noqa: E402
 from jaxsched import Recipe, Trace, compare, optimizers, schedules  # noqa: E402

@@ -1,5 +1,4 @@
-"""The documentation is complete: every public name has an entry, every link has a target, every
-``Source:`` has a link.
+"""The documentation is complete: public names have entries, links have targets, sources have links.
 
 The site itself is built by ``sphinx-build -W`` in ``.ci/run``; no test here needs Sphinx.
 """
@@ -156,7 +155,7 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def has_link(paragraph: str) -> bool:
-    return "https://" in paragraph or any(ORIGINALS.linked(paragraph))
+    return "https://" in paragraph or any(ORIGINALS.list_links(paragraph))
 
 
 def test_every_source_has_a_link():
@@ -187,7 +186,7 @@ def test_files_of_sources_exist_in_the_release(package):
     version = importlib.metadata.version(package).partition("+")[0]
     if f"/v{version}" not in PREFIXES[package]:
         pytest.skip(reason=f"links lead to another release than {version}")
-    links = {link for _, text in sources() for _, link in ORIGINALS.linked(text)}
+    links = {link for _, text in sources() for _, link in ORIGINALS.list_links(text)}
     files = [link.removeprefix(PREFIXES[package]) for link in links]
     files = [file for file in files if "://" not in file]
     assert files

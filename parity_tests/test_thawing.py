@@ -10,14 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
-from optimizer_settings import (  # noqa: E402
-    BOUND,
-    MUON_BOUND,
-    RULES,
-    problem,
-    relative_distances,
-    torch_arguments,
-)
+from bounds import BOUND, MUON_BOUND  # noqa: E402
+from optimizer_settings import RULES, problem, relative_distances, torch_arguments  # noqa: E402
 
 from jaxsched import Recipe, optimizers, param_groups, schedules  # noqa: E402
 

@@ -145,7 +145,7 @@ class Checkpoints:
         if step is None:
             raise ValueError(f"{self.folder} must hold a checkpoint, got none.")
         fresh = _by_name(like)
-        with self._manager(write=False) as reader:
+        with self._read(step, "metadata", lambda: self._manager(write=False)) as reader:
             held = self._read(step, "metadata", lambda: reader.metadata(step))
             notes, tree = dict(held.custom_metadata or {}), held.item_metadata
             known = notes.pop("checksum", None) == _checksum(notes)

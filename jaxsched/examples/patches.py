@@ -14,7 +14,7 @@ __all__ = ["MAX_POSITIONS", "conv_general_dilated"]
 MAX_POSITIONS = 4
 """The largest number of output positions (height × width) for which patches are faster.
 
-On a CPU, XLA's value and gradients take 5 to 30 times as long at 2 × 2 and 1 × 1, and less at 4 × 4
+On a CPU, XLA's value and gradients take 5 to 33 times as long at 2 × 2 and 1 × 1, and less at 4 × 4
 (``benchmarks/training_step.py``)."""
 
 

@@ -69,14 +69,22 @@ def adamw(
     amsgrad: bool = False,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""``adam`` with decoupled weight decay.
+    r"""Adam with decoupled weight decay.
 
     .. math::
-        p_t = (1 - \gamma \lambda) p_{t-1} - \text{Adam's step, of the gradient alone}
+        m_t &= m_{t-1} + (1 - \beta_1) (g_t - m_{t-1}) \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \quad
+        \hat v_t = \max(\hat v_{t-1}, v_t) \text{ (AMSGrad)}, \quad v_t \text{ (else)} \\
+        p_t &= (1 - \gamma \lambda) p_{t-1} - \frac{\gamma}{1 - \beta_1^t} \cdot
+               \frac{m_t}{\sqrt{\hat v_t} / \sqrt{1 - \beta_2^t} + \epsilon}
 
     Args:
       learning_rate: γ.
-      weight_decay: λ. The other arguments are those of ``adam``.
+      b1: β₁, at least 0 and below 1.
+      b2: β₂, at least 0 and below 1.
+      eps: ε, outside the root.
+      weight_decay: λ, decoupled: it acts on the parameter alone.
+      amsgrad: divides by the largest second moment so far.
 
     Source: ``torch.optim.AdamW``, torch 2.13. The default λ is 1e-4 in ``optax.adamw`` and 1e-2 in
     torch; ``optax.adamw`` also has the differences of ``optax.adam``.

@@ -63,8 +63,7 @@ def muon(
       ValueError: another ``adjust_lr_fn``, layout or dtype; a parameter that is not 2-D, on ``init``.
 
     Source: ``torch.optim.Muon``, torch 2.13. The roundings of bfloat16 differ between kernels: the
-    buffer equals torch's, and a parameter is within 0.15 times the sum of γr so far (0.04 in the
-    tests' runs). ``optax.contrib.muon`` iterates in the gradient's dtype, corrects its momentum's
+    buffer equals torch's, and a parameter is within 0.15 times the sum of γr so far. ``optax.contrib.muon`` iterates in the gradient's dtype, corrects its momentum's
     bias, and accepts other parameters too.
 
     >>> import jax.numpy as jnp

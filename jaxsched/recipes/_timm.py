@@ -149,8 +149,8 @@ def timm(
     With n ``steps_per_epoch``, k ``grad_accum_steps`` and u the updates before iteration i:
 
     .. math::
-        \gamma_i = \rho_l\, s(i // n) \text{ or, with sched\_on\_updates, } \rho_l\, s(u), \quad
-        u = \lfloor i / n \rfloor \lceil n / k \rceil + \lfloor (i \bmod n) / k \rfloor
+        \gamma_i &= \rho_l\, s(i // n) \text{ or, with } \mathrm{sched\_on\_updates}, \rho_l\, s(u) \\
+        u &= \lfloor i / n \rfloor \lceil n / k \rceil + \lfloor (i \bmod n) / k \rfloor
 
     s is the schedule that ``sched`` names, one of ``schedules.timm_…``; as in timm it starts from
     ``warmup_lr`` or, without a warm-up, ``lr``. ρ is 1 or, in layer l of L with ``layer_decay``,

@@ -139,8 +139,8 @@ def timm_wsd(
     r"""Timm's warm-up, stable phase and decay to ``lr_min``.
 
     .. math::
-        s(c) = \eta_{\min} + (v(t) - \eta_{\min})\, f\!\left(\frac{t - T + D}{D}\right), \quad
-        v(t) = \max(\mathrm{base\_lr}\, g(t), \eta_{\min}), \quad t = c - \mathrm{warmup\_t}
+        s(c) &= \eta_{\min} + (v(t) - \eta_{\min})\, f\!\left(\frac{t - T + D}{D}\right) \\
+        v(t) &= \max(\mathrm{base\_lr}\, g(t), \eta_{\min}), \quad t = c - \mathrm{warmup\_t}
 
     with T ``t_initial``, D ``decay_t``, f = 1 before the decay and 0 after it, and g = 1 or, with
     ``stable_fn="rsqrt"``, :math:`(1 + t / \mathrm{stable\_timescale})^{-1/2}`. The warm-up is that of

@@ -149,7 +149,7 @@ def cosine_warmup_with_min_lr(
 ) -> Schedule:
     r"""Linear factor from ``warmup_lr_rate`` to 1, then a cosine, one update ahead.
 
-    .. math:: f(c) &= (c + 1) / w \text{, or } q + (1 - q) c / (w - 1) && c < w \\
+    .. math:: f(c) &= (c + 1) / w \text{, or } q + (1 - q) c / (w - 1) \quad && c < w \\
               f(c) &= \frac{1 + \cos(2 \pi k \frac{c - w + 1}{T - w})}{2} (1 - r) + r && c \ge w
 
     Args:
@@ -199,7 +199,7 @@ def polynomial_with_warmup(
       num_warmup_steps: updates of the warm-up, w.
       num_training_steps: updates of the run, T, above w.
       lr_end: the last rate, γ₁.
-      power: p.
+      power: the exponent p.
       lr_init: the base rate, which the factor multiplies, γ₀, above γ₁.
 
     Source: ``get_polynomial_decay_schedule_with_warmup`` of transformers 5.24.
@@ -265,7 +265,7 @@ def warmup_stable_decay(
 
     .. math:: f(c) &= u(c / w) (1 - r) + r && c < w \\
               f(c) &= 1 && c < w + s \\
-              f(c) &= d((c - w - s) / n) (1 - r) + r && c < w + s + n \\
+              f(c) &= d((c - w - s) / n) (1 - r) + r \quad && c < w + s + n \\
               f(c) &= r && c \ge w + s + n
 
     ``warmup_type`` selects u, ``decay_type`` d:

@@ -120,7 +120,11 @@ def merge(causes: Iterable[Cause]) -> list[Cause]:
         merged[change] = dataclasses.replace(
             first,
             quantities=tuple(dict.fromkeys([*first.quantities, *cause.quantities])),
-            curves={**first.curves, **cause.curves},
+            curves=(
+                {**cause.curves, **first.curves}
+                if cause.changes_reference == first.changes_reference
+                else first.curves
+            ),
             known=min(first.known, cause.known),
         )
     return list(merged.values())
