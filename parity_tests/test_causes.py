@@ -401,7 +401,7 @@ INSIDE = {
 }
 
 
-@pytest.mark.parametrize("cause", INSIDE)
+@pytest.mark.parametrize("cause", long_after(2, INSIDE))
 def test_a_change_below_the_combinators_is_found(cause):
     def warm_up(schedule):
         return recipe_of(schedules.warmup(schedules.per_epoch(schedule, 5), 20, start=0.5))

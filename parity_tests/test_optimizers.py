@@ -40,6 +40,13 @@ pytestmark = pytest.mark.torch
 
 EXACT = [rule for rule in RULES.values() if rule.name != "muon"]
 by_rule = pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
+# For what the rules share: by default one of each kind of state.
+KINDS = ("sgd", "adamw", "nadam", "adafactor", "muon")
+by_kind = pytest.mark.parametrize(
+    "rule",
+    long_after(len(KINDS), sorted(RULES.values(), key=lambda rule: rule.name not in KINDS)),
+    ids=lambda rule: rule.name,
+)
 by_exact_rule = pytest.mark.parametrize("rule", EXACT, ids=lambda rule: rule.name)
 
 
@@ -143,7 +150,7 @@ def test_float64_parameters_beside_float32_scalars(name):
         assert BOUND < distance <= SCALAR_BOUND
 
 
-@by_rule
+@by_kind
 def test_the_first_updates_eagerly(rule, float64):
     arguments = rule.settings()[-1]
     start, gradients = problem(rule.shapes, np.float64)
@@ -171,7 +178,7 @@ def save_and_load(tree):
     return jax.tree.unflatten(structure, loaded)
 
 
-@by_rule
+@by_kind
 def test_saved_and_loaded_half_way(rule):
     arguments = rule.settings()[-1]
     start, gradients = problem(rule.shapes, np.float32)
@@ -185,7 +192,7 @@ def widen(x):
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
-@by_rule
+@by_kind
 def test_half_precision_keeps_float32_hyperparameters(rule):
     arguments = rule.settings()[-1]
     start, gradients = problem(rule.shapes, np.float32)
@@ -254,7 +261,7 @@ def twenty_updates(update_rule, group, shapes):
     return jax.tree.map(np.asarray, params)
 
 
-@by_rule
+@by_kind
 def test_a_rule_inside_another_function_gives_its_bits(rule):
     """Rules take float64 scalars; with b2 rounded to float32, 1 - b2 would be 1.3e-5 off."""
     arguments = next((a for a in rule.settings() if "b2" in a), rule.settings()[-1])
@@ -743,7 +750,7 @@ def test_one_entry_that_is_not_finite(name, arguments, special, finite):
     np.testing.assert_array_equal(np.isfinite(ours), finite)
 
 
-@by_rule
+@by_kind
 def test_strict_dtype_promotion(rule):
     with jax.numpy_dtype_promotion("standard"):
         start, gradients = problem(rule.shapes, np.float32)

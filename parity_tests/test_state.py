@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
+from conftest import long_after  # noqa: E402
 from flax import nnx  # noqa: E402
 from torchvision_import import resnet18  # noqa: E402
 
@@ -156,7 +157,7 @@ def trained_side(kind):
     return side
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("kind", long_after(6, OPTIMIZERS))
 def test_from_torch_and_back_in_the_middle_of_a_warmup(kind, float64):
     side = trained_side(kind)
     params = flax_layout(side.model)

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from bounds import MUON_BOUND
+from conftest import long_after
 
 import jaxsched
 from jaxsched import Recipe, lr_scheduler, optimizers, param_groups, recipes, schedules
@@ -414,7 +415,7 @@ GUARDED = {
 }
 
 
-@pytest.mark.parametrize("name", GUARDED)
+@pytest.mark.parametrize("name", long_after(8, reversed(GUARDED)))
 def test_nothing_is_transferred_implicitly(name):
     tx, ema = GUARDED[name](), optimizers.EMA()
     with jax.transfer_guard("disallow"):

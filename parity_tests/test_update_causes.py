@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
 import planted_updates  # noqa: E402
+from conftest import long_after  # noqa: E402
 from planted_updates import PLANTED, RIGHT  # noqa: E402
 from update_ports import (  # noqa: E402
     LEAVES,
@@ -72,7 +73,7 @@ def test_a_planted_mistake_is_named_and_no_other(name, seed):
 
 
 # Each searches to the end, which takes a second or two.
-@pytest.mark.parametrize("name", [*PLANTED][::EVERY])
+@pytest.mark.parametrize("name", long_after(2, [*PLANTED][::EVERY]))
 def test_a_run_that_no_mistake_reproduces_has_no_cause(name):
     """The mistakes have rates that are a hundred-thousandth off from update 4 on."""
     cls, tx, _, *more = PLANTED[name]
@@ -159,7 +160,7 @@ def change_draw(d, **numbers):
     return types.SimpleNamespace(**{**vars(d), **numbers})
 
 
-@pytest.mark.parametrize("name", TWO)
+@pytest.mark.parametrize("name", long_after(2, TWO))
 @pytest.mark.parametrize("seed", range(3, 3 + DRAWS))
 def test_two_changes_are_named_where_one_does_not_suffice(name, seed):
     cls, tx, sentence = TWO[name]
@@ -287,7 +288,7 @@ AS_WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("name", AS_WRITTEN)
+@pytest.mark.parametrize("name", long_after(len(AS_WRITTEN) - 2, AS_WRITTEN))
 def test_a_port_as_one_writes_it(name):
     tx, factory, cause = AS_WRITTEN[name]
     with pytest.raises(AssertionError) as failure:
