@@ -276,7 +276,7 @@ class Recipe:
         complete = self.complete_groups()
         for end in {start, start + n - 1}:
             self.at(end)  # refuses an iteration outside a table, which is NaN under jit
-        columns = self._at_each(start + jnp.arange(n, dtype=jnp.int32))
+        columns = self._at_each(np.arange(start, start + n, dtype=np.int32))
 
         def select(holds: Callable[[Any], bool], convert: Any = lambda v: v) -> dict[str, Any]:
             return {

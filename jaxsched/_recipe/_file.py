@@ -69,7 +69,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
                 f"None for {show(value)}. Pass how many to tabulate."
             )
         with require_traceable(name), jax.enable_x64(True):
-            counts = jnp.arange(recipe.start, recipe.start + n)
+            counts = np.arange(recipe.start, recipe.start + n, dtype=np.int32)
             for end in (counts[0], counts[-1]):
                 value(end)  # refuses a count outside a table, which is NaN under jit
             values = np.asarray(jax.jit(jax.vmap(lambda c: jnp.asarray(value(c), float)))(counts))

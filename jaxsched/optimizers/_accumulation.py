@@ -95,7 +95,7 @@ class Accumulation:
         """Return ``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations."""
         for end in {start, start + n - 1} if n else ():
             self._wait(end)  # refuses an iteration outside a table, which is NaN under jit
-        iterations = start + jnp.arange(n, dtype=jnp.int32)
+        iterations = np.arange(start, start + n, dtype=np.int32)
         waits = _waits(_Keyed(sharing_key(self.batches), self), iterations)
         due, batches = _ticks(self.steps_per_epoch, iterations, waits, self.update_before(start))
         columns = {"accumulate": waits, "stepped": due, "micro_batches": batches}

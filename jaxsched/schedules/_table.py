@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -81,7 +82,7 @@ def table_formula(
         if not isinstance(count, Tracer):
             check(np.asarray(count))
         index = integer(count) - start
-        value = jnp.asarray(values)[jnp.clip(index, 0, last)]
+        value = entry(values, index)
         after: Any = math.nan
         if past is not None:
             # Only past the table: a NaN at a count inside would reach the gradient.
@@ -90,6 +91,14 @@ def table_formula(
         return jnp.where(index < 0, math.nan, jnp.where(index <= last, value, after))
 
     return formula
+
+
+def entry(values: np.ndarray, index: Any) -> Any:
+    """Return ``values[index]``, of the nearest end outside; on the host if the index is there."""
+    last = len(values) - 1
+    if isinstance(index, jax.Array):
+        return jnp.asarray(values)[jnp.clip(index, 0, last)]
+    return values[np.clip(index, 0, last)]  # no program for each length of a table
 
 
 def tabulate(function: Callable[[int], float], steps: int) -> Schedule:

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxsched._arithmetic import integer
 from jaxsched._schedule import Schedule, ScheduleLike, as_float64, float64_formula, freeze
 from jaxsched._validate import require, require_count
+from jaxsched.schedules._table import entry
 
 
 def per_update(schedule: ScheduleLike, batches: ArrayLike, steps_per_epoch: ArrayLike) -> Schedule:
@@ -90,6 +91,6 @@ def batch_ramp(iterations: int, *, end: float, then: float) -> Schedule:
     counts = np.append(np.maximum(1, ramp.round()), then)
 
     def formula(count: Any) -> Any:
-        return jnp.asarray(counts)[jnp.clip(integer(count), 0, len(counts) - 1)]
+        return entry(counts, integer(count))
 
     return Schedule(batch_ramp, locals(), formula)
