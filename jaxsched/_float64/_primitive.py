@@ -11,7 +11,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxsched._float64._tpu import MAX_UNROLLED, eval_hidden
+from jaxsched._float64._tpu import CALLS, MAX_UNROLLED, eval_hidden
 
 # Defined as in "How JAX primitives work" of JAX's documentation.
 _float64 = Primitive("float64")
@@ -60,10 +60,9 @@ def _unroll_scans(jaxpr: Jaxpr) -> Jaxpr:
 
     def unroll(equation: Any) -> Any:
         name, parameters = equation.primitive.name, dict(equation.params)
-        if name in ("jit", "pjit", "custom_jvp_call"):
-            key = "jaxpr" if "jaxpr" in parameters else "call_jaxpr"
-            inner = parameters[key]
-            parameters[key] = inner.replace(jaxpr=_unroll_scans(inner.jaxpr))
+        if name in CALLS:
+            inner = parameters[CALLS[name]]
+            parameters[CALLS[name]] = inner.replace(jaxpr=_unroll_scans(inner.jaxpr))
         elif name == "scan" and 0 < parameters["length"] <= MAX_UNROLLED:
             parameters["unroll"] = parameters["length"]
         return equation.replace(params=parameters)

@@ -22,6 +22,11 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 
 MAX_UNROLLED = 64  # steps of the longest scan that is unrolled; each step is compiled by itself
+CALLS = {
+    **dict.fromkeys(("jit", "pjit"), "jaxpr"),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "eval_jaxpr"), "call_jaxpr"),
+}
+"""Primitives that call a program, with the name of that parameter."""
 
 
 def eval_hidden(program: ClosedJaxpr, *args: Any) -> list[Any]:
@@ -56,8 +61,8 @@ def _hide(*values: Any) -> list[Any]:
 
 def _results(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     name, parameters = equation.primitive.name, equation.params
-    if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "eval_jaxpr"):
-        return eval_hidden(parameters["jaxpr" if "jaxpr" in parameters else "call_jaxpr"], *inputs)
+    if name in CALLS:
+        return eval_hidden(parameters[CALLS[name]], *inputs)
     if name in ("checkpoint", "remat2"):
         return eval_hidden(ClosedJaxpr(parameters["jaxpr"], ()), *inputs)
     if name == "cond":
