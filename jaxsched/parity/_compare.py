@@ -13,9 +13,9 @@ from jaxsched._recipe._checks import is_own
 from jaxsched._schedule import content_key, show
 from jaxsched._trace import UNSTATED, Trace
 from jaxsched._validate import require_count
+from jaxsched.parity._distance import equal, ulps
 from jaxsched.parity._explain import Cause, Run, explain
 from jaxsched.parity._report import Difference, Quantity, Report
-from jaxsched.parity._rows import equal, ulps
 
 MAX_GROUPS = 6  # groups of which every renaming is tried
 

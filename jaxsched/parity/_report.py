@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsched._trace import Trace
+from jaxsched.parity._distance import equal
 from jaxsched.parity._explain._cause import Cause, list_quantities
-from jaxsched.parity._rows import equal
 
 # Relative spread up to which a ratio or an offset counts as constant: float32's rounding.
 CONSTANT = 1e-6

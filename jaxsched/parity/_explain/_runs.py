@@ -15,8 +15,8 @@ from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule, as_float64
 from jaxsched._trace import Trace
 from jaxsched._validate import is_number
+from jaxsched.parity._distance import FLOAT64_BOUND
 from jaxsched.parity._explain._cause import Cause, Key
-from jaxsched.parity._rows import FLOAT64_BOUND
 
 BLOCK = 8192  # values computed at a time: JAX compiles each operation for each length
 ZERO_TOLERANCE = 1e-15  # values below this share of the peak count as zero
