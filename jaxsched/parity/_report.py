@@ -14,8 +14,7 @@ from jaxsched._trace import Trace
 from jaxsched.parity._distance import equal
 from jaxsched.parity._explain._cause import Cause, list_quantities
 
-# Relative spread up to which a ratio or an offset counts as constant: float32's rounding.
-CONSTANT = 1e-6
+MAX_SPREAD = 1e-6  # relative spread of a constant ratio or offset: float32's rounding
 
 
 class Difference(NamedTuple):
@@ -177,7 +176,7 @@ class Report:
             (ratio, "mine is {0:.6g} times the reference"),
             (offset, "mine is the reference and {0:.6g}"),
         ):
-            if np.isfinite(values).all() and np.ptp(values) <= CONSTANT * np.abs(values).max():
+            if np.isfinite(values).all() and np.ptp(values) <= MAX_SPREAD * np.abs(values).max():
                 return f": {text.format(values[0])} there"
         return ""
 
