@@ -298,7 +298,10 @@ def test_groups():
 
     swapped = {"bias": {**norm}, "norm": {**bias}}
     assert cause(**swapped) == ("groups bias and norm exchanged",)
-    assert cause(norm={**bias}) == ("norm has bias's",)
+    assert cause(norm={**bias}) == ("learning_rate taken from group bias",)
+    assert cause(norm={**weight}, bias={**weight}) == (
+        "learning_rate and weight_decay taken from group weight",
+    )
     decayed = {**bias, "weight_decay": weight["weight_decay"]}
     assert cause(bias=decayed) == ("weight_decay 0.0005 for 0.0",)
     scaled = {**weight, "weight_decay": weight["weight_decay"] * weight["learning_rate"]}

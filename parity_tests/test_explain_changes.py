@@ -530,21 +530,24 @@ def test_a_quantity_can_be_that_of_another_group_or_a_product():
     wrong = {**right, "a": group(2 * Y, Y / 2)}
     case = case_of(run(wrong, stepped=Y), run(right, stepped=Y))
     assert [(cause, [*curve]) for curve, cause in changes._groups(case, "a", "learning_rate")] == [
-        (Cause("groups", "taken from", "a has b's"), [*2 * Y]),
-        (Cause("groups", "taken from", "a has c's"), [*3 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group b"), [*2 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group c"), [*3 * Y]),
     ]
     product = "weight_decay multiplied by the learning rate"
     assert [(cause, [*curve]) for curve, cause in changes._groups(case, "a", "weight_decay")] == [
         (Cause("groups", "taken from", product, numbers=0), [*Y / 2]),
-        (Cause("groups", "taken from", "a has b's"), [*0 * Y]),
-        (Cause("groups", "taken from", "a has c's"), [*0 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group b"), [*0 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group c"), [*0 * Y]),
     ]
     # In curves_of they are the last, and only where the reference is changed.
-    assert [s for s, _ in curves(case, ("a", "learning_rate"))][-2:] == ["a has b's", "a has c's"]
+    assert [s for s, _ in curves(case, ("a", "learning_rate"))][-2:] == [
+        "{names} taken from group b",
+        "{names} taken from group c",
+    ]
     reverse = case_of(run(wrong, stepped=Y), run(right, stepped=Y), False)
-    assert not any("has" in s for s, _ in curves(reverse, ("a", "learning_rate")))
+    assert not any("taken" in s for s, _ in curves(reverse, ("a", "learning_rate")))
     of_run = case_of(run(right, ema=Y), run(right, ema=Y + 1))
-    assert not any("has" in s for s, _ in curves(of_run, ("", "ema")))
+    assert not any("taken" in s for s, _ in curves(of_run, ("", "ema")))
 
 
 def test_groups_are_exchanged_if_each_has_the_curves_of_the_other():

@@ -48,7 +48,7 @@ class Change(NamedTuple):
 
 
 Steps = Sequence[tuple[Change, Any]]
-"""Changes, each with its number, or 0 if it has none."""
+"""Changes, each with its number, or a group's label, or 0 if it has none."""
 
 
 def explain(case: Case) -> list[Cause]:
@@ -86,7 +86,8 @@ def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[
     (change, x), sentence = steps[-1], _sentence(case, steps, leaf)
     alike = [k for k in case.mine if k not in leaves and _sentence(case, steps, k) == sentence]
     moved = {k: path for k in alike if case.differs(k, path := _path(case, steps, k)[:, 0])}
-    if shares:
+    # Groups are exchanged only if no leaf of theirs moves as in torch.
+    if shares and not (moved and change.name == "exchanged"):
         yield Cause(
             change.kind,
             change.name,
@@ -131,7 +132,8 @@ def _map(names: Sequence[str], value: Callable[[Any, Any], Any]) -> Edit:
 def _choices(case: Case, leaf: str) -> Iterator[Steps]:
     """Yield changes without a free number."""
     yield from _options(case)
-    yield from ([(change, 0.0)] for change in (*_arguments(case)[:-1], *_groups(case)))
+    yield from ([(change, 0.0)] for change in _arguments(case)[:-1])
+    yield from ([step] for step in _groups(case))
     used = [k for k in case.names if any(column[k].any() for column in case.columns.values())]
     for names in combinations(used, 2):
         edit = partial(lambda a, b, recipe, x: {a: recipe[b], b: recipe[a]}, *names)
@@ -162,24 +164,32 @@ def _options(case: Case) -> Sequence[Steps]:
     return [*([(change, 0.0)] for change in changes), *pairs]
 
 
-def _groups(case: Case) -> Iterator[Change]:
-    """Yield changes that take the arguments of another group, or train a leaf torch does not."""
-    labels = [case.labels[leaf] for leaf in case.mine if leaf in case.labels]
-    recipes = {label: case.recipe(label) for label in dict.fromkeys(labels)}
+def _groups(case: Case) -> Iterator[tuple[Change, Any]]:
+    """Yield changes that take the arguments of another group, or train a leaf torch does not.
+
+    Each comes with a number or, as it counts as one, with the label of the group.
+    """
+    leaves = {case.labels[leaf]: leaf for leaf in case.mine if leaf in case.labels}
+    recipes, arguments = {label: case.recipe(label) for label in leaves}, _arguments(case)
     rate = case.recipe(None)["learning_rate"]
-    moves = {"frozen where torch trains it": {"learning_rate": rate}}
+    frozen = "frozen where torch trains it"
+    yield Change("groups", "group", frozen, _put({"learning_rate": rate})), 0.0
     for label, recipe in recipes.items():
         trained = f"what torch's optimizer does not train is trained, as group {label}"
-        yield Change("groups", "trained", trained, _put(recipe))
-        for name in case.names:
+        yield Change("groups", "trained", trained, _put(recipe)), 0.0
+        for change in arguments[:-1]:
+            name, x = change.name, case.value(leaves[label], change.name)
             if any((recipe[name] != other[name]).any() for other in recipes.values()):
-                moves[f"{name} of group {label}"] = {name: recipe[name]}
-        moves[f"a parameter in another group: {label}"] = recipe
-    yield from (Change("groups", "group", text, _put(move)) for text, move in moves.items())
+                sentence = f"{name} taken from group {label}"
+                yield Change("groups", "group", sentence, _put({name: recipe[name]})), x
+                if isinstance(x, float):
+                    yield change, x
+        another = f"every argument taken from group {label}"
+        yield Change("groups", "group", another, _put(recipe)), label
     for a, b in combinations(recipes, 2):
         others = {a: recipes[b], b: recipes[a]}
         edit = partial(lambda others, recipe, x: others.get(recipe["label"], {}), others)
-        yield Change("groups", "exchanged", f"groups {a} and {b} exchanged", edit)
+        yield Change("groups", "exchanged", f"groups {a} and {b} exchanged", edit), 0.0
 
 
 def _arguments(case: Case) -> list[Change]:
@@ -312,7 +322,12 @@ def _fit(case: Case, leaf: str, steps: Steps, a: Change, b: Change) -> Iterator[
     unchanged = np.zeros_like(start)
     fit = least_squares(off, unchanged, max_nfev=MAX_EVALUATIONS)
     if np.abs(fit.fun).max() <= MAX_UNFITTED * np.abs(off(unchanged)).max():
-        x = (start + fit.x * scale)[0]
-        short = (float(f"{x:.{digits}g}") for digits in DIGITS)
-        x = next(s for s in short if abs(s - x) <= MAX_ROUNDING * abs(x))
-        yield from _solve(case, leaf, [*steps, (a, x)], b)
+        inexact = (start + fit.x * scale)[0]
+        short = dict.fromkeys(float(f"{inexact:.{digits}g}") for digits in DIGITS)
+        for x in short:  # the shortest first
+            if abs(x - inexact) > MAX_ROUNDING * abs(inexact):
+                continue
+            for *before, (_, y) in _solve(case, leaf, [*steps, (a, x)], b):
+                if _is_equal(evaluate(x, y)[0], target).all():
+                    yield [*before, (b, y)]
+                    return

@@ -22,7 +22,7 @@ class Cause:
 
     kind: str  # "argument", "clock", "value", "groups" or "rule"
     name: str  # the argument, or the change, such as "shift"
-    sentence: str  # the change in words, without its range
+    sentence: str  # the change in words, without its range; {names} for those of its quantities
     mine: Any = None  # the number or choice on this side
     reference: Any = None  # the number or choice of the reference
     quantities: tuple[Key, ...] = ()  # the quantities that it reproduces
@@ -132,7 +132,11 @@ def merge(causes: Iterable[Cause]) -> list[Cause]:
 
 def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
     """Choose the fewest and simplest causes that reproduce as many quantities as possible."""
-    pool, left, chosen = merge(causes), set(differing), []
+    pool, left, chosen = [], set(differing), []
+    for cause in merge(causes):
+        names = " and ".join(dict.fromkeys(name for _, name in cause.quantities))
+        sentence = cause.sentence.replace("{names}", names)
+        pool.append(dataclasses.replace(cause, sentence=sentence))
     while useful := [cause for cause in pool if left & set(cause.quantities)]:
         useful.sort(key=lambda c: (-len(left & set(c.quantities)), *c.rank))
         best = useful[0]

@@ -267,13 +267,13 @@ def _updates(case: Case, column_function: Column) -> Curves:
 def _groups(case: Case, label: str, name: str) -> Curves:
     """Yield other quantities in place of this one, and its product with the learning rate."""
     columns = {k: case.base.column(k).astype(np.float64) for k in case.keys}
-    y, taken = columns[label, name], functools.partial(Cause, "groups", "taken from")
+    y, cause_of = columns[label, name], functools.partial(Cause, "groups", "taken from")
     for (other, quantity), values in columns.items():
         if quantity == name and other != label:
-            cause, twin = taken(f"{label} has {other}'s"), (other, name)
+            cause, twin = cause_of(f"{{names}} taken from group {other}"), (other, name)
             if twin in case.differing_rows and case.fit(twin, y, cause):
                 sentence = "groups {} and {} exchanged".format(*sorted((label, other)))
                 cause = Cause("groups", "exchanged", sentence)
             yield values, cause
         if other == label and quantity == "learning_rate" != name:
-            yield y * values, taken(f"{name} multiplied by the learning rate", numbers=0)
+            yield y * values, cause_of(f"{name} multiplied by the learning rate", numbers=0)
