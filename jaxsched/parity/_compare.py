@@ -142,7 +142,7 @@ def _end(run: Recipe | Trace) -> int | None:
 
 
 def _last(whole: Recipe | Trace, run: Recipe | Trace) -> int | None:
-    """The row after the last of a whole run, of which ``run`` may have no more updates than asked."""
+    """Return the row after the last of ``whole``; ``run`` may hold fewer of its updates."""
     if whole is run or not isinstance(whole, Recipe) or whole.length is None:
         return _end(run)
     return run.start + int(whole.bookkeeping(whole.length - whole.start)["stepped"].sum())

@@ -149,7 +149,7 @@ def simulate(
     rate, decay = numbers["learning_rate"], switches.pop("decay")
     size = numbers.get("weight_decay", 0 * rate)
     coupled = size * (decay == "coupled")
-    taken = size * {"coupled": 0.0, "decoupled": rate, "unscaled": 1.0}[decay]
+    decoupled = size * {"coupled": 0.0, "decoupled": rate, "unscaled": 1.0}[decay]
     n = max(v.shape[1] for v in (gradients, *numbers.values()))
     if numbers.pop("weight_decay", None) is not None:
         switches["weight_decay"] = 0.0
@@ -163,7 +163,7 @@ def simulate(
             leaves = (np.reshape(x, (n, *start.shape)) for x in (g, params))
             options = tuple((k, v) for k, v in switches.items() if k not in OPTIONS)
             added, state["state"] = _update(rule, options, now, *leaves, state.get("state"))
-        params = params + np.reshape(added, params.shape) - taken[t] * params
+        params = params + np.reshape(added, params.shape) - decoupled[t] * params
         path.append(params)
     return np.stack(path)
 
@@ -312,7 +312,7 @@ def entries(array: np.ndarray, shaped: bool) -> np.ndarray:
     return array.ravel()[np.linspace(0, array.size - 1, n).astype(int)]
 
 
-def seen_of(pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: bool) -> Any:
+def row_of(pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: bool) -> Any:
     """Return the row of ``Case`` for one update, from its batches' gradients and both results."""
     batches = {leaf: [gradients[leaf] for gradients in pending] for leaf in mine}
     squares = {k: [np.sum(g * g) for g in (*gs, np.sum(gs, 0))] for k, gs in batches.items()}

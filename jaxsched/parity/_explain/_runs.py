@@ -219,8 +219,8 @@ class Case:
         x, wrong, known = self.target.column(key), self.differing_rows[key], ~np.isnan(curve)
         bad = known & ~self.is_same(key, curve)
         first, last = int(wrong.argmax()), len(wrong) - int(wrong[::-1].argmax())
-        seen = known & wrong
-        is_enough = len(np.unique(x[seen])) >= MANY or seen.sum() >= LEAST_KNOWN * wrong.sum()
+        is_used = known & wrong
+        is_enough = len(np.unique(x[is_used])) >= MANY or is_used.sum() >= LEAST_KNOWN * wrong.sum()
         if not is_enough or bad[first:last].any():
             return None
         start = self.base.trace.start + first if bad[:first].any() else None
@@ -234,21 +234,21 @@ class Case:
             curves={key: curve},
             changes_reference=self.changes_reference,
         )
-        return fitted if self._is_determined(key, fitted, seen) else None
+        return fitted if self._is_determined(key, fitted, is_used) else None
 
-    def _is_determined(self, key: Key, cause: Cause, seen: np.ndarray) -> bool:
+    def _is_determined(self, key: Key, cause: Cause, is_used: np.ndarray) -> bool:
         """Return whether a change reproduces more differing values than it has free numbers.
 
         The ends of a range are free numbers too. A rounding must act from the first row to the last.
         """
         x, y = self.target.column(key), self.base.column(key)
-        values = len(np.unique(x[seen]))
+        values = len(np.unique(x[is_used]))
         if not cause.is_throughout:
             return cause.name not in ROUNDED and values > MARGIN * cause.free_numbers
         if cause.numbers and cause.name in ("per epoch", "per iteration"):  # y must not be in steps
             return bool(np.count_nonzero(np.diff(y)) > 2 * np.count_nonzero(np.diff(x)))
         if cause.kind == "value" and cause.name not in ROUNDED:
-            return max(values, len(np.unique(y[seen]))) > 1
+            return max(values, len(np.unique(y[is_used]))) > 1
         return cause.kind != "clock" or values > 1 or len(np.unique(x)) > 2
 
     def count_prefix(self, key: Key, curve: np.ndarray) -> int:
