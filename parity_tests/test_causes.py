@@ -4,6 +4,7 @@ Mistakes are planted in NumPy (``planted.py``), in the originals' rules with one
 by hand in ``wrong_ports``; never by the code that looks for them.
 """
 
+import dataclasses
 import os
 import re
 
@@ -16,7 +17,7 @@ from wrong_ports import seen
 from wrong_ports.judge import judge
 
 import jaxsched
-from jaxsched import Recipe, Trace, lr_scheduler, schedules
+from jaxsched import Recipe, Trace, lr_scheduler, optimizers, schedules
 from jaxsched.recipes import recorded, ultralytics, yolov5, yolov5_resnet18
 
 DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for benchmarks, many minutes
@@ -93,6 +94,58 @@ def test_mistakes_of_accumulation(seed):
     per_batch["ema_decay"] = 0.9999 * (1 - np.exp(-per_batch["ema_updates"] / 2000))
     causes = jaxsched.compare(Trace(trace.groups, per_batch), reference).causes
     assert causes == ("counts iterations for updates",)
+
+
+def accumulating_recipe(batches, steps_per_epoch=None, **ema):
+    """Return a recipe with an average that makes an update every ``batches``, or None for each."""
+    rule = optimizers.Accumulation(schedules.constant(batches or 1), steps_per_epoch)
+    rule = rule if batches else None
+    ema = optimizers.EMA(**ema)
+    return Recipe({"all": {"learning_rate": 0.1}}, accumulation=rule, ema=ema, length=60)
+
+
+ACCUMULATED = {
+    "accumulate 2.0 for 3.0": (accumulating_recipe(2), accumulating_recipe(3)),
+    "gradients not accumulated: an update at every iteration": (
+        accumulating_recipe(None),
+        accumulating_recipe(3),
+    ),
+    "gradients accumulated, where the reference makes an update at every iteration": (
+        accumulating_recipe(3),
+        accumulating_recipe(None),
+    ),
+    "another pending gradients: dropped every 5 iterations for kept": (
+        accumulating_recipe(2, 5),
+        accumulating_recipe(2),
+    ),
+    "another ema: decay 0.99, tau 2000.0 for decay 0.9999, tau 2000.0": (
+        accumulating_recipe(2, decay=0.99),
+        accumulating_recipe(2),
+    ),
+    "batch_size 16 for 32": [
+        yolov5(epochs=6, steps_per_epoch=20, batch_size=size) for size in (16, 32)
+    ],
+}
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize("cause", ACCUMULATED)
+def test_what_follows_from_the_accumulation_has_no_cause_of_its_own(cause, opaque):
+    mine, reference = ACCUMULATED[cause]
+    mine = mine.trace(mine.length) if opaque else mine
+    assert jaxsched.compare(mine, reference).conclusions == [f"likely cause: {cause}"]
+
+
+def test_an_update_that_does_not_follow_from_the_accumulation_has_no_cause():
+    mine, reference = (accumulating_recipe(n).trace(60) for n in (2, 3))
+    stepped = mine.run["stepped"].copy()
+    stepped[7] = 0
+    report = jaxsched.compare(
+        dataclasses.replace(mine, run={**mine.run, "stepped": stepped}), reference
+    )
+    first, second = report.conclusions
+    assert first.startswith("likely cause: accumulate 2.0 for 3.0, in accumulate")
+    assert second == "no cause found for stepped, which differs from iteration 1 on"
 
 
 def recipe_of(rate, **group):

@@ -12,10 +12,13 @@ from jaxsched._trace import UNSTATED, Trace
 from jaxsched._validate import require_count
 from jaxsched.parity._distance import equal, ulps
 from jaxsched.parity._explain import Cause, Run, explain
+from jaxsched.parity._explain._runs import implied_quantities
 from jaxsched.parity._report import Difference, Quantity, Report
 from jaxsched.parity._settings import compare_settings, setting_causes
 
 MAX_GROUPS = 6  # groups of which every renaming is tried
+# The quantities and settings from which the other columns of ``run`` follow.
+INPUTS = {("", name) for name in ("accumulate", "stepped", "pending_gradients", "ema")}
 
 
 def compare(
@@ -85,9 +88,13 @@ def compare(
 
 def _causes(mine: Run, reference: Run, report: Report) -> Iterator[Cause]:
     """Yield the causes of the numbers that differ, then of the settings."""
+    causes = [*setting_causes(mine.trace, reference.trace, report)]
+    implied = implied_quantities(mine, reference)
     if any(q.first and not q.is_setting for q in report.quantities):
-        yield from explain(mine, reference)
-    yield from setting_causes(mine.trace, reference.trace, report)
+        causes = [*explain(mine, reference, implied), *causes]
+    for cause in causes:
+        keys = (*cause.quantities, *implied) if INPUTS & {*cause.quantities} else cause.quantities
+        yield dataclasses.replace(cause, quantities=keys)
 
 
 def _side(run: Recipe | Trace, trace: Trace) -> Run:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,14 @@ from jaxsched._validate import is_number
 from jaxsched.parity._distance import equal
 from jaxsched.parity._explain import _changes as changes
 from jaxsched.parity._explain._cause import Cause, Key, choose, format_value, merge
-from jaxsched.parity._explain._runs import Case, Column, Path, Run, evaluate, evaluate_each
+from jaxsched.parity._explain._runs import (
+    Case,
+    Column,
+    Path,
+    Run,
+    evaluate,
+    evaluate_each,
+)
 from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
 
 MAX_FITTED = 40  # numbers that fit the sampled rows and are then compared at all rows
@@ -29,9 +36,12 @@ MAX_PREFIXES = 5  # changes that explain the first rows, to each of which a seco
 REFUSED = (ValueError, TypeError, KeyError)  # errors of a factory that refuses a value
 
 
-def explain(mine: Run, reference: Run) -> tuple[Cause, ...]:
-    """Return the fewest and simplest causes of the differences between runs with the same rows."""
-    forward, reverse = Case(reference, mine, True), Case(mine, reference, False)
+def explain(mine: Run, reference: Run, implied: Sequence[Key] = ()) -> tuple[Cause, ...]:
+    """Return the fewest and simplest causes of the differences between runs with the same rows.
+
+    Quantities that are ``implied`` by others need no cause.
+    """
+    forward, reverse = Case(reference, mine, True, implied), Case(mine, reference, False, implied)
     differing, roundings = list(forward.differing_rows), list(_roundings(forward))
     causes = list(roundings)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -214,7 +224,10 @@ def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Caus
                 new = other if place is None else {**inner, place: other}
                 with contextlib.suppress(*REFUSED):
                     recipe = factory(**{**arguments, name: new})
-                    yield from _in_all_groups(case, change, recipe.complete_groups())
+                    groups: dict[str, Any] = recipe.complete_groups()
+                    if recipe.accumulation is not None:
+                        groups[""] = {"accumulate": recipe.accumulation.batches}
+                    yield from _in_all_groups(case, change, groups)
 
 
 def _in_all_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:

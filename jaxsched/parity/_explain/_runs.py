@@ -13,9 +13,10 @@ import numpy as np
 from jaxsched import schedules
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule, as_float64
-from jaxsched._trace import Trace
+from jaxsched._trace import UNSTATED, Trace
 from jaxsched._validate import is_number
-from jaxsched.parity._distance import FLOAT64_BOUND
+from jaxsched.optimizers import EMA, Accumulation
+from jaxsched.parity._distance import FLOAT64_BOUND, equal
 from jaxsched.parity._explain._cause import Cause, Key
 
 BLOCK = 8192  # values computed at a time: JAX compiles each operation for each length
@@ -151,6 +152,26 @@ class Run(NamedTuple):
         values = np.pad(numbers, 1, constant_values=np.nan)
         return Column(lambda i: values.take(i + 1 - start, mode="clip"))
 
+    def replay(self) -> dict[str, np.ndarray]:
+        """Return the columns of ``run`` that follow from ``accumulate`` and the header."""
+        columns, header, average = self.trace.run, self.trace.accumulation, self.trace.ema
+        start, n = self.trace.start, len(self.trace)
+        if header is None:
+            replayed = dict.fromkeys(("accumulate", "stepped", "micro_batches"), np.ones(n))
+        elif header is UNSTATED or "accumulate" not in columns:
+            return {}
+        else:
+            batches = schedules.table(columns["accumulate"], start=start)
+            rule = Accumulation(batches, header["steps_per_epoch"])
+            if self.recipe is not None and self.recipe.accumulation is not None:
+                rule = dataclasses.replace(self.recipe.accumulation, batches=batches)
+            replayed = rule.simulate(start, n)
+        if isinstance(average, Mapping):
+            names = (field.name for field in dataclasses.fields(EMA))
+            ema = EMA(**{name: average[name] for name in names if name in average})
+            replayed |= ema.simulate(replayed["stepped"])
+        return {k: v for k, v in replayed.items() if equal(columns.get(k, v), v).all()}
+
     def replace_quantity(self, key: Key, entry: Any, curve: np.ndarray) -> "Run":
         """Return the run with another schedule of a quantity, and the schedule's curve."""
 
@@ -161,6 +182,17 @@ class Run(NamedTuple):
         return Run(replace(self.trace, curve), replace(self.recipe, entry))
 
 
+def implied_quantities(mine: Run, reference: Run) -> list[Key]:
+    """Return the quantities that follow, on both sides, from ``accumulate`` and the header.
+
+    If one side does not accumulate, ``accumulate`` follows from the header too.
+    """
+    sides = (mine, reference)
+    names = set(mine.replay()) & set(reference.replay())
+    inputs = () if any(side.trace.accumulation is None for side in sides) else ("accumulate",)
+    return [("", name) for name in sorted(names.difference(inputs))]
+
+
 @dataclasses.dataclass
 class Case:
     """A run to change, the run to reproduce, and whether the first is the reference."""
@@ -168,13 +200,15 @@ class Case:
     base: Run
     target: Run
     changes_reference: bool
+    implied: Sequence[Key] = ()
 
     @functools.cached_property
     def keys(self) -> list[Key]:
-        """The quantities that both runs have in all rows."""
+        """The quantities that both runs have in all rows, without the implied ones."""
         sides = (self.base, self.target)
         first, second = ({**side.trace.groups, "": side.trace.run} for side in sides)
         both = [(k, n) for k, group in first.items() for n in group if n in second.get(k, {})]
+        both = [key for key in both if key not in self.implied]
         return [k for k in both if not any(np.isnan(side.column(k)).any() for side in sides)]
 
     @functools.cached_property
