@@ -56,28 +56,20 @@ class ScheduledState(NamedTuple):
 
 
 def to_default_float(value: Any) -> Any:
-    """Return a number or array as float32 (float64 with x64), and any other value unchanged."""
+    """Return a number or array as float32, or float64 with x64."""
     dtype = jnp.result_type(float)
-    if not is_number(value) and not isinstance(value, jax.Array):
-        return value
     with jax.enable_x64(True):
         return jnp.asarray(value).astype(dtype)
 
 
 def numeric_hyperparameters(values: Values) -> dict[str, dict[str, jax.Array]]:
     """Return the numbers among ``values``, rounded; switches are left out."""
-    rounded: dict[int, jax.Array] = {}  # an array that groups share is rounded once
-
-    def of(value: Any) -> jax.Array:
-        if id(value) not in rounded:
-            rounded[id(value)] = to_default_float(value)
-        return rounded[id(value)]
-
-    def is_numeric(value: Any) -> bool:
-        return is_number(value) or isinstance(value, jax.Array)
-
     return {
-        label: {name: of(value) for name, value in group.items() if is_numeric(value)}
+        label: {
+            name: to_default_float(value)
+            for name, value in group.items()
+            if is_number(value) or isinstance(value, jax.Array)
+        }
         for label, group in values.items()
     }
 
