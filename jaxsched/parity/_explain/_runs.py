@@ -76,15 +76,8 @@ def rebuild(node: Any, paths: Sequence[Path], change: Callable[[Any, Any], Any],
     return entries
 
 
-@dataclasses.dataclass
-class Column:
-    """A function of NumPy counts, not traced by JAX, that returns a run's numbers."""
-
-    function: Callable[[np.ndarray], np.ndarray]
-
-    def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """Return the values at counts, NaN where unknown."""
-        return self.function(counts)
+class Column(functools.partial[np.ndarray]):
+    """A function of NumPy counts, not traced by JAX: a run's numbers, NaN where unknown."""
 
 
 def evaluate(entry: Any, counts: np.ndarray) -> np.ndarray:
