@@ -20,10 +20,8 @@ from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched._validate import require
 
-RUN = {"epochs": 100, "steps_per_epoch": 30}
-"""The article's run, whose trace is in the package."""
-METRICS = ("loss", "accuracy")
-"""Metrics below the hyperparameters in the picture of a run."""
+EPOCHS = {"yolov5_resnet18": 100, "yolov5": 30}
+"""Epochs of each recipe's curve."""
 
 
 class _Options(NamedTuple):
@@ -73,10 +71,9 @@ def train(
         JAX_PROCESS_ID set; all of them must see the folder.
       log: tensorboard also writes the metrics for TensorBoard, to the folder tensorboard in out.
     """
-    whole = {"yolov5_resnet18": RUN["epochs"], "yolov5": 30}[recipe]
+    whole = EPOCHS[recipe]
     epochs = whole if epochs is None else epochs
-    if not 1 <= epochs <= whole:
-        raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
+    require("epochs", epochs, f"from 1 to {whole}", lambda v: 1 <= v <= whole)
     require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
     make_writable(out / "trace.npz", (".npz",))
@@ -119,7 +116,7 @@ def _classifier(options: _Options) -> int:
     """Train the article's run; return the exit status."""
     from jaxsched.examples import digits, train_nnx
 
-    recipe = recipes.yolov5_resnet18(epochs=RUN["epochs"], steps_per_epoch=RUN["steps_per_epoch"])
+    recipe = recipes.yolov5_resnet18()
     training, test = digits.load(seed=options.seed)
     rows, (model, _) = _run_example(train_nnx, digits, training, recipe, options)
     trace = _write_run(rows, recipe, options.out)
@@ -223,7 +220,9 @@ def _write_run(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
     trace = Trace.stack([row.hyperparameters for row in rows.records], header_of=recipe.trace(1))
     if rows.records and not jax.process_index():
         trace.save(out / "trace.npz")
-        metrics = {name: [getattr(row, name) for row in rows.records] for name in METRICS}
+        metrics = {
+            name: [getattr(row, name) for row in rows.records] for name in ("loss", "accuracy")
+        }
         plot(trace, out / "lr.png", metrics=metrics)
         print(f"wrote {out / 'lr.png'}, {out / 'metrics.csv'} and {out / 'trace.npz'}")
     if rows.stopped:
