@@ -180,17 +180,6 @@ def is_about(grid, value):
     return all(np.isclose(grid, value * k, rtol=1e-12, atol=0).any() for k in (1 - 1e-6, 1 + 1e-6))
 
 
-def test_the_grid_of_a_number_is_about_torchs_and_just_below_1():
-    for value, about in ((0.02, 0.02), (0.0, 1.0), (None, 1.0)):
-        grid = search._grid(value)
-        assert is_about(grid, about)
-        assert grid.min() == 0
-        assert (np.diff(grid) > 0).all()
-        below = 1 - grid[(grid > 0.5) & (grid < 1)]
-        assert below.min() == pytest.approx(1e-7, rel=1e-6)
-        assert (below[:-1] / below[1:]).max() < 1.5
-
-
 def test_arguments_are_changed_to_a_number_everywhere():
     rows = [{"0": sgd(), "1": sgd(learning_rate=x)} for x in (-0.03, 0.02)]
     c = case({"w": G[:2]}, labels={"w": "0"}, rows=rows, clip_norm=7.0)

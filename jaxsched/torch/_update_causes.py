@@ -195,17 +195,12 @@ def _groups(case: Case) -> Iterator[tuple[Change, Any]]:
 def _arguments(case: Case) -> list[Change]:
     """Return changes of one argument, with a free number."""
 
-    def change(name: str, value: float) -> Change:
+    def change(name: str, value: float | None) -> Change:
         edit = _map([name], lambda v, x: np.broadcast_arrays(x, v)[0])
-        return Change("argument", name, f"{name} {{x}} for {{y}}", edit, _grid(value))
+        return Change("argument", name, f"{name} {{x}} for {{y}}", edit, float_grid(value or 1.0))
 
     sizes = {k: max(np.abs(c[k]).max() for c in case.columns.values()) for k in case.names}
     return [change(name, size) for name, size in {**sizes, "clip_norm": case.clip_norm}.items()]
-
-
-def _grid(value: float | None) -> np.ndarray:
-    """Return ``float_grid`` with numbers just below 1, as decays of averages have."""
-    return np.union1d(float_grid(value or 1.0), 1 - np.geomspace(1e-7, 0.5, 60))
 
 
 def _factors(case: Case) -> Iterator[Change]:
@@ -213,7 +208,7 @@ def _factors(case: Case) -> Iterator[Change]:
     sizes = {k: {abs(x) for c in case.columns.values() for x in c[k] if x} for k in case.names}
     kinds = {name: "argument" for name, values in sizes.items() if len(values) > 1}
     for name, kind in {**kinds, "gradients": "value"}.items():
-        yield Change(kind, name, f"{name} times {{x}}", _map([name], np.multiply), _grid(1.0))
+        yield Change(kind, name, f"{name} times {{x}}", _map([name], np.multiply), float_grid(1.0))
 
 
 def _clocks(case: Case) -> Iterator[Change]:

@@ -45,15 +45,15 @@ def explain(mine: Run, reference: Run, implied: Sequence[Key] = ()) -> tuple[Cau
     differing, roundings = list(forward.differing_rows), list(_roundings(forward))
     causes = list(roundings)
     with np.errstate(over="ignore", invalid="ignore"):
-        for search in (_single, None, _inside, _double):
+        for search in (_single, _of_factory, _inside, _double) if differing else ():
             whole = [c for c in merge(causes) if c.exact and c.is_throughout]
             left = [key for key in differing if not any(key in c.quantities for c in whole)]
             is_one = any(set(differing) <= set(c.quantities) for c in whole)
             for case in (forward, reverse):
-                if search is not None:
-                    causes += _each(case, left, search)
-                elif differing:  # one argument for all goes before one for each
+                if search is _of_factory:  # one argument for all goes before one for each
                     causes += _of_factory(case, causes, not is_one)
+                else:
+                    causes += _each(case, left, search)
     return tuple(choose(causes, [*differing, *(key for c in roundings for key in c.quantities)]))
 
 
