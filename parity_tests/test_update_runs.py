@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="jaxsched.torch imports it")
 from update_cases import case, sgd
 
 from jaxsched import optimizers
-from jaxsched.torch._update_runs import OPTIONS, entries, largest, row_of
+from jaxsched.torch._update_runs import OPTIONS, entries, largest_entry, row_of
 
 pytestmark = pytest.mark.torch
 
@@ -253,8 +253,8 @@ def test_a_path_is_known_where_it_is_a_number_and_mines_there():
 
 def test_the_largest_entry_of_each_update():
     path = np.array([[1.0, -3.0], [0.5, 0.25], [NAN, 1.0]])
-    np.testing.assert_array_equal(largest(path), [3.0, 0.5, NAN])
-    assert largest(np.zeros((2, 0))).tolist() == [0, 0]
+    np.testing.assert_array_equal(largest_entry(path), [3.0, 0.5, NAN])
+    assert largest_entry(np.zeros((2, 0))).tolist() == [0, 0]
 
 
 def test_some_of_many_entries_are_compared_from_the_first_to_the_last():

@@ -225,7 +225,7 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     0.5
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
-    groups = _ours(opt_state) or _injected_values(opt_state)
+    groups = _scheduled_values(opt_state) or _injected_values(opt_state)
     if not groups:
         raise ValueError(
             f"opt_state must hold the state of a jaxsched optimizer, got {type(opt_state).__name__} "
@@ -243,7 +243,7 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     return values
 
 
-def _ours(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
+def _scheduled_values(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda n: isinstance(n, ScheduledState))
     states = [leaf for leaf in leaves if isinstance(leaf, ScheduledState)]
     return [entry for state in states for entry in state.hyperparameters.items()]

@@ -185,7 +185,9 @@ def _groups(
         closed = closed_form(copy, [*groups].index(label), name, column) if checked else None
         if steps is not None and not (closed and ended):
             column = column[: steps + 1]
-        ends = name == "learning_rate" or (name in ("momentum", "b1") and _cycles(scheduler))
+        ends = name == "learning_rate" or (
+            name in ("momentum", "b1") and _has_momentum_cycle(scheduler)
+        )
         if scheduler is None or not is_number(column[0]) or (len(set(column)) == 1 and not ends):
             return column[0]
         if steps is None and not (closed or ended):
@@ -315,10 +317,10 @@ def _own_steps(scheduler: Any) -> int:
     return scheduler._step_count - 1
 
 
-def _cycles(scheduler: Any) -> bool:
+def _has_momentum_cycle(scheduler: Any) -> bool:
     """Return whether a scheduler, or one inside it, cycles the momentum."""
     return bool(getattr(scheduler, "cycle_momentum", False)) or any(
-        map(_cycles, getattr(scheduler, "_schedulers", ()))
+        map(_has_momentum_cycle, getattr(scheduler, "_schedulers", ()))
     )
 
 

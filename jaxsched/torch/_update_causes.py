@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 
 from jaxsched.parity._explain._cause import Cause, choose, format_value, list_quantities
 from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
-from jaxsched.torch._update_runs import FORMS, OPTIONS, SHAPED, Case, largest, simulate
+from jaxsched.torch._update_runs import FORMS, OPTIONS, SHAPED, Case, largest_entry, simulate
 
 MAX_SHIFT = 250  # batches by which a schedule may be early or late
 DISTINCT = 20  # smallest difference, in bounds, that distinguishes causes
@@ -60,7 +60,7 @@ def explain(case: Case) -> list[Cause]:
 
     with np.errstate(all="ignore"):  # a candidate may diverge
         for leaf in leaves:
-            off = largest(_path(case, (), leaf)[:, 0] - case.reference[leaf])
+            off = largest_entry(_path(case, (), leaf)[:, 0] - case.reference[leaf])
             if not (off <= case.tolerance[leaf]).all():
                 return []  # torch's path is not reproduced, such as Muon's in bfloat16
         for attempts, leaf in product((_choices, _numbers, _pairs), leaves):

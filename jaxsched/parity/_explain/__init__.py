@@ -45,15 +45,19 @@ def explain(mine: Run, reference: Run, implied: Sequence[Key] = ()) -> tuple[Cau
     differing, roundings = list(forward.differing_rows), list(_roundings(forward))
     causes = list(roundings)
     with np.errstate(over="ignore", invalid="ignore"):
-        for search in (_single, _of_factory, _inside, _double) if differing else ():
+        for search in (
+            (_single_changes, _factory_changes, _inner_changes, _double_changes)
+            if differing
+            else ()
+        ):
             whole = [c for c in merge(causes) if c.exact and c.is_throughout]
             left = [key for key in differing if not any(key in c.quantities for c in whole)]
             is_one = any(set(differing) <= set(c.quantities) for c in whole)
             for case in (forward, reverse):
-                if search is _of_factory:  # one argument for all goes before one for each
-                    causes += _of_factory(case, causes, not is_one)
+                if search is _factory_changes:  # one argument for all goes before one for each
+                    causes += _factory_changes(case, causes, not is_one)
                 else:
-                    causes += _each(case, left, search)
+                    causes += _search_each(case, left, search)
     return tuple(choose(causes, [*differing, *(key for c in roundings for key in c.quantities)]))
 
 
@@ -68,7 +72,7 @@ def _roundings(case: Case) -> Iterator[Cause]:
             yield Cause("value", "float32", sentence, quantities=(key,), numbers=0)
 
 
-def _each(
+def _search_each(
     case: Case, keys: list[Key], search: Callable[[Case, Key], Iterator[Cause]]
 ) -> Iterator[Cause]:
     """Call ``search`` for each quantity, once for quantities with the same curves."""
@@ -83,7 +87,7 @@ def _each(
             yield dataclasses.replace(cause, quantities=(key,), curves={key: curve})
 
 
-def _single(case: Case, key: Key) -> Iterator[Cause]:
+def _single_changes(case: Case, key: Key) -> Iterator[Cause]:
     """Yield causes with one change: of an argument, the clock, the value or the groups."""
     curves = changes.curves_of(case, key)
     yield from filter(None, (case.fit(key, curve, cause) for curve, cause in curves))
@@ -101,7 +105,7 @@ def _single(case: Case, key: Key) -> Iterator[Cause]:
         yield from _solve_edits(case, key, [changes.Edit(entry, [()], entry, cause, [other])])
 
 
-def _inside(case: Case, key: Key) -> Iterator[Cause]:
+def _inner_changes(case: Case, key: Key) -> Iterator[Cause]:
     """Yield causes that change the clock or the value of a schedule inside another."""
     if callable(entry := case.base.entry(key)):
         yield from _solve_edits(case, key, changes.clocks_and_values(case, entry))
@@ -180,7 +184,7 @@ def _solve_numbers(
     return right[:MAX_FITTED].tolist()
 
 
-def _double(case: Case, key: Key) -> Iterator[Cause]:
+def _double_changes(case: Case, key: Key) -> Iterator[Cause]:
     """Yield causes with two arguments, the first of which explains the first rows."""
     firsts: dict[Path, tuple[int, Any, np.ndarray, Cause]] = {}
     entry = case.base.entry(key)
@@ -197,10 +201,10 @@ def _double(case: Case, key: Key) -> Iterator[Cause]:
         edits = (e for e in changes.arguments_of(between, changed) if e.paths[0] != path)
         for second in _solve_edits(between, key, edits) if key in between.differing_rows else ():
             if second.is_throughout:
-                yield _together(case, first, second)
+                yield _join(case, first, second)
 
 
-def _together(case: Case, first: Cause, second: Cause) -> Cause:
+def _join(case: Case, first: Cause, second: Cause) -> Cause:
     """Return two changes as one cause; two entries of one list as a change of the list."""
     if first.name != second.name or not isinstance(second.mine, tuple):
         sentence, parts = f"{first.sentence}, and {second.sentence}", (first, second)
@@ -211,7 +215,7 @@ def _together(case: Case, first: Cause, second: Cause) -> Cause:
     return dataclasses.replace(second, sentence=sentence, numbers=2, **{side: before})
 
 
-def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Cause]:
+def _factory_changes(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Cause]:
     """Yield causes that change an argument of the recipe's factory, if they explain all groups."""
     if case.base.recipe is None or case.base.recipe.origin is None:
         return
@@ -219,7 +223,7 @@ def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Caus
     for name, value in arguments.items():
         inner = dict(value) if hasattr(value, "items") else {None: value}  # such as ``hyp``
         for place, present in inner.items():
-            for other in _others(case, present, causes, is_wide):
+            for other in _other_values(case, present, causes, is_wide):
                 change = changes.argument(case, place or name, other, present)
                 new = other if place is None else {**inner, place: other}
                 with contextlib.suppress(*REFUSED):
@@ -227,10 +231,10 @@ def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Caus
                     groups: dict[str, Any] = recipe.complete_groups()
                     if recipe.accumulation is not None:
                         groups[""] = {"accumulate": recipe.accumulation.batches}
-                    yield from _in_all_groups(case, change, groups)
+                    yield from _fit_groups(case, change, groups)
 
 
-def _in_all_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:
+def _fit_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:
     """Return a change's causes if its groups reproduce all quantities of the other run."""
 
     def curve(key: Key) -> np.ndarray:
@@ -243,7 +247,7 @@ def _in_all_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:
     return causes if is_whole and all(case.is_same(k, curve(k)).all() for k in alike) else []
 
 
-def _others(case: Case, value: Any, causes: list[Cause], is_wide: bool) -> list[Any]:
+def _other_values(case: Case, value: Any, causes: list[Cause], is_wide: bool) -> list[Any]:
     """Return other values of a factory's argument: those solved for in schedules, and neighbours."""
     if isinstance(value, bool):
         return [not value]
