@@ -855,11 +855,11 @@ def assert_named(name, mine, reference, **fields):
 def test_two_changes_are_one_cause_with_two_numbers():
     first, second = (
         assert_named("gamma", 0.5, 0.25),
-        assert_named("step_size", 3, 4, start=None, known=0.9),
+        assert_named("step_size", 3, 4, start=None, known_share=0.9),
     )
     together = search._join(FORWARD, first, second)
     assert together.sentence == "gamma 0.5 for 0.25 in f, and step_size 3 for 4 in f"
-    assert (together.numbers, together.parts, together.known) == (2, (first, second), 0.9)
+    assert (together.numbers, together.parts, together.known_share) == (2, (first, second), 0.9)
     # Two arguments of the same name, but not of one list.
     second = assert_named("gamma", 0.75, 0.5)
     assert search._join(FORWARD, first, second).parts == (first, second)

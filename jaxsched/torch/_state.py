@@ -155,11 +155,11 @@ def import_state(
                 "parameters of one group must have made equally many updates, got "
                 f"{steps[low]} of {low} and {steps[high]} of {high}. Give them groups of their own."
             )
-        known = {"step", *state.scalars, *state.trees}
+        names = {"step", *state.scalars, *state.trees}
 
         def carry(name: str, path: str, leaf: Any) -> Any:
             entry = entries[path]
-            extra = {key for key, value in entry.items() if value is not None} - known
+            extra = {key for key, value in entry.items() if value is not None} - names
             is_missing = entry and name not in {*entry, BUFFER}
             if extra or (is_missing and _is_in_use(name, leaves[path])):
                 raise ValueError(
@@ -329,11 +329,11 @@ def _place(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) ->
         raise ValueError(
             f"paths of mapping must be of the parameters, got {', '.join(unknown[:5])}, which none has."
         )
-    known, places = {*numbered, *numbered.values()}, _Places()
+    names, places = {*numbered, *numbered.values()}, _Places()
     for path in (path for path in paths if path in mapped):
         entry = mapped[path]
         name, transform = entry if isinstance(entry, tuple) else (entry, None)
-        if name not in known:
+        if name not in names:
             raise ValueError(
                 f"mapping must lead to parameters of state_dict, got {name!r}, which it does not "
                 "name. Make the optimizer of model.named_parameters(), or pass numbers, as "

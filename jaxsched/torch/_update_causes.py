@@ -96,7 +96,7 @@ def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[
             case.value(leaf, change.name),
             tuple((k, "parameter") for k in shares),
             numbers=len(steps) - 1 + (x != 0),
-            known=min(shares.values()),
+            known_share=min(shares.values()),
             curves={(k, "parameter"): path for k, path in moved.items()},
         )
 
@@ -294,10 +294,10 @@ def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Step
     size = FEW if case.rule in SHAPED else CANDIDATES  # JAX compiles a rule once for one size
     grid = np.pad(change.grid, (0, -len(change.grid) % size), "edge")
     values = np.concatenate([evaluate(block) for block in grid.reshape(-1, size)])
-    same, known, numbers = _is_equal(values, target), ~np.isnan(values), []
+    same, is_known, numbers = _is_equal(values, target), ~np.isnan(values), []
     side = np.where(same, 0, np.sign(values - target))
     if change.kind == "clock":
-        numbers = grid[(same | ~known).all(1) & (known.mean(1) > MIN_KNOWN)].tolist()
+        numbers = grid[(same | ~is_known).all(1) & (is_known.mean(1) > MIN_KNOWN)].tolist()
     # Unless most rows lie between the values of two neighbours, no number between them fits.
     elif (side[1:] * side[:-1] <= 0).mean(1).max() > ENCLOSED:
         numbers = solve(evaluate, target, grid, _is_equal, size=size)

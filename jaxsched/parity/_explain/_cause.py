@@ -29,7 +29,7 @@ class Cause:
     start: int | None = None  # the first iteration at which it acts; None: from the first row on
     stop: int | None = None  # the iteration from which it no longer acts; None: to the last row
     numbers: int = 1  # free numbers, without the ends of the range
-    known: float = 1.0  # share of the rows at which the changed run is known
+    known_share: float = 1.0  # share of the rows at which the changed run is known
     exact: bool = True  # whether the rows are reproduced to the bit, not within a bound
     parts: tuple["Cause", ...] = ()  # two changes that reproduce it together
     alternatives: tuple["Cause", ...] = ()  # other changes that give the same rows
@@ -51,7 +51,12 @@ class Cause:
     @property
     def cost(self) -> tuple[Any, ...]:
         """The key that orders causes; those of the same cost are equally likely."""
-        return not self.exact, self.free_numbers, not self.is_throughout, self.known < MOSTLY_KNOWN
+        return (
+            not self.exact,
+            self.free_numbers,
+            not self.is_throughout,
+            self.known_share < MOSTLY_KNOWN,
+        )
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -125,7 +130,7 @@ def merge(causes: Iterable[Cause]) -> list[Cause]:
                 if cause.changes_reference == first.changes_reference
                 else first.curves
             ),
-            known=min(first.known, cause.known),
+            known_share=min(first.known_share, cause.known_share),
         )
     return list(merged.values())
 

@@ -243,10 +243,10 @@ class Case:
 
     def fit(self, key: Key, curve: np.ndarray, cause: Cause) -> Cause | None:
         """Return the cause with its range of rows and curve; None if the curve does not fit."""
-        x, wrong, known = self.target.column(key), self.differing_rows[key], ~np.isnan(curve)
-        bad = known & ~self.is_same(key, curve)
+        x, wrong, is_known = self.target.column(key), self.differing_rows[key], ~np.isnan(curve)
+        bad = is_known & ~self.is_same(key, curve)
         first, last = int(wrong.argmax()), len(wrong) - int(wrong[::-1].argmax())
-        is_used = known & wrong
+        is_used = is_known & wrong
         is_enough = len(np.unique(x[is_used])) >= MANY or is_used.sum() >= LEAST_KNOWN * wrong.sum()
         if not is_enough or bad[first:last].any():
             return None
@@ -257,7 +257,7 @@ class Case:
             quantities=(key,),
             start=start,
             stop=stop,
-            known=float(known.mean()),
+            known_share=float(is_known.mean()),
             curves={key: curve},
             changes_reference=self.changes_reference,
         )
