@@ -119,10 +119,7 @@ def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> I
     model.train()
     for batch in batches:
         loss, accuracy = step(model, optimizer, batch)
-        run = {
-            "stepped": optimizers.stepped(optimizer),
-            "ema_updates": optimizer.average.updates,
-        }
+        run = {"stepped": optimizers.stepped(optimizer), "ema_updates": optimizer.average.updates}
         read = jax.device_get((loss, accuracy, jaxsched.hyperparameters(optimizer), run))
         run = {name: float(value) for name, value in read[3].items()}
         yield Iteration(float(read[0]), float(read[1]), read[2], run)

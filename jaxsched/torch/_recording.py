@@ -13,10 +13,7 @@ from jaxsched.torch._log import Log, join, join_meta
 
 
 def record(
-    optimizer: Optimizers,
-    labels: Sequence[str] | None = None,
-    *,
-    start: int | None = None,
+    optimizer: Optimizers, labels: Sequence[str] | None = None, *, start: int | None = None
 ) -> "Recording":
     """Record the hyperparameters in force at each ``optimizer.step()``, as a context manager.
 

@@ -141,9 +141,7 @@ class _Setup(NamedTuple):
     labels: Sequence[str] | None
     bound: float
 
-    def build(
-        self,
-    ) -> tuple[dict[str, torch.nn.Parameter], list[torch.optim.Optimizer], list[Any]]:
+    def build(self) -> tuple[dict[str, torch.nn.Parameter], list[torch.optim.Optimizer], list[Any]]:
         """Return torch's parameters by path, the optimizers, and the scheduler of each, or None."""
         theirs = {
             path: torch.nn.Parameter(torch.tensor(np.asarray(leaf)))

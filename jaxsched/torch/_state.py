@@ -219,11 +219,7 @@ def export_state(
     like: list[Any],
 ) -> list[dict[str, Any]]: ...
 def export_state(
-    opt_state: optax.OptState,
-    params: optax.Params,
-    mapping: Names | None = None,
-    *,
-    like: Any,
+    opt_state: optax.OptState, params: optax.Params, mapping: Names | None = None, *, like: Any
 ) -> Any:
     """Return the ``state_dict`` with which torch's optimizer continues; a list if ``like`` is one.
 

@@ -19,14 +19,7 @@ from jaxsched._validate import is_number
 from jaxsched.parity._distance import equal
 from jaxsched.parity._explain import _changes as changes
 from jaxsched.parity._explain._cause import Cause, Key, choose, format_value, merge
-from jaxsched.parity._explain._runs import (
-    Case,
-    Column,
-    Path,
-    Run,
-    evaluate,
-    evaluate_each,
-)
+from jaxsched.parity._explain._runs import Case, Column, Path, Run, evaluate, evaluate_each
 from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
 
 MAX_FITTED = 40  # numbers that fit the sampled rows and are then compared at all rows
