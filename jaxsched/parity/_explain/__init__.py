@@ -38,19 +38,15 @@ def explain(mine: Run, reference: Run, implied: Sequence[Key] = ()) -> tuple[Cau
     differing, roundings = list(forward.differing_rows), list(_roundings(forward))
     causes = list(roundings)
     with np.errstate(over="ignore", invalid="ignore"):
-        for search in (
-            (_single_changes, _factory_changes, _inner_changes, _double_changes)
-            if differing
-            else ()
-        ):
+        for search in (_single_changes, None, _inner_changes, _double_changes) if differing else ():
             whole = [c for c in merge(causes) if c.exact and c.is_throughout]
             left = [key for key in differing if not any(key in c.quantities for c in whole)]
             is_one = any(set(differing) <= set(c.quantities) for c in whole)
             for case in (forward, reverse):
-                if search is _factory_changes:  # one argument for all goes before one for each
-                    causes += _factory_changes(case, causes, not is_one)
-                else:
+                if search is not None:
                     causes += _search_each(case, left, search)
+                else:  # one argument for all goes before one for each
+                    causes += _factory_changes(case, causes, not is_one)
     return tuple(choose(causes, [*differing, *(key for c in roundings for key in c.quantities)]))
 
 
