@@ -89,8 +89,9 @@ def compare(
 def _causes(mine: Run, reference: Run, report: Report) -> Iterator[Cause]:
     """Yield the causes of the numbers that differ, then of the settings."""
     causes = [*setting_causes(mine.trace, reference.trace, report)]
-    implied = implied_quantities(mine, reference)
-    if any(q.first and not q.is_setting for q in report.quantities):
+    differing = [q for q in report.quantities if q.first]
+    implied = implied_quantities(mine, reference) if any(not q.label for q in differing) else []
+    if any(not q.is_setting for q in differing):
         causes = [*explain(mine, reference, implied), *causes]
     for cause in causes:
         keys = (*cause.quantities, *implied) if INPUTS & {*cause.quantities} else cause.quantities
