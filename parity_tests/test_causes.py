@@ -18,6 +18,7 @@ from wrong_ports.judge import judge
 
 import jaxsched
 from jaxsched import Recipe, Trace, lr_scheduler, optimizers, schedules
+from jaxsched.parity._explain._runs import Run, implied_quantities
 from jaxsched.recipes import recorded, ultralytics, yolov5, yolov5_resnet18
 
 DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for benchmarks, many minutes
@@ -134,6 +135,21 @@ def test_what_follows_from_the_accumulation_has_no_cause_of_its_own(cause, opaqu
     mine, reference = ACCUMULATED[cause]
     mine = mine.trace(mine.length) if opaque else mine
     assert jaxsched.compare(mine, reference).conclusions == [f"likely cause: {cause}"]
+
+
+def test_the_early_update_of_a_resumed_process_does_not_follow_from_the_accumulation():
+    resumed, usual = (
+        dataclasses.replace(
+            accumulating_recipe(4),
+            accumulation=optimizers.Accumulation(schedules.constant(4), None, last_update),
+            start=10,
+        ).trace(50)
+        for last_update in (-1, None)
+    )
+    names = ("ema_decay", "ema_updates", "micro_batches", "stepped")
+    usual, resumed = Run(usual, None), Run(resumed, None)
+    assert implied_quantities(usual, usual) == [("", name) for name in names]
+    assert implied_quantities(resumed, usual) == implied_quantities(usual, resumed) == []
 
 
 def test_an_update_that_does_not_follow_from_the_accumulation_has_no_cause():

@@ -146,7 +146,10 @@ class Run(NamedTuple):
         return Column(lambda i: values.take(i + 1 - start, mode="clip"))
 
     def replay(self) -> dict[str, np.ndarray]:
-        """Return the columns of ``run`` that follow from ``accumulate`` and the header."""
+        """Return the columns of ``run`` that follow from ``accumulate`` and the header.
+
+        Those of a resumed process do not: its first update comes early.
+        """
         columns, header, average = self.trace.run, self.trace.accumulation, self.trace.ema
         start, n = self.trace.start, len(self.trace)
         if header is None:
@@ -155,10 +158,7 @@ class Run(NamedTuple):
             return {}
         else:
             batches = schedules.table(columns["accumulate"], start=start)
-            rule = Accumulation(batches, header["steps_per_epoch"])
-            if self.recipe is not None and self.recipe.accumulation is not None:
-                rule = dataclasses.replace(self.recipe.accumulation, batches=batches)
-            replayed = rule.simulate(start, n)
+            replayed = Accumulation(batches, header["steps_per_epoch"]).simulate(start, n)
         if isinstance(average, Mapping):
             names = (field.name for field in dataclasses.fields(EMA))
             ema = EMA(**{name: average[name] for name in names if name in average})
