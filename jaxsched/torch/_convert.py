@@ -185,9 +185,8 @@ def _groups(
         closed = closed_form(copy, [*groups].index(label), name, column) if checked else None
         if steps is not None and not (closed and ended):
             column = column[: steps + 1]
-        ends = name == "learning_rate" or (
-            name in ("momentum", "b1") and _has_momentum_cycle(scheduler)
-        )
+        cycles = ("momentum", "b1") if _has_momentum_cycle(scheduler) else ()
+        ends = name in ("learning_rate", *cycles)
         if scheduler is None or not is_number(column[0]) or (len(set(column)) == 1 and not ends):
             return column[0]
         if steps is None and not (closed or ended):

@@ -51,12 +51,8 @@ class Cause:
     @property
     def cost(self) -> tuple[Any, ...]:
         """The key that orders causes; those of the same cost are equally likely."""
-        return (
-            not self.exact,
-            self.free_numbers,
-            not self.is_throughout,
-            self.known_share < MOSTLY_KNOWN,
-        )
+        is_rare = self.known_share < MOSTLY_KNOWN
+        return not self.exact, self.free_numbers, not self.is_throughout, is_rare
 
     @property
     def rank(self) -> tuple[Any, ...]:
