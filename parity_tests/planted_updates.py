@@ -62,12 +62,12 @@ PLANTED = {
     "sgd-decay-on-all": (
         T.SGD,
         lambda d: port(d, *sgd(), wrong=spread_decay(d)),
-        "weight_decay of group 0",
+        f"weight_decay {N} for 0.0, or weight_decay taken from group 0",
     ),
     "sgd-decay-on-norm": (
         T.SGD,
         lambda d: port(d, *sgd(), wrong={"wd": {**d.wd, "norm": d.wd["weight"]}}),
-        "weight_decay of group 0",
+        f"weight_decay {N} for 0.0, in parameter of norm, or weight_decay taken from group 0",
     ),
     "sgd-no-nesterov": (
         T.SGD,
@@ -133,7 +133,7 @@ PLANTED = {
     "sgd-groups": (
         T.SGD,
         lambda d: port(d, *sgd(), wrong={"lr": dict.fromkeys(LEAVES, d.lr["weight"])}),
-        "learning_rate of group 2",
+        "learning_rate taken from group 2",
     ),
     "adam-decoupled": (
         T.Adam,

@@ -4,6 +4,7 @@ Mistakes are planted in NumPy (``planted.py``), in the originals' rules with one
 by hand in ``wrong_ports``; never by the code that looks for them.
 """
 
+import dataclasses
 import os
 import re
 
@@ -16,7 +17,8 @@ from wrong_ports import seen
 from wrong_ports.judge import judge
 
 import jaxsched
-from jaxsched import Recipe, Trace, lr_scheduler, schedules
+from jaxsched import Recipe, Trace, lr_scheduler, optimizers, schedules
+from jaxsched.parity._explain._runs import Run, implied_quantities
 from jaxsched.recipes import recorded, ultralytics, yolov5, yolov5_resnet18
 
 DRAWS = int(os.environ.get("JAXSCHED_DRAWS", "0"))  # 20 for benchmarks, many minutes
@@ -93,6 +95,72 @@ def test_mistakes_of_accumulation(seed):
     per_batch["ema_decay"] = 0.9999 * (1 - np.exp(-per_batch["ema_updates"] / 2000))
     causes = jaxsched.compare(Trace(trace.groups, per_batch), reference).causes
     assert causes == ("counts iterations for updates",)
+
+
+def accumulating_recipe(batches, steps_per_epoch=None, **ema):
+    """Return a recipe with an average that makes an update every ``batches``, or None for each."""
+    rule = optimizers.Accumulation(schedules.constant(batches or 1), steps_per_epoch)
+    rule = rule if batches else None
+    ema = optimizers.EMA(**ema)
+    return Recipe({"all": {"learning_rate": 0.1}}, accumulation=rule, ema=ema, length=60)
+
+
+ACCUMULATED = {
+    "accumulate 2.0 for 3.0": (accumulating_recipe(2), accumulating_recipe(3)),
+    "gradients not accumulated: an update at every iteration": (
+        accumulating_recipe(None),
+        accumulating_recipe(3),
+    ),
+    "gradients accumulated, where the reference makes an update at every iteration": (
+        accumulating_recipe(3).trace(60),
+        accumulating_recipe(None).trace(60),
+    ),
+    "another pending gradients: dropped every 5 iterations for kept": (
+        accumulating_recipe(2, 5),
+        accumulating_recipe(2),
+    ),
+    "another ema: decay 0.99, tau 2000.0 for decay 0.9999, tau 2000.0": (
+        accumulating_recipe(2, decay=0.99),
+        accumulating_recipe(2),
+    ),
+    "batch_size 16 for 32": (
+        yolov5(epochs=6, steps_per_epoch=20, batch_size=16).trace(120),
+        yolov5(epochs=6, steps_per_epoch=20, batch_size=32),
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", ACCUMULATED)
+def test_what_follows_from_the_accumulation_has_no_cause_of_its_own(cause):
+    mine, reference = ACCUMULATED[cause]
+    assert jaxsched.compare(mine, reference).conclusions == [f"likely cause: {cause}"]
+
+
+def test_the_early_update_of_a_resumed_process_does_not_follow_from_the_accumulation():
+    resumed, usual = (
+        dataclasses.replace(
+            accumulating_recipe(4),
+            accumulation=optimizers.Accumulation(schedules.constant(4), None, last_update),
+            start=10,
+        ).trace(50)
+        for last_update in (-1, None)
+    )
+    names = ("ema_decay", "ema_updates", "micro_batches", "stepped")
+    usual, resumed = Run(usual, None), Run(resumed, None)
+    assert implied_quantities(usual, usual) == [("", name) for name in names]
+    assert implied_quantities(resumed, usual) == implied_quantities(usual, resumed) == []
+
+
+def test_an_update_that_does_not_follow_from_the_accumulation_has_no_cause():
+    mine, reference = (accumulating_recipe(n).trace(60) for n in (2, 3))
+    stepped = mine.run["stepped"].copy()
+    stepped[7] = 0
+    report = jaxsched.compare(
+        dataclasses.replace(mine, run={**mine.run, "stepped": stepped}), reference
+    )
+    first, second = report.conclusions
+    assert first.startswith("likely cause: accumulate 2.0 for 3.0, in accumulate")
+    assert second == "no cause found for stepped, which differs from iteration 1 on"
 
 
 def recipe_of(rate, **group):
@@ -298,7 +366,10 @@ def test_groups():
 
     swapped = {"bias": {**norm}, "norm": {**bias}}
     assert cause(**swapped) == ("groups bias and norm exchanged",)
-    assert cause(norm={**bias}) == ("norm has bias's",)
+    assert cause(norm={**bias}) == ("learning_rate taken from group bias",)
+    assert cause(norm={**weight}, bias={**weight}) == (
+        "learning_rate and weight_decay taken from group weight",
+    )
     decayed = {**bias, "weight_decay": weight["weight_decay"]}
     assert cause(bias=decayed) == ("weight_decay 0.0005 for 0.0",)
     scaled = {**weight, "weight_decay": weight["weight_decay"] * weight["learning_rate"]}

@@ -140,13 +140,13 @@ def test_train_interrupted_before_the_first_iteration_writes_nothing(replace_tra
 
 @pytest.mark.parametrize("epochs", ["0", "101", "-3"])
 def test_train_refuses_epochs(epochs, capsys):
-    sentence = f"jaxsched train: epochs must be from 1 to 100, got {epochs}"
+    sentence = f"jaxsched train: --epochs must be from 1 to 100, got {epochs}"
     assert refusal(capsys, "train", "--epochs", epochs) == sentence
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**63)])
 def test_train_refuses_seeds(seed, capsys, tmp_path):
-    sentence = f"jaxsched train: seed must be from 0 to 2**63 - 1, got {seed}"
+    sentence = f"jaxsched train: --seed must be from 0 to 2**63 - 1, got {seed}"
     assert refusal(capsys, "train", "--seed", seed, "--out", str(tmp_path)) == sentence
 
 
@@ -230,7 +230,7 @@ def test_a_file_written_by_hand_is_exported(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(BY_HAND)
     words = ["export", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "x.npz")]
     assert refusal(capsys, *words) == (
-        "jaxsched export: iterations must be given for a recipe without a length, got None. "
+        "jaxsched export: --iterations must be given for a recipe without a length, got None. "
         "Pass a number."
     )
     assert cli.main([*words, "--iterations", "5"]) == 0
@@ -301,7 +301,7 @@ def test_a_recipe_of_training_arguments(tmp_path, capsys):
     assert cli.main(["verify", str(tmp_path / "port.json"), *against]) == 1
     capsys.readouterr()
     assert refusal(capsys, "export", *words, "--out", str(out)).startswith(
-        "jaxsched export transformers: steps_per_epoch must be given with"
+        "jaxsched export transformers: --steps-per-epoch must be given with"
     )
 
 
@@ -323,10 +323,10 @@ REFUSED = [
     ("plot yolov5_resnet", "jaxsched plot: recipe must be one of {recipes} or a file, got yolov5_resnet. Did you mean yolov5_resnet18?"),
     ("plot yolov5_resnet18 --out lr.gif", f"{PLOT}: the file must end in .png or .svg, got lr.gif"),
     ("export yolov5_resnet18 --out curves", "jaxsched export yolov5_resnet18: the file must end in .csv or .json or .npz, got curves"),
-    ("plot yolov5_resnet18 --epochs 0", f"{PLOT}: epochs must be an integer of at least 1, got 0"),
-    ("plot yolov5_resnet18 --lr0 -1", f"{PLOT}: lr0 must be a finite number of at least 0, got -1.0"),
-    ("plot yolov5_resnet18 --start-epoch 100", f"{PLOT}: start_epoch must be below epochs, 100, got 100"),
-    ("plot yolov5_resnet18 --iterations 0", f"{PLOT}: iterations must be an integer of at least 1, got 0"),
+    ("plot yolov5_resnet18 --epochs 0", f"{PLOT}: --epochs must be an integer of at least 1, got 0"),
+    ("plot yolov5_resnet18 --lr0 -1", f"{PLOT}: --lr0 must be a finite number of at least 0, got -1.0"),
+    ("plot yolov5_resnet18 --start-epoch 100", f"{PLOT}: --start-epoch must be below epochs, 100, got 100"),
+    ("plot yolov5_resnet18 --iterations 0", f"{PLOT}: --iterations must be an integer of at least 1, got 0"),
     ("record python train.py", "jaxsched record: the script must follow --, got none: record -o run.npz -- python train.py"),
     ("record python train.py --lr 3", "jaxsched record: the script must follow --, got none: record -o run.npz -- python train.py"),
     ("train --epcohs 3", "jaxsched train: Unknown option: --epcohs. Did you mean --epochs?"),

@@ -530,21 +530,24 @@ def test_a_quantity_can_be_that_of_another_group_or_a_product():
     wrong = {**right, "a": group(2 * Y, Y / 2)}
     case = case_of(run(wrong, stepped=Y), run(right, stepped=Y))
     assert [(cause, [*curve]) for curve, cause in changes._groups(case, "a", "learning_rate")] == [
-        (Cause("groups", "taken from", "a has b's"), [*2 * Y]),
-        (Cause("groups", "taken from", "a has c's"), [*3 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group b"), [*2 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group c"), [*3 * Y]),
     ]
     product = "weight_decay multiplied by the learning rate"
     assert [(cause, [*curve]) for curve, cause in changes._groups(case, "a", "weight_decay")] == [
         (Cause("groups", "taken from", product, numbers=0), [*Y / 2]),
-        (Cause("groups", "taken from", "a has b's"), [*0 * Y]),
-        (Cause("groups", "taken from", "a has c's"), [*0 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group b"), [*0 * Y]),
+        (Cause("groups", "taken from", "{names} taken from group c"), [*0 * Y]),
     ]
     # In curves_of they are the last, and only where the reference is changed.
-    assert [s for s, _ in curves(case, ("a", "learning_rate"))][-2:] == ["a has b's", "a has c's"]
+    assert [s for s, _ in curves(case, ("a", "learning_rate"))][-2:] == [
+        "{names} taken from group b",
+        "{names} taken from group c",
+    ]
     reverse = case_of(run(wrong, stepped=Y), run(right, stepped=Y), False)
-    assert not any("has" in s for s, _ in curves(reverse, ("a", "learning_rate")))
+    assert not any("taken" in s for s, _ in curves(reverse, ("a", "learning_rate")))
     of_run = case_of(run(right, ema=Y), run(right, ema=Y + 1))
-    assert not any("has" in s for s, _ in curves(of_run, ("", "ema")))
+    assert not any("taken" in s for s, _ in curves(of_run, ("", "ema")))
 
 
 def test_groups_are_exchanged_if_each_has_the_curves_of_the_other():
@@ -588,7 +591,7 @@ def test_quantities_with_the_same_curves_are_searched_once():
     three = {label: {"learning_rate": Y} for label in "abc"}
     keys = [(label, "learning_rate") for label in "abc"]
     doubled = {label: {"learning_rate": 2 * Y} for label in "abc"}
-    causes = [*search._each(case_of(run(doubled), run(three)), keys, record_search)]
+    causes = [*search._search_each(case_of(run(doubled), run(three)), keys, record_search)]
     assert calls == keys[:1]
     assert [cause.quantities for cause in causes] == [(key,) for key in keys]
     assert [[*cause.curves] for cause in causes] == [[key] for key in keys]
@@ -598,7 +601,10 @@ def test_quantities_with_the_same_curves_are_searched_once():
         (doubled, {**three, "b": {"learning_rate": 3 * Y}}),
     ):
         calls.clear()
-        assert len([*search._each(case_of(run(mine), run(reference)), keys, record_search)]) == 3
+        assert (
+            len([*search._search_each(case_of(run(mine), run(reference)), keys, record_search)])
+            == 3
+        )
         assert calls == keys[:2]
 
 
@@ -619,7 +625,7 @@ def test_schedules_that_are_equal_at_all_rows_are_searched_each():
     base = Run(recipe.trace(8), recipe)
     target = run({k: {"learning_rate": np.arange(8) / 8} for k in "abc"})
     keys = [(label, "learning_rate") for label in "abc"]
-    assert [*search._each(Case(base, target, True), keys, record_search)] == []
+    assert [*search._search_each(Case(base, target, True), keys, record_search)] == []
     assert calls == keys[:2]
 
 
@@ -815,14 +821,14 @@ def test_a_constant_for_another_is_an_argument_but_no_rate_of_a_recording_is():
     assert sentences(recorded["learning_rate"], whole["learning_rate"]) == []
     assert sentences(recorded["learning_rate"], Run(recipe.trace(12), recipe)) == []
     assert sentences(recipe_run(0.25), recipe_run(0.5)) == ["learning_rate 0.25 for 0.5"]
-    (cause,) = search._single(case_of(run(Y), recipe_run(0.5, 12)), RATE)
+    (cause,) = search._single_changes(case_of(run(Y), recipe_run(0.5, 12)), RATE)
     assert cause.kind == "groups"
 
 
 def test_a_column_that_is_constant_is_not_searched_for_clocks_and_values():
     """A cap of 0.05 would turn any curve of at least 0.1 into this constant."""
     for mine, reference in ((np.full(12, 0.05), Y), (Y, np.full(12, 0.05))):
-        causes = search._single(case_of(mine, reference), RATE)
+        causes = search._single_changes(case_of(mine, reference), RATE)
         assert {cause.kind for cause in causes} == {"groups"}
 
 
@@ -831,13 +837,13 @@ def test_two_arguments_are_found_where_one_explains_the_first_row():
         recipe_run(lr_scheduler.exponential_lr(*v), 12)
         for v in ((0.5, 0.5), (0.25, 0.75), (0.5, 0.75))
     )
-    (cause,) = search._double(case_of(wrong, right), RATE)
+    (cause,) = search._double_changes(case_of(wrong, right), RATE)
     pair = "base_lr 0.25 for 0.5 in exponential_lr", "gamma 0.75 for 0.5 in exponential_lr"
     assert cause.sentence == ", and ".join(pair)
     assert [part.sentence for part in cause.parts] == [*pair]
     # A run that one argument explains has no pair, and a recording has no arguments.
-    assert [*search._double(case_of(half, right), RATE)] == []
-    assert [*search._double(case_of(wrong, run(right.column(RATE))), RATE)] == []
+    assert [*search._double_changes(case_of(half, right), RATE)] == []
+    assert [*search._double_changes(case_of(wrong, run(right.column(RATE))), RATE)] == []
 
 
 def assert_named(name, mine, reference, **fields):
@@ -849,14 +855,14 @@ def assert_named(name, mine, reference, **fields):
 def test_two_changes_are_one_cause_with_two_numbers():
     first, second = (
         assert_named("gamma", 0.5, 0.25),
-        assert_named("step_size", 3, 4, start=None, known=0.9),
+        assert_named("step_size", 3, 4, start=None, known_share=0.9),
     )
-    together = search._together(FORWARD, first, second)
+    together = search._join(FORWARD, first, second)
     assert together.sentence == "gamma 0.5 for 0.25 in f, and step_size 3 for 4 in f"
-    assert (together.numbers, together.parts, together.known) == (2, (first, second), 0.9)
+    assert (together.numbers, together.parts, together.known_share) == (2, (first, second), 0.9)
     # Two arguments of the same name, but not of one list.
     second = assert_named("gamma", 0.75, 0.5)
-    assert search._together(FORWARD, first, second).parts == (first, second)
+    assert search._join(FORWARD, first, second).parts == (first, second)
 
 
 def test_two_entries_of_a_list_are_one_list():
@@ -864,47 +870,49 @@ def test_two_entries_of_a_list_are_one_list():
         assert_named("milestones", [5, 12], [6, 12]),
         assert_named("milestones", [5, 13], [5, 12]),
     )
-    together = search._together(FORWARD, first, second)
+    together = search._join(FORWARD, first, second)
     assert together == assert_named("milestones", [5, 13], [6, 12], numbers=2)
     # In reverse mine is changed to the reference: 6 for 5 comes first, then 12 for 13.
     first, second = (
         assert_named("milestones", [5, 13], [6, 13]),
         assert_named("milestones", [6, 13], [6, 12]),
     )
-    together = search._together(REVERSE, first, second)
+    together = search._join(REVERSE, first, second)
     assert together == assert_named("milestones", [5, 13], [6, 12], numbers=2)
     lists = assert_named("other", [5, 12], [6, 12])
-    assert search._together(FORWARD, lists, assert_named("milestones", [5, 13], [5, 12])).parts
+    assert search._join(FORWARD, lists, assert_named("milestones", [5, 13], [5, 12])).parts
 
 
 def test_other_values_of_an_argument_are_those_solved_for_and_neighbours():
     solved = [Cause("argument", "base_lr", "", 0.5, 0.25), Cause("rule", "cosine", "", "a", "b")]
     # The number itself, and one in proportion, if all groups of a factory are explained together.
-    assert search._others(FORWARD, 0.25, solved, True) == [0.5]
-    assert search._others(FORWARD, 0.25, solved, False) == [0.5]
-    assert search._others(FORWARD, 0.75, solved, True) == [1.5]
-    assert search._others(FORWARD, 0.75, solved, False) == []
-    assert search._others(REVERSE, 0.5, solved, True) == [0.25]
-    assert search._others(FORWARD, 0.1, [Cause("value", "factor", "", 0.3, 0.1)], True) == [0.3]
+    assert search._other_values(FORWARD, 0.25, solved, True) == [0.5]
+    assert search._other_values(FORWARD, 0.25, solved, False) == [0.5]
+    assert search._other_values(FORWARD, 0.75, solved, True) == [1.5]
+    assert search._other_values(FORWARD, 0.75, solved, False) == []
+    assert search._other_values(REVERSE, 0.5, solved, True) == [0.25]
+    assert search._other_values(FORWARD, 0.1, [Cause("value", "factor", "", 0.3, 0.1)], True) == [
+        0.3
+    ]
     zero = [Cause("argument", "lrf", "", 0.5, 0.0)]
-    assert search._others(FORWARD, 0.0, zero, True) == [0.5]
-    assert search._others(FORWARD, 0.25, zero, True) == []
+    assert search._other_values(FORWARD, 0.0, zero, True) == [0.5]
+    assert search._other_values(FORWARD, 0.25, zero, True) == []
 
 
 def test_other_values_of_an_integer_are_integers_near_it():
     solved = [Cause("argument", "steps", "", 3, 2)]
-    assert search._others(FORWARD, 10, solved, True) == [15, 9, 11, 20, 5, 0]
-    assert search._others(FORWARD, 2, solved, False) == [3]
-    assert search._others(FORWARD, 10, solved, False) == []
-    assert search._others(FORWARD, 5, solved, True) == [4, 6, 10, 2, 0]  # not 7.5
-    assert all(isinstance(v, int) for v in search._others(FORWARD, 10, solved, True))
+    assert search._other_values(FORWARD, 10, solved, True) == [15, 9, 11, 20, 5, 0]
+    assert search._other_values(FORWARD, 2, solved, False) == [3]
+    assert search._other_values(FORWARD, 10, solved, False) == []
+    assert search._other_values(FORWARD, 5, solved, True) == [4, 6, 10, 2, 0]  # not 7.5
+    assert all(isinstance(v, int) for v in search._other_values(FORWARD, 10, solved, True))
 
 
 def test_other_values_of_a_switch_and_of_a_name():
     solved = [Cause("argument", "steps", "", 3, 2)]
-    assert search._others(FORWARD, True, solved, False) == [False]
-    assert search._others(FORWARD, "SGD", solved, True) == []
-    assert search._others(FORWARD, None, solved, True) == []
+    assert search._other_values(FORWARD, True, solved, False) == [False]
+    assert search._other_values(FORWARD, "SGD", solved, True) == []
+    assert search._other_values(FORWARD, None, solved, True) == []
 
 
 BUILT = []  # the epochs of each recipe that the factory makes
@@ -950,11 +958,11 @@ def test_an_argument_of_the_factory_explains_all_groups(changed, name, sentence)
     case = case_of(factory_run(**changed), factory_run())
     solved = [Cause("value", "factor", "", 1.5, 1.0)] if name == "lr" else []
     solved += [Cause("argument", "lrf", "", 0.25, 0.5)] if name == "lrf" else []
-    causes = [*search._of_factory(case, solved, True)]
+    causes = [*search._factory_changes(case, solved, True)]
     assert [(c.sentence, c.quantities) for c in causes] == [(sentence, (key,)) for key in RATES]
     assert {c.name for c in causes} == {name}
     # Neighbours are not tried if one cause explains all already.
-    assert len([*search._of_factory(case, solved, False)]) == (2 if name == "lrf" else 0)
+    assert len([*search._factory_changes(case, solved, False)]) == (2 if name == "lrf" else 0)
 
 
 def test_one_argument_of_the_factory_goes_before_one_for_each_group():
@@ -979,7 +987,7 @@ def test_the_search_goes_on_after_a_change_of_some_rows():
         factor = lambda i: scale / (i + 2)  # noqa: E731
         return recipe_run(schedules.override(factor, schedules.constant(1.0), at=0), 20)
 
-    causes = [*search._single(case_of(rate(0.25), rate(0.5)), RATE)]
+    causes = [*search._single_changes(case_of(rate(0.25), rate(0.5)), RATE)]
     assert {str(cause) for cause in causes} == {"times 0.5, from iteration 1 on"}
     assert sentences(rate(0.25), rate(0.5)) == ["the function times 0.5"]
 
@@ -989,21 +997,21 @@ def test_a_run_without_a_factory_has_no_argument_of_one():
     bare = Recipe(bare.groups)
     for reference in (Run(bare.trace(20), bare), Run(bare.trace(20), None)):
         case = case_of(factory_run(epochs=21), reference)
-        assert [*search._of_factory(case, [], True)] == []
+        assert [*search._factory_changes(case, [], True)] == []
 
 
 def test_groups_explain_a_run_if_they_give_all_of_it():
     case = case_of(factory_run(epochs=21), factory_run())
     change = assert_named("epochs", 21, 20)
     groups = two_groups(epochs=21).complete_groups()
-    causes = search._in_all_groups(case, change, groups)
+    causes = search._fit_groups(case, change, groups)
     assert [cause.quantities for cause in causes] == [(key,) for key in RATES]
     assert {cause.sentence for cause in causes} == {change.sentence}
     # Not if one differing quantity has another value, nor if an equal one no longer is.
     wrong = {**groups, "bias": two_groups(epochs=22).complete_groups()["bias"]}
-    assert search._in_all_groups(case, change, wrong) == []
+    assert search._fit_groups(case, change, wrong) == []
     wrong = {**groups, "weight": {**groups["weight"], "momentum": 0.75}}
-    assert search._in_all_groups(case, change, wrong) == []
+    assert search._fit_groups(case, change, wrong) == []
 
 
 def test_columns_of_no_group_do_not_stop_an_argument_of_the_factory():
@@ -1011,5 +1019,5 @@ def test_columns_of_no_group_do_not_stop_an_argument_of_the_factory():
         s._replace(trace=Trace(s.trace.groups, {"ema": np.arange(20.0)}))
         for s in (factory_run(epochs=21), factory_run())
     )
-    causes = search._of_factory(case_of(mine, reference), [], True)
+    causes = search._factory_changes(case_of(mine, reference), [], True)
     assert [c.sentence for c in causes] == ["epochs 21 for 20"] * 2

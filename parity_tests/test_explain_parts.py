@@ -372,7 +372,7 @@ FACTOR = Cause("value", "factor", "times 2", numbers=1)
 def test_a_curve_that_is_the_other_run_acts_throughout():
     cause = case(Y, X, start=7, changes_reference=False).fit(RATE, X.copy(), FACTOR)
     assert (cause.kind, cause.name, cause.sentence) == ("value", "factor", "times 2")
-    assert (cause.start, cause.stop, cause.known) == (None, None, 1.0)
+    assert (cause.start, cause.stop, cause.known_share) == (None, None, 1.0)
     assert cause.quantities == (RATE,)
     assert cause.curves[RATE].tolist() == X.tolist()
     assert cause.changes_reference is False
@@ -408,7 +408,7 @@ def test_a_curve_that_fails_at_one_row_that_differs_is_no_cause(row):
 def test_a_change_is_known_at_half_of_what_differs_or_at_many_values():
     def is_known(base, target, n):
         cause = case(base, target).fit(RATE, np.where(40 - n > I, NAN, target), FACTOR)
-        return cause and cause.known
+        return cause and cause.known_share
 
     two_values = np.where(I % 2, 0.5, 0.25)
     assert is_known(Y, two_values, 20) == 0.5
@@ -429,7 +429,7 @@ def test_equal_rows_do_not_determine_a_change():
 def test_unknown_values_do_not_end_a_range():
     target = np.where(I >= 10, X, Y)
     cause = case(Y, target).fit(RATE, np.where(I < 10, NAN, X), FACTOR)
-    assert (cause.start, cause.known) == (None, 0.75)
+    assert (cause.start, cause.known_share) == (None, 0.75)
 
 
 def is_determined(base, target, curve, **fields):
@@ -513,7 +513,7 @@ def test_a_cause_is_of_one_number_exact_and_known_at_all_rows_unless_it_says_oth
     plain = Cause("value", "factor", "times 2")
     assert plain.is_throughout
     assert plain.cost == (False, 1, False, False)
-    assert plain.known == 1
+    assert plain.known_share == 1
     assert plain.changes_reference
     assert "curves" not in repr(plain)
     curves = {RATE: np.arange(3)}
@@ -550,11 +550,11 @@ def test_alternatives_that_the_data_cannot_distinguish_follow_the_cause():
 
 def test_exact_goes_before_fewer_numbers_and_these_before_a_range_that_is_known():
     ordered = [
-        cause("a", numbers=0, known=0.75),
-        cause("a", numbers=0, known=0.74),
-        cause("a", numbers=1, known=0.5),
+        cause("a", numbers=0, known_share=0.75),
+        cause("a", numbers=0, known_share=0.74),
+        cause("a", numbers=1, known_share=0.5),
         cause("a", numbers=0, start=5),
-        cause("a", numbers=2, known=0.5),
+        cause("a", numbers=2, known_share=0.5),
         cause("a", numbers=1, start=5),
         cause("a", numbers=0, exact=False),
     ]
@@ -657,12 +657,12 @@ def test_many_groups_are_counted():
 def test_one_change_in_several_quantities_is_one_cause():
     x, y = ("all", "x"), ("all", "y")
     causes = [
-        cause("a", "x", known=0.5, curves={x: 1}),
+        cause("a", "x", known_share=0.5, curves={x: 1}),
         cause("a", "x", start=3),
         cause("a", "x", stop=3),
         cause("b", "x"),
-        cause("a", "y", "x", known=0.9, curves={y: 2}),
-        cause("b", "y", known=0.25),
+        cause("a", "y", "x", known_share=0.9, curves={y: 2}),
+        cause("b", "y", known_share=0.25),
     ]
     merged = merge(causes)
     assert [(c.sentence, c.start, c.stop) for c in merged] == [
@@ -672,7 +672,7 @@ def test_one_change_in_several_quantities_is_one_cause():
         ("b", None, None),
     ]
     assert [c.quantities for c in merged] == [(x, y), (x,), (x,), (x, y)]
-    assert [c.known for c in merged] == [0.5, 1, 1, 0.25]
+    assert [c.known_share for c in merged] == [0.5, 1, 1, 0.25]
     assert merged[0].curves == {x: 1, y: 2}
 
 
@@ -708,7 +708,9 @@ def test_the_fewest_numbers_are_chosen():
 def test_one_cause_for_all_goes_before_one_for_each():
     each = [cause("a", "x"), cause("b", "y")]
     assert choose_sentences([*each, cause("c", "x", "y", kind="value")], "x", "y") == ["c"]
-    assert choose_sentences([*each, cause("c", "x", "y", numbers=1, known=0.5)], "x", "y") == ["c"]
+    assert choose_sentences(
+        [*each, cause("c", "x", "y", numbers=1, known_share=0.5)], "x", "y"
+    ) == ["c"]
 
 
 def test_several_that_are_simpler_each_go_before_one_with_more_numbers():

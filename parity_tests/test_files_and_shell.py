@@ -146,7 +146,7 @@ def test_an_endless_device_is_refused(capsys):
     words = ["export", "yolov5", "--epochs", "1", "--steps-per-epoch", "1", "--hyp", "/dev/zero"]
     assert cli.main(words) == 2
     assert capsys.readouterr().err == (
-        "jaxsched export yolov5: hyp must be a YAML file, got /dev/zero "
+        "jaxsched export yolov5: --hyp must be a YAML file, got /dev/zero "
         "(it must have at most 1,048,576 bytes, got more).\n"
     )
 
@@ -226,7 +226,7 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_is_dead(
             assert any("training" in line for line in holder.stdout)
             assert cli.main(words) == 2
             assert capsys.readouterr().err == (
-                f"jaxsched train: out must be a folder in which no other run trains, got {tmp_path}, "
+                f"jaxsched train: --out must be a folder in which no other run trains, got {tmp_path}, "
                 "in which one does. Wait for its end, or pass another --out.\n"
             )
         finally:

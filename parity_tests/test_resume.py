@@ -115,9 +115,9 @@ def test_an_extra_batch_is_detected(uninterrupted_runs, monkeypatch, tmp_path):
 
 
 REFUSED = [
-    (("--resume", "--seed", "1"), "must be of this run, got one of seed is 0, here 1. Resume it as it was started."),
-    ((), "out must be a folder without another run's checkpoints, got {folder}, which has one of iteration 60. Pass --resume to go on from it, or another --out."),
-    (("--resume", "--epochs", "1"), "epochs must be at least 2, for the checkpoint is of iteration 60, got 1"),
+    (("--resume", "--seed", "1"), "must be of this run, got one whose seed is 0, here 1. Resume it as it was started."),
+    ((), "--out must be a folder without another run's checkpoints, got {folder}, which has one of iteration 60. Pass --resume to go on from it, or another --out."),
+    (("--resume", "--epochs", "1"), "--epochs must be at least 2, for the checkpoint is of iteration 60, got 1"),
 ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_another_recipe_is_refused(uninterrupted_runs, capsys):
     folder = uninterrupted_runs["yolov5_resnet18"]
     assert train(folder, "--resume", recipe="yolov5") == 2
     error = capsys.readouterr().err
-    assert "of this run, got one of recipe.groups.weight.learning_rate.warmup." in error
+    assert "of this run, got one whose recipe.groups.weight.learning_rate.warmup." in error
     assert "lagged.after is 33, here 3 and " in error
     assert "more differ. Resume it as it was started.\n" in error
 
@@ -187,7 +187,9 @@ def test_a_recipe_of_ones_own_is_known_by_its_content(tmp_path):
 def test_a_checkpoint_of_another_recipe_of_ones_own_is_refused(change, sentence, tmp_path):
     run_of(own_recipe(), tmp_path, resume=False)
     before = content(tmp_path)
-    with pytest.raises(ValueError, match=re.escape(f"must be of this run, got one of {sentence}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"must be of this run, got one whose {sentence}")
+    ):
         run_of(own_recipe(**change), tmp_path, resume=True)
     with pytest.raises(ValueError, match=r"recipe\.clip_norm is 10\.0, here 5\.0\."):
         run_of(dataclasses.replace(own_recipe(), clip_norm=5.0), tmp_path, resume=True)
@@ -256,7 +258,7 @@ def test_another_model_is_refused(change, sentence, checkpoints):
 
 def test_other_arguments_are_refused(checkpoints):
     other = Checkpoints(checkpoints.folder, {"seed": 0, "arguments": {"lr0": 0.2}})
-    with pytest.raises(ValueError, match=r"got one of arguments.lr0 is 0.1, here 0.2. Resume"):
+    with pytest.raises(ValueError, match=r"got one whose arguments.lr0 is 0.1, here 0.2. Resume"):
         other.restore(state())
     with pytest.raises(ValueError, match=r"none must hold a checkpoint, got none\.$"):
         Checkpoints(checkpoints.folder / "none", {}).restore(state())

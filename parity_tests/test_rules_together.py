@@ -234,7 +234,7 @@ WRONG = {
     "one schedule for both": (
         lambda: change_recipe(bias={"learning_rate": COSINE}, scale={"learning_rate": COSINE}),
         {"bias/learning_rate", "scale/learning_rate"},
-        "has matrix's",
+        "learning_rate taken from group matrix",
     ),
     "the rates exchanged": (
         lambda: change_recipe(

@@ -113,6 +113,10 @@ def test_the_grid_of_floats():
     for far in 2 * np.geomspace(1e-6, 1, 40)[:-1]:
         assert np.isclose(grid, 2 + far, rtol=1e-12, atol=0).any()
         assert np.isclose(grid, 2 - far, rtol=1e-12, atol=0).any()
-    assert len(grid) <= 241 + 80 + 101
+    # 60 distances below 1.
+    below = 1 - grid[(grid > 0.5) & (grid < 1)]
+    assert below.min() == pytest.approx(1e-7, rel=1e-6)
+    assert (below[:-1] / below[1:]).max() < 1.5
+    assert len(grid) <= 241 + 80 + 101 + 60 <= _solve.CANDIDATES
     assert float_grid(-2.0).min() == -4.0
     assert float_grid(0.0).max() == pytest.approx(1e4)

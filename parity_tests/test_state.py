@@ -17,6 +17,7 @@ from torchvision_import import resnet18  # noqa: E402
 
 from jaxsched import optimizers, param_groups  # noqa: E402
 from jaxsched.examples import resnet  # noqa: E402
+from jaxsched.param_groups import leaf_paths, torch_names  # noqa: E402
 from jaxsched.torch import (  # noqa: E402
     assert_optimizer_matches,
     export_state,
@@ -246,7 +247,7 @@ def test_resnet_from_torchvision_by_number(tmp_path):
     flax_model = nnx.eval_shape(lambda: resnet.ResNet18(10, rngs=nnx.Rngs(0)))
     shapes = nnx.as_pure(nnx.state(flax_model, nnx.Param))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
-    mapping = resnet.torch_mapping(params)
+    mapping = {"/".join(path): torch_names(path)[-1] for path in leaf_paths(params)}
     assert mapping == match_names(params, dict(model.named_parameters())).mapping
     number = numbers(model, optimizer)
     by_number = {path: number[name] for path, name in mapping.items()}

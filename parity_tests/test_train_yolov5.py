@@ -116,14 +116,13 @@ def test_another_recipe_is_detected(training, batch_size):
     assert not train_yolov5.check_state(training[2], other)
 
 
-def test_the_average_is_evaluated(training, data):
+def test_the_network_of_the_average_is_another(training):
     model, optimizer, _ = training
     average = train_yolov5.average_model(model, optimizer)
-    for kind in train_yolov5.LEARNT:
+    for kind in train_yolov5.VARIABLES:
         new, old = (jax.tree.leaves(nnx.state(m, kind)) for m in (average, model))
         assert len(new) == len(old)
         assert any((a != b).any() for a, b in zip(new, old, strict=True))
-    assert train_yolov5.accuracy(average, data[1]) == train_yolov5.fit(average, data[1]).found
 
 
 def test_a_recipe_without_an_average_is_refused():

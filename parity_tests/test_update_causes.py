@@ -28,6 +28,7 @@ from update_ports import (  # noqa: E402
     sgd,
 )
 
+import jaxsched  # noqa: E402
 from jaxsched import optimizers  # noqa: E402
 from jaxsched.torch import assert_optimizer_matches  # noqa: E402
 
@@ -294,3 +295,27 @@ def test_a_port_as_one_writes_it(name):
     with pytest.raises(AssertionError) as failure:
         assert_optimizer_matches(tx, factory, updates=20)
     assert str(failure.value).splitlines()[1:] == [f"likely cause: {cause}"]
+
+
+def test_a_weight_decay_on_the_wrong_group_has_the_words_of_compare():
+    groups = {
+        "weight": {"learning_rate": 0.1, "weight_decay": 0.05},
+        "bias": {"learning_rate": 0.1},
+    }
+    wrong = {**groups, "bias": groups["weight"]}
+    cause = "weight_decay 0.05 for 0.0, or weight_decay taken from group weight"
+    report = jaxsched.compare(jaxsched.Recipe(wrong), jaxsched.Recipe(groups).trace(20))
+    assert report.causes == (cause,)
+
+    def factory(parameters):
+        decays = {"weight": 0.05, "bias": 0.0}
+        return torch.optim.SGD(
+            [{"params": [parameters[k]], "weight_decay": decay} for k, decay in decays.items()], 0.1
+        )
+
+    params = {"weight": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    tx = jaxsched.Recipe(wrong).optimizer({"weight": "weight", "bias": "bias"})
+    with pytest.raises(AssertionError) as failure:
+        assert_optimizer_matches(tx, factory, params=params, updates=20, labels=["weight", "bias"])
+    (*_, line) = str(failure.value).splitlines()
+    assert line == f"likely cause: {cause}"

@@ -26,7 +26,7 @@ def test_a_cause_names_the_last_change_and_all_leaves_that_it_explains():
     )
     assert (cause.mine, cause.reference) == (0.25, 0.5)
     assert cause.quantities == (("w", "parameter"),)
-    assert (cause.numbers, cause.known) == (1, 1)
+    assert (cause.numbers, cause.known_share) == (1, 1)
     # x does not differ, and would move.
     ((key, path),) = cause.curves.items()
     assert key == ("x", "parameter")
@@ -68,7 +68,7 @@ def test_a_cause_is_known_at_more_than_half_of_the_updates():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "_path", lambda *arguments, path=path: path[:, None])
             causes = [*search._causes(slow_case(), [(RATE, 0.25)], "w", ["w"])]
-        assert [cause.known for cause in causes] == ([1 - n / 4] if n < 2 else [])
+        assert [cause.known_share for cause in causes] == ([1 - n / 4] if n < 2 else [])
     # One of two leaves is known at half, whichever is explained.
     both = slow_case(mine={"x": descent(2 * G, 0.25)})
     paths = {"w": mine, "x": np.where(np.arange(4)[:, None] < 2, NAN, 2 * mine)}

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="jaxsched.torch imports it")
 from update_cases import case, sgd
 
 from jaxsched import optimizers
-from jaxsched.torch._update_runs import OPTIONS, entries, largest, seen_of
+from jaxsched.torch._update_runs import OPTIONS, entries, largest_entry, row_of
 
 pytestmark = pytest.mark.torch
 
@@ -253,8 +253,8 @@ def test_a_path_is_known_where_it_is_a_number_and_mines_there():
 
 def test_the_largest_entry_of_each_update():
     path = np.array([[1.0, -3.0], [0.5, 0.25], [NAN, 1.0]])
-    np.testing.assert_array_equal(largest(path), [3.0, 0.5, NAN])
-    assert largest(np.zeros((2, 0))).tolist() == [0, 0]
+    np.testing.assert_array_equal(largest_entry(path), [3.0, 0.5, NAN])
+    assert largest_entry(np.zeros((2, 0))).tolist() == [0, 0]
 
 
 def test_some_of_many_entries_are_compared_from_the_first_to_the_last():
@@ -273,7 +273,7 @@ def test_some_of_many_entries_are_compared_from_the_first_to_the_last():
 def test_an_update_is_seen_by_its_batches_their_squares_and_both_parameters():
     pending = [{"w": np.array([[3.0, 4.0]])}, {"w": np.array([[-3.0, 8.0]])}]
     mine, reference = {"w": np.array([[1.0, 2.0]])}, {"w": np.array([[5.0, 6.0]])}
-    seen = seen_of(pending, mine, reference, shaped=False)
+    seen = row_of(pending, mine, reference, shaped=False)
     assert {name: values["w"].tolist() for name, values in seen.items()} == {
         "batches": [[3.0, 4.0], [-3.0, 8.0]],
         "squares": [25.0, 73.0, 144.0],
@@ -281,8 +281,8 @@ def test_an_update_is_seen_by_its_batches_their_squares_and_both_parameters():
         "reference": [5.0, 6.0],
     }
     large = {"w": np.full((100,), 2.0)}
-    seen = seen_of([large], large, large, shaped=False)
+    seen = row_of([large], large, large, shaped=False)
     assert seen["squares"]["w"].tolist() == [400, 400]  # of all entries
     assert seen["batches"]["w"].shape == (1, 64)
     assert seen["mine"]["w"].shape == seen["reference"]["w"].shape == (64,)
-    assert seen_of([large], large, large, shaped=True)["batches"]["w"].shape == (1, 100)
+    assert row_of([large], large, large, shaped=True)["batches"]["w"].shape == (1, 100)

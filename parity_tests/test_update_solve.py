@@ -192,6 +192,19 @@ def test_two_numbers_are_fitted_and_shortened():
     assert fit(right, (0.1, 0.5, 0.0), "weight_decay", "momentum")[0][1] == ("momentum", 0.5)
 
 
+@pytest.mark.parametrize("momentum", [0.99995, 0.9999512, 1.00003])
+def test_the_first_number_is_rounded_no_more_than_the_path_allows(momentum):
+    """A shorter number near it, 1.0, does not give the path."""
+    both = [("momentum", momentum), ("learning_rate", 0.07)]
+    mine = (0.07, momentum, 0.0)
+    assert fit((0.1, 0.9, 0.0), mine, "momentum", "learning_rate") == [both]
+
+
+def solve_as(number):
+    """Return a stand-in of ``_solve`` that returns a number for the last change."""
+    return lambda case, leaf, steps, change: [[*steps, (change, number)]]
+
+
 def test_no_numbers_are_returned_if_no_two_give_the_path(monkeypatch):
     monkeypatch.setattr(search, "_solve", None)
     off = descent(RANDOM, 0.07, 0.65) + np.where(np.arange(20)[:, None] == 10, 1e-3, 0)
@@ -208,10 +221,10 @@ def test_a_fit_goes_on_beside_numbers_that_give_none(monkeypatch):
 
     target = evaluate(0.05, 0.3)[0]
     monkeypatch.setattr(search, "_sample", lambda *arguments: (evaluate, target))
-    monkeypatch.setattr(search, "_solve", lambda case, leaf, steps, change: [steps])
+    monkeypatch.setattr(search, "_solve", solve_as(0.3))
     c = case({"w": G}, rows=[{"0": sgd(learning_rate=2.0, momentum=0.5)}])
     steps = search._fit(c, "w", [], CHANGES["learning_rate"], CHANGES["momentum"])
-    assert numbers_of(steps) == [[("learning_rate", 0.05)]]
+    assert numbers_of(steps) == [[("learning_rate", 0.05), ("momentum", 0.3)]]
 
 
 def test_a_fit_may_leave_a_number_at_0(monkeypatch):
@@ -219,10 +232,10 @@ def test_a_fit_may_leave_a_number_at_0(monkeypatch):
         return np.atleast_2d(BIG * b * np.arange(1.0, 5.0))
 
     monkeypatch.setattr(search, "_sample", lambda *arguments: (evaluate, evaluate(0.0, 0.3)[0]))
-    monkeypatch.setattr(search, "_solve", lambda case, leaf, steps, change: [steps])
+    monkeypatch.setattr(search, "_solve", solve_as(0.3))
     c = case({"w": G}, rows=[{"0": sgd(weight_decay=0.0, momentum=0.5)}])
     steps = search._fit(c, "w", [], CHANGES["weight_decay"], CHANGES["momentum"])
-    assert numbers_of(steps) == [[("weight_decay", 0.0)]]
+    assert numbers_of(steps) == [[("weight_decay", 0.0), ("momentum", 0.3)]]
 
 
 def test_numbers_of_very_different_sizes_are_fitted():

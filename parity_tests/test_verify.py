@@ -329,10 +329,10 @@ REFUSED = [
     ("late.npz --against run.npz", "runs must overlap, got iterations 3000 to 3009 against iterations 0 to 2999. Rows count from the start of the run: dataclasses.replace(trace, start=n) moves a trace."),
     ("run.npz --against run.npz --out parity.gif", "the file must end in .png or .svg, got parity.gif"),
     ("run.npz --against run.npz --labels nosuch=x", "--labels must rename groups among weight, bias, norm, got nosuch."),
-    ("mine.py:recipe --against mine.py:recipe --labels norm=bias", "labels must stay unique, got weight, bias, bias."),
-    ("run.npz --against run.npz --iterations 3001", "iterations must be at most the rows of the trace, 3000, got 3001"),
+    ("mine.py:recipe --against mine.py:recipe --labels norm=bias", "--labels must stay unique, got weight, bias, bias."),
+    ("run.npz --against run.npz --iterations 3001", "--iterations must be at most the rows of the trace, 3000, got 3001"),
     ("mine.py:two_lines --against run.npz", "mine.py must run, got RuntimeError: first second"),
-    ("run.npz --against run.npz --iterations 0", "iterations must be an integer of at least 1, got 0"),
+    ("run.npz --against run.npz --iterations 0", "--iterations must be an integer of at least 1, got 0"),
 ]  # fmt: skip
 
 

@@ -93,9 +93,5 @@ def text(steps):
     return [(change.sentence, x) for change, x in steps]
 
 
-def sentences(changes):
-    return [change.sentence for change in changes]
-
-
 def numbers_of(steps):
     return [[(change.name, x) for change, x in each] for each in steps]

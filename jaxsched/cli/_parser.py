@@ -17,8 +17,8 @@ from jaxsched._recipe import Recipe
 from jaxsched._recipe._file import SUFFIXES
 from jaxsched.cli._console import Console
 from jaxsched.cli._files import NO_SCRIPT, export, plot, record
+from jaxsched.cli._train import train
 from jaxsched.cli._verify import verify
-from jaxsched.examples._train import train
 
 COMMANDS = (train, plot, export, record, verify)
 PLAIN = (bool, int, float, str, Path, type(None))

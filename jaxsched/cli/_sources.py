@@ -72,7 +72,7 @@ def load(text: str, steps_per_epoch: int | None, iterations: int | None) -> Any:
 
     if len(parts) == 2 and parts[1] is not None and steps_per_epoch is None:
         raise ValueError(
-            f"--steps-per-epoch must be given with the scheduler of {text}, got none. "
+            f"steps_per_epoch must be given with the scheduler of {text}, got none. "
             "Pass the batches between two of its steps."
         )
     return from_torch(*parts, steps_per_epoch=steps_per_epoch, iterations=iterations)

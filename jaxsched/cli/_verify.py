@@ -87,7 +87,7 @@ def _end(runs: list, iterations: int | None) -> int:
         return max((run.start for run in runs), default=0) + iterations
     ends = [run.start + len(run) if isinstance(run, Trace) else run.length for run in runs]
     if not any(ends):
-        raise ValueError("--iterations must be given if neither run has a known length, got none.")
+        raise ValueError("iterations must be given if neither run has a known length, got none.")
     return max(filter(None, ends))
 
 
@@ -100,15 +100,15 @@ def _relabel(
     """
     pairs = [pair.split("=") for pair in labels.split(",")] if labels is not None else []
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise ValueError(f"--labels must be old=new,old=new, got {labels}")
+        raise ValueError(f"labels must be old=new,old=new, got {labels}")
     names = {old.strip(): new.strip() for old, new in pairs}
     if len(names) < len(pairs):
-        raise ValueError(f"--labels must rename each group once, got {labels}")
+        raise ValueError(f"labels must rename each group once, got {labels}")
     missing = sorted(set(names) - set(mine.groups) - set(reference.groups))
     if missing:
         groups = dict.fromkeys([*mine.groups, *reference.groups])
         raise ValueError(
-            f"--labels must rename groups among {', '.join(groups)}, got {', '.join(missing)}."
+            f"labels must rename groups among {', '.join(groups)}, got {', '.join(missing)}."
         )
     swap = set(names) == set(names.values()) and set(names) <= set(mine.groups)
     for run in (mine, reference):

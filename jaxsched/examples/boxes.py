@@ -14,15 +14,7 @@ from flax import nnx
 
 from jaxsched.examples.shapes import CLASSES, Shapes
 
-__all__ = [
-    "ANCHORS",
-    "Array",
-    "Detections",
-    "cells",
-    "iou",
-    "loss",
-    "select",
-]
+__all__ = ["ANCHORS", "Array", "Detections", "cells", "iou", "loss", "select"]
 
 _STRIDES = (8, 16)
 """Width of a cell of each scale, in pixels."""

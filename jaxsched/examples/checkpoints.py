@@ -146,15 +146,15 @@ class Checkpoints:
             raise ValueError(f"{self.folder} must hold a checkpoint, got none.")
         fresh = _by_name(like)
         with self._read(step, "metadata", lambda: self._manager(write=False)) as reader:
-            held = self._read(step, "metadata", lambda: reader.metadata(step))
-            notes, tree = dict(held.custom_metadata or {}), held.item_metadata
-            known = notes.pop("checksum", None) == _checksum(notes)
-            if not known or notes["format"] != _FORMAT or tree is None or "state" not in tree:
+            header = self._read(step, "metadata", lambda: reader.metadata(step))
+            notes, tree = dict(header.custom_metadata or {}), header.item_metadata
+            is_ours = notes.pop("checksum", None) == _checksum(notes)
+            if not is_ours or notes["format"] != _FORMAT or tree is None or "state" not in tree:
                 raise self._damage_error(step, f"metadata are not those of a {_FORMAT}")
             self._refuse_others(step, "", self._run, notes["run"])
-            self._refuse_others(step, "a model whose ", _describe(fresh), _describe(tree["state"]))
+            self._refuse_others(step, "of a model ", _describe(fresh), _describe(tree["state"]))
             columns = jax.tree.map(
-                lambda held: np.empty(held.shape, held.dtype), tree.get("rows", {})
+                lambda column: np.empty(column.shape, column.dtype), tree.get("rows", {})
             )
             target = {"state": jax.tree.map(_target, fresh)} | (
                 {"rows": columns} if columns else {}
@@ -195,7 +195,7 @@ class Checkpoints:
         )
 
     def _refuse_others(
-        self, step: int, kind: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
+        self, step: int, of_what: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
     ) -> None:
         """Refuse a checkpoint of another run or model, listing the first differences."""
         mine, theirs = _flat(mine), _flat(theirs)
@@ -207,7 +207,7 @@ class Checkpoints:
             )
             more = f" and {len(differ) - 3} more differ" if len(differ) > 3 else ""
             raise ValueError(
-                f"{self.folder / str(step)} must be of this run, got one of {kind}{first}{more}. "
+                f"{self.folder / str(step)} must be of this run, got one {of_what}whose {first}{more}. "
                 "Resume it as it was started."
             )
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from jaxsched.examples.order import rows
 
-__all__ = ["STEPS_PER_EPOCH", "Digits", "batches", "load"]
+__all__ = ["BATCH", "STEPS_PER_EPOCH", "Digits", "batches", "load"]
 
 _TRAINING, BATCH = 600, 20
 STEPS_PER_EPOCH = _TRAINING // BATCH

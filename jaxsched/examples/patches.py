@@ -60,13 +60,13 @@ def _product(
     **options: Any,
 ) -> jax.Array:
     """Multiply patches by the kernel, without the kernel's rows and columns that see only padding."""
-    seen, windows = [], []
+    kernel_part, windows = [], []
     axes = zip(x.shape[1:-1], kernel.shape, strides, padding, strict=False)
     for size, width, stride, (before, after) in axes:
         last = (size + before + after - width) // stride * stride
         rows = range(max(before - last, 0), min(size + before, width))
-        seen.append(slice(rows[0], rows[-1] + 1))
+        kernel_part.append(slice(rows[0], rows[-1] + 1))
         windows.append([slice(k, k + last + 1, stride) for k in rows])
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
     patches = jnp.concatenate([padded[:, *window] for window in itertools.product(*windows)], -1)
-    return jnp.matmul(patches, kernel[*seen].reshape(-1, kernel.shape[-1]), **options)
+    return jnp.matmul(patches, kernel[*kernel_part].reshape(-1, kernel.shape[-1]), **options)

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from jaxsched.examples import patches
-from jaxsched.param_groups import leaf_path, leaf_paths, torch_names
+from jaxsched.param_groups import leaf_path, torch_names
 
 __all__ = [
     "BATCH_NORM",
@@ -28,7 +28,6 @@ __all__ = [
     "forward",
     "from_torch_names",
     "torch_batch_norm",
-    "torch_mapping",
     "unbiased_variance",
 ]
 
@@ -171,12 +170,3 @@ def from_torch_names(variables: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return jnp.asarray(array)
 
     return jax.tree_util.tree_map_with_path(value, variables)
-
-
-def torch_mapping(params: Any) -> dict[str, str]:
-    """Return torchvision's name of each parameter by path, for ``jaxsched.torch.import_state``.
-
-    >>> torch_mapping({"layer1_0": {"conv1": {"kernel": 0.0}}})
-    {'layer1_0/conv1/kernel': 'layer1.0.conv1.weight'}
-    """
-    return {"/".join(path): torch_names(path)[-1] for path in leaf_paths(params)}

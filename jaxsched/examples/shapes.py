@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsched.examples.order import rows
 
-__all__ = ["CLASSES", "STEPS_PER_EPOCH", "Shapes", "batches", "draw", "load"]
+__all__ = ["BATCH", "CLASSES", "SIZE", "STEPS_PER_EPOCH", "Shapes", "batches", "draw", "load"]
 
 SIZE, _MOST = 64, 3
 """Pixels a side, and the most shapes in an image."""
@@ -60,9 +60,8 @@ def draw(n: int, *, seed: int = 0) -> Shapes:
 
 def _place(rng: np.random.Generator, others: np.ndarray) -> np.ndarray:
     """Return a random box within the image that overlaps none of the others."""
-    while (
-        True
-    ):  # The loop ends: two boxes of at most 26 pixels leave two corners of the image free.
+    # The loop ends: two boxes of at most 26 pixels leave two corners of the image free.
+    while True:
         size = rng.uniform(12, 26, 2)
         box = np.concatenate([rng.uniform(size / 2, SIZE - size / 2), size])
         apart = 2 * abs(others[:, :2] - box[:2]) >= others[:, 2:] + box[2:]

@@ -25,11 +25,10 @@ from jaxsched.examples.shapes import Shapes
 
 __all__ = [
     "EPOCHS",
-    "LEARNT",
+    "VARIABLES",
     "Fit",
     "Iteration",
     "Optimizer",
-    "accuracy",
     "average_model",
     "check_state",
     "count_labels",
@@ -44,12 +43,12 @@ __all__ = [
 ]
 
 EPOCHS = 30
-LEARNT = (nnx.Param, nnx.BatchStat)
+VARIABLES = (nnx.Param, nnx.BatchStat)
 
 
 def model_arrays(model: nnx.Module) -> dict[str, Any]:
     """Return parameters and batch statistics as plain arrays."""
-    return nnx.to_pure_dict(nnx.state(model, LEARNT))
+    return nnx.to_pure_dict(nnx.state(model, VARIABLES))
 
 
 def _is_variable(node: Any) -> bool:
@@ -70,14 +69,14 @@ class Optimizer(nnx.Optimizer[Detector]):
     @property
     def average(self) -> optimizers.EMAState:
         """The state of the average, as plain arrays."""
-        return jax.tree.map(lambda kept: kept[...], self._average, is_leaf=_is_variable)
+        return jax.tree.map(lambda variable: variable[...], self._average, is_leaf=_is_variable)
 
     def update(self, model: Detector, gradients: Any, /) -> None:  # pyright: ignore
         """Update the model, and the average if the optimizer made an update."""
         super().update(model, gradients)
         new = self.ema.update(self.average, model_arrays(model), optimizers.stepped(self))
-        kept = jax.tree.leaves(self._average, is_leaf=_is_variable)
-        for variable, value in zip(kept, jax.tree.leaves(new), strict=True):
+        variables = jax.tree.leaves(self._average, is_leaf=_is_variable)
+        for variable, value in zip(variables, jax.tree.leaves(new), strict=True):
             variable[...] = value
 
 
@@ -120,10 +119,7 @@ def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> I
     model.train()
     for batch in batches:
         loss, accuracy = step(model, optimizer, batch)
-        run = {
-            "stepped": optimizers.stepped(optimizer),
-            "ema_updates": optimizer.average.updates,
-        }
+        run = {"stepped": optimizers.stepped(optimizer), "ema_updates": optimizer.average.updates}
         read = jax.device_get((loss, accuracy, jaxsched.hyperparameters(optimizer), run))
         run = {name: float(value) for name, value in read[3].items()}
         yield Iteration(float(read[0]), float(read[1]), read[2], run)
@@ -131,7 +127,7 @@ def train(model: Detector, optimizer: Optimizer, batches: Iterable[Shapes]) -> I
 
 def average_model(model: Detector, optimizer: Optimizer) -> Detector:
     """Return the network with averaged parameters, which is the one to evaluate and save."""
-    graph, state, rest = nnx.split(model, LEARNT, ...)
+    graph, state, rest = nnx.split(model, VARIABLES, ...)
     nnx.replace_by_pure_dict(state, optimizer.average.average)
     return nnx.merge(graph, state, rest)
 
@@ -163,21 +159,16 @@ class Fit(NamedTuple):
 
 def fit(model: Detector, data: Shapes) -> Fit:
     """Measure the fit of the network's detections."""
-    found = detect(model, data.images)
-    drawn, kept = data.labels >= 0, found.scores > 0
-    overlap = np.asarray(boxes.iou(data.boxes[:, :, None], found.boxes[:, None]))
-    overlap = np.where(drawn[:, :, None] & kept[:, None], overlap, 0)
-    fits = (overlap > 0.5) & (data.labels[:, :, None] == found.labels[:, None])
+    detections = detect(model, data.images)
+    drawn, is_box = data.labels >= 0, detections.scores > 0
+    overlap = np.asarray(boxes.iou(data.boxes[:, :, None], detections.boxes[:, None]))
+    overlap = np.where(drawn[:, :, None] & is_box[:, None], overlap, 0)
+    fits = (overlap > 0.5) & (data.labels[:, :, None] == detections.labels[:, None])
     return Fit(
         float(overlap.max(2)[drawn].mean()),
         float(fits.any(2)[drawn].mean()),
-        float(fits.any(1).sum() / max(kept.sum(), 1)),
+        float(fits.any(1).sum() / max(is_box.sum(), 1)),
     )
-
-
-def accuracy(model: Detector, data: Shapes) -> float:
-    """Return the share of shapes found; pass the network that ``average_model`` returns."""
-    return fit(model, data).found
 
 
 def check_state(run: Sequence[Iteration], recipe: jaxsched.Recipe) -> jaxsched.parity.Report:
@@ -205,16 +196,16 @@ def picture(model: Detector, data: Shapes, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    found = detect(model, data.images[:12])
+    detections = detect(model, data.images[:12])
     figure = Figure((12, 4.5), dpi=120, layout="constrained", facecolor="white")
     for k, ax in enumerate(figure.subplots(2, 6).flat):
         ax.imshow(data.images[k], extent=(0, shapes.SIZE, shapes.SIZE, 0))
         ax.set_axis_off()
-        labels = found.labels[k][found.scores[k] > 0]
+        labels = detections.labels[k][detections.scores[k] > 0]
         ax.set_title(count_labels(np.asarray(labels)), fontsize=8)
         for rows, colour, width in (
             (data.boxes[k][data.labels[k] >= 0], "white", 2.5),
-            (found.boxes[k][found.scores[k] > 0], "red", 1.2),
+            (detections.boxes[k][detections.scores[k] > 0], "red", 1.2),
         ):
             for x, y, w, h in rows:
                 corner = (x - w / 2, y - h / 2)

@@ -41,10 +41,10 @@ def carry_state(
     {'head': 1.0, 'stem': 0.0}
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
-    held = {leaf_path(keys): x for keys, x in jax.tree_util.tree_leaves_with_path(opt_state)}
+    old_leaves = {leaf_path(keys): x for keys, x in jax.tree_util.tree_leaves_with_path(opt_state)}
 
     def carry(path: tuple[str, ...], fresh: Any) -> Any:
-        leaf = held.get(path, fresh)
+        leaf = old_leaves.get(path, fresh)
         if leaf.shape != fresh.shape:
             raise ValueError(
                 f"opt_state must be of parameters of the same shapes, got {leaf.shape} for "
@@ -59,7 +59,7 @@ def carry_state(
         flat, structure = jax.tree_util.tree_flatten_with_path(node)
         leaves = {(*prefix, *leaf_path(inner)): leaf for inner, leaf in flat}
         place = (*prefix, "trees")
-        before = {path for path in held if path[: len(place)] == place}
+        before = {path for path in old_leaves if path[: len(place)] == place}
         names = {path[len(place)] for path in before}
         if names - set(node.trees):
             raise ValueError(

@@ -118,8 +118,8 @@ def _sgd_scalars(
     step: Any, learning_rate: Any, momentum: Any, muon: Any, sgd: Any
 ) -> dict[str, Any]:
     del muon, sgd  # checked, but without effect
-    known = {"add": 1.0, "moves": 1.0}
-    return {"step": -learning_rate, "look_ahead": momentum, "keep": momentum, **known}
+    constants = {"add": 1.0, "moves": 1.0}
+    return {"step": -learning_rate, "look_ahead": momentum, "keep": momentum, **constants}
 
 
 def _muon_scalars(

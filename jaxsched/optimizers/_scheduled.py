@@ -56,28 +56,20 @@ class ScheduledState(NamedTuple):
 
 
 def to_default_float(value: Any) -> Any:
-    """Return a number or array as float32 (float64 with x64), and any other value unchanged."""
+    """Return a number or array as float32, or float64 with x64."""
     dtype = jnp.result_type(float)
-    if not is_number(value) and not isinstance(value, jax.Array):
-        return value
     with jax.enable_x64(True):
         return jnp.asarray(value).astype(dtype)
 
 
 def numeric_hyperparameters(values: Values) -> dict[str, dict[str, jax.Array]]:
     """Return the numbers among ``values``, rounded; switches are left out."""
-    rounded: dict[int, jax.Array] = {}  # an array that groups share is rounded once
-
-    def of(value: Any) -> jax.Array:
-        if id(value) not in rounded:
-            rounded[id(value)] = to_default_float(value)
-        return rounded[id(value)]
-
-    def is_numeric(value: Any) -> bool:
-        return is_number(value) or isinstance(value, jax.Array)
-
     return {
-        label: {name: of(value) for name, value in group.items() if is_numeric(value)}
+        label: {
+            name: to_default_float(value)
+            for name, value in group.items()
+            if is_number(value) or isinstance(value, jax.Array)
+        }
         for label, group in values.items()
     }
 
@@ -233,7 +225,7 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     0.5
     """
     opt_state = getattr(opt_state, "opt_state", opt_state)
-    groups = _ours(opt_state) or _injected_values(opt_state)
+    groups = _scheduled_values(opt_state) or _injected_values(opt_state)
     if not groups:
         raise ValueError(
             f"opt_state must hold the state of a jaxsched optimizer, got {type(opt_state).__name__} "
@@ -251,7 +243,7 @@ def hyperparameters(opt_state: Any) -> dict[str, dict[str, jax.Array]]:
     return values
 
 
-def _ours(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
+def _scheduled_values(opt_state: Any) -> list[tuple[str, Mapping[str, Any]]]:
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda n: isinstance(n, ScheduledState))
     states = [leaf for leaf in leaves if isinstance(leaf, ScheduledState)]
     return [entry for state in states for entry in state.hyperparameters.items()]

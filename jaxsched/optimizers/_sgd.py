@@ -75,8 +75,8 @@ def _sgd_scalars(
 ) -> dict[str, Any]:
     if is_number(momentum) and momentum and is_zero(dampening):
         # The buffer is 0 before the first update, which then copies the gradient into it.
-        known = {"keep": momentum, "add": 1.0, "moves": 1.0, "started": True}
-        return {"step": -learning_rate, "look_ahead": momentum, **known}
+        constants = {"keep": momentum, "add": 1.0, "moves": 1.0, "started": True}
+        return {"step": -learning_rate, "look_ahead": momentum, **constants}
     # torch has no buffer before the first update with momentum, which copies the gradient into it;
     # an update with momentum 0 does not change the buffer.
     moves = jnp.asarray(momentum != 0)

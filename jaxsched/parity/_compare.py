@@ -3,21 +3,22 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from jaxsched._recipe import Recipe
-from jaxsched._recipe._checks import is_own
-from jaxsched._schedule import content_key, show
 from jaxsched._trace import UNSTATED, Trace
 from jaxsched._validate import require_count
+from jaxsched.parity._distance import equal, ulps
 from jaxsched.parity._explain import Cause, Run, explain
+from jaxsched.parity._explain._runs import implied_quantities
 from jaxsched.parity._report import Difference, Quantity, Report
-from jaxsched.parity._rows import equal, ulps
+from jaxsched.parity._settings import compare_settings, setting_causes
 
 MAX_GROUPS = 6  # groups of which every renaming is tried
+# The quantities and settings from which the other columns of ``run`` follow.
+INPUTS = {("", name) for name in ("accumulate", "stepped", "pending_gradients", "ema")}
 
 
 def compare(
@@ -77,7 +78,7 @@ def compare(
                     f"{b.start + np.isinf(values).argmax()}. Compare the {b.clock}s before it."
                 )
     numbers = [_quantity(b.start, column) for column in columns]
-    settings, unstated = _settings(a, b, mine, reference)
+    settings, unstated = compare_settings(a, b, mine, reference)
     compared = {(label, name) for label, name, *_ in columns}
     unstated = [name for label, name in unstated if (label, name) not in compared]
     not_compared = tuple(dict.fromkeys([*unstated_rows, *only_one, *unstated]))
@@ -87,9 +88,14 @@ def compare(
 
 def _causes(mine: Run, reference: Run, report: Report) -> Iterator[Cause]:
     """Yield the causes of the numbers that differ, then of the settings."""
-    if any(q.first and not q.is_setting for q in report.quantities):
-        yield from explain(mine, reference)
-    yield from _setting_causes(mine.trace, reference.trace, report)
+    causes = [*setting_causes(mine.trace, reference.trace, report)]
+    differing = [q for q in report.quantities if q.first]
+    implied = implied_quantities(mine, reference) if any(not q.label for q in differing) else []
+    if any(not q.is_setting for q in differing):
+        causes = [*explain(mine, reference, implied), *causes]
+    for cause in causes:
+        keys = (*cause.quantities, *implied) if INPUTS & {*cause.quantities} else cause.quantities
+        yield dataclasses.replace(cause, quantities=keys)
 
 
 def _side(run: Recipe | Trace, trace: Trace) -> Run:
@@ -144,7 +150,7 @@ def _end(run: Recipe | Trace) -> int | None:
 
 
 def _last(whole: Recipe | Trace, run: Recipe | Trace) -> int | None:
-    """The row after the last of a whole run, of which ``run`` may have no more updates than asked."""
+    """Return the row after the last of ``whole``; ``run`` may hold fewer of its updates."""
     if whole is run or not isinstance(whole, Recipe) or whole.length is None:
         return _end(run)
     return run.start + int(whole.bookkeeping(whole.length - whole.start)["stepped"].sum())
@@ -283,125 +289,6 @@ def _run_column(trace: Trace, name: str) -> np.ndarray | None:
         return np.full(len(trace), np.nan) if trace.ema is None else None
     # A run that states that it does not accumulate updates at every batch.
     return np.ones(len(trace)) if trace.accumulation is None else None
-
-
-def _settings(
-    a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
-) -> tuple[list[Quantity], list[tuple[str, str]]]:
-    """Return the settings that both sides state, as quantities of one row; and keys of the others."""
-    rules = _rules(a, b, mine, reference)
-    ours, theirs = (
-        {**rule, **_stated_values(run)} for rule, run in zip(rules, (a, b), strict=True)
-    )
-    quantities = []
-    for key, value in theirs.items():
-        if key in ours:
-            far = int(np.iinfo(np.int32).max), np.inf, Difference(b.start, ours[key], value)
-            same = ours[key] == value
-            distance = (0, 0.0, None) if same else far
-            quantities.append(Quantity(*key, 1, int(same), *distance, is_setting=True))
-    both = ours.keys() & theirs.keys()
-    names = {(k, name or "") for side in (a, b) for k, name in side.rule_by_label.items()}
-    nameless = [k for k, name in names if "<" in name]  # such as <lambda>, which names no rule
-    if any(not both & {("", "update_rule"), (label, "update_rule")} for label in nameless):
-        ours.setdefault(("", "update_rule"), None)
-    if UNSTATED in (a.accumulation, b.accumulation) and a.accumulation is not b.accumulation:
-        ours["", "accumulation"] = None
-    return quantities, [key for key in {**ours, **theirs} if key not in both]
-
-
-def _setting_causes(a: Trace, b: Trace, report: Report) -> Iterator[Cause]:
-    """Yield a cause for each setting that differs, with the groups in which it differs."""
-    differing = [q for q in report.quantities if q.first]
-    if any(q.name == "stepped" for q in differing) and None in (a.accumulation, b.accumulation):
-        sentence = (
-            "gradients not accumulated: an update at every iteration"
-            if a.accumulation is None
-            else "gradients accumulated, where the reference makes an update at every iteration"
-        )
-        yield Cause("argument", "accumulation", sentence, quantities=(("", "stepped"),))
-    labels: dict[Any, list[str]] = {}
-    for q in differing:
-        if q.is_setting and q.first:
-            labels.setdefault((q.name, *q.first[1:]), []).extend([q.label] if q.label else [])
-    for (name, ours, theirs), named in labels.items():
-        reverse = labels.get((name, theirs, ours))
-        if name == "update_rule" and reverse and named:
-            if ours < theirs:  # both directions are one cause
-                where = " and ".join(sorted([*named, *reverse]))
-                sentence = f"update rules {ours} and {theirs} exchanged in {where}"
-                keys = tuple((label, name) for label in [*named, *reverse])
-                yield Cause("groups", "exchanged", sentence, quantities=keys)
-            continue
-        kind = ("rule", ours) if name == "update_rule" else ("argument", name)
-        sentence = f"another {name.replace('_', ' ')}: {ours} for {theirs}"
-        sentence += f" in {' and '.join(named)}" if named else ""
-        keys = tuple((label, name) for label in named) or (("", name),)
-        yield Cause(*kind, sentence, ours, theirs, keys)
-
-
-ADAMS = ("adam", "adamw")  # one rule with a switch, indexed by its value
-
-
-def _rules(
-    a: Trace, b: Trace, mine: Recipe | Trace, reference: Recipe | Trace
-) -> Iterator[dict[tuple[str, str], Any]]:
-    """Yield the update rules of each side: one for all groups if each side has one, else by label."""
-    ours, theirs = _rule_names(a), _rule_names(b)
-    if isinstance(mine, Recipe) and isinstance(reference, Recipe):
-        x_by_label, y_by_label = mine.rule_by_label, reference.rule_by_label
-        for label in y_by_label:
-            rules = x_by_label[label], y_by_label[label]
-            if not all(map(is_own, rules)):  # two functions may have the same name
-                x, y = map(show, rules)
-                same = content_key(rules[0]) == content_key(rules[1])
-                ours[label] = y if same else x + " (another function)" * (x == y)
-                theirs[label] = y
-    sides = ours, theirs
-    is_one = all(len(set(side.values())) == 1 for side in sides)
-    for side in sides:
-        pairs = [("", next(iter(side.values())))] if is_one else side.items()
-        yield {(label, "update_rule"): name for label, name in pairs if name is not None}
-
-
-def _rule_names(trace: Trace) -> dict[str, str | None]:
-    """Return the name of each group's rule; None if it is not stated, or names no rule."""
-    names = {k: None if name and "<" in name else name for k, name in trace.rule_by_label.items()}
-    for label, name in names.items():
-        if name in ADAMS:
-            switches = trace.switches.get(label, {})
-            is_decoupled = switches.get("decoupled_weight_decay", name == "adamw")
-            names[label] = ADAMS[bool(is_decoupled)]
-    return names
-
-
-def _stated_values(trace: Trace) -> dict[tuple[str, str], Any]:
-    """Return the settings that a trace states in its header, by label and name, as shown."""
-    stated: dict[tuple[str, str], Any] = {}
-    switches = {label: dict(group) for label, group in trace.switches.items()}
-    for label, rule in trace.rule_by_label.items():
-        if rule in ADAMS:  # the name implies the switch
-            switches.get(label, {}).pop("decoupled_weight_decay", None)
-    for label, group in switches.items():
-        stated |= {(label, name): value for name, value in group.items()}
-    for name in ("clip_norm", "clip_value"):
-        value = getattr(trace, name)
-        if value is not UNSTATED:
-            # None is no clip. Of a limit, show the shortest number with the same float32, which is
-            # what acts on float32 parameters.
-            with np.errstate(over="ignore"):
-                limit = None if value is None else float(str(np.float32(value)))
-            stated["", name] = "none" if limit is None else f"{limit:.9g}"
-    if isinstance(trace.accumulation, Mapping) and not trace.run.get("stepped", np.ones(1)).all():
-        every = trace.accumulation.get("steps_per_epoch")
-        dropped = f"dropped every {every} iterations"
-        stated["", "pending_gradients"] = "kept" if every is None else dropped
-    if trace.ema is None:
-        stated["", "ema"] = "none"
-    elif isinstance(trace.ema, Mapping):
-        ramp = "tau" if trace.ema.get("power") is None else "power"
-        stated["", "ema"] = f"decay {trace.ema['decay']!r}, {ramp} {trace.ema[ramp]!r}"
-    return stated
 
 
 def _quantity(start: int, column: Column) -> Quantity:

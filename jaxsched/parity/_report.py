@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsched._trace import Trace
+from jaxsched.parity._distance import equal
 from jaxsched.parity._explain._cause import Cause, list_quantities
-from jaxsched.parity._rows import equal
 
-# Relative spread up to which a ratio or an offset counts as constant: float32's rounding.
-CONSTANT = 1e-6
+MAX_SPREAD = 1e-6  # relative spread of a constant ratio or offset: float32's rounding
 
 
 class Difference(NamedTuple):
@@ -127,12 +126,12 @@ class Report:
         versions = {name: metadata.version(name) for name in names}
         return {
             "parity": bool(self),
-            "quantities": [_finite(dataclasses.asdict(quantity)) for quantity in self.quantities],
+            "quantities": [_as_json(dataclasses.asdict(quantity)) for quantity in self.quantities],
             "not_compared": list(self.not_compared),
             "left_out": list(self.left_out),
             "causes": [cause.evidence() for cause in self.explanations],
-            "mine": _side(self.mine),
-            "reference": _side(self.reference),
+            "mine": _describe_side(self.mine),
+            "reference": _describe_side(self.reference),
             "versions": {"python": platform.python_version(), **versions},
         }
 
@@ -177,7 +176,7 @@ class Report:
             (ratio, "mine is {0:.6g} times the reference"),
             (offset, "mine is the reference and {0:.6g}"),
         ):
-            if np.isfinite(values).all() and np.ptp(values) <= CONSTANT * np.abs(values).max():
+            if np.isfinite(values).all() and np.ptp(values) <= MAX_SPREAD * np.abs(values).max():
                 return f": {text.format(values[0])} there"
         return ""
 
@@ -208,16 +207,16 @@ class Report:
     __repr__ = __str__
 
 
-def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite, which JSON cannot hold, by their text."""
+def _as_json(value: Any) -> Any:
+    """Return a value in JSON's types, which have no NaN or infinity: these become text."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: _as_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [_as_json(entry) for entry in value]
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _side(trace: Trace) -> dict[str, Any]:
+def _describe_side(trace: Trace) -> dict[str, Any]:
     """Return the hash, the header and the notes of a trace."""
     digest = hashlib.sha256()
     for name, values in sorted(trace.columns().items()):
@@ -227,6 +226,6 @@ def _side(trace: Trace) -> dict[str, Any]:
         "sha256": digest.hexdigest(),
         "rows": len(trace),
         "start": trace.start,
-        "header": _finite(trace.header()),
-        "meta": _finite(dict(trace.meta)),
+        "header": _as_json(trace.header()),
+        "meta": _as_json(dict(trace.meta)),
     }

@@ -21,8 +21,8 @@ from jaxsched.torch._detached import Ended, detach, rows
 from jaxsched.torch._groups import (
     Optimizers,
     as_optimizers,
-    groups_by_label,
     has_made_updates,
+    labels_by_parameter,
     reader,
     rule_of,
     split_labels,
@@ -50,12 +50,12 @@ def from_torch(
     """Return the recipe with which a live optimizer and scheduler would continue.
 
     A copy of the scheduler is stepped on a copy of the optimizer, and the values that it sets are
-    recorded in a table, equal to the bit. Outside it concrete iterations are refused and traced ones
-    give NaN, unless the scheduler is one of torch.optim's and its ``jaxsched.lr_scheduler`` is within
-    1e-11 of the peak (and 1e-15 a step) over 1,000 steps past the next turn of its period, or past its
-    last change: that closed form then gives the iterations before and after the table. Constant
-    columns become numbers, except the learning rate and a momentum that the scheduler cycles. The
-    live objects do not change.
+    recorded in a table, equal to the bit. Outside the table concrete iterations are refused and traced
+    ones give NaN, unless ``jaxsched.lr_scheduler`` has the scheduler's closed form. This form is checked
+    to 1,000 steps past the next turn of its period, or past its last change; if it is within 1e-11 of
+    the peak, plus 1e-15 a step, it gives the iterations before and after the table. Constant columns
+    become numbers, except the learning rate and a momentum that the scheduler cycles. The live objects
+    do not change.
 
     Args:
       optimizer: of any class of torch.optim that ``jaxsched.optimizers`` has, with
@@ -118,9 +118,9 @@ def from_torch(
     every, note = steps_per_epoch or 1, {}
     if start is None:
         is_fresh = not counters and not any(map(has_made_updates, optimizers))
-        made = 0 if is_fresh else _steps_of_run(counters)
-        start = 0 if made is None else made * every + batches_done
-        if made is None:
+        steps = 0 if is_fresh else _steps_of_run(counters)
+        start = 0 if steps is None else steps * every + batches_done
+        if steps is None:
             counter = [*counters, *optimizers][0]
             note["note"] = (
                 "start must be given where the steps of the run are not known, got "
@@ -168,13 +168,13 @@ def _groups(
         return [*by_column(read(now)).values()]
 
     steps = None if iterations is None else (batches_done + iterations - 1) // every
-    known: Any = None
+    copy: Any = None
     checked, ended, recorded = None, False, [values(optimizer.param_groups)]
     if scheduler is not None:
         # A separate copy: an lr_lambda may change its closure when traced.
         if type(scheduler) in CLOSED and "get_lr" not in vars(scheduler):
-            known = detach(scheduler, optimizer)[0]
-            checked = _steps_to_check(known)
+            copy = detach(scheduler, optimizer)[0]
+            checked = _steps_to_check(copy)
         recorded, ended = _record_rows(rows(scheduler, optimizer, values), steps, checked or 0)
     columns = dict(zip(by_column(groups), zip(*recorded, strict=True), strict=True))
     first = max((start - batches_done) // every, 0)  # the scheduler's step before the first row
@@ -182,10 +182,11 @@ def _groups(
 
     def entry(label: str, name: str, _: Any) -> Any:
         column = columns[f"{label}/{name}"]
-        closed = closed_form(known, [*groups].index(label), name, column) if checked else None
+        closed = closed_form(copy, [*groups].index(label), name, column) if checked else None
         if steps is not None and not (closed and ended):
             column = column[: steps + 1]
-        ends = name == "learning_rate" or (name in ("momentum", "b1") and _cycles(scheduler))
+        cycles = ("momentum", "b1") if _has_momentum_cycle(scheduler) else ()
+        ends = name in ("learning_rate", *cycles)
         if scheduler is None or not is_number(column[0]) or (len(set(column)) == 1 and not ends):
             return column[0]
         if steps is None and not (closed or ended):
@@ -195,7 +196,7 @@ def _groups(
             )
         begin, then = first, None
         if closed:
-            ahead = first - known.last_epoch
+            ahead = first - copy.last_epoch
             then = None if ended else shift(closed, ahead) if ahead else closed
             if ahead == late == 0:  # earlier iterations are known, too
                 column, begin = [*evaluate(closed, np.arange(first)), *column], 0
@@ -226,15 +227,8 @@ def parameter_labels(
     >>> parameter_labels(model, torch.optim.SGD([model.weight]), ["decay"])
     {'weight': 'decay', 'bias': 'frozen'}
     """
-    of = {
-        id(parameter): label
-        for label, group in groups_by_label(as_optimizers(optimizer), labels).items()
-        for parameter in group["params"]
-    }
-    return {
-        name: of.get(id(parameter), FROZEN) if parameter.requires_grad else FROZEN
-        for name, parameter in model.named_parameters()
-    }
+    label_of = labels_by_parameter(as_optimizers(optimizer), labels)
+    return {name: label_of.get(p, FROZEN) for name, p in model.named_parameters()}
 
 
 def as_schedulers(scheduler: Any, optimizer: Any, optimizers: Sequence[Any]) -> list[Any]:
@@ -322,10 +316,10 @@ def _own_steps(scheduler: Any) -> int:
     return scheduler._step_count - 1
 
 
-def _cycles(scheduler: Any) -> bool:
+def _has_momentum_cycle(scheduler: Any) -> bool:
     """Return whether a scheduler, or one inside it, cycles the momentum."""
     return bool(getattr(scheduler, "cycle_momentum", False)) or any(
-        map(_cycles, getattr(scheduler, "_schedulers", ()))
+        map(_has_momentum_cycle, getattr(scheduler, "_schedulers", ()))
     )
 
 
@@ -338,7 +332,7 @@ def _steps_to_check(scheduler: Any) -> int | None:
 
 def _record_rows(run: Iterable[Any], steps: int | None, checked: int) -> tuple[list[Any], bool]:
     """Return rows up to ``steps`` (or ``HORIZON``) and ``checked``, and whether the run ended earlier."""
-    taken: list[Any] = []
+    recorded: list[Any] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no optimizer steps between the scheduler's
@@ -347,12 +341,12 @@ def _record_rows(run: Iterable[Any], steps: int | None, checked: int) -> tuple[l
                 floats = (value for value in row if isinstance(value, float | complex))
                 if not all(isinstance(v, float) and math.isfinite(v) for v in floats):
                     raise Ended("it set a number that is not finite")
-                taken.append(row)
+                recorded.append(row)
     except Ended as end:
-        if len(taken) <= (steps or 0):
+        if len(recorded) <= (steps or 0):
             raise ValueError(
                 f"scheduler must make {steps or 0} steps for these iterations, got one that ends "
-                f"at step {len(taken)} ({end}). Pass fewer iterations."
+                f"at step {len(recorded)} ({end}). Pass fewer iterations."
             ) from end
-        return taken, True
-    return taken, False
+        return recorded, True
+    return recorded, False

@@ -113,6 +113,12 @@ def read(group: Mapping[str, Any], place: Place) -> Any:
     return value.item() if isinstance(value, torch.Tensor) else value
 
 
+def parameters(*optimizers: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Return the parameters of all groups, in the order of torch's numbers."""
+    groups = itertools.chain(*(optimizer.param_groups for optimizer in optimizers))
+    return [parameter for group in groups for parameter in group["params"]]
+
+
 def as_optimizers(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
     """Return one optimizer or several as a list, without accelerate's wrappers.
 
@@ -127,16 +133,16 @@ def as_optimizers(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
             )
     if not optimizers:
         raise ValueError("optimizer must be one of torch's or a list of them, got an empty list.")
-    owners: dict[int, str] = {}
+    owners: dict[torch.Tensor, str] = {}
     for each in optimizers:
-        name, own = type(each).__name__, [p for g in each.param_groups for p in g["params"]]
-        if twice := [p for p in own if id(p) in owners]:
+        name, own = type(each).__name__, parameters(each)
+        if twice := [p for p in own if p in owners]:
             raise ValueError(
                 "each parameter must be in one optimizer, got one of shape "
-                f"{tuple(twice[0].shape)} in {owners[id(twice[0])]} and in {name}. "
+                f"{tuple(twice[0].shape)} in {owners[twice[0]]} and in {name}. "
                 "Leave it out of one."
             )
-        owners |= dict.fromkeys(map(id, own), name)
+        owners |= dict.fromkeys(own, name)
     return optimizers
 
 
@@ -156,12 +162,14 @@ def split_labels(
     return [list(itertools.islice(rest, count)) for count in counts]
 
 
-def groups_by_label(
+def labels_by_parameter(
     optimizers: Sequence[torch.optim.Optimizer], labels: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
-    """Return the groups of all optimizers by label."""
-    pairs = zip(split_labels(optimizers, labels), optimizers, strict=True)
-    return {k: g for own, each in pairs for k, g in zip(own, each.param_groups, strict=True)}
+) -> dict[torch.Tensor, str]:
+    """Return the label of each parameter of the optimizers that needs a gradient."""
+    names = itertools.chain(*split_labels(optimizers, labels))
+    groups = itertools.chain(*(optimizer.param_groups for optimizer in optimizers))
+    pairs = zip(names, groups, strict=True)
+    return {p: name for name, group in pairs for p in group["params"] if p.requires_grad}
 
 
 def reader(

@@ -13,10 +13,7 @@ from jaxsched.torch._log import Log, join, join_meta
 
 
 def record(
-    optimizer: Optimizers,
-    labels: Sequence[str] | None = None,
-    *,
-    start: int | None = None,
+    optimizer: Optimizers, labels: Sequence[str] | None = None, *, start: int | None = None
 ) -> "Recording":
     """Record the hyperparameters in force at each ``optimizer.step()``, as a context manager.
 
@@ -72,9 +69,9 @@ class Recording:
         require_count("start", 0 if start is None else start)
         optimizers = as_optimizers(optimizer)
         by_optimizer = split_labels(optimizers, labels)
-        taken = [label for own in by_optimizer for label in own]
+        all_labels = [label for own in by_optimizer for label in own]
         pairs = zip(optimizers, by_optimizer, strict=True)
-        self._logs = [Log(each, own, taken, start) for each, own in pairs]
+        self._logs = [Log(each, own, all_labels, start) for each, own in pairs]
         self.meta = join_meta([log.meta for log in self._logs])
         self._trace: Trace | None = None
         self.closed = False
@@ -102,10 +99,10 @@ class Recording:
         """Refuse optimizers whose counts of updates differ by more than ``at_most``."""
         updates = [log.updates for log in self._logs]
         if max(updates) - min(updates) > at_most:
-            made = " and ".join(f"{log.updates} of {log.kind}" for log in self._logs)
+            counts = " and ".join(f"{log.updates} of {log.kind}" for log in self._logs)
             raise ValueError(
                 "optimizers that are recorded together must make equally many updates, each one "
-                f"before the next of another, got {made}. Record each by itself."
+                f"before the next of another, got {counts}. Record each by itself."
             )
 
     def batch(self) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 
 from jaxsched._trace import Trace
-from jaxsched.torch._groups import split_labels
+from jaxsched.torch._groups import parameters, split_labels
 from jaxsched.torch._log import Log, join
 
 # Variables of the script's environment: the file to write, and a folder for claims of names.
@@ -97,11 +97,6 @@ UNEQUAL = (
 )
 
 
-def parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
-    """Yield the parameters of all groups."""
-    return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
-
-
 class Writer:
     """The logs of a process and their files; ``claims`` lists the files written.
 
@@ -122,8 +117,7 @@ class Writer:
         log = self.by_optimizer.get(optimizer)
         if log is None:
             is_late = any(other.updates > 1 for other, _ in self.logs)
-            held = {id(p) for other in self.by_optimizer for p in parameters(other)}
-            shares = any(id(p) in held for p in parameters(optimizer))
+            shares = not set(parameters(optimizer)).isdisjoint(parameters(*self.by_optimizer))
             (labels,) = split_labels([optimizer], None)
             log = self.by_optimizer[optimizer] = Log(optimizer, labels, [*labels])
             self.logs.append((log, next(self.paths)))

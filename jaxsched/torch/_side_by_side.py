@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from jaxsched.torch._detached import Ended, make_stepper, rows
 from jaxsched.torch._groups import (
     as_optimizers,
     find_rule,
-    groups_by_label,
+    labels_by_parameter,
+    parameters,
     reader,
     rule_of,
     split_labels,
@@ -32,7 +33,7 @@ from jaxsched.torch._groups import (
 from jaxsched.torch._state import export_state, is_rule_state, leaves_by_path
 from jaxsched.torch._state_dict import join
 from jaxsched.torch._update_causes import DISTINCT, explain
-from jaxsched.torch._update_runs import SHAPED, Arrays, Case, entries, seen_of
+from jaxsched.torch._update_runs import SHAPED, Arrays, Case, entries, row_of
 
 SHAPES = {"weight": (7, 5), "bias": (5,), "norm": (5,)}
 """The default parameters' shapes: one parameter for each usual label."""
@@ -110,52 +111,72 @@ def assert_optimizer_matches(
     default = torch.get_default_dtype()
     if params is None:
         params = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
-    clocks = (updates, accumulation, steps_per_epoch)
-    factory = torch_optimizer_factory
     with jax.enable_x64(True):
         try:
             torch.set_default_dtype(torch.float64)
             params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
-            run = _run(tx, factory, params, clocks, clip_norm, labels, bound, rng)
-            of_rates, of_leaves, seen, rates = zip(*run, strict=True)
+            clocks = updates, accumulation, steps_per_epoch
+            setup = _Setup(torch_optimizer_factory, params, *clocks, clip_norm, labels, bound)
+            of_rates, of_leaves, seen, rates = zip(*_run(tx, setup, rng), strict=True)
             differences = filter(None, itertools.chain(*zip(of_rates, of_leaves, strict=True)))
             if (first := next(differences, None)) is None:
                 return
-            why = []
-            if any(of_leaves):
-                why = _why(factory, params, seen, clocks, clip_norm, labels, bound)
+            why = _leaf_causes(setup, seen) if any(of_leaves) else []
             if any(of_rates) and not any(line.startswith(LIKELY) for line in why):
-                recipe = _recipe(factory, params, clocks, labels)
-                why = _rate_causes(rates, bound, recipe) or why or [NO_CAUSE]
+                why = _rate_causes(setup, rates) or why or [NO_CAUSE]
         finally:
             torch.set_default_dtype(default)
     raise AssertionError("\n".join([first, *why]))
 
 
+class _Setup(NamedTuple):
+    """Torch's side of the comparison, and what both sides share."""
+
+    factory: Factory
+    params: Any
+    updates: int
+    accumulation: int
+    steps_per_epoch: int
+    clip_norm: float | None
+    labels: Sequence[str] | None
+    bound: float
+
+    def build(self) -> tuple[dict[str, torch.nn.Parameter], list[torch.optim.Optimizer], list[Any]]:
+        """Return torch's parameters by path, the optimizers, and the scheduler of each, or None."""
+        theirs = {
+            path: torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
+            for path, leaf in leaves_by_path(self.params).items()
+        }
+        result = self.factory(dict(theirs))
+        optimizer, scheduler = result if isinstance(result, tuple) else (result, None)
+        optimizers = as_optimizers(optimizer)
+        schedulers = as_schedulers(scheduler, optimizer, optimizers)
+        if any(isinstance(s, torch.optim.lr_scheduler.ReduceLROnPlateau) for s in schedulers):
+            raise ValueError(
+                "scheduler must not depend on a metric, got ReduceLROnPlateau. "
+                "Compare jaxsched.lr_scheduler.reduce_lr_on_plateau by its rates."
+            )
+        return theirs, optimizers, schedulers
+
+
 def _run(
-    tx: optax.GradientTransformation,
-    factory: Factory,
-    params: Any,
-    clocks: tuple[int, int, int],
-    clip_norm: float | None,
-    labels: Sequence[str] | None,
-    bound: float,
-    rng: np.random.Generator,
+    tx: optax.GradientTransformation, setup: _Setup, rng: np.random.Generator
 ) -> Iterator[tuple[str | None, str | None, dict[str, Arrays], tuple[Groups, Groups]]]:
     """Yield, after each update, the first difference of a rate, and of a leaf; a row of ``Case``; rates."""
-    updates, accumulation, steps_per_epoch = clocks
+    params, accumulation = setup.params, setup.accumulation
     structure = jax.tree.structure(params)
-    theirs, optimizers, schedulers = _build(factory, params)
-    order = [id(p) for each in optimizers for group in each.param_groups for p in group["params"]]
-    trained = {path: p for path, p in theirs.items() if id(p) in order and p.requires_grad}
+    theirs, optimizers, schedulers = setup.build()
+    number = {p: k for k, p in enumerate(parameters(*optimizers))}
+    trained = {path: p for path, p in theirs.items() if p in number and p.requires_grad}
     # Both sides have torch's layout here, also kernels.
-    mapping = {path: (order.index(id(p)), np.asarray) for path, p in trained.items()}
+    mapping = {path: (number[p], np.asarray) for path, p in trained.items()}
     state, update = tx.init(params), jax.jit(tx.update)
     steps = [make_stepper(scheduler) for scheduler in schedulers if scheduler is not None]
     pending, shaped = [], _is_shaped(optimizers)
-    read = _reader(optimizers, labels)
+    named = split_labels(optimizers, setup.labels)
+    readers = [(reader(each, own), each) for each, own in zip(optimizers, named, strict=True)]
     largest = {(p, "parameter"): _largest(leaf) for p, leaf in leaves_by_path(params).items()}
-    for batch in range(updates * accumulation):
+    for batch in range(setup.updates * accumulation):
         pending.append({path: rng.normal(size=p.shape) for path, p in theirs.items()})
         for path, p in trained.items():
             gradient = torch.tensor(pending[-1][path])
@@ -164,9 +185,9 @@ def _run(
         params = optax.apply_updates(params, changes)
         if len(pending) == accumulation:
             count = batch // accumulation
-            before = read()
-            if clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(trained.values(), clip_norm)
+            before = {k: v for read, each in readers for k, v in read(each.param_groups).items()}
+            if setup.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(trained.values(), setup.clip_norm)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -182,12 +203,12 @@ def _run(
                 for label, group in ours.items()
                 for name, value in group.items()
             )
-            of_rate = _first_difference(largest, max(bound, RATE_BOUND), count, numbers)
-            of_leaf = _first_difference(largest, bound, count, leaves)
-            row = seen_of(pending, mine, after, shaped)
+            of_rate = _first_difference(largest, max(setup.bound, RATE_BOUND), count, numbers)
+            of_leaf = _first_difference(largest, setup.bound, count, leaves)
+            row = row_of(pending, mine, after, shaped)
             yield of_rate, of_leaf, row, rates
             pending = []
-        for step in steps if (batch + 1) % steps_per_epoch == 0 else ():
+        for step in steps if (batch + 1) % setup.steps_per_epoch == 0 else ():
             with warnings.catch_warnings():
                 # With accumulation the scheduler may step before the optimizer does.
                 warnings.filterwarnings("ignore", "Detected call of", UserWarning)
@@ -196,28 +217,8 @@ def _run(
                 except ValueError as error:  # such as OneCycleLR's after its last step
                     raise ValueError(
                         f"updates must be at most {batch // accumulation}, where the scheduler ends, "
-                        f"got {updates}: {error}"
+                        f"got {setup.updates}: {error}"
                     ) from error
-
-
-def _build(
-    factory: Factory, params: Any
-) -> tuple[dict[str, torch.nn.Parameter], list[torch.optim.Optimizer], list[Any]]:
-    """Return torch's parameters by path, the optimizers, and the scheduler of each, or None."""
-    theirs = {
-        path: torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
-        for path, leaf in leaves_by_path(params).items()
-    }
-    result = factory(dict(theirs))
-    optimizer, scheduler = result if isinstance(result, tuple) else (result, None)
-    optimizers = as_optimizers(optimizer)
-    schedulers = as_schedulers(scheduler, optimizer, optimizers)
-    if any(isinstance(s, torch.optim.lr_scheduler.ReduceLROnPlateau) for s in schedulers):
-        raise ValueError(
-            "scheduler must not depend on a metric, got ReduceLROnPlateau. "
-            "Compare jaxsched.lr_scheduler.reduce_lr_on_plateau by its rates."
-        )
-    return theirs, optimizers, schedulers
 
 
 def _is_shaped(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
@@ -225,41 +226,16 @@ def _is_shaped(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
     return any(find_rule(optimizer) in SHAPED for optimizer in optimizers)
 
 
-def _reader(
-    optimizers: Sequence[torch.optim.Optimizer], labels: Sequence[str] | None
-) -> Callable[[], Groups]:
-    """Return a function that returns the arguments in force of all groups."""
-    named = split_labels(optimizers, labels)
-    of_each = [(reader(each, own), each) for each, own in zip(optimizers, named, strict=True)]
-    return lambda: {
-        label: group for read, each in of_each for label, group in read(each.param_groups).items()
-    }
-
-
-def _why(
-    factory: Factory,
-    params: Any,
-    seen: Sequence[dict[str, Arrays]],
-    clocks: tuple[int, int, int],
-    clip_norm: float | None,
-    labels: Sequence[str] | None,
-    bound: float,
-) -> list[str]:
-    """Return the lines with the likely causes of a difference."""
-    updates, accumulation, steps_per_epoch = clocks
-    theirs, optimizers, schedulers = _build(factory, params)
-    steps, shaped = 2 * (updates * accumulation + 1), _is_shaped(optimizers)
-    of = {
-        id(parameter): label
-        for label, group in groups_by_label(optimizers, labels).items()
-        for parameter in group["params"]
-        if parameter.requires_grad
-    }
-    label_of = {path: of[id(p)] for path, p in theirs.items() if id(p) in of}
+def _leaf_causes(setup: _Setup, seen: Sequence[dict[str, Arrays]]) -> list[str]:
+    """Return the lines with the likely causes of the parameters' differences."""
+    theirs, optimizers, schedulers = setup.build()
+    steps, shaped = 2 * (setup.updates * setup.accumulation + 1), _is_shaped(optimizers)
+    trained = labels_by_parameter(optimizers, setup.labels)
+    label_of = {path: trained[p] for path, p in theirs.items() if p in trained}
     stacked = jax.tree.map(lambda *row: np.stack(row), *seen)
     start = {p: x.detach().numpy() for p, x in theirs.items()}
     lines, is_distinct = [], False
-    named = split_labels(optimizers, labels)
+    named = split_labels(optimizers, setup.labels)
     for k, (optimizer, scheduler, own) in enumerate(
         zip(optimizers, schedulers, named, strict=True)
     ):
@@ -279,9 +255,9 @@ def _why(
             labels=label_of,
             rule=rule,
             rows=rows_of,
-            steps_per_epoch=steps_per_epoch,
-            clip_norm=clip_norm,
-            bound=bound,
+            steps_per_epoch=setup.steps_per_epoch,
+            clip_norm=setup.clip_norm,
+            bound=setup.bound,
         )
         is_distinct |= bool(case.differing_leaves(DISTINCT))
         if case.differing_leaves():
@@ -329,40 +305,35 @@ def _both_rates(state: Any, theirs: Groups) -> tuple[Groups, Groups]:
     return ours, torchs
 
 
-def _rate_causes(
-    rates: Sequence[tuple[Groups, Groups]], bound: float, recipe: Recipe | None
-) -> list[str]:
+def _rate_causes(setup: _Setup, rates: Sequence[tuple[Groups, Groups]]) -> list[str]:
     """Return the causes that ``compare`` finds for rates that differ by more than the bound."""
     header = Trace({}, clock="update")
     mine, theirs = (Trace.stack(rows, header_of=header) for rows in zip(*rates, strict=True))
 
     def snap(label: str, name: str, x: np.ndarray) -> np.ndarray:
         y = theirs.groups[label][name]
-        allowed = max(bound, RATE_BOUND) * np.maximum.accumulate(np.abs(y))
+        allowed = max(setup.bound, RATE_BOUND) * np.maximum.accumulate(np.abs(y))
         return y if (np.abs(x - y) <= allowed).all() else x
 
     mine = dataclasses.replace(mine, groups=map_groups(snap, mine.groups))
-    report = compare(mine, recipe or theirs)
+    report = compare(mine, _recipe(setup) or theirs)
     return [f"{LIKELY}{cause}" for cause in report.causes]
 
 
-def _recipe(
-    factory: Factory, params: Any, clocks: tuple[int, int, int], labels: Sequence[str] | None
-) -> Recipe | None:
+def _recipe(setup: _Setup) -> Recipe | None:
     """Return torch's recipe, for the search of ``compare``; None if it cannot be converted."""
-    updates, accumulation, steps_per_epoch = clocks
-    if accumulation > 1:
+    if setup.accumulation > 1:
         return None
-    _, optimizers, schedulers = _build(factory, params)
-    every = steps_per_epoch if any(scheduler is not None for scheduler in schedulers) else None
+    _, optimizers, schedulers = setup.build()
+    has_scheduler = any(scheduler is not None for scheduler in schedulers)
     with contextlib.suppress(ValueError):
         return from_torch(
             optimizers,
             schedulers,
-            labels=labels,
+            labels=setup.labels,
             start=0,
-            steps_per_epoch=every,
-            iterations=updates,
+            steps_per_epoch=setup.steps_per_epoch if has_scheduler else None,
+            iterations=setup.updates,
         )
     return None
 

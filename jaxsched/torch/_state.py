@@ -17,7 +17,7 @@ from jaxsched.optimizers._rule import UNCOUNTED
 from jaxsched.optimizers._scheduled import start_at
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_paths, torch_names
-from jaxsched.torch._groups import Optimizers, as_optimizers
+from jaxsched.torch._groups import Optimizers, as_optimizers, parameters
 from jaxsched.torch._state_dict import StateDict, as_state_dict, split
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -82,9 +82,8 @@ def numbers(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, int]:
     >>> numbers(model, torch.optim.SGD([model.bias, model.weight]))
     {'weight': 1, 'bias': 0}
     """
-    groups = [group for each in as_optimizers(optimizer) for group in each.param_groups]
-    order = [id(p) for group in groups for p in group["params"]]
-    return {name: order.index(id(p)) for name, p in model.named_parameters() if id(p) in order}
+    number = {p: k for k, p in enumerate(parameters(*as_optimizers(optimizer)))}
+    return {name: number[p] for name, p in model.named_parameters() if p in number}
 
 
 def import_state(
@@ -156,11 +155,11 @@ def import_state(
                 "parameters of one group must have made equally many updates, got "
                 f"{steps[low]} of {low} and {steps[high]} of {high}. Give them groups of their own."
             )
-        known = {"step", *state.scalars, *state.trees}
+        names = {"step", *state.scalars, *state.trees}
 
         def carry(name: str, path: str, leaf: Any) -> Any:
             entry = entries[path]
-            extra = {key for key, value in entry.items() if value is not None} - known
+            extra = {key for key, value in entry.items() if value is not None} - names
             is_missing = entry and name not in {*entry, BUFFER}
             if extra or (is_missing and _is_in_use(name, leaves[path])):
                 raise ValueError(
@@ -220,11 +219,7 @@ def export_state(
     like: list[Any],
 ) -> list[dict[str, Any]]: ...
 def export_state(
-    opt_state: optax.OptState,
-    params: optax.Params,
-    mapping: Names | None = None,
-    *,
-    like: Any,
+    opt_state: optax.OptState, params: optax.Params, mapping: Names | None = None, *, like: Any
 ) -> Any:
     """Return the ``state_dict`` with which torch's optimizer continues; a list if ``like`` is one.
 
@@ -246,7 +241,7 @@ def export_state(
     >>> export_state(state, params, like=optimizer.state_dict())["state"]
     {0: {'momentum_buffer': tensor([1., 1.])}}
     """
-    given, like = like, as_state_dict(like)
+    original, like = like, as_state_dict(like)
     places, leaves = _place(params, mapping, like), leaves_by_path(params)
     state = {key: dict(entry) for key, entry in like["state"].items()}
     for rule in _rules(opt_state):
@@ -267,9 +262,9 @@ def export_state(
                 shape = getattr(like["state"].get(number, {}).get(name), "shape", None)
                 tensor = None if unstarted else _undo(path, np.asarray(leaf), transform, shape)
                 state[number][name] = tensor
-    if not isinstance(given, list | tuple):
+    if not isinstance(original, list | tuple):
         return {**like, "state": state}
-    return split(state, [as_state_dict(each) for each in given])
+    return split(state, [as_state_dict(each) for each in original])
 
 
 BUFFER, STARTED = "momentum_buffer", "started"  # torch's buffer, created late; a rule's flag of it
@@ -321,19 +316,20 @@ def _place(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) ->
         names = group.get("param_names", group["params"])
         numbered |= zip(names, group["params"], strict=True)
     paths = {"/".join(path): path for path in leaf_paths(params)}
-    given: dict[str, Any] = {}
+    mapped: dict[str, Any] = {}
     if mapping is None:
-        given = {p: name for p in paths for name in torch_names(paths[p]) if name in numbered}
+        mapped = {p: name for p in paths for name in torch_names(paths[p]) if name in numbered}
     for key, value in (mapping or {}).items():
-        given[key if isinstance(key, str) else "/".join(key)] = value
-    if unknown := sorted(set(given) - set(paths)):
+        mapped[key if isinstance(key, str) else "/".join(key)] = value
+    if unknown := sorted(set(mapped) - set(paths)):
         raise ValueError(
             f"paths of mapping must be of the parameters, got {', '.join(unknown[:5])}, which none has."
         )
-    known, places = {*numbered, *numbered.values()}, _Places()
-    for path in (path for path in paths if path in given):
-        name, transform = given[path] if isinstance(given[path], tuple) else (given[path], None)
-        if name not in known:
+    names, places = {*numbered, *numbered.values()}, _Places()
+    for path in (path for path in paths if path in mapped):
+        entry = mapped[path]
+        name, transform = entry if isinstance(entry, tuple) else (entry, None)
+        if name not in names:
             raise ValueError(
                 f"mapping must lead to parameters of state_dict, got {name!r}, which it does not "
                 "name. Make the optimizer of model.named_parameters(), or pass numbers, as "

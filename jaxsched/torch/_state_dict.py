@@ -78,11 +78,11 @@ def split(state: Mapping[Any, Any], like: Sequence[Mapping[str, Any]]) -> list[d
     return parts
 
 
-def as_state_dict(given: Any) -> Mapping[str, Any]:
+def as_state_dict(value: Any) -> Mapping[str, Any]:
     """Return a ``state_dict``, of a file or of several joined, or raise ValueError."""
-    if isinstance(given, list | tuple):
-        return join([as_state_dict(each) for each in given])
-    loaded = load(given) if isinstance(given, str | os.PathLike) else given
+    if isinstance(value, list | tuple):
+        return join([as_state_dict(each) for each in value])
+    loaded = load(value) if isinstance(value, str | os.PathLike) else value
     keys = list(loaded) if isinstance(loaded, Mapping) else [type(loaded).__name__]
     if not {"state", "param_groups"} <= set(keys):
         raise ValueError(

@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 
 from jaxsched.parity._explain._cause import Cause, choose, format_value, list_quantities
 from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
-from jaxsched.torch._update_runs import FORMS, OPTIONS, SHAPED, Case, largest, simulate
+from jaxsched.torch._update_runs import FORMS, OPTIONS, SHAPED, Case, largest_entry, simulate
 
 MAX_SHIFT = 250  # batches by which a schedule may be early or late
 DISTINCT = 20  # smallest difference, in bounds, that distinguishes causes
@@ -48,7 +48,7 @@ class Change(NamedTuple):
 
 
 Steps = Sequence[tuple[Change, Any]]
-"""Changes, each with its number, or 0 if it has none."""
+"""Changes, each with its number, or a group's label, or 0 if it has none."""
 
 
 def explain(case: Case) -> list[Cause]:
@@ -60,7 +60,7 @@ def explain(case: Case) -> list[Cause]:
 
     with np.errstate(all="ignore"):  # a candidate may diverge
         for leaf in leaves:
-            off = largest(_path(case, (), leaf)[:, 0] - case.reference[leaf])
+            off = largest_entry(_path(case, (), leaf)[:, 0] - case.reference[leaf])
             if not (off <= case.tolerance[leaf]).all():
                 return []  # torch's path is not reproduced, such as Muon's in bfloat16
         for attempts, leaf in product((_choices, _numbers, _pairs), leaves):
@@ -86,7 +86,8 @@ def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[
     (change, x), sentence = steps[-1], _sentence(case, steps, leaf)
     alike = [k for k in case.mine if k not in leaves and _sentence(case, steps, k) == sentence]
     moved = {k: path for k in alike if case.differs(k, path := _path(case, steps, k)[:, 0])}
-    if shares:
+    # Groups are exchanged only if no leaf of theirs moves as in torch.
+    if shares and not (moved and change.name == "exchanged"):
         yield Cause(
             change.kind,
             change.name,
@@ -95,7 +96,7 @@ def _causes(case: Case, steps: Steps, leaf: str, leaves: list[str]) -> Iterator[
             case.value(leaf, change.name),
             tuple((k, "parameter") for k in shares),
             numbers=len(steps) - 1 + (x != 0),
-            known=min(shares.values()),
+            known_share=min(shares.values()),
             curves={(k, "parameter"): path for k, path in moved.items()},
         )
 
@@ -131,7 +132,8 @@ def _map(names: Sequence[str], value: Callable[[Any, Any], Any]) -> Edit:
 def _choices(case: Case, leaf: str) -> Iterator[Steps]:
     """Yield changes without a free number."""
     yield from _options(case)
-    yield from ([(change, 0.0)] for change in (*_arguments(case)[:-1], *_groups(case)))
+    yield from ([(change, 0.0)] for change in _arguments(case)[:-1])
+    yield from ([step] for step in _groups(case))
     used = [k for k in case.names if any(column[k].any() for column in case.columns.values())]
     for names in combinations(used, 2):
         edit = partial(lambda a, b, recipe, x: {a: recipe[b], b: recipe[a]}, *names)
@@ -162,40 +164,43 @@ def _options(case: Case) -> Sequence[Steps]:
     return [*([(change, 0.0)] for change in changes), *pairs]
 
 
-def _groups(case: Case) -> Iterator[Change]:
-    """Yield changes that take the arguments of another group, or train a leaf torch does not."""
-    labels = [case.labels[leaf] for leaf in case.mine if leaf in case.labels]
-    recipes = {label: case.recipe(label) for label in dict.fromkeys(labels)}
+def _groups(case: Case) -> Iterator[tuple[Change, Any]]:
+    """Yield changes that take the arguments of another group, or train a leaf torch does not.
+
+    Each comes with a number or, as it counts as one, with the label of the group.
+    """
+    leaves = {case.labels[leaf]: leaf for leaf in case.mine if leaf in case.labels}
+    recipes, arguments = {label: case.recipe(label) for label in leaves}, _arguments(case)
     rate = case.recipe(None)["learning_rate"]
-    moves = {"frozen where torch trains it": {"learning_rate": rate}}
+    frozen = "frozen where torch trains it"
+    yield Change("groups", "group", frozen, _put({"learning_rate": rate})), 0.0
     for label, recipe in recipes.items():
         trained = f"what torch's optimizer does not train is trained, as group {label}"
-        yield Change("groups", "trained", trained, _put(recipe))
-        for name in case.names:
+        yield Change("groups", "trained", trained, _put(recipe)), 0.0
+        for change in arguments[:-1]:
+            name, x = change.name, case.value(leaves[label], change.name)
             if any((recipe[name] != other[name]).any() for other in recipes.values()):
-                moves[f"{name} of group {label}"] = {name: recipe[name]}
-        moves[f"a parameter in another group: {label}"] = recipe
-    yield from (Change("groups", "group", text, _put(move)) for text, move in moves.items())
+                sentence = f"{name} taken from group {label}"
+                yield Change("groups", "group", sentence, _put({name: recipe[name]})), x
+                if isinstance(x, float):
+                    yield change, x
+        another = f"every argument taken from group {label}"
+        yield Change("groups", "group", another, _put(recipe)), label
     for a, b in combinations(recipes, 2):
         others = {a: recipes[b], b: recipes[a]}
         edit = partial(lambda others, recipe, x: others.get(recipe["label"], {}), others)
-        yield Change("groups", "exchanged", f"groups {a} and {b} exchanged", edit)
+        yield Change("groups", "exchanged", f"groups {a} and {b} exchanged", edit), 0.0
 
 
 def _arguments(case: Case) -> list[Change]:
     """Return changes of one argument, with a free number."""
 
-    def change(name: str, value: float) -> Change:
+    def change(name: str, value: float | None) -> Change:
         edit = _map([name], lambda v, x: np.broadcast_arrays(x, v)[0])
-        return Change("argument", name, f"{name} {{x}} for {{y}}", edit, _grid(value))
+        return Change("argument", name, f"{name} {{x}} for {{y}}", edit, float_grid(value or 1.0))
 
     sizes = {k: max(np.abs(c[k]).max() for c in case.columns.values()) for k in case.names}
     return [change(name, size) for name, size in {**sizes, "clip_norm": case.clip_norm}.items()]
-
-
-def _grid(value: float | None) -> np.ndarray:
-    """Return ``float_grid`` with numbers just below 1, as decays of averages have."""
-    return np.union1d(float_grid(value or 1.0), 1 - np.geomspace(1e-7, 0.5, 60))
 
 
 def _factors(case: Case) -> Iterator[Change]:
@@ -203,7 +208,7 @@ def _factors(case: Case) -> Iterator[Change]:
     sizes = {k: {abs(x) for c in case.columns.values() for x in c[k] if x} for k in case.names}
     kinds = {name: "argument" for name, values in sizes.items() if len(values) > 1}
     for name, kind in {**kinds, "gradients": "value"}.items():
-        yield Change(kind, name, f"{name} times {{x}}", _map([name], np.multiply), _grid(1.0))
+        yield Change(kind, name, f"{name} times {{x}}", _map([name], np.multiply), float_grid(1.0))
 
 
 def _clocks(case: Case) -> Iterator[Change]:
@@ -289,10 +294,10 @@ def _solve(case: Case, leaf: str, steps: Steps, change: Change) -> Iterator[Step
     size = FEW if case.rule in SHAPED else CANDIDATES  # JAX compiles a rule once for one size
     grid = np.pad(change.grid, (0, -len(change.grid) % size), "edge")
     values = np.concatenate([evaluate(block) for block in grid.reshape(-1, size)])
-    same, known, numbers = _is_equal(values, target), ~np.isnan(values), []
+    same, is_known, numbers = _is_equal(values, target), ~np.isnan(values), []
     side = np.where(same, 0, np.sign(values - target))
     if change.kind == "clock":
-        numbers = grid[(same | ~known).all(1) & (known.mean(1) > MIN_KNOWN)].tolist()
+        numbers = grid[(same | ~is_known).all(1) & (is_known.mean(1) > MIN_KNOWN)].tolist()
     # Unless most rows lie between the values of two neighbours, no number between them fits.
     elif (side[1:] * side[:-1] <= 0).mean(1).max() > ENCLOSED:
         numbers = solve(evaluate, target, grid, _is_equal, size=size)
@@ -312,7 +317,12 @@ def _fit(case: Case, leaf: str, steps: Steps, a: Change, b: Change) -> Iterator[
     unchanged = np.zeros_like(start)
     fit = least_squares(off, unchanged, max_nfev=MAX_EVALUATIONS)
     if np.abs(fit.fun).max() <= MAX_UNFITTED * np.abs(off(unchanged)).max():
-        x = (start + fit.x * scale)[0]
-        short = (float(f"{x:.{digits}g}") for digits in DIGITS)
-        x = next(s for s in short if abs(s - x) <= MAX_ROUNDING * abs(x))
-        yield from _solve(case, leaf, [*steps, (a, x)], b)
+        inexact = (start + fit.x * scale)[0]
+        short = dict.fromkeys(float(f"{inexact:.{digits}g}") for digits in DIGITS)
+        for x in short:  # the shortest first
+            if abs(x - inexact) > MAX_ROUNDING * abs(inexact):
+                continue
+            for *before, (_, y) in _solve(case, leaf, [*steps, (a, x)], b):
+                if _is_equal(evaluate(x, y)[0], target).all():
+                    yield [*before, (b, y)]
+                    return

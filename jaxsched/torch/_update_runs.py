@@ -149,7 +149,7 @@ def simulate(
     rate, decay = numbers["learning_rate"], switches.pop("decay")
     size = numbers.get("weight_decay", 0 * rate)
     coupled = size * (decay == "coupled")
-    taken = size * {"coupled": 0.0, "decoupled": rate, "unscaled": 1.0}[decay]
+    decoupled = size * {"coupled": 0.0, "decoupled": rate, "unscaled": 1.0}[decay]
     n = max(v.shape[1] for v in (gradients, *numbers.values()))
     if numbers.pop("weight_decay", None) is not None:
         switches["weight_decay"] = 0.0
@@ -163,7 +163,7 @@ def simulate(
             leaves = (np.reshape(x, (n, *start.shape)) for x in (g, params))
             options = tuple((k, v) for k, v in switches.items() if k not in OPTIONS)
             added, state["state"] = _update(rule, options, now, *leaves, state.get("state"))
-        params = params + np.reshape(added, params.shape) - taken[t] * params
+        params = params + np.reshape(added, params.shape) - decoupled[t] * params
         path.append(params)
     return np.stack(path)
 
@@ -280,11 +280,15 @@ class Case:
     def rounding(self) -> Arrays:
         """The bound times the largest entry of the reference so far, (updates,)."""
         paths = {k: np.vstack([self.start[k].reshape(1, -1), v]) for k, v in self.reference.items()}
-        return {k: self.bound * np.maximum.accumulate(largest(v))[1:] for k, v in paths.items()}
+        return {
+            k: self.bound * np.maximum.accumulate(largest_entry(v))[1:] for k, v in paths.items()
+        }
 
     def differs(self, leaf: str, path: np.ndarray, bounds: float = 1.0) -> bool:
         """Return whether a path of a leaf differs from the reference's."""
-        return not (largest(path - self.reference[leaf]) <= bounds * self.rounding[leaf]).all()
+        return not (
+            largest_entry(path - self.reference[leaf]) <= bounds * self.rounding[leaf]
+        ).all()
 
     def differing_leaves(self, bounds: float = 1.0) -> list[str]:
         """Return the leaves that differ by more than ``bounds`` times the bound."""
@@ -295,13 +299,15 @@ class Case:
         """The largest distance of a changed run from mine after each update, (updates,)."""
         limits = {}
         for leaf, mine in self.mine.items():
-            left = MAX_UNEXPLAINED * np.maximum.accumulate(largest(mine - self.reference[leaf]))
+            left = MAX_UNEXPLAINED * np.maximum.accumulate(
+                largest_entry(mine - self.reference[leaf])
+            )
             limits[leaf] = np.maximum(left, self.rounding[leaf]) + np.finfo(np.float64).tiny
         return limits
 
     def known_share(self, leaf: str, path: np.ndarray) -> float:
         """Return the share of updates at which a path is known; 0 if it is not mine's there."""
-        off = largest(path - self.mine[leaf])
+        off = largest_entry(path - self.mine[leaf])
         is_known = ~np.isnan(off)
         return float(is_known.mean()) if (off <= self.tolerance[leaf])[is_known].all() else 0.0
 
@@ -312,7 +318,7 @@ def entries(array: np.ndarray, shaped: bool) -> np.ndarray:
     return array.ravel()[np.linspace(0, array.size - 1, n).astype(int)]
 
 
-def seen_of(pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: bool) -> Any:
+def row_of(pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: bool) -> Any:
     """Return the row of ``Case`` for one update, from its batches' gradients and both results."""
     batches = {leaf: [gradients[leaf] for gradients in pending] for leaf in mine}
     squares = {k: [np.sum(g * g) for g in (*gs, np.sum(gs, 0))] for k, gs in batches.items()}
@@ -324,6 +330,6 @@ def seen_of(pending: Sequence[Arrays], mine: Arrays, reference: Arrays, shaped: 
     }
 
 
-def largest(path: np.ndarray) -> np.ndarray:
+def largest_entry(path: np.ndarray) -> np.ndarray:
     """Return the largest absolute entry after each update; NaN if there is one."""
     return np.abs(path).max(1, initial=0.0)

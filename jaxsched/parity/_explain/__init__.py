@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,11 +16,11 @@ import numpy as np
 
 from jaxsched._schedule import sharing_key
 from jaxsched._validate import is_number
+from jaxsched.parity._distance import equal
 from jaxsched.parity._explain import _changes as changes
 from jaxsched.parity._explain._cause import Cause, Key, choose, format_value, merge
 from jaxsched.parity._explain._runs import Case, Column, Path, Run, evaluate, evaluate_each
 from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
-from jaxsched.parity._rows import equal
 
 MAX_FITTED = 40  # numbers that fit the sampled rows and are then compared at all rows
 MAX_REACH = 10**6  # largest distance of an integer to try from the present one
@@ -29,21 +29,24 @@ MAX_PREFIXES = 5  # changes that explain the first rows, to each of which a seco
 REFUSED = (ValueError, TypeError, KeyError)  # errors of a factory that refuses a value
 
 
-def explain(mine: Run, reference: Run) -> tuple[Cause, ...]:
-    """Return the fewest and simplest causes of the differences between runs with the same rows."""
-    forward, reverse = Case(reference, mine, True), Case(mine, reference, False)
+def explain(mine: Run, reference: Run, implied: Sequence[Key] = ()) -> tuple[Cause, ...]:
+    """Return the fewest and simplest causes of the differences between runs with the same rows.
+
+    Quantities that are ``implied`` by others need no cause.
+    """
+    forward, reverse = Case(reference, mine, True, implied), Case(mine, reference, False, implied)
     differing, roundings = list(forward.differing_rows), list(_roundings(forward))
     causes = list(roundings)
     with np.errstate(over="ignore", invalid="ignore"):
-        for search in (_single, None, _inside, _double):
+        for search in (_single_changes, None, _inner_changes, _double_changes) if differing else ():
             whole = [c for c in merge(causes) if c.exact and c.is_throughout]
             left = [key for key in differing if not any(key in c.quantities for c in whole)]
             is_one = any(set(differing) <= set(c.quantities) for c in whole)
             for case in (forward, reverse):
                 if search is not None:
-                    causes += _each(case, left, search)
-                elif differing:  # one argument for all goes before one for each
-                    causes += _of_factory(case, causes, not is_one)
+                    causes += _search_each(case, left, search)
+                else:  # one argument for all goes before one for each
+                    causes += _factory_changes(case, causes, not is_one)
     return tuple(choose(causes, [*differing, *(key for c in roundings for key in c.quantities)]))
 
 
@@ -58,7 +61,7 @@ def _roundings(case: Case) -> Iterator[Cause]:
             yield Cause("value", "float32", sentence, quantities=(key,), numbers=0)
 
 
-def _each(
+def _search_each(
     case: Case, keys: list[Key], search: Callable[[Case, Key], Iterator[Cause]]
 ) -> Iterator[Cause]:
     """Call ``search`` for each quantity, once for quantities with the same curves."""
@@ -73,7 +76,7 @@ def _each(
             yield dataclasses.replace(cause, quantities=(key,), curves={key: curve})
 
 
-def _single(case: Case, key: Key) -> Iterator[Cause]:
+def _single_changes(case: Case, key: Key) -> Iterator[Cause]:
     """Yield causes with one change: of an argument, the clock, the value or the groups."""
     curves = changes.curves_of(case, key)
     yield from filter(None, (case.fit(key, curve, cause) for curve, cause in curves))
@@ -91,7 +94,7 @@ def _single(case: Case, key: Key) -> Iterator[Cause]:
         yield from _solve_edits(case, key, [changes.Edit(entry, [()], entry, cause, [other])])
 
 
-def _inside(case: Case, key: Key) -> Iterator[Cause]:
+def _inner_changes(case: Case, key: Key) -> Iterator[Cause]:
     """Yield causes that change the clock or the value of a schedule inside another."""
     if callable(entry := case.base.entry(key)):
         yield from _solve_edits(case, key, changes.clocks_and_values(case, entry))
@@ -170,7 +173,7 @@ def _solve_numbers(
     return right[:MAX_FITTED].tolist()
 
 
-def _double(case: Case, key: Key) -> Iterator[Cause]:
+def _double_changes(case: Case, key: Key) -> Iterator[Cause]:
     """Yield causes with two arguments, the first of which explains the first rows."""
     firsts: dict[Path, tuple[int, Any, np.ndarray, Cause]] = {}
     entry = case.base.entry(key)
@@ -187,10 +190,10 @@ def _double(case: Case, key: Key) -> Iterator[Cause]:
         edits = (e for e in changes.arguments_of(between, changed) if e.paths[0] != path)
         for second in _solve_edits(between, key, edits) if key in between.differing_rows else ():
             if second.is_throughout:
-                yield _together(case, first, second)
+                yield _join(case, first, second)
 
 
-def _together(case: Case, first: Cause, second: Cause) -> Cause:
+def _join(case: Case, first: Cause, second: Cause) -> Cause:
     """Return two changes as one cause; two entries of one list as a change of the list."""
     if first.name != second.name or not isinstance(second.mine, tuple):
         sentence, parts = f"{first.sentence}, and {second.sentence}", (first, second)
@@ -201,7 +204,7 @@ def _together(case: Case, first: Cause, second: Cause) -> Cause:
     return dataclasses.replace(second, sentence=sentence, numbers=2, **{side: before})
 
 
-def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Cause]:
+def _factory_changes(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Cause]:
     """Yield causes that change an argument of the recipe's factory, if they explain all groups."""
     if case.base.recipe is None or case.base.recipe.origin is None:
         return
@@ -209,15 +212,18 @@ def _of_factory(case: Case, causes: list[Cause], is_wide: bool) -> Iterator[Caus
     for name, value in arguments.items():
         inner = dict(value) if hasattr(value, "items") else {None: value}  # such as ``hyp``
         for place, present in inner.items():
-            for other in _others(case, present, causes, is_wide):
+            for other in _other_values(case, present, causes, is_wide):
                 change = changes.argument(case, place or name, other, present)
                 new = other if place is None else {**inner, place: other}
                 with contextlib.suppress(*REFUSED):
                     recipe = factory(**{**arguments, name: new})
-                    yield from _in_all_groups(case, change, recipe.complete_groups())
+                    groups: dict[str, Any] = recipe.complete_groups()
+                    if recipe.accumulation is not None:
+                        groups[""] = {"accumulate": recipe.accumulation.batches}
+                    yield from _fit_groups(case, change, groups)
 
 
-def _in_all_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:
+def _fit_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:
     """Return a change's causes if its groups reproduce all quantities of the other run."""
 
     def curve(key: Key) -> np.ndarray:
@@ -230,7 +236,7 @@ def _in_all_groups(case: Case, change: Cause, groups: Any) -> list[Cause]:
     return causes if is_whole and all(case.is_same(k, curve(k)).all() for k in alike) else []
 
 
-def _others(case: Case, value: Any, causes: list[Cause], is_wide: bool) -> list[Any]:
+def _other_values(case: Case, value: Any, causes: list[Cause], is_wide: bool) -> list[Any]:
     """Return other values of a factory's argument: those solved for in schedules, and neighbours."""
     if isinstance(value, bool):
         return [not value]

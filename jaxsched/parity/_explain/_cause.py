@@ -22,14 +22,14 @@ class Cause:
 
     kind: str  # "argument", "clock", "value", "groups" or "rule"
     name: str  # the argument, or the change, such as "shift"
-    sentence: str  # the change in words, without its range
+    sentence: str  # the change in words, without its range; {names} for those of its quantities
     mine: Any = None  # the number or choice on this side
     reference: Any = None  # the number or choice of the reference
     quantities: tuple[Key, ...] = ()  # the quantities that it reproduces
     start: int | None = None  # the first iteration at which it acts; None: from the first row on
     stop: int | None = None  # the iteration from which it no longer acts; None: to the last row
     numbers: int = 1  # free numbers, without the ends of the range
-    known: float = 1.0  # share of the rows at which the changed run is known
+    known_share: float = 1.0  # share of the rows at which the changed run is known
     exact: bool = True  # whether the rows are reproduced to the bit, not within a bound
     parts: tuple["Cause", ...] = ()  # two changes that reproduce it together
     alternatives: tuple["Cause", ...] = ()  # other changes that give the same rows
@@ -51,7 +51,8 @@ class Cause:
     @property
     def cost(self) -> tuple[Any, ...]:
         """The key that orders causes; those of the same cost are equally likely."""
-        return not self.exact, self.free_numbers, not self.is_throughout, self.known < MOSTLY_KNOWN
+        is_rare = self.known_share < MOSTLY_KNOWN
+        return not self.exact, self.free_numbers, not self.is_throughout, is_rare
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -125,14 +126,18 @@ def merge(causes: Iterable[Cause]) -> list[Cause]:
                 if cause.changes_reference == first.changes_reference
                 else first.curves
             ),
-            known=min(first.known, cause.known),
+            known_share=min(first.known_share, cause.known_share),
         )
     return list(merged.values())
 
 
 def choose(causes: Iterable[Cause], differing: Sequence[Key]) -> list[Cause]:
     """Choose the fewest and simplest causes that reproduce as many quantities as possible."""
-    pool, left, chosen = merge(causes), set(differing), []
+    pool, left, chosen = [], set(differing), []
+    for cause in merge(causes):
+        names = " and ".join(dict.fromkeys(name for _, name in cause.quantities))
+        sentence = cause.sentence.replace("{names}", names)
+        pool.append(dataclasses.replace(cause, sentence=sentence))
     while useful := [cause for cause in pool if left & set(cause.quantities)]:
         useful.sort(key=lambda c: (-len(left & set(c.quantities)), *c.rank))
         best = useful[0]

@@ -222,16 +222,10 @@ def clocks_and_values(case: Case, entry: Any) -> Iterator[Edit]:
 
 def curves_of(case: Case, key: Key) -> Curves:
     """Yield the changes without a free number: of the updates, the values, the groups."""
-    column_function, x, forward = (
-        case.base.column_function(key),
-        case.target.column(key),
-        case.changes_reference,
-    )
+    column_function, x = case.base.column_function(key), case.target.column(key)
     yield from _updates(case, column_function)
-    y, side = (
-        column_function(case.base.counts).astype(np.float64),
-        "mine" if forward else "the reference",
-    )
+    y, forward = column_function(case.base.counts).astype(np.float64), case.changes_reference
+    side = "mine" if forward else "the reference"
     is_constant = [not np.diff(column).any() for column in (x, y)]
     if forward and any(is_constant) and not all(is_constant):
         number = float(str((x if is_constant[0] else case.base.column(key)).max()))
@@ -256,24 +250,23 @@ def _updates(case: Case, column_function: Column) -> Curves:
     """Yield the column counted by updates, if a run states which iterations make one."""
     units = ("update", "iteration") if case.changes_reference else ("iteration", "update")
     cause = Cause("clock", f"per {units[0]}", "counts {}s for {}s".format(*units), numbers=0)
-    stepped = [run.trace.run.get("stepped") for run in (case.base, case.target)]
-    for steps in [steps.astype(int) for steps in stepped if steps is not None and not steps.all()][
-        :1
-    ]:
-        for rows in (np.cumsum(steps) - steps, np.cumsum(steps), np.cumsum(steps) - 1):
+    stepped = [run.trace.run.get("stepped", np.ones(1)) for run in (case.base, case.target)]
+    if waits := [steps.astype(int) for steps in stepped if not steps.all()]:
+        updates = np.cumsum(waits[0])
+        for rows in (updates - waits[0], updates, updates - 1):
             yield column_function(case.base.trace.start + rows), cause
 
 
 def _groups(case: Case, label: str, name: str) -> Curves:
     """Yield other quantities in place of this one, and its product with the learning rate."""
     columns = {k: case.base.column(k).astype(np.float64) for k in case.keys}
-    y, taken = columns[label, name], functools.partial(Cause, "groups", "taken from")
+    y, cause_of = columns[label, name], functools.partial(Cause, "groups", "taken from")
     for (other, quantity), values in columns.items():
         if quantity == name and other != label:
-            cause, twin = taken(f"{label} has {other}'s"), (other, name)
+            cause, twin = cause_of(f"{{names}} taken from group {other}"), (other, name)
             if twin in case.differing_rows and case.fit(twin, y, cause):
                 sentence = "groups {} and {} exchanged".format(*sorted((label, other)))
                 cause = Cause("groups", "exchanged", sentence)
             yield values, cause
         if other == label and quantity == "learning_rate" != name:
-            yield y * values, taken(f"{name} multiplied by the learning rate", numbers=0)
+            yield y * values, cause_of(f"{name} multiplied by the learning rate", numbers=0)

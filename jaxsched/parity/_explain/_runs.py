@@ -13,10 +13,11 @@ import numpy as np
 from jaxsched import schedules
 from jaxsched._recipe import Recipe
 from jaxsched._schedule import Schedule, as_float64
-from jaxsched._trace import Trace
+from jaxsched._trace import UNSTATED, Trace
 from jaxsched._validate import is_number
+from jaxsched.optimizers import EMA, Accumulation
+from jaxsched.parity._distance import FLOAT64_BOUND, equal
 from jaxsched.parity._explain._cause import Cause, Key
-from jaxsched.parity._rows import FLOAT64_BOUND
 
 BLOCK = 8192  # values computed at a time: JAX compiles each operation for each length
 ZERO_TOLERANCE = 1e-15  # values below this share of the peak count as zero
@@ -75,15 +76,8 @@ def rebuild(node: Any, paths: Sequence[Path], change: Callable[[Any, Any], Any],
     return entries
 
 
-@dataclasses.dataclass
-class Column:
-    """A function of NumPy counts, not traced by JAX, that returns a run's numbers."""
-
-    function: Callable[[np.ndarray], np.ndarray]
-
-    def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """Return the values at counts, NaN where unknown."""
-        return self.function(counts)
+class Column(functools.partial[np.ndarray]):
+    """A function of NumPy counts, not traced by JAX: a run's numbers, NaN where unknown."""
 
 
 def evaluate(entry: Any, counts: np.ndarray) -> np.ndarray:
@@ -151,6 +145,26 @@ class Run(NamedTuple):
         values = np.pad(numbers, 1, constant_values=np.nan)
         return Column(lambda i: values.take(i + 1 - start, mode="clip"))
 
+    def replay(self) -> dict[str, np.ndarray]:
+        """Return the columns of ``run`` that follow from ``accumulate`` and the header.
+
+        Those of a resumed process do not: its first update comes early.
+        """
+        columns, header, average = self.trace.run, self.trace.accumulation, self.trace.ema
+        start, n = self.trace.start, len(self.trace)
+        if header is None:
+            replayed = dict.fromkeys(("accumulate", "stepped", "micro_batches"), np.ones(n))
+        elif header is UNSTATED or "accumulate" not in columns:
+            return {}
+        else:
+            batches = schedules.table(columns["accumulate"], start=start)
+            replayed = Accumulation(batches, header["steps_per_epoch"]).simulate(start, n)
+        if isinstance(average, Mapping):
+            names = (field.name for field in dataclasses.fields(EMA))
+            ema = EMA(**{name: average[name] for name in names if name in average})
+            replayed |= ema.simulate(replayed["stepped"])
+        return {k: v for k, v in replayed.items() if equal(columns.get(k, v), v).all()}
+
     def replace_quantity(self, key: Key, entry: Any, curve: np.ndarray) -> "Run":
         """Return the run with another schedule of a quantity, and the schedule's curve."""
 
@@ -161,6 +175,17 @@ class Run(NamedTuple):
         return Run(replace(self.trace, curve), replace(self.recipe, entry))
 
 
+def implied_quantities(mine: Run, reference: Run) -> list[Key]:
+    """Return the quantities that follow, on both sides, from ``accumulate`` and the header.
+
+    If one side does not accumulate, ``accumulate`` follows from the header too.
+    """
+    sides = (mine, reference)
+    names = set(mine.replay()) & set(reference.replay())
+    inputs = () if any(side.trace.accumulation is None for side in sides) else ("accumulate",)
+    return [("", name) for name in sorted(names.difference(inputs))]
+
+
 @dataclasses.dataclass
 class Case:
     """A run to change, the run to reproduce, and whether the first is the reference."""
@@ -168,13 +193,15 @@ class Case:
     base: Run
     target: Run
     changes_reference: bool
+    implied: Sequence[Key] = ()
 
     @functools.cached_property
     def keys(self) -> list[Key]:
-        """The quantities that both runs have in all rows."""
+        """The quantities that both runs have in all rows, without the implied ones."""
         sides = (self.base, self.target)
         first, second = ({**side.trace.groups, "": side.trace.run} for side in sides)
         both = [(k, n) for k, group in first.items() for n in group if n in second.get(k, {})]
+        both = [key for key in both if key not in self.implied]
         return [k for k in both if not any(np.isnan(side.column(k)).any() for side in sides)]
 
     @functools.cached_property
@@ -216,11 +243,11 @@ class Case:
 
     def fit(self, key: Key, curve: np.ndarray, cause: Cause) -> Cause | None:
         """Return the cause with its range of rows and curve; None if the curve does not fit."""
-        x, wrong, known = self.target.column(key), self.differing_rows[key], ~np.isnan(curve)
-        bad = known & ~self.is_same(key, curve)
+        x, wrong, is_known = self.target.column(key), self.differing_rows[key], ~np.isnan(curve)
+        bad = is_known & ~self.is_same(key, curve)
         first, last = int(wrong.argmax()), len(wrong) - int(wrong[::-1].argmax())
-        seen = known & wrong
-        is_enough = len(np.unique(x[seen])) >= MANY or seen.sum() >= LEAST_KNOWN * wrong.sum()
+        is_used = is_known & wrong
+        is_enough = len(np.unique(x[is_used])) >= MANY or is_used.sum() >= LEAST_KNOWN * wrong.sum()
         if not is_enough or bad[first:last].any():
             return None
         start = self.base.trace.start + first if bad[:first].any() else None
@@ -230,25 +257,25 @@ class Case:
             quantities=(key,),
             start=start,
             stop=stop,
-            known=float(known.mean()),
+            known_share=float(is_known.mean()),
             curves={key: curve},
             changes_reference=self.changes_reference,
         )
-        return fitted if self._is_determined(key, fitted, seen) else None
+        return fitted if self._is_determined(key, fitted, is_used) else None
 
-    def _is_determined(self, key: Key, cause: Cause, seen: np.ndarray) -> bool:
+    def _is_determined(self, key: Key, cause: Cause, is_used: np.ndarray) -> bool:
         """Return whether a change reproduces more differing values than it has free numbers.
 
         The ends of a range are free numbers too. A rounding must act from the first row to the last.
         """
         x, y = self.target.column(key), self.base.column(key)
-        values = len(np.unique(x[seen]))
+        values = len(np.unique(x[is_used]))
         if not cause.is_throughout:
             return cause.name not in ROUNDED and values > MARGIN * cause.free_numbers
         if cause.numbers and cause.name in ("per epoch", "per iteration"):  # y must not be in steps
             return bool(np.count_nonzero(np.diff(y)) > 2 * np.count_nonzero(np.diff(x)))
         if cause.kind == "value" and cause.name not in ROUNDED:
-            return max(values, len(np.unique(y[seen]))) > 1
+            return max(values, len(np.unique(y[is_used]))) > 1
         return cause.kind != "clock" or values > 1 or len(np.unique(x)) > 2
 
     def count_prefix(self, key: Key, curve: np.ndarray) -> int:

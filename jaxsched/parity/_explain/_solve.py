@@ -12,11 +12,15 @@ Cells = list[tuple[float, float]]
 
 
 def float_grid(value: float) -> np.ndarray:
-    """Return numbers around ``value``, from 1e-4 to 1e4 times its size, and from 0 to 1."""
+    """Return numbers around ``value``, from 1e-4 to 1e4 times its size, and from 0 to 1.
+
+    Many of them are just below 1, as the decays of averages are.
+    """
     size = abs(value) or 1.0
     near = size * np.geomspace(1e-6, 1, 40)
     sizes = size * np.geomspace(1e-4, 1e4, 241)
-    return np.unique([*sizes, *(value + near), *(value - near), *np.linspace(0, 1, 101)])
+    to_one = [*np.linspace(0, 1, 101), *(1 - np.geomspace(1e-7, 0.5, 60))]
+    return np.unique([*sizes, *(value + near), *(value - near), *to_one])
 
 
 def solve(

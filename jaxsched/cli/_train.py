@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 
@@ -20,21 +20,8 @@ from jaxsched._recipe import Recipe
 from jaxsched._trace import Trace
 from jaxsched._validate import require
 
-RUN = {"epochs": 100, "steps_per_epoch": 30}
-"""The article's run, whose trace is in the package."""
-METRICS = ("loss", "accuracy")
-"""Metrics below the hyperparameters in the picture of a run."""
-
-
-class _Options(NamedTuple):
-    """The arguments that both trainings share."""
-
-    epochs: int
-    out: Path
-    seed: int
-    resume: bool
-    mesh: str | None
-    tensorboard: bool
+EPOCHS = {"yolov5_resnet18": 100, "yolov5": 30}
+"""Epochs of each recipe's curve."""
 
 
 def train(
@@ -73,10 +60,9 @@ def train(
         JAX_PROCESS_ID set; all of them must see the folder.
       log: tensorboard also writes the metrics for TensorBoard, to the folder tensorboard in out.
     """
-    whole = {"yolov5_resnet18": RUN["epochs"], "yolov5": 30}[recipe]
+    whole = EPOCHS[recipe]
     epochs = whole if epochs is None else epochs
-    if not 1 <= epochs <= whole:
-        raise ValueError(f"epochs must be from 1 to {whole}, got {epochs}")
+    require("epochs", epochs, f"from 1 to {whole}", lambda v: 1 <= v <= whole)
     require("seed", seed, "from 0 to 2**63 - 1", lambda v: 0 <= v < 2**63)
     out = Path("runs") / recipe if out is None else out
     make_writable(out / "trace.npz", (".npz",))
@@ -95,7 +81,8 @@ def train(
             stack.enter_context(contextlib.redirect_stdout(silence))
         else:
             stack.enter_context(_lock(out))
-        return run(_Options(epochs, out, seed, resume, mesh, log == "tensorboard"))
+        options = {"resume": resume, "mesh": mesh, "tensorboard": log == "tensorboard"}
+        return run(out, epochs=epochs, seed=seed, **options)
 
 
 @contextlib.contextmanager
@@ -115,14 +102,14 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _classifier(options: _Options) -> int:
+def _classifier(out: Path, **options: Any) -> int:
     """Train the article's run; return the exit status."""
     from jaxsched.examples import digits, train_nnx
 
-    recipe = recipes.yolov5_resnet18(epochs=RUN["epochs"], steps_per_epoch=RUN["steps_per_epoch"])
-    training, test = digits.load(seed=options.seed)
-    rows, (model, _) = _run_example(train_nnx, digits, training, recipe, options)
-    trace = _write_run(rows, recipe, options.out)
+    recipe = recipes.yolov5_resnet18()
+    training, test = digits.load(seed=options["seed"])
+    rows, (model, _) = _run_example(train_nnx, digits, training, recipe, out, **options)
+    trace = _write_run(rows, recipe, out)
     if trace is None:
         return 130
     print(f"test accuracy: {train_nnx.accuracy(model, test):.2%} of {len(test.labels)} images")
@@ -131,52 +118,42 @@ def _classifier(options: _Options) -> int:
     return 0 if report else 1
 
 
-def _detector(options: _Options) -> int:
+def _detector(out: Path, **options: Any) -> int:
     """Train a detector of drawn shapes with YOLOv5's recipe; return the exit status."""
     from jaxsched.examples import shapes, train_yolov5
 
     recipe = recipes.yolov5(
         epochs=train_yolov5.EPOCHS, steps_per_epoch=shapes.STEPS_PER_EPOCH, batch_size=shapes.BATCH
     )
-    training, test = shapes.load(seed=options.seed)
-    rows, (model, optimizer) = _run_example(train_yolov5, shapes, training, recipe, options)
-    if _write_run(rows, recipe, options.out) is None:
+    training, test = shapes.load(seed=options["seed"])
+    rows, (model, optimizer) = _run_example(train_yolov5, shapes, training, recipe, out, **options)
+    if _write_run(rows, recipe, out) is None:
         return 130
     model = train_yolov5.average_model(model, optimizer)
     if not jax.process_index():
-        train_yolov5.picture(model, test, options.out / "boxes.png")
+        train_yolov5.picture(model, test, out / "boxes.png")
     fit = train_yolov5.fit(model, test)
-    print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {options.out / 'boxes.png'}")
+    print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {out / 'boxes.png'}")
     report = train_yolov5.check_state(rows.records, recipe)
     print(report)
     return 0 if report else 1
 
 
 def _run_example(
-    example: Any, data: Any, images: Any, recipe: Recipe, options: _Options
+    example: Any, data: Any, images: Any, recipe: Recipe, out: Path, **options: Any
 ) -> tuple[Any, tuple[Any, Any]]:
     """Train an example; return the rows of the run, and the trained model and optimizer."""
     from jaxsched.examples import runs
 
     run = runs.Run(
-        create=functools.partial(example.create, recipe, seed=options.seed),
+        create=functools.partial(example.create, recipe, seed=options["seed"]),
         train=example.train,
-        batches=functools.partial(data.batches, images, options.epochs, seed=options.seed),
+        batches=functools.partial(data.batches, images, options["epochs"], seed=options["seed"]),
         row=example.Iteration,
         batch_size=data.BATCH,
         steps_per_epoch=data.STEPS_PER_EPOCH,
     )
-    return runs.train(
-        run,
-        recipe,
-        options.out,
-        _show_progress,
-        epochs=options.epochs,
-        seed=options.seed,
-        resume=options.resume,
-        mesh=options.mesh,
-        tensorboard=options.tensorboard,
-    )
+    return runs.train(run, recipe, out, _show_progress, **options)
 
 
 def _show_progress(iterations: Iterable[Any], records: list[Any], total: int) -> Iterator[bool]:
@@ -223,7 +200,9 @@ def _write_run(rows: Any, recipe: Recipe, out: Path) -> Trace | None:
     trace = Trace.stack([row.hyperparameters for row in rows.records], header_of=recipe.trace(1))
     if rows.records and not jax.process_index():
         trace.save(out / "trace.npz")
-        metrics = {name: [getattr(row, name) for row in rows.records] for name in METRICS}
+        metrics = {
+            name: [getattr(row, name) for row in rows.records] for name in ("loss", "accuracy")
+        }
         plot(trace, out / "lr.png", metrics=metrics)
         print(f"wrote {out / 'lr.png'}, {out / 'metrics.csv'} and {out / 'trace.npz'}")
     if rows.stopped:
