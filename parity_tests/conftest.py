@@ -40,9 +40,14 @@ IMPORT_VARIABLES = ("PYTEST_", "CRC32C_", "KMP_", "TORCH", "TRITON_", "CUDA_")
 
 
 def long_after(number, values):
-    """Return the values of a test's argument, those after the first ``number`` behind ``--long``."""
+    """Return the values of a test's arguments, those after the first ``number`` behind ``--long``.
+
+    Values of several arguments are tuples.
+    """
     return [
-        value if k < number else pytest.param(value, marks=pytest.mark.long)
+        value
+        if k < number
+        else pytest.param(*(value if isinstance(value, tuple) else [value]), marks=pytest.mark.long)
         for k, value in enumerate(values)
     ]
 

@@ -301,6 +301,7 @@ def test_a_quantity_missing_on_one_side_does_not_end_the_search():
     assert "all/momentum: mine has none, where the reference has 0.9" in str(report)
 
 
+@pytest.mark.long
 def test_noise_has_no_cause():
     """Only the known change is named."""
     rng = np.random.default_rng(0)
@@ -395,13 +396,16 @@ def test_each_quantity_may_have_its_own_cause():
 
 @pytest.mark.parametrize(
     ("changed", "cause"),
-    [
-        ({"warmup_iterations": 999}, "warmup_iterations 999 for 1000"),
-        ({"lrf": 0.3}, "lrf 0.3 for 0.2"),
-        ({"epochs": 101}, "epochs 101 for 100"),
-        ({"warmup_bias_lr": 0.05}, "warmup_bias_lr 0.05 for 0.1"),
-        ({"start_epoch": 40, "resumed": True}, None),
-    ],
+    long_after(
+        2,
+        [
+            ({"warmup_iterations": 999}, "warmup_iterations 999 for 1000"),
+            ({"start_epoch": 40, "resumed": True}, None),
+            ({"lrf": 0.3}, "lrf 0.3 for 0.2"),
+            ({"epochs": 101}, "epochs 101 for 100"),
+            ({"warmup_bias_lr": 0.05}, "warmup_bias_lr 0.05 for 0.1"),
+        ],
+    ),
 )
 def test_a_recorded_reference_is_explained_by_mine(changed, cause):
     if cause is not None:

@@ -17,6 +17,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
+from conftest import long_after  # noqa: E402
 from torch.optim import lr_scheduler as reference  # noqa: E402
 from torch.optim.swa_utils import SWALR  # noqa: E402
 
@@ -195,7 +196,7 @@ STARTS = {
 """A scheduler, the steps it makes, and the step of the run; None if that is unknown."""
 
 
-@pytest.mark.parametrize("case", STARTS)
+@pytest.mark.parametrize("case", long_after(8, STARTS))
 def test_a_recipe_starts_at_the_step_of_its_scheduler(case):
     make, steps, expected = STARTS[case]
     scheduler = scheduler_at_step(make, steps)

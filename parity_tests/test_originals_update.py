@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import original_rules
 import pytest
+from conftest import long_after
 from flax import linen as nn
 from flax import nnx
 
@@ -271,7 +272,7 @@ HYP = {"lr0": 1e-3, "warmup_bias_lr": 1e-2}
 SIZE = {"epochs": EPOCHS, "steps_per_epoch": STEPS}
 
 
-@pytest.mark.parametrize("batch_size", [2, 10, 16, 128])
+@pytest.mark.parametrize("batch_size", long_after(2, [2, 128, 10, 16]))
 def test_yolov5_200_iterations(batch_size, x64):
     assert max_distance(yolov5(**SIZE, batch_size=batch_size, hyp=HYP), batch_size) <= BOUND
 

@@ -54,7 +54,7 @@ def distance(mine, theirs, dtype):
 
 
 @pytest.mark.parametrize("dtype", long_after(1, ["float32", "float64"]))
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", long_after(4, SHAPES))
 def test_values_and_gradients_equal_those_of_xla(name, dtype, x64):
     letters = "NHC HIO NHC" if name == "one axis" else "NHWC HWIO NHWC"
     options = {"dimension_numbers": tuple(letters.split())}

@@ -283,6 +283,7 @@ def rates_of_the_script(n):
     return rates
 
 
+@pytest.mark.long
 def test_a_script_with_two_optimizers_that_fails_late(script, tmp_path, capfd):
     assert cli.main(script(30, 3, 0)) == 3
     first, second = (Trace.load(tmp_path / name) for name in ("run.npz", "run-1.npz"))
@@ -317,6 +318,7 @@ for _ in range(3):
 """
 
 
+@pytest.mark.long
 def test_an_optimizer_and_the_one_it_wraps_have_a_file_each(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(Path(jaxsched.__file__).parents[1]))
     (tmp_path / "train.py").write_text(WRAPPED)
@@ -332,6 +334,7 @@ def test_an_optimizer_and_the_one_it_wraps_have_a_file_each(tmp_path, monkeypatc
     assert capfd.readouterr().err.startswith(sentence)
 
 
+@pytest.mark.long
 def test_words_of_a_shell_are_not_taken_as_a_path(script, tmp_path):
     *words, python, train, epochs, status, pause = script(3, 0, 0)
     line = f"set -- {epochs} {status} {pause}; cd {tmp_path} && . ./run.py"

@@ -241,7 +241,7 @@ def test_the_warmup_is_np_interp_to_the_bit(mapped):
     with jax.enable_x64(True):
         for n in (1, 49, 107, 900, 1000, 1234, 2999):
             start, end = (float(np.float32(rng.uniform(0, 0.2))) for _ in range(2))
-            counts = np.arange(n + 3)
+            counts = np.arange(3002)
             mine = mapped(schedules.warmup(schedules.constant(end), n, start=start))(counts)
             np.testing.assert_array_equal(mine, np.interp(counts, [0, n], [start, end]))
             shifted = np.interp(counts + 1, [0, n], [start, end])

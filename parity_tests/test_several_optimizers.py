@@ -265,6 +265,7 @@ for _ in range(6):
 """
 
 
+@pytest.mark.long
 def test_a_script_with_two_optimizers_that_step_in_turn(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(Path(jaxsched.__file__).parents[1]))
     (tmp_path / "train.py").write_text(SCRIPT)

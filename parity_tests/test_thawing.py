@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
 from bounds import BOUND, MUON_BOUND  # noqa: E402
+from conftest import long_after  # noqa: E402
 from optimizer_settings import RULES, problem, relative_distances, torch_arguments  # noqa: E402
 
 from jaxsched import Recipe, optimizers, param_groups, schedules  # noqa: E402
@@ -77,10 +78,13 @@ OWN = {"stem": "stem", "head": "head"}
 SHARED = {"stem": "all", "head": "all"}
 
 
+TOGETHER = ("sgd", "muon", "musgd")
+
+
 @pytest.mark.parametrize(
     ("name", "labels"),
-    [*((name, OWN) for name in RULES), ("sgd", SHARED), ("muon", SHARED), ("musgd", SHARED)],
-    ids=[*RULES, *(f"{name} in one group" for name in ("sgd", "muon", "musgd"))],
+    long_after(8, [*((name, OWN) for name in RULES), *((name, SHARED) for name in TOGETHER)]),
+    ids=[*RULES, *(f"{name} in one group" for name in TOGETHER)],
 )
 def test_a_thawed_group_continues_as_in_torch(name, labels):
     rule, arguments = RULES[name], {"learning_rate": 0.05, **OPTIONS.get(name, {})}

@@ -10,14 +10,13 @@ from flax import nnx
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
 from article_loop import groups_by_name, iterations, sgd  # noqa: E402
-from conftest import long_after  # noqa: E402
 from torchvision_import import resnet18  # noqa: E402
 
 from jaxsched import param_groups  # noqa: E402
 from jaxsched.examples import resnet, resnet_linen  # noqa: E402
 from jaxsched.recipes import yolov5_resnet18  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 # 30 iterations from inside the warm-up, past its end and the lag after it. The rates are a tenth
 # of the article's, at which this net, on so few images, multiplies rounding errors by ten each step.
@@ -138,7 +137,7 @@ def distances(trees, arrays):
     }
 
 
-@pytest.mark.parametrize("train", long_after(1, [train_linen, train_nnx]))
+@pytest.mark.parametrize("train", [train_linen, train_nnx])
 def test_same_losses_weights_and_statistics(train, batches, reference, x64):
     before, losses, _, after = reference
     mine, *trees = train(batches, before)
@@ -160,7 +159,7 @@ def statistics_linen(images, weights):
     return model.apply(variables, images, mutable="batch_stats")[1]["batch_stats"]
 
 
-@pytest.mark.parametrize("statistics", long_after(1, [statistics_linen, statistics_nnx]))
+@pytest.mark.parametrize("statistics", [statistics_linen, statistics_nnx])
 def test_flaxs_own_running_variance_is_detected(statistics, batches, reference, x64, monkeypatch):
     before, _, after_first, _ = reference
     ours = distances([statistics(batches[0][0], before)], after_first)

@@ -339,7 +339,7 @@ EXTRA = {
 INJECTED = [*RULES, "sgd without momentum", "rmsprop without momentum"]
 
 
-@pytest.mark.parametrize("name", INJECTED)
+@pytest.mark.parametrize("name", long_after(5, INJECTED))
 def test_inject_hyperparams_around_every_rule(name):
     """Its arrays may or may not be 0; the results equal those of numbers."""
     with jax.enable_x64(True):

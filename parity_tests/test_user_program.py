@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import long_after
 
 import jaxsched
 from jaxsched import recipes
@@ -174,7 +175,7 @@ def errors(diagnostics):
     ]
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", long_after(1, SCRIPTS))
 def test_the_program_runs(name, capsys):
     runpy.run_path(str(PROGRAMS / f"{name}.py"), run_name="__main__")
     assert capsys.readouterr().out.startswith(SCRIPTS[name])

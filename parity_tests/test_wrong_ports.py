@@ -149,7 +149,7 @@ def test_a_wrong_port_is_caught(name):
     assert mine != reference
 
 
-@pytest.mark.parametrize("name", long_after(4, WRONG_RATES))
+@pytest.mark.parametrize("name", long_after(1, WRONG_RATES))
 def test_the_mistake_of_a_wrong_port_is_named(name):
     """The reference is a recording: a mistake that no change of a curve gives has no cause."""
     report = jaxsched.compare(WRONG_RATES[name](), reference_of(name))
