@@ -24,7 +24,8 @@ def record(
     update.
 
     A row is an update, and the trace's ``clock`` is ``"update"``. If the loop calls
-    ``recording.batch()`` at the end of each batch, a row is a batch, with ``run["stepped"]``.
+    ``recording.batch()`` in each batch, after ``optimizer.step()`` and before ``scheduler.step()``, a
+    row is a batch, with ``run["stepped"]``.
 
     For a list of optimizers, a row is an update of each. A second step of one before the others have
     made theirs is refused with a ValueError, and so is a block that ends between them.
