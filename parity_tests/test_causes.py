@@ -212,6 +212,21 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.parametrize(("steps", "rise"), long_after(1, [(100, 50), (500, 50), (1000, 100)]))
+def test_a_length_taken_for_a_part_of_it_is_found(steps, rise):
+    """Torch's recursion is not traced by JAX, so that few integers can be tried."""
+
+    def rate(T_max):
+        members = [
+            lr_scheduler.linear_lr(0.1, start_factor=0.1, total_iters=rise),
+            lr_scheduler.cosine_annealing_lr(0.1, T_max=T_max),
+        ]
+        return recipe_of(lr_scheduler.sequential_lr(members, [rise], steps=steps))
+
+    cause = f"T_max {steps} for {steps - rise} in cosine_annealing_lr"
+    assert first_of(rate(steps), rate(steps - rise).trace(steps), None) == cause
+
+
 class Side:
     """An index that selects one of two values."""
 

@@ -19,7 +19,16 @@ from jaxsched._validate import is_number
 from jaxsched.parity._distance import equal
 from jaxsched.parity._explain import _changes as changes
 from jaxsched.parity._explain._cause import Cause, Key, choose, format_value, merge
-from jaxsched.parity._explain._runs import Case, Column, Path, Run, evaluate, evaluate_each
+from jaxsched.parity._explain._runs import (
+    Case,
+    Column,
+    Path,
+    Run,
+    evaluate,
+    evaluate_each,
+    expression,
+    nodes,
+)
 from jaxsched.parity._explain._solve import CANDIDATES, DIGITS, float_grid, solve
 
 MAX_FITTED = 40  # numbers that fit the sampled rows and are then compared at all rows
@@ -150,7 +159,10 @@ def _solve_numbers(
         reach = max(2 * n, min(abs(present), MAX_REACH))
         least = int(is_column) if edit.present > 0 else -reach  # a shift may be negative
         k = np.arange(max(least, present - reach), present + reach)
-        k = k[np.abs(k - present).argsort(kind="stable")][: 2 * few or None]  # the nearest first
+        k = k[np.abs(k - present).argsort(kind="stable")]  # the nearest first
+        if few:
+            near, others = k[: 2 * few], _related_integers(edit.entry, n)
+            k = np.concatenate([near, np.setdiff1d(others[others >= least], near)])
     elif is_column:
         at = rows[np.abs(y[rows]).argmax()]
         new, old = float(x[at]), float(y[at])
@@ -171,6 +183,15 @@ def _solve_numbers(
             break
         right = k = k[is_right]
     return right[:MAX_FITTED].tolist()
+
+
+def _related_integers(entry: Any, n: int) -> np.ndarray:
+    """Return the run's length, a schedule's integers, and sums, differences and ratios of two."""
+    values = [v for _, node in nodes(entry) for v in expression(node)[1].values()]
+    flat = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
+    whole = np.unique([0, n, *(int(v) for v in flat if isinstance(v, int | np.integer))])
+    a, b = np.meshgrid(whole, whole)
+    return np.unique([a + b, a - b, a // np.maximum(b, 1)])
 
 
 def _double_changes(case: Case, key: Key) -> Iterator[Cause]:
