@@ -28,16 +28,21 @@ def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write to a temporary file and, on success, rename it to ``path`` or to the target of that link.
 
-    On an error, an existing file stays as it was. A device, a pipe or a folder raises a ValueError.
+    On an error, an existing file stays as it was. A device, a pipe or a folder raises a ValueError,
+    a missing folder of the file a FileNotFoundError.
     """
-    path = _target(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    target = _target(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"the folder of a file must exist, got {os.fspath(path)}. Make the folder first."
+        )
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
         os.umask(mask := os.umask(0))  # the mask can only be read by setting it
         os.chmod(partial, 0o666 & ~mask)
-        os.replace(partial, path)
+        os.replace(partial, target)
     except BaseException:
         os.unlink(partial)
         raise

@@ -8,6 +8,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -234,7 +235,13 @@ class Trace:
 
         Raises:
           ValueError: an old label is not a group, or two groups get the same label.
+          TypeError: a label is not a string.
         """
+        for label in (*names, *names.values()):
+            if not isinstance(label, str):
+                raise TypeError(
+                    f"labels must be strings, got {describe(label)}. Write {str(label)!r}."
+                )
         unknown = sorted(set(names) - set(self.groups))
         if unknown:
             raise ValueError(
@@ -309,6 +316,11 @@ class Trace:
         except (FileNotFoundError, IsADirectoryError, PermissionError, _TooLarge):
             raise
         except Exception as error:  # a damaged file may raise any error
+            if Path(path).suffix in (".csv", ".json"):
+                raise ValueError(
+                    f"{os.fspath(path)} must be a trace's .npz file, got {Path(path).suffix}, which is "
+                    "not read. Export the trace as .npz."
+                ) from error
             raise ValueError(
                 f"{os.fspath(path)} must be a whole trace file, got one that does not read as such "
                 f"({type(error).__name__}). Record or export it again."

@@ -159,7 +159,8 @@ def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Refuse a string that is not among ``choices``."""
     choices = list(choices)
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(choices)}, got {describe(value)}")
+        strings = ", ".join(map(repr, choices))
+        raise TypeError(f"{name} must be one of the strings {strings}, got {describe(value)}")
     require(name, value, f"one of {', '.join(choices)}", lambda v: v in choices)
 
 

@@ -462,7 +462,8 @@ ERRORS = {
     "no-steps": (
         lambda: from_torch(LIVE, reference.StepLR(LIVE, 3)),
         "steps_per_epoch must be given with a scheduler, got None. "
-        "Pass the batches between two of its steps, 1 where it steps after every update.",
+        "Pass the batches between two of its steps: 1 if it steps after every batch, k if after every "
+        "update of k batches.",
     ),
     "no-scheduler": (
         lambda: from_torch(LIVE, math.cos, steps_per_epoch=1),

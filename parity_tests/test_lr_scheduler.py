@@ -398,13 +398,17 @@ REFUSED = [
     (
         lambda m, o: m.constant_lr(o, 1.5),
         ValueError,
-        "factor must be above 0 and at most 1, .* 1.5",
+        "factor must be a number above 0 and at most 1, .* 1.5",
     ),
-    (lambda m, o: m.constant_lr(o, -0.1), ValueError, "factor must be above 0 .* got -0.1"),
+    (
+        lambda m, o: m.constant_lr(o, -0.1),
+        ValueError,
+        "factor must be a number above 0 .* got -0.1",
+    ),
     (
         lambda m, o: m.constant_lr(o, 0.0),
         ZeroDivisionError,
-        "factor must be above 0 and at most 1, to be divided by, got 0.0",
+        "factor must be a number above 0 and at most 1, to be divided by, got 0.0",
     ),
     (lambda m, o: m.constant_lr(o, 0.5, -1), None, "total_iters must be an integer of at least 0"),
     (
@@ -423,7 +427,7 @@ REFUSED = [
     (
         lambda m, o: m.cosine_annealing_lr(o, 0),
         ZeroDivisionError,
-        "T_max must be above 0, to be divided by, got 0",
+        "T_max must be a number above 0, to be divided by, got 0",
     ),
     (
         lambda m, o: m.cosine_annealing_lr(o, 5 / 3),
@@ -454,7 +458,7 @@ REFUSED = [
     (
         lambda m, o: m.cyclic_lr(o, 0.1, 1.0, 0),
         ZeroDivisionError,
-        "step_size_up must be above 0, to be divided by, got 0",
+        "step_size_up must be a number above 0, to be divided by, got 0",
     ),
     (lambda m, o: m.cyclic_lr(o, 0.1, 1.0, 1, -1), None, "step_size_down must be at least 0"),
     (
@@ -507,12 +511,12 @@ REFUSED = [
     (
         lambda m, o: m.one_cycle_lr(o, 1.0, 10, div_factor=0),
         ZeroDivisionError,
-        "div_factor must be other than 0, to be divided by, got 0",
+        "div_factor must be a number other than 0, to be divided by, got 0",
     ),
     (
         lambda m, o: m.one_cycle_lr(o, 1.0, 10, final_div_factor=0),
         ZeroDivisionError,
-        "final_div_factor must be other than 0",
+        "final_div_factor must be a number other than 0",
     ),
     (
         lambda m, o: m.swa_lr(o, 0.1, anneal_strategy="step"),
@@ -605,6 +609,11 @@ WRONG_TYPES: list[Any] = [
         lambda m, o: m.sequential_lr(o, [m.step_lr(o, 1), plain], [2]),
         TypeError,
         "schedulers must be functions of a count made by .*, got .*plain at index 1",
+    ),
+    (
+        lambda m, o: m.sequential_lr(o, [m.step_lr(o, 1), m.step_lr(o, 1)], 5),
+        TypeError,
+        "milestones must be a list of integers, got 5",
     ),
 ]
 

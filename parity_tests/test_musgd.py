@@ -240,7 +240,7 @@ def test_refusals(name):
 
 def test_no_dtype_is_a_type_error():
     with pytest.raises(
-        TypeError, match=r"^iteration_dtype must be one of bfloat16, float32, float64"
+        TypeError, match=r"^iteration_dtype must be one of the strings 'bfloat16', 'float32', "
     ):
         optimizers.musgd(0.1, iteration_dtype=3)
 

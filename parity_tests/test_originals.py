@@ -274,6 +274,10 @@ ERRORS = {
         lambda: yolov5(**SIZE, version="5.0"),
         "version must be one of 6.1, 7.0, got '5.0'",
     ),
+    "version of a number": (
+        lambda: yolov5(**SIZE, version=7.0),
+        "version must be one of the strings '6.1', '7.0', got 7.0",
+    ),
     "version-ultralytics": (
         lambda: ultralytics(**SIZE, version="9"),
         "version must be a release from 8.0.227 on, the last of each minor version being 8.0.239, "
@@ -384,6 +388,7 @@ ERRORS = {
 
 
 OF_ANOTHER_TYPE = (
+    "version of a number",
     "version-type",
     "text",
     "kind",

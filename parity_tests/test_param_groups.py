@@ -244,6 +244,15 @@ ERRORS = {
         "labels must fit the parameters, got 1 that none has: neck. "
         "Label the tree that the optimizer is given.",
     ),
+    "no-pattern": (
+        lambda: param_groups.by_pattern({"(": "bias"}),
+        "patterns must be a regular expression, got '(' (missing ), unterminated subpattern at "
+        "position 0). Escape what is meant literally with re.escape.",
+    ),
+    "no-pattern-to-freeze": (
+        lambda: param_groups.freeze("weight", "["),
+        "pattern must be a regular expression, got '[' (unterminated character set at position 0).",
+    ),
     "unknown-label": (
         lambda: yolov5_resnet18().optimizer(lambda p: {"w": "wieght"}).init({"w": jnp.ones(2)}),
         "labels must be among bias, frozen, norm, weight, got wieght. "
@@ -257,6 +266,17 @@ def test_errors_name_what_is_wrong(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+def test_a_pattern_that_is_no_string_is_refused():
+    for call in (
+        lambda: param_groups.by_pattern({3: "bias"}),  # pyright: ignore
+        lambda: param_groups.freeze("weight", 3),  # pyright: ignore
+    ):
+        with pytest.raises(
+            TypeError, match=r"^patterns? must have regular .*, got 3. Pass strings.$"
+        ):
+            call()
 
 
 def test_many_uncovered_leaves_are_cut_short():

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import typing
@@ -1253,6 +1254,10 @@ REFUSED = {
     "bad value": (GOOD.replace("0.1", "{cosine: {epochs: -3, lrf: 0.1}}"), "epochs must be"),
     "word": (GOOD.replace("0.1", "fast"), "learning_rate of group a must be a number"),
     "negative": (GOOD.replace("0.1", "-1"), "learning_rate must be"),
+    "text for a number": (
+        GOOD.replace("0.1", "{cosine_annealing_lr: {base_lr: 0.1, T_max: thirty}}"),
+        "T_max must be a number above 0, to be divided by, got 'thirty'",
+    ),
     "text for a schedule": (
         GOOD.replace("0.1", "{per_epoch: {schedule: x, steps_per_epoch: 1}}"),
         "",
@@ -1448,8 +1453,10 @@ def test_another_suffix_is_refused(name, tmp_path):
 def test_a_missing_file_raises_filenotfounderror(tmp_path):
     with pytest.raises(FileNotFoundError):
         Recipe.load(tmp_path / "recipe.yaml")
-    with pytest.raises(OSError, match="no/recipe"):
-        Recipe({"a": {"learning_rate": 0.1}}).save(tmp_path / "no/recipe.yaml")
+    path = tmp_path / "no/recipe.yaml"
+    sentence = f"the folder of a file must exist, got {path}. Make the folder first."
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(sentence)}$"):
+        Recipe({"a": {"learning_rate": 0.1}}).save(path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

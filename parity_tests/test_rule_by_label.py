@@ -232,7 +232,13 @@ REFUSED = {
     "a name for a function": (
         TypeError,
         {**RULES, "other": "adamw"},
-        "update_rule of group other must be a function such as optimizers.sgd, got 'adamw'.",
+        "update_rule of group other must be a function such as optimizers.sgd, got 'adamw'. "
+        "Pass optimizers.adamw.",
+    ),
+    "a name of no rule": (
+        TypeError,
+        "lion",
+        "update_rule must be a function such as optimizers.sgd, got 'lion'.",
     ),
     "no rules": (
         ValueError,
@@ -253,6 +259,15 @@ def test_rules_that_do_not_fit_are_refused(name):
     error, rules, sentence = REFUSED[name]
     with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
         Recipe(GROUPS, rules)
+
+
+@pytest.mark.torch
+def test_classes_of_torch_are_refused_with_the_rule_of_that_name():
+    optim = pytest.importorskip("torch", reason="torch's classes are refused").optim
+    for rule, remedy in ((optim.AdamW, " Pass optimizers.adamw."), (optim.LBFGS, "")):
+        sentence = f"update_rule must be a function such as optimizers.sgd, got {rule!r}.{remedy}"
+        with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+            Recipe(GROUPS, rule)
 
 
 @pytest.mark.parametrize("rule", [{"a": 3}, {"a": None}, 3])

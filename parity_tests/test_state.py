@@ -364,6 +364,11 @@ def write_file(path, content):
     return path
 
 
+def save_file(path, content):
+    torch.save(content, path)
+    return path
+
+
 ADAM = optimizers.adam(0.1)
 ERRORS = {
     "a-pickle": (
@@ -374,7 +379,16 @@ ERRORS = {
     "no-checkpoint": (
         lambda tmp: import_state({"model": 1, "epoch": 2}, ADAM, PARAMS),
         "state_dict must hold state and param_groups, as an optimizer's does, got model, epoch. "
-        "Pass that part of the checkpoint.",
+        "Pass that part of the checkpoint, jaxsched.torch.load(path)['optimizer'].",
+    ),
+    "a-checkpoint's-file": (
+        lambda tmp: import_state(save_file(tmp / "x.pt", {"adam": adam_state()}), ADAM, PARAMS),
+        "state_dict must hold state and param_groups, as an optimizer's does, got adam. "
+        "Pass that part of the checkpoint, jaxsched.torch.load(path)['adam'].",
+    ),
+    "a-list-of-checkpoints": (
+        lambda tmp: import_state([{"model": 1}], ADAM, PARAMS),
+        "Pass that part of the checkpoint, jaxsched.torch.load(path)['optimizer'].",
     ),
     "no-state": (
         lambda tmp: import_state({"state": {0: 1.0}, "param_groups": [{}]}, ADAM, PARAMS),
@@ -463,6 +477,14 @@ def test_bad_input_gets_one_sentence(name, tmp_path):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=re.escape(message) + "$"):
         call(tmp_path)
+
+
+def test_matches_are_refused_for_their_mapping():
+    matches = match_names(PARAMS, PARAMS)
+    sentence = "mapping must be a dictionary by path, got Matches. Of what match_names returns pass .mapping."
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        import_state(adam_state(), ADAM, PARAMS, matches)
+    import_state(adam_state(), ADAM, PARAMS, matches.mapping)
 
 
 def test_half_an_iteration_is_refused_as_a_type():

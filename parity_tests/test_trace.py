@@ -103,6 +103,15 @@ def test_a_foreign_file_is_refused(tmp_path, content):
         Trace.load(path)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_a_file_of_another_format_is_refused_with_the_format_to_export(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_text("iteration,a/learning_rate")
+    sentence = f"{path} must be a trace's .npz file, got {suffix}, which is not read. Export the trace as .npz."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Trace.load(path)
+
+
 def test_an_npz_of_something_else_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", weights=np.ones(3))
     with pytest.raises(ValueError, match=r"Record or export it again\."):
@@ -234,8 +243,15 @@ ERRORS = {
     ),
     "groups": (
         lambda: jaxsched.compare(traces(label="0"), traces()),
-        "traces must have the same groups, got 0 against a. Rename groups with relabel: 0=a makes all "
-        "equal.",
+        "traces must have the same groups, got 0 against a. Rename groups with relabel: 0=a (then "
+        "all are equal).",
+    ),
+    "groups-of-which-one-is-named": (
+        lambda: jaxsched.compare(
+            Trace({"a": {"x": np.zeros(3)}, "0": {"x": np.ones(3)}}),
+            Trace({"a": {"x": np.zeros(3)}, "b": {"x": np.ones(3)}}),
+        ),
+        "Rename groups with relabel: 0=b (then all are equal).",
     ),
     "clocks": (
         lambda: jaxsched.compare(traces(clock="update"), traces(run={"stepped": [1, 0, 1]})),
@@ -295,6 +311,13 @@ def test_bad_input_gets_one_sentence(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("names", [{0: "a"}, {"a": 0}])
+def test_labels_that_are_not_strings_are_refused(names):
+    sentence = "labels must be strings, got 0. Write '0'."
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        traces().relabel(names)
 
 
 @pytest.mark.parametrize(

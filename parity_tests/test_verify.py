@@ -122,6 +122,7 @@ def folder(tmp_path, monkeypatch):
     dataclasses.replace(trace, clock="update").save("updates.npz")
     rates = {k: {n: g[n] for n in ("learning_rate", "momentum")} for k, g in trace.groups.items()}
     Trace(rates).save("rates.npz")
+    (tmp_path / "run.csv").write_text("iteration,weight/learning_rate\n0,0.1\n")
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "run.npz").read_bytes()[:5000])
     (tmp_path / "empty.npz").write_bytes(b"")
     yolov5_resnet18().save("recipe.yaml")
@@ -313,10 +314,12 @@ REFUSED = [
     ("mine.py:plain --against run.npz", "mine.py:plain must hold its hyperparameters in its state, as ours and optax.inject_hyperparams do, got one that does not. Compare its updates with jaxsched.torch.assert_optimizer_matches."),
     ("broken.py:x --against run.npz", "broken.py must run, got ModuleNotFoundError: No module named 'does_not_exist'"),
     ("stops.py:x --against run.npz", "stops.py must run, got SystemExit: no"),
+    ("run.csv --against run.npz", "run.csv must be a trace's .npz file, got .csv, which is not read. Export the trace as .npz."),
     ("damaged.npz --against run.npz", "damaged.npz must be a whole trace file, got one that does not read as such (BadZipFile). Record or export it again."),
     ("empty.npz --against run.npz", "empty.npz must be a whole trace file, got one that does not read as such (BadZipFile). Record or export it again."),
-    ("mine.py:recipe --against numbered.npz", "traces must have the same groups, got bias, norm, weight against 0, 1, 2. Rename groups with relabel: weight=1,bias=2,norm=0 makes all equal."),
-    ("mine.py:port --against run.npz", "traces must have the same groups, got 0 against bias, norm, weight. Rename groups with relabel."),
+    ("mine.py:recipe --against numbered.npz", "traces must have the same groups, got bias, norm, weight against 0, 1, 2. Rename groups with --labels weight=1,bias=2,norm=0 (then all are equal)."),
+    ("mine.py:recipe --against numbered.npz --labels 1=weight", "traces must have the same groups, got bias, norm, weight against 0, 2, weight. Rename groups with --labels 1=weight,bias=2,norm=0 (then all are equal)."),
+    ("mine.py:port --against run.npz", "traces must have the same groups, got 0 against bias, norm, weight. Rename groups with --labels."),
     ("mine.py:port --against mine.py:port", "--iterations must be given if neither run has a known length, got none."),
     ("run.npz --against run.npz --labels norm", "--labels must be old=new,old=new, got norm"),
     ("run.npz --against run.npz --labels weight=x,weight=y", "--labels must rename each group once, got weight=x,weight=y"),

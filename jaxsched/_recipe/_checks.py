@@ -74,10 +74,7 @@ def require_fields(recipe: Any) -> None:
 def require_rules(rule: Any, groups: Mapping[str, Any]) -> None:
     """Refuse anything but an update rule or a mapping with one for each group."""
     if not isinstance(rule, Mapping):
-        if not callable(rule):
-            raise TypeError(
-                f"update_rule must be a function such as optimizers.sgd, got {describe(rule)}."
-            )
+        _require_rule("update_rule", rule)
         return
     if missing := [label for label in groups if label not in rule]:
         raise ValueError(
@@ -90,11 +87,19 @@ def require_rules(rule: Any, groups: Mapping[str, Any]) -> None:
             f"{', '.join(unknown)}. Leave what is frozen out."
         )
     for label, function in rule.items():
-        if not callable(function):
-            raise TypeError(
-                f"update_rule of group {label} must be a function such as optimizers.sgd, got "
-                f"{describe(function)}."
-            )
+        _require_rule(f"update_rule of group {label}", function)
+
+
+def _require_rule(name: str, rule: Any) -> None:
+    """Refuse what is no function, and a class of torch.optim."""
+    is_torch = isinstance(rule, type) and rule.__module__.startswith("torch.optim.")
+    if callable(rule) and not is_torch:
+        return
+    ours = rule.__name__.lower() if is_torch else rule if isinstance(rule, str) else ""
+    raise TypeError(
+        f"{name} must be a function such as optimizers.sgd, got {describe(rule)}."
+        + (f" Pass optimizers.{ours}." if ours in optimizers.__all__ else "")
+    )
 
 
 def rule_name(rule: UpdateRule) -> str:

@@ -62,7 +62,13 @@ def verify(
     runs = [sources.load(text, steps_per_epoch, iterations) for text in texts]
     end, least = _end(runs, iterations), iterations or 1
     a, b = (sources.evaluate(*each, end, least) for each in zip(texts, runs, strict=True))
-    result = compare(*_relabel(a, b, labels), iterations=iterations)
+    sides = _relabel(a, b, labels)
+    try:
+        result = compare(*sides, iterations=iterations)
+    except ValueError as error:
+        option = f"--labels {labels}," if labels else "--labels "
+        advice = str(error).replace("with relabel: ", f"with {option}")
+        raise ValueError(advice.replace("with relabel.", "with --labels.")) from error
     _print(result)
     if report is not None:
         evidence = {"compared": {"mine": mine, "against": against}, **result.evidence()}

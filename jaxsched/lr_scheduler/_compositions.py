@@ -4,11 +4,11 @@ The members act on one group in turn: each starts from the rate that the previou
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxsched._schedule import Schedule, show
-from jaxsched._validate import is_number, require
+from jaxsched._validate import describe, is_number, require
 from jaxsched.lr_scheduler._recursion import Group, Recursion, with_replay
 
 
@@ -89,6 +89,8 @@ def sequential_lr(
     >>> [float(schedule(c)) for c in range(5)]
     [0.25, 0.25, 1.0, 0.5, 0.25]
     """
+    if not isinstance(milestones, Iterable):
+        raise TypeError(f"milestones must be a list of integers, got {describe(milestones)}.")
     schedulers, milestones = _members(schedulers), list(milestones)
     if len(milestones) != len(schedulers) - 1:
         raise ValueError(

@@ -160,7 +160,7 @@ def cyclic_lr(
     >>> float(schedule.momentum(0))
     0.875
     """
-    require("step_size_up", step_size_up, "above 0, to be divided by", lambda v: v > 0)
+    require("step_size_up", step_size_up, "a number above 0, to be divided by", lambda v: v > 0)
     down = step_size_up if step_size_down is None else step_size_down
     require("step_size_down", down, "at least 0", lambda v: v >= 0)
     if steps is None and is_number(down) and down == 0:
@@ -279,7 +279,7 @@ def one_cycle_lr(
     share = "a float within 0 and 1"
     require("pct_start", pct_start, share, lambda v: isinstance(v, float) and 0 <= v <= 1)
     for name, value in {"div_factor": div_factor, "final_div_factor": final_div_factor}.items():
-        require(name, value, "other than 0, to be divided by", lambda v: v != 0)
+        require(name, value, "a number other than 0, to be divided by", lambda v: v != 0)
     require_choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
 
     def select_phases(*values):

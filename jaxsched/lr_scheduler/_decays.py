@@ -111,7 +111,9 @@ def constant_lr(
     >>> [float(constant_lr(1.0, 0.5, 2)(c)) for c in range(4)]
     [0.5, 0.5, 1.0, 1.0]
     """
-    require("factor", factor, "above 0 and at most 1, to be divided by", lambda v: 0 < v <= 1)
+    require(
+        "factor", factor, "a number above 0 and at most 1, to be divided by", lambda v: 0 < v <= 1
+    )
     require_count("total_iters", total_iters)
 
     def closed_form(count, base_lr, factor, total):
@@ -270,7 +272,7 @@ def cosine_annealing_lr(
     >>> [round(float(cosine_annealing_lr(1.0, 2)(c)), 6) for c in range(5)]
     [1.0, 0.5, 0.0, 0.5, 1.0]
     """
-    require("T_max", T_max, "above 0, to be divided by", lambda v: v > 0)
+    require("T_max", T_max, "a number above 0, to be divided by", lambda v: v > 0)
 
     def closed_form(count, base_lr, T_max, eta_min):
         return eta_min + (base_lr - eta_min) * (1 + jnp.cos(math.pi * count / T_max)) / 2

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, Union
 
 import jax
 
+from jaxsched._validate import describe
 from jaxsched.param_groups._paths import Path, leaf_path, torch_names
 
 FROZEN = "frozen"
@@ -59,10 +60,14 @@ def by_pattern(patterns: Mapping[str, str], *, default: str | None = None) -> La
       patterns: ``{pattern: label}``; patterns match anywhere in the path, and the first match counts.
       default: as in ``by_rule``.
 
+    Raises:
+      ValueError: a pattern is not a regular expression; when called, if leaves have no label.
+      TypeError: a pattern is not a string.
+
     >>> by_pattern({"bias$": "bias"}, default="weight")({"w": 1.0, "bias": 0.0})
     {'bias': 'bias', 'w': 'weight'}
     """
-    compiled = [(re.compile(pattern), label) for pattern, label in patterns.items()]
+    compiled = [(compile_pattern("patterns", key), label) for key, label in patterns.items()]
 
     def rule(path: Path) -> str | None:
         name = "/".join(path)
@@ -78,11 +83,15 @@ def freeze(labels: Labels, pattern: str) -> LabelFunction:
       labels: a tree of labels, or a function of the parameters.
       pattern: a regular expression that matches anywhere in ``"head/kernel"``.
 
+    Raises:
+      ValueError: the pattern is not a regular expression.
+      TypeError: the pattern is not a string.
+
     >>> from jaxsched.param_groups import by_leaf_name
     >>> freeze(by_leaf_name, "^stem/")({"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}})
     {'head': {'kernel': 'weight'}, 'stem': {'kernel': 'frozen'}}
     """
-    compiled = re.compile(pattern)
+    compiled = compile_pattern("pattern", pattern)
 
     def label(path: Path, label: str) -> str:
         return FROZEN if compiled.search("/".join(path)) else label
@@ -161,6 +170,21 @@ CALLS = {
     "freeze": "labels, pattern",
 }
 """The functions that return a rule and are none themselves, with the arguments that each needs."""
+
+
+def compile_pattern(name: str, pattern: Any) -> re.Pattern[str]:
+    """Compile a regular expression of the argument ``name``."""
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"{name} must have regular expressions, got {describe(pattern)}. Pass strings."
+        )
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{name} must be a regular expression, got {describe(pattern)} ({error}). "
+            "Escape what is meant literally with re.escape."
+        ) from error
 
 
 def label_leaves(label: Callable[[Path, Any], Any], tree: Any) -> Any:

@@ -1,13 +1,12 @@
 """Ultralytics' rule for MuSGD, by path and number of dimensions."""
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxsched._validate import describe
-from jaxsched.param_groups._labels import FROZEN, LabelFunction, label_leaves
+from jaxsched.param_groups._labels import FROZEN, LabelFunction, compile_pattern, label_leaves
 from jaxsched.param_groups._paths import Path, torch_names
 
 
@@ -78,8 +77,8 @@ def muon_labels(
             f"head must be a regular expression or a function of the path, got {describe(head)}. "
             "Join several patterns by |."
         )
-    compiled = [(_compile("others", pattern), label) for pattern, label in others.items()]
-    head_pattern = _compile("head", head) if isinstance(head, str) else None
+    compiled = [(compile_pattern("others", pattern), label) for pattern, label in others.items()]
+    head_pattern = compile_pattern("head", head) if isinstance(head, str) else None
 
     def in_head(path: Path) -> bool:
         if head_pattern is None:
@@ -113,21 +112,6 @@ def _last_named(path: Path) -> Path:
     while path and path[-1].isdigit():
         path = path[:-1]
     return path
-
-
-def _compile(name: str, pattern: Any) -> re.Pattern[str]:
-    """Compile a regular expression of the argument ``name``."""
-    if not isinstance(pattern, str):
-        raise TypeError(
-            f"{name} must have regular expressions, got {describe(pattern)}. Pass strings."
-        )
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(
-            f"{name} must be a regular expression, got {describe(pattern)} ({error}). "
-            "Escape what is meant literally with re.escape."
-        ) from error
 
 
 def mismatch(path: Path, ndim: int) -> str | None:

@@ -239,8 +239,8 @@ def _suggest_renaming(mine: Trace, reference: Trace) -> str:
                 equal_ways.append(way)
     if len(equal_ways) != 1:
         return "Rename groups with relabel."
-    names = ",".join(f"{old}={new}" for old, new in equal_ways[0].items())
-    return f"Rename groups with relabel: {names} makes all equal."
+    names = ",".join(f"{old}={new}" for old, new in equal_ways[0].items() if old != new)
+    return f"Rename groups with relabel: {names} (then all are equal)."
 
 
 def _drop_defaults(recipe: Recipe, trace: Trace, other: Trace) -> tuple[Trace, list[str]]:

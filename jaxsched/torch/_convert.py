@@ -73,8 +73,8 @@ def from_torch(
         the scheduler has made; else 0, with a warning: ChainedScheduler, SWALR, an object that is
         no LRScheduler, restarts stepped by fractions, a ``last_epoch`` that was set, an optimizer
         without a scheduler that has made updates.
-      steps_per_epoch: batches from one step of the scheduler to the next; 1 where
-        it steps after every update.
+      steps_per_epoch: batches from one step of the scheduler to the next: 1 if it steps after
+        every batch, k if after every update of k accumulated batches.
       batches_done: batches since its last step.
       iterations: how many batches are recorded, from ``start``; if not given, those of 100,000
         steps of a scheduler that has a closed form, or as many as it can make.
@@ -105,7 +105,8 @@ def from_torch(
         if steps_per_epoch is None:
             raise ValueError(
                 "steps_per_epoch must be given with a scheduler, got None. "
-                "Pass the batches between two of its steps, 1 where it steps after every update."
+                "Pass the batches between two of its steps: 1 if it steps after every batch, k if "
+                "after every update of k batches."
             )
         require_count("steps_per_epoch", steps_per_epoch, at_least=1)
         require_count("batches_done", batches_done)

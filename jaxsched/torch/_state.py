@@ -319,6 +319,11 @@ def _place(params: Any, mapping: Names | None, state_dict: Mapping[str, Any]) ->
     mapped: dict[str, Any] = {}
     if mapping is None:
         mapped = {p: name for p in paths for name in torch_names(paths[p]) if name in numbered}
+    elif not isinstance(mapping, Mapping):
+        raise TypeError(
+            f"mapping must be a dictionary by path, got {type(mapping).__name__}. "
+            "Of what match_names returns pass .mapping."
+        )
     for key, value in (mapping or {}).items():
         mapped[key if isinstance(key, str) else "/".join(key)] = value
     if unknown := sorted(set(mapped) - set(paths)):

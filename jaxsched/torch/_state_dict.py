@@ -84,10 +84,14 @@ def as_state_dict(value: Any) -> Mapping[str, Any]:
         return join([as_state_dict(each) for each in value])
     loaded = load(value) if isinstance(value, str | os.PathLike) else value
     keys = list(loaded) if isinstance(loaded, Mapping) else [type(loaded).__name__]
-    if not {"state", "param_groups"} <= set(keys):
+    fields = {"state", "param_groups"}
+    if not fields <= set(keys):
+        entries = loaded.items() if isinstance(loaded, Mapping) else ()
+        parts = [key for key, part in entries if isinstance(part, Mapping) and fields <= set(part)]
         raise ValueError(
             "state_dict must hold state and param_groups, as an optimizer's does, got "
-            f"{', '.join(map(str, keys[:5]))}. Pass that part of the checkpoint."
+            f"{', '.join(map(str, keys[:5]))}. Pass that part of the checkpoint, "
+            f"jaxsched.torch.load(path)[{(parts or ['optimizer'])[0]!r}]."
         )
     state, groups = loaded["state"], loaded["param_groups"]
     if (
