@@ -322,8 +322,9 @@ def content_key(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return "mapping", *((key, content_key(value[key])) for key in sorted(value))
     if isinstance(value, functools.partial):
-        return "partial", value.func, content_key(value.args), content_key(value.keywords)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | Schedule):
+        kinds = map(type, (*value.args, *value.keywords.values()))  # 2 and 2.0 have one hash
+        return "partial", value.func, content_key(value.args), content_key(value.keywords), *kinds
+    if dataclasses.is_dataclass(value) and not callable(value):
         fields = dataclasses.fields(value)  # an accumulation or an average
         return type(value), *(content_key(getattr(value, field.name)) for field in fields)
     if callable(value) and not isinstance(value, Schedule | types.MethodType):
@@ -347,6 +348,19 @@ class _ByIdentity:
                 f"{show(self.value)} among them. Compare it by identity."
             )
         return object.__hash__(self.value)
+
+
+def has_function(
+    value: Any,
+    is_own: Callable[[Any], bool] = lambda factory: factory.__module__[:9] == "jaxsched.",
+) -> bool:
+    """Return whether a schedule contains a function that is not a factory of this package."""
+    if isinstance(value, Schedule):
+        arguments = value.arguments.values()
+        return not is_own(value.factory) or any(has_function(v, is_own) for v in arguments)
+    if isinstance(value, tuple):
+        return any(has_function(v, is_own) for v in value)
+    return callable(value)
 
 
 def sharing_key(entry: Any) -> Hashable:

@@ -525,3 +525,46 @@ def test_evidence_names_kind_quantity_values_and_range():
         "parts": [],
         "alternatives": [],
     }
+
+
+def test_an_average_that_has_made_other_updates_is_not_explained_by_the_accumulation():
+    def run(batches, updates):
+        accumulation = optimizers.Accumulation(schedules.constant(batches))
+        return Recipe(
+            {"all": {"learning_rate": 0.1}},
+            accumulation=accumulation,
+            ema=optimizers.EMA(updates=updates),
+        )
+
+    report = jaxsched.compare(run(3, 100), run(2, 0), iterations=60)
+    assert report.causes[0].startswith("accumulate 3.0 for 2.0")
+    assert "ema_updates" in str(report.conclusions[1:])
+
+
+def test_a_factory_that_divides_by_its_argument_is_searched():
+    def train(batch):
+        return Recipe(
+            {
+                "all": {
+                    "learning_rate": schedules.linear(20, lrf=0.1 * batch),
+                    "weight_decay": batch,
+                }
+            },
+            length=20,
+            accumulation=optimizers.Accumulation(schedules.constant(64 // batch)),
+            origin=(train, {"batch": batch}),
+        )
+
+    assert jaxsched.compare(train(8), train(16)).causes == ("batch 8 for 16",)
+
+
+def test_a_change_of_the_accumulation_names_its_quantity_and_what_follows_from_it_once():
+    size = {"epochs": 6, "steps_per_epoch": 40}
+    report = jaxsched.compare(yolov5(**size, batch_size=64), yolov5(**size))
+    (cause,) = [c for c in report.explanations if ("", "stepped") in c.quantities]
+    assert cause.sentence.startswith(("batch_size", "constant")) or "accumulate" in cause.sentence
+    if cause.kind != "argument":
+        assert "in accumulate" in cause.sentence
+    assert len(set(cause.quantities)) == len(cause.quantities)
+    differing = {(q.label, q.name) for q in report.quantities if q.first}
+    assert set(cause.quantities) <= differing

@@ -1806,3 +1806,57 @@ def test_assert_matches_reads_a_recipes_file(tmp_path):
     recipe = Recipe({"all": {"learning_rate": 0.1}}, length=5)
     recipe.save(tmp_path / "recipe.json")
     testing.assert_matches(tmp_path / "recipe.json", recipe)
+
+
+class Batches:
+    """Batches whose number its owner may change."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def at(self, count):
+        return self.number + 0 * count
+
+
+@pytest.mark.parametrize("function", [lambda b: b.at, lambda b: lambda count: b.at(count)])
+def test_a_function_that_has_changed_is_evaluated_again(function):
+    batches = Batches(2)
+    recipe = Recipe(
+        {"a": {"learning_rate": 0.1}}, accumulation=optimizers.Accumulation(function(batches))
+    )
+    assert recipe.bookkeeping(6)["stepped"].tolist() == [0, 1, 0, 1, 0, 1]
+    batches.number = 3
+    assert recipe.bookkeeping(6)["stepped"].tolist() == [0, 0, 1, 0, 0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted:
+    """A schedule of the user's own, with a part that is no field."""
+
+    number: int
+    shift: dataclasses.InitVar[int] = 0
+
+    def __post_init__(self, shift):
+        object.__setattr__(self, "sum", self.number + shift)
+
+    def __call__(self, count):
+        return self.sum + 0 * count
+
+
+def test_a_schedule_of_ones_own_equals_only_itself():
+    """Its fields may not be all that it depends on."""
+    rates = {"a": {"learning_rate": Shifted(1)}, "b": {"learning_rate": Shifted(1, 3)}}
+    values = Recipe(rates).at(0)
+    assert [float(values[label]["learning_rate"]) for label in "ab"] == [1, 4]
+    for shift, accumulate in ((0, 1), (3, 4)):
+        columns = optimizers.Accumulation(Shifted(1, shift)).simulate(0, 6)
+        assert columns["accumulate"].tolist() == [accumulate] * 6
+
+
+def test_a_number_of_another_kind_makes_another_partial():
+    def rate(number, count):
+        return 1 / number if isinstance(number, float) else jnp.float32(7 // number)
+
+    partials = {str(n): {"learning_rate": functools.partial(rate, n)} for n in (2, 2.0)}
+    values = Recipe(partials).at(0)
+    assert [float(group["learning_rate"]) for group in values.values()] == [3, 0.5]

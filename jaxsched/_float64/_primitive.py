@@ -11,7 +11,9 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxsched._float64._tpu import CALLS, MAX_UNROLLED, eval_hidden
+from jaxsched._float64._tpu import CALLS, eval_hidden
+
+MAX_INLINE = 8  # steps of the longest scan that is no loop; jnp.interp on 100 points searches in 7
 
 # Defined as in "How JAX primitives work" of JAX's documentation.
 _float64 = Primitive("float64")
@@ -63,7 +65,7 @@ def _unroll_scans(jaxpr: Jaxpr) -> Jaxpr:
         if name in CALLS:
             inner = parameters[CALLS[name]]
             parameters[CALLS[name]] = inner.replace(jaxpr=_unroll_scans(inner.jaxpr))
-        elif name == "scan" and 0 < parameters["length"] <= MAX_UNROLLED:
+        elif name == "scan" and 0 < parameters["length"] <= MAX_INLINE:
             parameters["unroll"] = parameters["length"]
         return equation.replace(params=parameters)
 

@@ -16,7 +16,7 @@ from jaxsched import lr_scheduler, optimizers, schedules
 from jaxsched._extras import missing
 from jaxsched._groups import common_value, map_groups
 from jaxsched._io import atomic_write, read_text, require_suffix
-from jaxsched._schedule import Schedule, momentum_of, require_traceable, show
+from jaxsched._schedule import Schedule, has_function, momentum_of, require_traceable, show
 from jaxsched._validate import require_count, shorten
 
 FORMAT, VERSION = "jaxsched.Recipe", 1
@@ -61,7 +61,7 @@ def encode(recipe: Any, iterations: int | None = None) -> dict[str, Any]:
     n = recipe.iterations if iterations is None else iterations
 
     def entry(name: str, value: Any) -> Any:
-        if not callable(value) or not _has_function(value):
+        if not callable(value) or not has_function(value, lambda f: f in FACTORIES.values()):
             return _encode(value)
         if n is None:
             raise ValueError(
@@ -167,17 +167,6 @@ def _rule(name: Any) -> Callable[..., Any]:
 
 # Errors that invalid content of a file may raise.
 CONTENT_ERRORS = TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError
-
-
-def _has_function(value: Any) -> bool:
-    """Return whether a schedule contains a function that is not in this package."""
-    if isinstance(value, Schedule):
-        return value.factory not in FACTORIES.values() or any(
-            map(_has_function, value.arguments.values())
-        )
-    if isinstance(value, tuple):
-        return any(map(_has_function, value))
-    return callable(value)
 
 
 def _encode(value: Any) -> Any:

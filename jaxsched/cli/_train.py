@@ -133,7 +133,7 @@ def _detector(out: Path, **options: Any) -> int:
     if not jax.process_index():
         train_yolov5.picture(model, test, out / "boxes.png")
     fit = train_yolov5.fit(model, test)
-    print(f"shapes found: {fit.found:.1%}, mean IoU {fit.iou:.2f}; see {out / 'boxes.png'}")
+    print(f"shapes found: {fit.recall:.1%}, mean IoU {fit.iou:.2f}; see {out / 'boxes.png'}")
     report = train_yolov5.check_state(rows.records, recipe)
     print(report)
     return 0 if report else 1

@@ -148,12 +148,12 @@ class Fit(NamedTuple):
 
     Attributes:
       iou: IoU of each shape's best box, 0 without one, mean over all shapes.
-      found: share of shapes that a box of their class overlaps by more than half.
+      recall: share of shapes that a box of their class overlaps by more than half.
       right: share of boxes that overlap a shape of their class by more than half.
     """
 
     iou: float
-    found: float
+    recall: float
     right: float
 
 
@@ -224,8 +224,8 @@ def main(folder: str | None = None) -> None:
     run = list(train(model, optimizer, shapes.batches(training, EPOCHS)))
     print(f"loss {run[0].loss:.1f} at first, {run[-1].loss:.1f} after {len(run)} iterations")
     model = average_model(model, optimizer)
-    iou, found, right = fit(model, test)
-    print(f"found {found:.1%} of {(test.labels >= 0).sum()} shapes, mean IoU {iou:.2f}")
+    iou, recall, right = fit(model, test)
+    print(f"found {recall:.1%} of {(test.labels >= 0).sum()} shapes, mean IoU {iou:.2f}")
     print(f"of the boxes {right:.1%} are right")
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)

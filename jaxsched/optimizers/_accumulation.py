@@ -5,7 +5,6 @@ An update is due when enough batches have come since the last one. The schedules
 
 import dataclasses
 import functools
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxsched._float64 import in_float64
-from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, sharing_key, widen
+from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, has_function, widen
 from jaxsched._validate import describe, require_count
 from jaxsched.optimizers._rule import require_shapes
 
@@ -65,12 +64,7 @@ class Accumulation:
 
     def _wait(self, iteration: Any) -> jax.Array:
         """Evaluate ``batches`` in float64, as Python: int(100 * 0.29) is 28, but 29 in float32."""
-
-        def wait() -> jax.Array:
-            batches = jnp.asarray(float64_formula(self.batches)(widen(iteration)))
-            return jnp.broadcast_to(batches.astype(jnp.float64), jnp.shape(iteration))
-
-        return in_float64(wait)
+        return _wait_of(self.batches, iteration)
 
     def tick(
         self, iteration: jax.Array, last_update: jax.Array, pending: jax.Array
@@ -96,23 +90,24 @@ class Accumulation:
         for end in {start, start + n - 1} if n else ():
             self._wait(end)  # refuses an iteration outside a table, which is NaN under jit
         iterations = np.arange(start, start + n, dtype=np.int32)
-        waits = _waits(_Keyed(sharing_key(self.batches), self), iterations)
+        if has_function(self.batches):  # which may have changed since it was last compiled
+            waits = jax.jit(lambda iterations: self._wait(iterations))(iterations)
+        else:  # equal schedules share a program
+            waits = _compiled_wait(self.batches, iterations)
         due, batches = _ticks(self.steps_per_epoch, iterations, waits, self.update_before(start))
         columns = {"accumulate": waits, "stepped": due, "micro_batches": batches}
         return {name: np.asarray(column, float) for name, column in columns.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Keyed:
-    """An accumulation that equals those with equal schedules, which share a compiled program."""
+def _wait_of(batches: ScheduleLike, iteration: Any) -> jax.Array:
+    def wait() -> jax.Array:
+        values = jnp.asarray(float64_formula(batches)(widen(iteration)))
+        return jnp.broadcast_to(values.astype(jnp.float64), jnp.shape(iteration))
 
-    key: Hashable
-    accumulation: Accumulation = dataclasses.field(compare=False)
+    return in_float64(wait)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _waits(keyed: _Keyed, iterations: jax.Array) -> jax.Array:
-    return keyed.accumulation._wait(iterations)
+_compiled_wait = jax.jit(_wait_of, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -123,7 +118,6 @@ def _ticks(
 
     def step(carry: Any, row: Any) -> Any:
         iteration, wait = row
-        # The wait as it is rounded in the column.
         due, batches = Accumulation(lambda _: wait, steps_per_epoch).tick(iteration, *carry)[1:]
         after = jnp.where(due, iteration, carry[0]), jnp.where(due, 0, batches)
         return after, (due, jnp.where(due, batches, 0))

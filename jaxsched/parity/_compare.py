@@ -93,9 +93,19 @@ def _causes(mine: Run, reference: Run, report: Report) -> Iterator[Cause]:
     implied = implied_quantities(mine, reference) if any(not q.label for q in differing) else []
     if any(not q.is_setting for q in differing):
         causes = [*explain(mine, reference, implied), *causes]
+    followers = [key for key in implied if key in {(q.label, q.name) for q in differing}]
     for cause in causes:
-        keys = (*cause.quantities, *implied) if INPUTS & {*cause.quantities} else cause.quantities
-        yield dataclasses.replace(cause, quantities=keys)
+        inputs = [key for key in cause.quantities if key in INPUTS]
+        if not inputs:
+            yield cause
+            continue
+        name = inputs[0][1]
+        is_named = cause.kind == "argument" or name in cause.sentence
+        yield dataclasses.replace(
+            cause,
+            sentence=cause.sentence if is_named else f"{cause.sentence}, in {name}",
+            quantities=tuple(dict.fromkeys((*cause.quantities, *followers))),
+        )
 
 
 def _side(run: Recipe | Trace, trace: Trace) -> Run:

@@ -265,11 +265,11 @@ def _class_names(instances: Sequence[Any]) -> Any:
 def _steps_of_run(schedulers: Sequence[Any]) -> int | None:
     """Return the steps that the run has made; None if no scheduler counts them."""
     steps = [(type(each).__name__, _steps_made(each)) for each in schedulers]
-    counts = {made for _, made in steps if made is not None}
+    counts = {count for _, count in steps if count is not None}
     if len(counts) > 1:
         raise ValueError(
             "start must be given where schedulers have not made equally many steps, got "
-            f"{' and '.join(f'{made} of {name}' for name, made in steps if made is not None)}. "
+            f"{' and '.join(f'{count} of {name}' for name, count in steps if count is not None)}. "
             "Pass start, that of the next batch."
         )
     return next(iter(counts), None)

@@ -117,11 +117,11 @@ def assert_optimizer_matches(
             params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
             clocks = updates, accumulation, steps_per_epoch
             setup = _Setup(torch_optimizer_factory, params, *clocks, clip_norm, labels, bound)
-            of_rates, of_leaves, seen, rates = zip(*_run(tx, setup, rng), strict=True)
+            of_rates, of_leaves, steps, rates = zip(*_run(tx, setup, rng), strict=True)
             differences = filter(None, itertools.chain(*zip(of_rates, of_leaves, strict=True)))
             if (first := next(differences, None)) is None:
                 return
-            why = _leaf_causes(setup, seen) if any(of_leaves) else []
+            why = _leaf_causes(setup, steps) if any(of_leaves) else []
             if any(of_rates) and not any(line.startswith(LIKELY) for line in why):
                 why = _rate_causes(setup, rates) or why or [NO_CAUSE]
         finally:
@@ -226,13 +226,13 @@ def _is_shaped(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
     return any(find_rule(optimizer) in SHAPED for optimizer in optimizers)
 
 
-def _leaf_causes(setup: _Setup, seen: Sequence[dict[str, Arrays]]) -> list[str]:
+def _leaf_causes(setup: _Setup, updates_seen: Sequence[dict[str, Arrays]]) -> list[str]:
     """Return the lines with the likely causes of the parameters' differences."""
     theirs, optimizers, schedulers = setup.build()
     steps, shaped = 2 * (setup.updates * setup.accumulation + 1), _is_shaped(optimizers)
     trained = labels_by_parameter(optimizers, setup.labels)
     label_of = {path: trained[p] for path, p in theirs.items() if p in trained}
-    stacked = jax.tree.map(lambda *row: np.stack(row), *seen)
+    stacked = jax.tree.map(lambda *row: np.stack(row), *updates_seen)
     start = {p: x.detach().numpy() for p, x in theirs.items()}
     lines, is_distinct = [], False
     named = split_labels(optimizers, setup.labels)

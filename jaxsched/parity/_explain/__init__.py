@@ -35,7 +35,8 @@ MAX_FITTED = 40  # numbers that fit the sampled rows and are then compared at al
 MAX_REACH = 10**6  # largest distance of an integer to try from the present one
 EAGER, AT_ONCE = 24, 6  # numbers of a grid, and of an interval, if JAX cannot trace them
 MAX_PREFIXES = 5  # changes that explain the first rows, to each of which a second one is added
-REFUSED = (ValueError, TypeError, KeyError)  # errors of a factory that refuses a value
+# Errors of a factory that refuses a value, or divides by it.
+REFUSED = ValueError, TypeError, LookupError, ArithmeticError
 
 
 def explain(mine: Run, reference: Run, implied: Sequence[Key] = ()) -> tuple[Cause, ...]:

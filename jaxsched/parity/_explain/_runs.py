@@ -182,6 +182,9 @@ def implied_quantities(mine: Run, reference: Run) -> list[Key]:
     """
     sides = (mine, reference)
     names = set(mine.replay()) & set(reference.replay())
+    averages = [side.trace.ema for side in sides if isinstance(side.trace.ema, Mapping)]
+    if len({average.get("updates") for average in averages}) > 1:  # no setting states it
+        names -= {"ema_updates", "ema_decay"}
     inputs = () if any(side.trace.accumulation is None for side in sides) else ("accumulate",)
     return [("", name) for name in sorted(names.difference(inputs))]
 
