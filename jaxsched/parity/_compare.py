@@ -38,8 +38,8 @@ def compare(
     ``jaxsched.torch.assert_optimizer_matches``.
 
     Iteration i of one run is compared with iteration i of the other, from the later ``start`` to the
-    end of the shorter trace; for two recipes, to the end of the reference's ``length``, or else of
-    mine's. The report's ``left_out`` lists rows that only one side has.
+    end of the shorter trace; for two recipes, to the end of the shorter ``length``. The report's
+    ``left_out`` lists rows that only one side has.
 
     If every iteration makes an update, a trace that counts updates also counts iterations. A recipe
     with accumulation is compared with such a trace at the iterations that make an update.
@@ -213,8 +213,8 @@ def _overlap(
     first = max(mine.start, reference.start)
     ends = [run.start + len(run) for run in (mine, reference) if isinstance(run, Trace)]
     if not ends:  # recipes can be evaluated past their lengths
-        lengths = (first + iterations if iterations else None, _end(reference), _end(mine))
-        ends = [end for end in lengths if end is not None][:1]
+        lengths = [first + iterations] if iterations else [_end(mine), _end(reference)]
+        ends = [end for end in lengths if end is not None]
     if not ends:
         raise ValueError(
             "one of two recipes must have a length, got None of both. Pass iterations, or compare "
