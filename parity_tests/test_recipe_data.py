@@ -1022,6 +1022,13 @@ def test_batches_are_truncated_as_python_does():
     assert int(columns["accumulate"][100]) == int(100 * 0.29) == 28
     with pytest.raises(TypeError, match=r"^batches must be a schedule, got 4\. Pass"):
         optimizers.Accumulation(4)
+    optimizers.Accumulation(schedules.constant(1.5))
+    for value in (0, -1, 0.5):
+        match = (
+            rf"^batches must be at least 1, got constant\({value}\)\. Pass the number of batches"
+        )
+        with pytest.raises(ValueError, match=match):
+            optimizers.Accumulation(schedules.constant(value))
 
 
 @pytest.mark.parametrize("suffix", long_after(1, SUFFIXES))

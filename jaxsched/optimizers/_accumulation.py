@@ -13,9 +13,17 @@ import numpy as np
 import optax
 
 from jaxsched._float64 import in_float64
-from jaxsched._schedule import ScheduleLike, as_float64, float64_formula, has_function, widen
-from jaxsched._validate import describe, require_count
+from jaxsched._schedule import (
+    Schedule,
+    ScheduleLike,
+    as_float64,
+    float64_formula,
+    has_function,
+    widen,
+)
+from jaxsched._validate import describe, is_number, require_count
 from jaxsched.optimizers._rule import require_shapes
+from jaxsched.schedules import constant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Accumulation:
     ``optax.MultiSteps`` averages, counts updates and updates every k batches exactly.
 
     Attributes:
-      batches: number of batches of an update, a schedule of the iteration.
+      batches: number of batches of an update, a schedule of the iteration; a constant is at least 1.
       steps_per_epoch: if given, pending gradients are dropped at every epoch's start, while u stays;
         if None, they are kept.
       last_update: u in a fresh state; the iteration before its first if None. The originals have
@@ -53,6 +61,13 @@ class Accumulation:
             raise TypeError(
                 f"batches must be a schedule, got {describe(self.batches)}. Pass schedules.constant of it."
             )
+        if isinstance(self.batches, Schedule) and self.batches.factory is constant:
+            value = self.batches.arguments["value"]
+            if is_number(value) and value < 1:
+                raise ValueError(
+                    f"batches must be at least 1, got {self.batches}. "
+                    "Pass the number of batches of an update."
+                )
         if self.steps_per_epoch is not None:
             require_count("steps_per_epoch", self.steps_per_epoch, at_least=1)
         if self.last_update is not None:
