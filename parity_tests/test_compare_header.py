@@ -476,9 +476,13 @@ def test_quantities_that_only_one_side_states_are_listed(name):
             assert name in report.not_compared
             assert name not in {q.name for q in report.quantities}
             assert name in report.evidence()["not_compared"]
+            line = f"not compared, only on one side: {', '.join(report.not_compared)}"
+            assert str(report).splitlines()[1:] == [line]
         assert compare(one, trace).not_compared == ()
     changed = dataclasses.replace(silent, groups={"all": {"learning_rate": np.full(N, 0.2)}})
-    assert not compare(changed, trace)
+    report = compare(changed, trace)
+    assert not report
+    assert str(report).count("not compared, only on one side: ") == 1
     assert compare(changed, changed)
 
 

@@ -94,10 +94,11 @@ def test_it_prints_the_picture_and_the_parity(training, monkeypatch, capsys, tmp
     monkeypatch.setattr(train_yolov5, "create", lambda recipe: (model, optimizer))
     monkeypatch.setattr(train_yolov5, "train", lambda *given: run)
     train_yolov5.main(str(tmp_path))
-    *_, wrote, parity = capsys.readouterr().out.splitlines()
+    *_, wrote, parity, omission = capsys.readouterr().out.splitlines()
     assert wrote == f"wrote {tmp_path / 'boxes.png'}"
     assert parity.startswith(f"parity: {ITERATIONS} iterations × 3 groups × ")
     assert parity.endswith(": 0 ULP")
+    assert omission.startswith("not compared, only on one side: ")
 
 
 def test_the_hyperparameters_in_the_state_equal_the_recipe(training, recipe):

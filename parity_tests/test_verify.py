@@ -179,7 +179,7 @@ def test_runs_with_other_starts_are_compared_where_they_overlap(words, folder, c
     assert cli.main(["verify", *words.split()]) == 0
     *_, before, last = capsys.readouterr().out.splitlines()
     assert last.startswith(f"parity: {rows} iterations × 3 groups")
-    assert before.startswith("left out, only on one side: ") is bool(left_out)
+    assert before.startswith("left out: ") is bool(left_out)
     assert before.endswith(left_out)
 
 

@@ -149,9 +149,8 @@ def _print(report: Report) -> None:
         table.add_row(q.label, q.name.replace("_", " "), f"{q.n:,}", share, ulp, far, first)
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     console.print(table)
-    for what, names in (("not compared", report.not_compared), ("left out", report.left_out)):
-        if names:
-            print(f"{what}, only on one side: {', '.join(names)}")
+    for line in report.omissions:
+        print(line)
     for side, trace in (("mine", report.mine), ("the reference", report.reference)):
         if trace.closed is False:
             print(f"{side} {NOT_CLOSED}")

@@ -186,9 +186,14 @@ class Report:
         differing = [q for q in self.quantities if q.first is not None]
         return min(differing, key=lambda q: q.first.iteration if q.first else 0, default=None)
 
+    @property
+    def omissions(self) -> list[str]:
+        """Lines with the names and the rows that were not compared."""
+        lines = ("not compared, only on one side", self.not_compared), ("left out", self.left_out)
+        return [f"{what}: {', '.join(names)}" for what, names in lines if names]
+
     def __str__(self) -> str:
-        """Return one line if all is equal, else the differences and the causes; and rows left out."""
-        left_out = [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
+        """Return one line if all is equal, else the differences and the causes; and omissions."""
         if self:
             rows = [q for q in self.quantities if not q.is_setting]
             labels = {q.label for q in rows if q.label}
@@ -197,12 +202,12 @@ class Report:
             counts = ((rows[0].n, self.reference.clock), (len(labels), "group"))
             many = [f"{k} {noun}{'s'[: k != 1]}" for k, noun in counts]
             first = f"parity: {' × '.join([*many, ', '.join(names)])}: {worst} ULP"
-            return "\n".join([first, *left_out])
+            return "\n".join([first, *self.omissions])
         lines = [str(q) for q in self.quantities if q.first is not None]
         equal = sum(q.first is None for q in self.quantities)
         first = f"no parity: {len(lines)} of {len(self.quantities)} quantities differ"
         lines += [f"{equal} equal"] if equal else []
-        return "\n".join([first, *lines, *left_out, *self.conclusions])
+        return "\n".join([first, *lines, *self.omissions, *self.conclusions])
 
     __repr__ = __str__
 
