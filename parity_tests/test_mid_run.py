@@ -504,3 +504,35 @@ def test_the_start_of_an_optimizer_with_updates_and_no_scheduler_is_unknown():
         recipe = from_torch(optimizer)
     assert "note" in recipe.origin.arguments
     assert from_torch(optimizer, start=1).start == 1
+
+
+@pytest.mark.parametrize(
+    ("lr", "iteration", "warned"),
+    [
+        (0.05, None, True),
+        (0.05, 7, False),
+        (0.05, 0, False),
+        (0.1, None, False),
+        (torch.tensor(0.05), None, False),
+    ],
+)
+def test_a_run_that_would_begin_again_warns(lr, iteration, warned):
+    """The state of a run whose rate has fallen, with a recipe that starts at 0."""
+    model = torch.nn.Linear(2, 1)
+    groups = [{"params": [pair], "lr": 0.1} for pair in model.named_parameters()]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.param_groups[1]["lr"] = lr
+    recipe = Recipe({label: {"learning_rate": 0.1, "momentum": 0.9} for label in ("w", "b")})
+    params = {"kernel": jnp.ones((2, 1)), "bias": jnp.ones(1)}
+    tx = recipe.optimizer({"kernel": "w", "bias": "b"})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import_state(optimizer.state_dict(), tx, params, iteration=iteration)
+    sentences = [str(each.message) for each in caught]
+    sentence = (
+        "the learning rate of b at iteration 0 must be that of the state_dict, 0.05, got 0.1. "
+        "Pass the next batch's iteration, 0 to begin again."
+    )
+    assert sentences == [sentence] * warned

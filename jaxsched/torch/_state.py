@@ -1,6 +1,7 @@
 """Convert the optimizer's state from torch and back."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -10,11 +11,11 @@ import numpy as np
 import optax
 import torch
 
-from jaxsched._validate import require_below_int32, require_count
+from jaxsched._validate import is_number, require_below_int32, require_count
 from jaxsched.optimizers import RuleState
 from jaxsched.optimizers._newton_schulz import torch_shape
 from jaxsched.optimizers._rule import UNCOUNTED
-from jaxsched.optimizers._scheduled import start_at
+from jaxsched.optimizers._scheduled import ScheduledState, start_at
 from jaxsched.param_groups import Path as LeafPath
 from jaxsched.param_groups import leaf_paths, torch_names
 from jaxsched.torch._groups import Optimizers, as_optimizers, parameters
@@ -113,7 +114,7 @@ def import_state(
         ``transpose_kernel``: ``lambda w: w.transpose(2, 3, 0, 1)[::-1, ::-1]``. If not given,
         leaves go by ``param_groups.torch_names``.
       iteration: the iteration of the next batch, counted from the start of the run; the recipe's
-        ``start`` if not given.
+        ``start`` if not given, which warns if that is 0 and the state has another learning rate.
 
     Raises:
       ValueError: an iteration below 0, a leaf that has no parameter, a state of another optimizer or
@@ -199,7 +200,10 @@ def import_state(
     # The states of the recipe's other rules.
     claimed = {places[path][0] for state in _rules(fresh) for path in _paths(state)}
     nodes, structure = jax.tree.flatten(fresh, is_leaf=is_rule_state)
-    return structure.unflatten(rule(node) if is_rule_state(node) else node for node in nodes)
+    state = structure.unflatten(rule(node) if is_rule_state(node) else node for node in nodes)
+    if iteration is None:
+        _warn_of_rates(state, places, state_dict)
+    return state
 
 
 @overload
@@ -267,6 +271,31 @@ def export_state(
     return split(state, [as_state_dict(each) for each in original])
 
 
+def _warn_of_rates(state: Any, places: "_Places", state_dict: Mapping[str, Any]) -> None:
+    """Warn if a run in progress would begin again at iteration 0, with another learning rate."""
+    groups = {key: group for group in state_dict["param_groups"] for key in group["params"]}
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ScheduledState))
+    for node in (n for n in nodes if isinstance(n, ScheduledState) and n.iteration == 0):
+        labels = set(node.hyperparameters)
+        for keys, rule in jax.tree_util.tree_leaves_with_path(node.inner, is_leaf=is_rule_state):
+            own = labels & {getattr(key, "key", None) for key in keys} or labels
+            if len(own) > 1 or not is_rule_state(rule):
+                continue
+            mine = node.hyperparameters[label := min(own)].get("learning_rate", math.nan)
+            keys_of_rule = {places[path][0] for path in _paths(rule)} & set(state_dict["state"])
+            rates = [groups[key].get("lr") for key in keys_of_rule]
+            # torch may have several groups where the recipe has one.
+            for lr in set(rates) if all(map(is_number, rates)) else ():
+                if abs(float(mine) - lr) > MAX_RATE_ERROR * abs(lr):
+                    warnings.warn(
+                        f"the learning rate of {label} at iteration 0 must be that of the "
+                        f"state_dict, {lr:.6g}, got {float(mine):.6g}. Pass the next batch's "
+                        "iteration, 0 to begin again.",
+                        stacklevel=3,
+                    )
+
+
+MAX_RATE_ERROR = 1e-6  # relative; the rate in the state is float32
 BUFFER, STARTED = "momentum_buffer", "started"  # torch's buffer, created late; a rule's flag of it
 
 
