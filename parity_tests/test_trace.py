@@ -415,6 +415,16 @@ def test_updates_that_only_a_recipe_makes_are_named(batches, length, left_out):
     assert report.left_out == left_out
 
 
+def test_a_table_that_ends_earlier_is_named():
+    rates = {"a": schedules.constant(0.1), "b": schedules.table(np.ones(41))}
+    short = Recipe({label: {"learning_rate": rate} for label, rate in rates.items()})
+    whole = Recipe({"a": {"learning_rate": 0.1}, "b": {"learning_rate": 1.0}}, length=80)
+    for pair, side in (((short, whole), "mine"), ((whole.trace(80), short), "the reference")):
+        sentence = f"learning_rate of b of {side}: the table holds counts 0 to 40, got 79. "
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+            jaxsched.compare(*pair)
+
+
 def test_iterations_count_from_where_both_are():
     report = jaxsched.compare(WHOLE, FROM_60.trace(30), iterations=5)
     assert (report.quantities[0].n, report.reference.start) == (5, 60)

@@ -139,8 +139,8 @@ def _traces(
         if rows[0] < rows[1]
     )
     traces = (
-        run.between(first, end) if isinstance(run, Trace) else run.trace(end - first, first)
-        for run in (x, y)
+        run.between(first, end) if isinstance(run, Trace) else _evaluate(name, run, first, end)
+        for name, run in (("mine", x), ("the reference", y))
     )
     a, b = (dataclasses.replace(trace, clock=clock) for trace in traces)
     if isinstance(reference, Recipe) and isinstance(mine, Trace):
@@ -152,6 +152,20 @@ def _traces(
             f"{', '.join(sorted(b.groups))}. {_suggest_renaming(a, b)}"
         )
     return a, b, left_out, unstated
+
+
+def _evaluate(side: str, recipe: Recipe, first: int, end: int) -> Trace:
+    """Return the rows of a recipe; name the quantity whose schedule ends earlier."""
+    try:
+        return recipe.trace(end - first, first)
+    except ValueError:
+        for label, group in recipe.groups.items():
+            for name, schedule in group.items():
+                try:
+                    _ = [schedule(count) for count in (first, end - 1) if callable(schedule)]
+                except ValueError as error:
+                    raise ValueError(f"{name} of {label} of {side}: {error}") from error
+        raise
 
 
 def _end(run: Recipe | Trace) -> int | None:
