@@ -89,6 +89,8 @@ def pytest_cmdline_main(config):
     is_worker = hasattr(config, "workerinput")
     if getattr(config.option, "numprocesses", 0) is None and not is_worker:
         config.option.numprocesses = "auto"  # which is 0 with --pdb
+        if config.option.dist == "no":  # a file's tests share what its fixtures and caches hold
+            config.option.dist = "loadfile"
 
 
 def pytest_configure(config):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import numbers, recorded_article
+from conftest import long_after, numbers, recorded_article
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,13 +130,16 @@ def test_hyperparameters_may_be_traced():
 
 @pytest.mark.parametrize(
     "swept",
-    [
-        {"epochs": [100, 40]},
-        {"steps_per_epoch": [30, 7]},
-        {"start_epoch": [0, 33, 34]},
-        {"start_epoch": [0, 33, 34], "resumed": True},
-        {"momentum": [0.9, 0.5], "warmup_momentum": [0.0, 0.8], "warmup_bias_lr": [0.1, 0.0]},
-    ],
+    long_after(
+        2,
+        [
+            {"epochs": [100, 40]},
+            {"start_epoch": [0, 33, 34], "resumed": True},
+            {"steps_per_epoch": [30, 7]},
+            {"start_epoch": [0, 33, 34]},
+            {"momentum": [0.9, 0.5], "warmup_momentum": [0.0, 0.8], "warmup_bias_lr": [0.1, 0.0]},
+        ],
+    ),
     ids=str,
 )
 def test_counts_of_epochs_may_be_traced_too(swept):

@@ -45,7 +45,9 @@ def test_a_planted_mistake_is_the_first_cause(name):
 
 
 @pytest.mark.parametrize("family", planted.FAMILIES)
-@pytest.mark.parametrize("given", [{}, {"start_epoch": 9, "resumed": True}, {"start_epoch": 11}])
+@pytest.mark.parametrize(
+    "given", long_after(1, [{"start_epoch": 9, "resumed": True}, {}, {"start_epoch": 11}])
+)
 def test_the_rendering_itself_is_right(family, given):
     right = planted.draw_run(np.random.default_rng(0), family, **given)
     for dtype in (np.float32, np.float64):

@@ -677,10 +677,17 @@ def test_a_count_that_no_run_reaches_is_searched_from_the_first_count_on():
     assert tried[0] == [*range(1, 24)]
 
 
-def test_only_the_nearest_numbers_are_tried_where_each_is_slow():
+def test_only_the_nearest_numbers_and_the_length_are_tried_where_each_is_slow():
     (first, *_), solutions = numbers_tried(FORWARD, edit_of(lambda i: i, 3), few=4, right=2)
     assert solutions == [2]
-    assert first == [3, 2, 4, 1, 5, 0, 6, 7]
+    assert first == [3, 2, 4, 1, 5, 0, 6, 7, 12, 24]  # 12 rows, and twice as many
+
+
+def test_integers_related_to_those_of_a_schedule_are_tried():
+    schedule = schedules.per_epoch(schedules.linear(7, lrf=0.5), 30)
+    numbers = search._related_integers(schedule, 100).tolist()
+    assert {100, 30, 7, 107, 93, 37, 23, 14, 100 // 7, 100 // 30, 30 // 7} <= {*numbers}
+    assert 40 not in numbers
 
 
 def test_numbers_are_left_out_row_by_row():

@@ -150,7 +150,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-@pytest.mark.parametrize("case", GROUPS)
+@pytest.mark.parametrize("case", long_after(2, GROUPS))
 def test_three_groups(case, kind):
     rates = (0.1, 0.02, 3.0)
     groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters(3), rates, strict=True)]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
+from conftest import long_after  # noqa: E402
 from scheduler_settings import CASES, LONG, Setting, compose, run_closed, run_torch  # noqa: E402
 from torch.optim import lr_scheduler as reference  # noqa: E402
 from torch.optim.swa_utils import SWALR  # noqa: E402
@@ -176,7 +177,7 @@ def test_closed_form_of_plain_numbers(name: str) -> None:
             assert abs(eager - rounded[count]) <= dust or eager == rounded[count], (setting, count)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", long_after(4, CASES))
 def test_replay_of_100_000_steps(name: str) -> None:
     theirs, _ = torch_values(name, LONG[name])
     ours = np.asarray(rates(name, LONG[name]))

@@ -161,7 +161,8 @@ REFUSED = {
     "steps_per_epoch": (
         lambda live: from_torch(live[1], live[2]),
         "steps_per_epoch must be given with a scheduler, got None. "
-        "Pass the batches between two of its steps, 1 where it steps after every update.",
+        "Pass the batches between two of its steps: 1 if it steps after every batch, k if after "
+        "every update of k batches.",
     ),
     "pairs": (
         lambda live: from_torch([(live[1][0], live[2][0])]),

@@ -158,7 +158,7 @@ def trained_side(kind):
     return side
 
 
-@pytest.mark.parametrize("kind", long_after(6, OPTIMIZERS))
+@pytest.mark.parametrize("kind", long_after(3, OPTIMIZERS))
 def test_from_torch_and_back_in_the_middle_of_a_warmup(kind, float64):
     side = trained_side(kind)
     params = flax_layout(side.model)
@@ -234,6 +234,7 @@ def test_a_buffer_that_torch_has_not_made_is_not_started(float64):
     )
 
 
+@pytest.mark.long
 def test_resnet_from_torchvision_by_number(tmp_path):
     """The article's groups, made without names, pass through a file and back to the bit."""
     torch.manual_seed(0)

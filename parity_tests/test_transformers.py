@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="the reference is live torch")
 pytest.importorskip("transformers", reason="transformers is of the extra peers")
 
 import transformers_settings as live  # noqa: E402
+from conftest import long_after  # noqa: E402
 from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E402
 from transformers.training_args import OptimizerNames  # noqa: E402
 
@@ -58,7 +59,7 @@ def test_the_compiled_rates_equal_those_of_the_host(kind):
     np.testing.assert_array_equal(ours, live.our_rates(recipe))
 
 
-@pytest.mark.parametrize("k", live.UPDATED)
+@pytest.mark.parametrize("k", long_after(10, live.UPDATED))
 def test_fifty_updates(k):
     live.assert_updates_match(k)
 
