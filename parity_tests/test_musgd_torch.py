@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the reference is live torch")
 
 from bounds import FLOAT32_BOUND, MUSGD_FLOAT32_BOUND  # noqa: E402
+from conftest import long_after  # noqa: E402
 from musgd_recordings import VERSIONS, leaves, max_difference, recording  # noqa: E402
 from musgd_torch import MuSGD  # noqa: E402
 from optimizer_settings import DECAY, MOMENTUM, our_run, problem, relative_distances  # noqa: E402
@@ -139,7 +140,7 @@ def unrounded_muon(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
 
 
-@pytest.mark.parametrize("setting", MUON)
+@pytest.mark.parametrize("setting", long_after(1, MUON))
 def test_muon_with_the_iteration_in_float32(setting, unrounded_muon):
     start, gradients = problem(MATRICES, np.float32)
     arguments = MUON[setting]

@@ -83,7 +83,7 @@ TOGETHER = ("sgd", "muon", "musgd")
 
 @pytest.mark.parametrize(
     ("name", "labels"),
-    long_after(8, [*((name, OWN) for name in RULES), *((name, SHARED) for name in TOGETHER)]),
+    long_after(5, [*((name, OWN) for name in RULES), *((name, SHARED) for name in TOGETHER)]),
     ids=[*RULES, *(f"{name} in one group" for name in TOGETHER)],
 )
 def test_a_thawed_group_continues_as_in_torch(name, labels):

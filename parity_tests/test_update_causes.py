@@ -179,7 +179,7 @@ SOLVED = {
 }
 
 
-@pytest.mark.parametrize("name", SOLVED)
+@pytest.mark.parametrize("name", long_after(3, SOLVED))
 def test_the_number_is_solved_for(name):
     cls, rule, numbers = SOLVED[name]
     d = draw(5)
