@@ -14,7 +14,8 @@ from jaxsched.examples.order import rows
 
 __all__ = ["BATCH", "STEPS_PER_EPOCH", "Digits", "batches", "load"]
 
-_TRAINING, BATCH = 600, 20
+_TRAINING = 600
+BATCH = 20
 STEPS_PER_EPOCH = _TRAINING // BATCH
 
 

@@ -12,10 +12,14 @@ from jaxsched.examples.order import rows
 
 __all__ = ["BATCH", "CLASSES", "SIZE", "STEPS_PER_EPOCH", "Shapes", "batches", "draw", "load"]
 
-SIZE, _MOST = 64, 3
-"""Pixels a side, and the most shapes in an image."""
+SIZE = 64
+"""Pixels a side of an image."""
 
-_TRAINING, _TEST, BATCH = 640, 200, 16
+_MOST = 3
+"""The most shapes in an image."""
+
+_TRAINING, _TEST = 640, 200
+BATCH = 16
 STEPS_PER_EPOCH = _TRAINING // BATCH
 
 # Whether a point is inside each shape, whose box spans -1 to 1 in u and v; v points down.
