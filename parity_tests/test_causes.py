@@ -240,7 +240,7 @@ class Side:
 
 
 @pytest.mark.parametrize("opaque", long_after(1, ["reference", "mine", "neither"]))
-@pytest.mark.parametrize("cause", ARGUMENTS)
+@pytest.mark.parametrize("cause", long_after(6, ARGUMENTS))
 def test_an_argument_is_solved_for(cause, opaque):
     """Also if either side is a recording, whose curve gives the number."""
     mine, reference = (per_epoch(ARGUMENTS[cause](Side(side))) for side in (0, 1))

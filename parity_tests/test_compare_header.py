@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import long_after
 
 from jaxsched import Recipe, Trace, compare, lr_scheduler, optimizers, recipes, schedules
 from jaxsched._recipe._file import RULES
@@ -322,7 +323,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", long_after(15, PAIRS))
 def test_a_difference_that_acts_on_parameters_is_reported(name, tmp_path):
     one, other, names = PAIRS[name]
     assert_differ(one(), other(), names, tmp_path)

@@ -799,7 +799,7 @@ OFFERED = {
 }
 
 
-@pytest.mark.parametrize("name", OFFERED)
+@pytest.mark.parametrize("name", long_after(12, OFFERED))
 def test_copies_of_the_recipes_of_the_package_are_equal(name, tmp_path):
     recipe = OFFERED[name]()
     assert_recipe_copies_equal(recipe, tmp_path, traces=True)

@@ -155,6 +155,7 @@ def optax_port(**arguments):
     return rule(**{"learning_rate": rate, "weight_decay": 0.05, **arguments})
 
 
+@pytest.mark.long
 def test_the_bound_is_for_rates_too():
     assert_optimizer_matches(optax_port(), anneal, bound=1e-5)
     for off, bound in (({}, 1e-14), ({"b1": 0.9001}, 1e-5)):
