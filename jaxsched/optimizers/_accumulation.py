@@ -77,10 +77,6 @@ class Accumulation:
         """Return u in a fresh state that begins at ``start``."""
         return start - 1 if self.last_update is None else self.last_update
 
-    def _wait(self, iteration: Any) -> jax.Array:
-        """Evaluate ``batches`` in float64, as Python: int(100 * 0.29) is 28, but 29 in float32."""
-        return _wait_of(self.batches, iteration)
-
     def tick(
         self, iteration: jax.Array, last_update: jax.Array, pending: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -96,17 +92,17 @@ class Accumulation:
 
         def is_due() -> jax.Array:
             # A fraction is rounded down. No comparison with NaN, the value outside a table, is true.
-            return as_float64(iteration - last_update) > self._wait(iteration) - 1
+            return as_float64(iteration - last_update) > _wait(self.batches, iteration) - 1
 
         return drop, in_float64(is_due), jnp.where(drop, 0, pending) + 1
 
     def simulate(self, start: int, n: int) -> dict[str, np.ndarray]:
         """Return ``accumulate``, ``stepped`` and ``micro_batches`` of ``n`` iterations."""
         for end in {start, start + n - 1} if n else ():
-            self._wait(end)  # refuses an iteration outside a table, which is NaN under jit
+            _wait(self.batches, end)  # refuses an iteration outside a table, which is NaN under jit
         iterations = np.arange(start, start + n, dtype=np.int32)
         if has_function(self.batches):  # which may have changed since it was last compiled
-            waits = jax.jit(lambda iterations: self._wait(iterations))(iterations)
+            waits = jax.jit(lambda iterations: _wait(self.batches, iterations))(iterations)
         else:  # equal schedules share a program
             waits = _compiled_wait(self.batches, iterations)
         due, batches = _ticks(self.steps_per_epoch, iterations, waits, self.update_before(start))
@@ -114,7 +110,9 @@ class Accumulation:
         return {name: np.asarray(column, float) for name, column in columns.items()}
 
 
-def _wait_of(batches: ScheduleLike, iteration: Any) -> jax.Array:
+def _wait(batches: ScheduleLike, iteration: Any) -> jax.Array:
+    """Evaluate ``batches`` in float64, as Python: int(100 * 0.29) is 28, but 29 in float32."""
+
     def wait() -> jax.Array:
         values = jnp.asarray(float64_formula(batches)(widen(iteration)))
         return jnp.broadcast_to(values.astype(jnp.float64), jnp.shape(iteration))
@@ -122,7 +120,7 @@ def _wait_of(batches: ScheduleLike, iteration: Any) -> jax.Array:
     return in_float64(wait)
 
 
-_compiled_wait = jax.jit(_wait_of, static_argnums=0)
+_compiled_wait = jax.jit(_wait, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
